@@ -1,0 +1,70 @@
+"""Text to vectors. Knows neither DuckDB nor files of ours.
+
+`Encoders(...).get(name)` finds a model by name, loads it once per process, and gives an `Encoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from jammi_duck.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jammi_duck.encoder.description import ModelDescription
+    from jammi_duck.types import Vectors
+
+
+@dataclass
+class TokenBudget:
+    """How many tokens, padding included, one forward pass may hold.
+
+    A stream of texts keeps one budget: what running out of memory has taken from it stays taken.
+    """
+
+    tokens: int
+    halvings_left: int = 3
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """What became of n texts, in their order.
+
+    `vectors` is float32 [n, dimensions], L2-normalised, zeros where `failed`; `truncated` marks texts that were
+    longer than the model reads; `failed` marks texts that did not fit into memory even alone.
+    """
+
+    vectors: Vectors
+    truncated: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
+
+
+class Encoder(Protocol):
+    """A loaded model. Threads may share it; forward passes run one at a time."""
+
+    description: ModelDescription
+
+    def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
+        """The L2-normalised vectors of texts, float32 [n, dimensions], in their order.
+
+        Raises:
+            EncodingError: a text did not fit into memory even alone.
+        """
+        ...
+
+    def encode_rows(
+        self, texts: Sequence[str], role: Role, budget: TokenBudget, keep_going: Callable[[], None]
+    ) -> Encodings:
+        """As `encode`, saying for each text what became of it.
+
+        `keep_going` is called before each forward pass, and ends the work by raising.
+        """
+        ...
+
+    def budget(self) -> TokenBudget:
+        """A new budget for a stream of texts."""
+        ...

@@ -1,0 +1,50 @@
+"""The models that are loaded in this process, shared by all connections; the least recently used one goes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from jammi_duck.encoder.description import describe
+from jammi_duck.encoder.names import Found, find, full_name
+
+if TYPE_CHECKING:
+    from jammi_duck.encoder import Encoder
+
+_loaded: OrderedDict[tuple[Found, int], Encoder] = OrderedDict()
+_loading = threading.Lock()
+
+
+class Encoders:
+    """Models by name. What one installation loads, another finds loaded."""
+
+    def __init__(self, batch_size: int, most_loaded: int) -> None:
+        """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay."""
+        self._batch_size = batch_size
+        self._most_loaded = most_loaded
+        self._found: dict[str, Found] = {}
+
+    def get(self, name: str) -> Encoder:
+        """The encoder of a model: a name as on the hub, a bare name, or a local directory.
+
+        Raises:
+            ModelError: the model cannot be found, or cannot be loaded.
+        """
+        with _loading:
+            found = self._found.get(name) or find(name)
+            self._found[name] = found
+            key = (found, self._batch_size)
+            if key not in _loaded:
+                from jammi_duck.encoder.transformer import TransformerEncoder
+
+                description = describe(found.path, found.name, found.revision)
+                _loaded[key] = TransformerEncoder(description, self._batch_size)
+            _loaded.move_to_end(key)
+            while len(_loaded) > self._most_loaded:
+                _loaded.popitem(last=False)
+            return _loaded[key]
+
+    def names(self, name: str) -> set[str]:
+        """What a model may be called in an embedding table, if a user calls it `name`."""
+        return {name, full_name(name)}

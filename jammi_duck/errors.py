@@ -1,0 +1,71 @@
+"""Every error that jammi_duck raises, and the one warning.
+
+JammiError
+├── ConfigError          an option has a value that cannot be used
+├── InputError           an argument of a SQL function is wrong: a column, a key, a k, a role
+├── ModelError           a model cannot be found, is not supported, or is not what it was
+├── EncodingError        a text could not be embedded
+├── NotFoundError        there is no such embedding table
+├── StorageError         a location cannot be read or written
+│   └── DamagedError     a file is cut short, altered, or another build's
+└── BuildError           a build cannot go on
+    └── StateError       a build is not in the state that a move needs
+
+JammiWarning             a search had to fall back to a slower way; its rows are the same
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class JammiError(Exception):
+    """The base of all errors of this package."""
+
+
+class ConfigError(JammiError):
+    """An option has a value that cannot be used."""
+
+
+class InputError(JammiError):
+    """An argument of a SQL function is wrong."""
+
+
+class ModelError(JammiError):
+    """A model cannot be found, is not supported, or is not what it was."""
+
+
+class EncodingError(JammiError):
+    """A text could not be embedded."""
+
+
+class NotFoundError(JammiError):
+    """There is no such embedding table."""
+
+
+class StorageError(JammiError):
+    """A location cannot be read or written."""
+
+
+class DamagedError(StorageError):
+    """A file is cut short, altered, or belongs to another build."""
+
+
+class BuildError(JammiError):
+    """A build cannot go on."""
+
+
+class StateError(BuildError):
+    """A build is not in the state that a move needs."""
+
+
+class JammiWarning(UserWarning):
+    """A search had to fall back to a slower way; its rows are the same."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name nearest to `wrong`, or nothing where none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
+    return f"; did you mean '{by_folded[near[0]]}'?" if near else ""

@@ -1,0 +1,263 @@
+"""The story of a build: rows -> vectors -> files -> ready.
+
+DuckDB pushes a source's rows through three calls, inside the caller's own query: `begin` once, `push` for each chunk,
+from several threads, and `finish` once. Between them a build is running; it is known by its token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from jammi_duck.encoder import Encoder, TokenBudget
+from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.errors import BuildError, InputError
+from jammi_duck.progress import Progress
+from jammi_duck.storage.build import Build
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.recovery import Action, settle
+from jammi_duck.types import Counts, Definition
+
+# Rows that are encoded together: enough to sort by length, few enough that an interrupt is soon heard.
+WINDOW_ROWS = 4096
+WINDOW_CHARACTERS = 16_000_000
+
+# Types whose text does not lead back to the same value in every session.
+_UNFIT_KEYS = ("TIMESTAMP WITH TIME ZONE", "STRUCT", "MAP", "UNION")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked to generate; `columns` are joined by one space, NULLs left out."""
+
+    source: str
+    columns: tuple[str, ...]
+    key: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a first look at the source found: its rows, those with a key, the distinct keys, and the key's type."""
+
+    rows: int
+    keyed: int
+    distinct: int
+    key_type: str
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who runs a query: a connection's id, and the number of its transaction."""
+
+    connection: str
+    transaction: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a build came to; `seconds` is the whole of it, `location` where the files are."""
+
+    embedding_table: str
+    source: str
+    model: str
+    status: str
+    row_count: int
+    skipped_count: int
+    failed_count: int
+    truncated_count: int
+    dimensions: int
+    seconds: float
+    location: str
+
+
+@dataclass
+class _Running:
+    build: Build
+    encoder: Encoder
+    budget: TokenBudget
+    caller: Caller
+    census: Census
+    progress: Progress
+    started: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    counts: Counts = field(default_factory=Counts)
+    keys: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    characters: int = 0
+
+
+class Generator:
+    """The builds that run in one database of this process."""
+
+    def __init__(self, place: Place, encoders: Encoders) -> None:
+        """Build in `place`, with models of `encoders`."""
+        self._place = place
+        self._encoders = encoders
+        self._running: dict[str, _Running] = {}
+
+    def begin(self, request: Request, census: Census, caller: Caller) -> str:
+        """Check everything that can be wrong, and start a build; returns its token.
+
+        Raises:
+            InputError: the keys are not unique, not all there, or of a type that cannot be a key.
+            ModelError: the model cannot be had.
+            StorageError: the location cannot be written.
+        """
+        self.settle(caller)
+        _check_keys(request, census)
+        encoder = self._encoders.get(request.model)
+        build = Build(self._place, _define(request, encoder), owner=f"{caller.connection}/{caller.transaction}")
+        progress = Progress(f"embedding {request.source}", census.rows)
+        running = _Running(build, encoder, encoder.budget(), caller, census, progress, time.monotonic())
+        self._running[build.id] = running
+        with self._abandoning(running):
+            build.open()
+        return build.id
+
+    def push(self, token: str, keys: Sequence[str | None], texts: Sequence[str | None]) -> None:
+        """Take a chunk of rows, and embed what has gathered when it is enough. Threads may push at once."""
+        running = self._known(token)
+        with running.lock, self._abandoning(running):
+            for key, text in zip(keys, texts, strict=True):
+                if key is None or text is None or not text.strip():
+                    running.counts += Counts(skipped=1)
+                    continue
+                running.keys.append(key)
+                running.texts.append(text)
+                running.characters += len(text)
+            if len(running.texts) >= WINDOW_ROWS or running.characters >= WINDOW_CHARACTERS:
+                _embed_window(running)
+
+    def finish(self, token: str, pushed: int) -> Generated:
+        """Embed the rest, build the index, and make the table ready. `pushed` is how many rows came."""
+        running = self._known(token)
+        with running.lock, self._abandoning(running):
+            if pushed != running.census.rows:
+                raise BuildError(
+                    f"the source was counted with {running.census.rows} rows, and then gave {pushed}; if it can be "
+                    "read only once, or changes while it is read, CREATE TEMP TABLE from it first"
+                )
+            _embed_window(running)
+            running.progress.close()
+            with Progress(f"indexing {running.build.definition.source}", running.build.rows) as indexing:
+                running.build.finish(running.counts, indexing.advance)
+        del self._running[token]
+        return _report(running, self._place.store.location)
+
+    def is_running(self, entry: Entry) -> bool:
+        """Whether a build in the catalog is one of these."""
+        return entry.build in self._running
+
+    def settle(self, caller: Caller | None = None) -> list[Action]:
+        """Settle the builds that nobody runs any more: other processes', and the caller's own earlier queries'."""
+        for token, running in list(self._running.items()):
+            mine = caller is not None and running.caller.connection == caller.connection
+            if mine and caller is not None and running.caller.transaction != caller.transaction:
+                self._let_go(token)
+        return settle(self._place, self.is_running)
+
+    def let_go_of_connection(self, connection: str) -> None:
+        """Stop the builds of a connection that is closed."""
+        for token, running in list(self._running.items()):
+            if running.caller.connection == connection:
+                self._let_go(token)
+
+    def _let_go(self, token: str) -> None:
+        running = self._running.pop(token)
+        running.stopped.set()
+        running.progress.close()
+        running.build.let_go()
+
+    def _known(self, token: str) -> _Running:
+        try:
+            return self._running[token]
+        except KeyError:
+            raise BuildError("this build is over: an earlier part of it failed, or was interrupted") from None
+
+    @contextlib.contextmanager
+    def _abandoning(self, running: _Running) -> Iterator[None]:
+        """Whatever goes wrong inside ends the build: status `failed`, no files left."""
+        if running.stopped.is_set():
+            raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
+        try:
+            yield
+        except BaseException as error:
+            running.stopped.set()
+            running.progress.close()
+            self._running.pop(running.build.id, None)
+            running.build.abandon(f"{type(error).__name__}: {error}")
+            raise
+
+
+def _check_keys(request: Request, census: Census) -> None:
+    where = f"the key '{request.key}' of '{request.source}'"
+    if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith("]"):
+        raise InputError(
+            f"{where} is a {census.key_type}, whose text depends on the session or is no key; cast it first"
+        )
+    if census.keyed < census.rows:
+        missing = census.rows - census.keyed
+        raise InputError(f"{where} is NULL in {missing} of {census.rows} rows; filter them out, or choose another key")
+    if census.distinct < census.keyed:
+        repeated = census.keyed - census.distinct
+        raise InputError(
+            f"{where} is not unique: {repeated} of {census.rows} rows repeat another's; choose another key"
+        )
+
+
+def _define(request: Request, encoder: Encoder) -> Definition:
+    description = encoder.description
+    return Definition(
+        source=request.source,
+        columns=request.columns,
+        key=request.key,
+        model=description.name,
+        revision=description.revision,
+        weights=description.weights,
+        pooling=description.pooling,
+        prompt=description.prompt("document"),
+        precision=description.precision,
+        max_tokens=description.max_tokens,
+        dimensions=description.dimensions,
+    )
+
+
+def _embed_window(running: _Running) -> None:
+    keys, texts = running.keys, running.texts
+    running.keys, running.texts, running.characters = [], [], 0
+
+    def keep_going() -> None:
+        if running.stopped.is_set():
+            raise BuildError("interrupted")
+
+    encodings = running.encoder.encode_rows(texts, "document", running.budget, keep_going)
+    kept = (~encodings.failed).nonzero()[0]
+    digests = [hashlib.md5(texts[i].encode(), usedforsecurity=False).digest() for i in kept]
+    running.build.write([keys[i] for i in kept], encodings.vectors[kept], digests)
+    truncated = int(encodings.truncated[kept].sum())
+    running.counts += Counts(rows=len(kept), failed=len(texts) - len(kept), truncated=truncated)
+    running.progress.advance(len(texts))
+
+
+def _report(running: _Running, location: str) -> Generated:
+    counts, definition = running.counts, running.build.definition
+    return Generated(
+        embedding_table=running.build.name,
+        source=definition.source,
+        model=definition.model,
+        status="ready",
+        row_count=counts.rows,
+        skipped_count=counts.skipped,
+        failed_count=counts.failed,
+        truncated_count=counts.truncated,
+        dimensions=definition.dimensions,
+        seconds=round(time.monotonic() - running.started, 3),
+        location=location,
+    )

@@ -1,0 +1,361 @@
+"""The composition root: equips a DuckDB connection, and gives the same verbs to Python."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import inspect
+import secrets
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from jammi_duck.config import Config
+from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.errors import ConfigError, JammiError
+from jammi_duck.generate import Generated, Generator
+from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
+from jammi_duck.storage.filesystem import LocalStore, open_store
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.recovery import adopt
+from jammi_duck.udfs.functions import Engine, ScalarFunction, scalar_functions
+from jammi_duck.udfs.macros import macros
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_PROBE = "_jammi_installation"
+_installations: dict[str, Installation] = {}
+_installing = threading.Lock()
+
+
+class Jammi:
+    """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, location: str) -> None:
+        """`location` is where the embedding tables are."""
+        self.con = con
+        self.location = location
+
+    def generate(self, source: str, columns: str | Sequence[str], key: str, model: str | None = None) -> Generated:
+        """Embed the text of `columns` for every row of `source` and persist it; says what came of it.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_generate` refuses, with the reason.
+        """
+        names = [columns] if isinstance(columns, str) else list(columns)
+        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?)"
+        row = self.con.execute(text, [source, names, key, model]).fetchone()
+        if row is None:
+            raise JammiError("jammi_generate gave no row")
+        return Generated(*row)
+
+    def search(
+        self,
+        source: str,
+        query: str | Sequence[float] | NDArray[np.float32],
+        k: int = 10,
+        *,
+        model: str | None = None,
+        exact: bool = False,
+        embedding_table: str | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """The `k` rows of `source` nearest to a text or a vector, as a DuckDB relation, best first.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_search` refuses, with the reason.
+        """
+        text = "SELECT * FROM jammi_search($1, $2, $3, model := $4, exact := $5, embedding_table := $6)"
+        asked = query if isinstance(query, str) else [float(number) for number in query]
+        return self.con.sql(text, params=[source, asked, k, model, exact, embedding_table])
+
+    def tables(self) -> duckdb.DuckDBPyRelation:
+        """Every embedding table, as a DuckDB relation."""
+        return self.con.sql("SELECT * FROM jammi_tables()")
+
+
+def install(
+    con: duckdb.DuckDBPyConnection,
+    storage: str | Path | None = None,
+    model: str | None = None,
+    *,
+    segment_rows: int | None = None,
+    retention: timedelta | None = None,
+    cache_dir: str | Path | None = None,
+    batch_size: int | None = None,
+    max_loaded_models: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Jammi:
+    """Give a connection `embed`, `jammi_generate`, `jammi_search` and the rest.
+
+    `storage` is a local path or an fsspec URL (default `./artifacts`), `model` the model that is taken where none is
+    named; the other options are those of `jammi_duck.config.Config`. Builds that a dead process left are settled, and
+    tables that storage has and the catalog does not know are found. A second connection to the same database gets the
+    macros, and shares everything else.
+
+    Raises:
+        ConfigError: an option cannot be used, or differs from that of an earlier `install` on this database.
+        StorageError: the location cannot be read.
+    """
+    given = {
+        "storage": str(storage) if storage is not None else None,
+        "model": model,
+        "segment_rows": segment_rows,
+        "retention": retention,
+        "cache_dir": Path(cache_dir) if cache_dir is not None else None,
+        "batch_size": batch_size,
+        "max_loaded_models": max_loaded_models,
+        "storage_options": storage_options,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    config = Config(**options)  # type: ignore[arg-type]
+    encoders = Encoders(config.batch_size, config.max_loaded_models)
+    return equip(con, config, encoders, options)
+
+
+def equip(
+    con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders, given: Mapping[str, object] | None = None
+) -> Jammi:
+    """As `install`, with a checked configuration and the encoders to take models from."""
+    with _installing:
+        _forget_closed()
+        installation = _installation_of(con)
+        if installation is None:
+            installation = Installation(con, config, encoders)
+        else:
+            installation.refuse_other(config, given or {})
+        installation.add(con)
+    return Jammi(con, installation.engine.place.store.location)
+
+
+def connect(database: str | Path = ":memory:", **options: Any) -> duckdb.DuckDBPyConnection:  # noqa: ANN401
+    """`duckdb.connect(database)` and `install(con, **options)` in one; returns the connection."""
+    con = duckdb.connect(database)
+    try:
+        install(con, **options)
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+class Installation:
+    """Everything that the connections to one database share."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders) -> None:
+        """Open the catalog and the location, settle what a dead process left, and register the functions."""
+        self.id = secrets.token_hex(8)
+        self.config = config
+        self.host = ConnectionHost()
+        self.host.add(con)
+        catalog = _open_catalog(self.host)
+        place = Place(
+            catalog,
+            config.storage,
+            cache_dir=config.cache_dir,
+            segment_rows=config.segment_rows,
+            retention=config.retention,
+            options=config.storage_options,
+        )
+        generator = Generator(place, encoders)
+        self.engine = Engine(self.host, place, encoders, generator, config.model)
+        self._calls = {function.name: function.call for function in scalar_functions(self.engine)}
+        self._calls[_PROBE] = lambda c: pa.repeat(pa.scalar(self.id), len(c))
+        generator.settle()
+        _register_files(self.host, place)
+        adopt(place)
+        _installations[self.id] = self
+        self._register_functions()
+
+    def add(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Give a connection the macros."""
+        connection = self.host.add(con)
+        for gone in self.host.closed():
+            self.engine.generator.let_go_of_connection(gone)
+        for statement in macros(connection):
+            con.execute(statement)
+
+    def refuse_other(self, config: Config, given: Mapping[str, object]) -> None:
+        """Raise ConfigError where an option differs from those that this database has."""
+        for name in given:
+            ours, theirs = getattr(self.config, name), getattr(config, name)
+            if name == "storage":
+                ours = self.engine.place.store.location
+                theirs = open_store(config.storage, config.cache_dir, config.storage_options).location
+            if ours != theirs and name != "storage_options":
+                raise ConfigError(
+                    f"this database is installed with {name} = '{ours}', and functions belong to the database: "
+                    f"it cannot have '{theirs}' as well; close its connections first"
+                )
+
+    def _register_functions(self) -> None:
+        probe = ScalarFunction(_PROBE, ("INTEGER",), "VARCHAR", volatile=True, call=self._calls[_PROBE])
+        with self.host.cursor() as cursor:
+            for function in [*scalar_functions(self.engine), probe]:
+                with contextlib.suppress(duckdb.Error):
+                    cursor.remove_function(function.name)
+                cursor.create_function(  # type: ignore[call-overload]
+                    function.name,
+                    _borrowed(self.id, function),
+                    list(function.parameters),
+                    function.returns,
+                    type="arrow",
+                    null_handling="special",
+                    side_effects=function.volatile,
+                )
+
+    def call(self, name: str, columns: tuple[pa.ChunkedArray, ...]) -> pa.Array:
+        """Run one of the functions."""
+        return self._calls[name](*columns)
+
+    def remove_functions(self) -> None:
+        """Take the functions away, so that the interpreter ends without references to them."""
+        with contextlib.suppress(duckdb.Error, JammiError), self.host.cursor() as cursor:
+            for name in self._calls:
+                cursor.remove_function(name)
+
+
+class ConnectionHost:
+    """Runs the engine's SQL on cursors of the connections that were installed on, for as long as one is open."""
+
+    def __init__(self) -> None:
+        """A host without a connection yet."""
+        self._roots: dict[str, tuple[weakref.ref[duckdb.DuckDBPyConnection], duckdb.DuckDBPyConnection]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, con: duckdb.DuckDBPyConnection) -> str:
+        """Take cursors from this connection, too; returns the id by which it is known."""
+        with self._lock:
+            for known, (reference, _) in self._roots.items():
+                if reference() is con:
+                    return known
+            name = secrets.token_hex(8)
+            root = con.cursor()
+            self._roots[name] = (weakref.ref(con), root)
+        # The root would keep the database open after the user's own connection is gone.
+        weakref.finalize(con, root.close)
+        return name
+
+    def closed(self) -> list[str]:
+        """Forget the connections that are closed; returns their ids."""
+        with self._lock:
+            gone = [name for name, (_, root) in self._roots.items() if not _is_open(root)]
+            for name in gone:
+                del self._roots[name]
+        return gone
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is left."""
+        return bool(self._roots)
+
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of its own for one thread, closed at the end."""
+        cursor = self._new_cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def _new_cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            for _, root in self._roots.values():
+                with contextlib.suppress(duckdb.ConnectionException):
+                    return root.cursor()
+        raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
+
+    def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """See `jammi_duck.types.Host`."""
+        with self.cursor() as cursor:
+            return list(cursor.execute(text, list(parameters)).fetchall())
+
+
+def _installation_of(con: duckdb.DuckDBPyConnection) -> Installation | None:
+    cursor = con.cursor()
+    try:
+        row = cursor.execute(f"SELECT {_PROBE}(0)").fetchone()
+    except duckdb.CatalogException:
+        return None
+    finally:
+        cursor.close()
+    return _installations.get(row[0]) if row else None
+
+
+def _open_catalog(host: ConnectionHost) -> Catalog:
+    """The catalog in the database itself, or beside a read-only one in memory."""
+    text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
+    ((database, readonly),) = host.sql(text)
+    if not readonly:
+        catalog = Catalog(host, database, (database, VIEWS))
+        catalog.create()
+        return catalog
+    names = {name for (name,) in host.sql("SELECT database_name FROM duckdb_databases()")}
+    beside = VIEWS if VIEWS not in names else f"{VIEWS}_memory"
+    host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
+    catalog = Catalog(host, beside, (beside, "main"))
+    catalog.create()
+    catalog.copy_ready(database)
+    return catalog
+
+
+def _register_files(host: ConnectionHost, place: Place) -> None:
+    """Let DuckDB read remote Parquet for the views, under a protocol of our own."""
+    elsewhere = [entry.location for entry in place.catalog.entries("ready")]
+    stores = [place.store, *(place.store_at(location) for location in elsewhere)]
+    if all(isinstance(store, LocalStore) for store in stores):
+        return
+    from jammi_duck.storage.remote_views import StoredFiles
+
+    with host.cursor() as cursor:
+        cursor.register_filesystem(StoredFiles(place.stores))
+
+
+# DuckDB calls a function for as long as the database lives, but only the connection object that created it keeps
+# it from being freed. So each stays here, and finds its installation by name: that one goes with its connections.
+_lent: list[Callable[..., pa.Array]] = []
+
+
+def _borrowed(installation: str, function: ScalarFunction) -> Callable[..., pa.Array]:
+    name = function.name
+
+    def call(*columns: pa.ChunkedArray) -> pa.Array:
+        if installation not in _installations:
+            raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
+        return _installations[installation].call(name, columns)
+
+    # DuckDB counts the parameters by the signature.
+    places = [inspect.Parameter(f"c{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(function.parameters))]
+    call.__signature__ = inspect.Signature(places)  # type: ignore[attr-defined]
+    _lent.append(call)
+    return call
+
+
+def _forget_closed() -> None:
+    for name, installation in list(_installations.items()):
+        installation.host.closed()
+        if not installation.host.is_open:
+            del _installations[name]
+
+
+def _is_open(con: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        con.cursor().close()
+    except duckdb.ConnectionException:
+        return False
+    return True
+
+
+@atexit.register
+def _leave() -> None:
+    for installation in list(_installations.values()):
+        installation.remove_functions()

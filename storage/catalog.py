@@ -1,0 +1,278 @@
+"""What builds there are and what state each is in: two tables in DuckDB, changed one statement at a time.
+
+    building ── ready ── dropped
+        └────── failed
+
+A move is one compare-and-swap on the build's row, so that of two that try one wins. Searches see `ready` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from jammi_duck.errors import StateError
+from jammi_duck.storage.manifest import Manifest
+from jammi_duck.types import Counts, Definition, Host
+
+Status = Literal["building", "ready", "failed", "dropped"]
+
+MOVES: dict[Status, tuple[Status, ...]] = {
+    "building": ("ready", "failed"),
+    "ready": ("dropped",),
+    "failed": (),
+    "dropped": (),
+}
+
+SCHEMA = "jammi_catalog"
+VIEWS = "jammi"
+
+_COLUMNS = {
+    "build": "VARCHAR PRIMARY KEY",
+    "name": "VARCHAR NOT NULL",
+    "source": "VARCHAR NOT NULL",
+    "columns": "VARCHAR[] NOT NULL",
+    "key": "VARCHAR NOT NULL",
+    "model": "VARCHAR NOT NULL",
+    "dimensions": "INTEGER NOT NULL",
+    "definition": "VARCHAR NOT NULL",
+    "fingerprint": "VARCHAR NOT NULL",
+    "status": "VARCHAR NOT NULL",
+    "stage": "VARCHAR",
+    "row_count": "BIGINT",
+    "skipped_count": "BIGINT",
+    "failed_count": "BIGINT",
+    "truncated_count": "BIGINT",
+    "location": "VARCHAR NOT NULL",
+    "owner": "VARCHAR",
+    "started": "TIMESTAMP NOT NULL",
+    "finished": "TIMESTAMP",
+    "error": "VARCHAR",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A build as the catalog knows it. Times are UTC."""
+
+    build: str
+    name: str
+    definition: Definition
+    status: Status
+    stage: str | None
+    counts: Counts
+    location: str
+    owner: str | None
+    started: datetime
+    finished: datetime | None
+    error: str | None
+
+
+class Catalog:
+    """The catalog of one database."""
+
+    def __init__(self, host: Host, database: str, views: tuple[str, str]) -> None:
+        """`database` is where the catalog stands; `views` is the database and the schema of the views."""
+        self._host = host
+        self._database = quoted(database)
+        self._tables = f"{self._database}.{SCHEMA}.embedding_tables"
+        self._segments = f"{self._database}.{SCHEMA}.segments"
+        self._views = views
+        self._view_schema = f"{quoted(views[0])}.{quoted(views[1])}"
+
+    def create(self) -> None:
+        """Make the schemas and tables that are not there yet."""
+        fields = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+        self._host.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}.{SCHEMA}")
+        self._host.sql(f"CREATE TABLE IF NOT EXISTS {self._tables} ({fields})")
+        self._host.sql(
+            f"CREATE TABLE IF NOT EXISTS {self._segments} (build VARCHAR NOT NULL, segment INTEGER NOT NULL, "
+            "row_count BIGINT NOT NULL, parquet VARCHAR NOT NULL, bytes BIGINT NOT NULL, sha256 VARCHAR NOT NULL)"
+        )
+        self._host.sql(f"CREATE SCHEMA IF NOT EXISTS {self._view_schema}")
+
+    def copy_ready(self, database: str) -> None:
+        """Take over the ready tables of another database's catalog, where it has one."""
+        other = f"{quoted(database)}.{SCHEMA}"
+        known = "SELECT 1 FROM duckdb_tables() WHERE (database_name, schema_name) = (?, ?)"
+        if not self._host.sql(known, [database, SCHEMA]):
+            return
+        names = ", ".join(_COLUMNS)
+        ready = f"SELECT build FROM {other}.embedding_tables WHERE status = 'ready'"
+        self._host.sql(
+            f"INSERT INTO {self._tables} BY NAME SELECT {names} FROM {other}.embedding_tables WHERE status = 'ready'"
+        )
+        self._host.sql(f"INSERT INTO {self._segments} BY NAME FROM {other}.segments WHERE build IN ({ready})")
+
+    def begin(self, build: str, name: str, definition: Definition, location: str, owner: str) -> datetime:
+        """Enter a new build in the state `building`; returns when it started."""
+        started = _now()
+        self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, started, None, None))
+        return started
+
+    def stage(self, build: str, stage: str) -> None:
+        """Note what a running build is doing."""
+        self._host.sql(f"UPDATE {self._tables} SET stage = ? WHERE build = ? AND status = 'building'", [stage, build])
+
+    def rename(self, build: str, name: str) -> None:
+        """Give a running build another name, because its own was taken in the shared location."""
+        self._host.sql(f"UPDATE {self._tables} SET name = ? WHERE build = ? AND status = 'building'", [name, build])
+
+    def relocate(self, build: str, location: str) -> None:
+        """Note that a table's files have moved."""
+        self._host.sql(f"UPDATE {self._tables} SET location = ? WHERE build = ?", [location, build])
+
+    def ready(self, manifest: Manifest) -> None:
+        """Move a build from `building` to `ready`, as its manifest says. Raises StateError."""
+        self.set_segments(manifest)
+        counts = manifest.counts
+        self._move(
+            manifest.build,
+            "building",
+            "ready",
+            {
+                "stage": None,
+                "row_count": counts.rows,
+                "skipped_count": counts.skipped,
+                "failed_count": counts.failed,
+                "truncated_count": counts.truncated,
+                "finished": _utc(manifest.finished),
+            },
+        )
+
+    def failed(self, build: str, error: str) -> None:
+        """Move a build from `building` to `failed`, with the reason. Raises StateError."""
+        self._move(build, "building", "failed", {"stage": None, "finished": _now(), "error": error})
+
+    def dropped(self, build: str) -> None:
+        """Move a table from `ready` to `dropped`. Raises StateError."""
+        self._move(build, "ready", "dropped", {"finished": _now()})
+
+    def adopt(self, manifest: Manifest, location: str) -> None:
+        """Enter a ready table that was found in storage."""
+        self.set_segments(manifest)
+        self._insert(
+            Entry(
+                manifest.build,
+                manifest.table,
+                manifest.definition,
+                "ready",
+                None,
+                manifest.counts,
+                location,
+                None,
+                _utc(manifest.started),
+                _utc(manifest.finished),
+                None,
+            )
+        )
+
+    def set_segments(self, manifest: Manifest) -> None:
+        """Note a build's Parquet files, in place of what was noted before."""
+        self._host.sql(f"DELETE FROM {self._segments} WHERE build = ?", [manifest.build])
+        for segment in manifest.segments:
+            row = [manifest.build, segment.number, segment.rows]
+            row += [segment.parquet.file, segment.parquet.size, segment.parquet.sha256]
+            self._host.sql(f"INSERT INTO {self._segments} VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def segments(self, build: str) -> list[tuple[int, int, str, int, str]]:
+        """A build's Parquet files in order: segment, rows, file, bytes, SHA-256."""
+        text = f"SELECT segment, row_count, parquet, bytes, sha256 FROM {self._segments} WHERE build = ? ORDER BY 1"
+        return [tuple(row) for row in self._host.sql(text, [build])]
+
+    def entries(self, *statuses: Status, source: str | None = None, name: str | None = None) -> list[Entry]:
+        """The builds in one of these states (all, if none is given), the newest first."""
+        conditions: list[str] = []
+        values: list[object] = []
+        if statuses:
+            conditions.append(f"status IN ({', '.join('?' * len(statuses))})")
+            values += statuses
+        for column, value in (("source", source), ("name", name)):
+            if value is not None:
+                conditions.append(f"{column} = ?")
+                values.append(value)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        text = f"SELECT {', '.join(_READ)} FROM {self._tables}{where} ORDER BY started DESC, name DESC"
+        return [_entry(row) for row in self._host.sql(text, values)]
+
+    def show(self, name: str, dimensions: int, files: Sequence[str]) -> None:
+        """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open."""
+        self._host.sql(
+            f"CREATE OR REPLACE VIEW {self._view_schema}.{quoted(name)} AS SELECT _row_id, _source_id, _model_id, "
+            f"vector::FLOAT[{dimensions:d}] AS vector, _text_digest "
+            f"FROM read_parquet([{', '.join(literal(file) for file in files)}])"
+        )
+
+    def hide(self, name: str) -> None:
+        """Remove the view of a table that is ready no more."""
+        self._host.sql(f"DROP VIEW IF EXISTS {self._view_schema}.{quoted(name)}")
+
+    def shown(self) -> set[str]:
+        """The names of the views that there are."""
+        text = "SELECT view_name FROM duckdb_views() WHERE (database_name, schema_name) = (?, ?)"
+        return {name for (name,) in self._host.sql(text, self._views)}
+
+    def _insert(self, entry: Entry) -> None:
+        definition = entry.definition
+        row = {
+            "build": entry.build,
+            "name": entry.name,
+            "source": definition.source,
+            "columns": list(definition.columns),
+            "key": definition.key,
+            "model": definition.model,
+            "dimensions": definition.dimensions,
+            "definition": definition.to_json(),
+            "fingerprint": definition.fingerprint,
+            "status": entry.status,
+            "row_count": entry.counts.rows,
+            "skipped_count": entry.counts.skipped,
+            "failed_count": entry.counts.failed,
+            "truncated_count": entry.counts.truncated,
+            "location": entry.location,
+            "owner": entry.owner,
+            "started": entry.started,
+            "finished": entry.finished,
+        }
+        marks = ", ".join("?" * len(row))
+        self._host.sql(f"INSERT INTO {self._tables} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+
+    def _move(self, build: str, old: Status, new: Status, changes: dict[str, Any]) -> None:
+        if new not in MOVES[old]:
+            raise StateError(f"a build cannot go from '{old}' to '{new}'")
+        sets = ", ".join(f"{column} = ?" for column in ("status", *changes))
+        text = f"UPDATE {self._tables} SET {sets} WHERE build = ? AND status = ? RETURNING build"
+        if not self._host.sql(text, [new, *changes.values(), build, old]):
+            raise StateError(f"the build {build} is not '{old}' any more: another connection was first")
+
+
+_READ = (
+    "build", "name", "definition", "status", "stage", "row_count", "skipped_count", "failed_count",
+    "truncated_count", "location", "owner", "started", "finished", "error",
+)  # fmt: skip
+
+
+def _entry(row: Iterable[Any]) -> Entry:
+    fields = dict(zip(_READ, row, strict=True))
+    counts = Counts(*(fields.pop(f"{kind}_count") or 0 for kind in ("row", "skipped", "failed", "truncated")))
+    return Entry(**{**fields, "definition": Definition.from_json(fields["definition"])}, counts=counts)
+
+
+def quoted(name: str) -> str:
+    """A name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _now() -> datetime:
+    return _utc(datetime.now(UTC))
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)

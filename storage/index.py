@@ -1,0 +1,72 @@
+"""The index beside a segment's Parquet: a USearch graph, and the row ids in the order of its keys."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from usearch.index import Index
+
+from jammi_duck.errors import DamagedError
+from jammi_duck.storage.filesystem import fsync
+from jammi_duck.storage.parquet import read_vectors
+from jammi_duck.types import Vectors
+
+CONNECTIVITY = 16
+EXPANSION_SEARCH = 128
+
+
+def build(parquet: Path, usearch: Path, rowmap: Path, dimensions: int, progress: Callable[[int], None]) -> int:
+    """Write both sidecars of a segment; returns its rows. `progress` is told each time how many were added.
+
+    Memory is that of the segment's vectors and their graph. Raises DamagedError where the Parquet cannot be read.
+    """
+    index = Index(ndim=dimensions, metric="cos", dtype="f32", connectivity=CONNECTIVITY)
+    schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
+    rows = 0
+    with pa.OSFile(str(rowmap), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for row_ids, vectors in read_vectors(parquet):
+            writer.write_batch(pa.record_batch([row_ids], schema=schema))
+            index.add(np.arange(rows, rows + len(vectors)), vectors)
+            rows += len(vectors)
+            progress(len(vectors))
+    index.save(str(usearch))
+    fsync(usearch)
+    return rows
+
+
+class SegmentIndex:
+    """A segment's sidecars, memory-mapped. Threads may share it."""
+
+    def __init__(self, usearch: Path, rowmap: Path, rows: int, dimensions: int) -> None:
+        """Map both files, which must have been checked: a damaged graph can crash the process.
+
+        Raises:
+            DamagedError: the files do not fit each other, or the segment.
+        """
+        try:
+            self._row_ids = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id")
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise DamagedError(f"'{rowmap.name}' cannot be read: {error}") from error
+        self._index = Index.restore(str(usearch), view=True) if rows else None
+        sizes = {rows, len(self._row_ids), len(self._index) if self._index is not None else 0}
+        if len(sizes) > 1 or (self._index is not None and self._index.ndim != dimensions):
+            raise DamagedError(f"'{usearch.name}' and '{rowmap.name}' are not of this segment")
+        if self._index is not None:
+            self._index.expansion_search = EXPANSION_SEARCH
+        self._one_at_a_time = threading.Lock()
+
+    def nearest(self, queries: Vectors, count: int) -> list[tuple[list[str], Vectors]]:
+        """For each query the row ids of about `count` neighbours and their vectors, in no order; fewer may come."""
+        if self._index is None:
+            return [([], np.empty((0, queries.shape[1]), np.float32))] * len(queries)
+        with self._one_at_a_time:
+            matches = self._index.search(queries, count)
+            keys = np.atleast_2d(matches.keys)
+            counts = np.atleast_1d(getattr(matches, "counts", len(matches)))
+            found = [row[:n] for row, n in zip(keys, counts, strict=True)]
+            vectors = [np.asarray(self._index.get(row), np.float32) for row in found]
+        return [(self._row_ids.take(pa.array(row)).to_pylist(), v) for row, v in zip(found, vectors, strict=True)]

@@ -1,0 +1,96 @@
+"""The names of the files: docs/format.md in code. Every path below a location comes from here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+from datetime import datetime
+
+FOLDER = "jammi_db"
+
+_NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__\d{8}T\d{6}(?:_\d+)?"
+_TABLE = re.compile(_NAME)
+_FILE = re.compile(
+    rf"(?P<table>{_NAME})(?:\.(?P<number>\d{{5}}))?(?:\.r(?P<rebuilt>\d{{5}}))?"
+    r"\.(?P<kind>parquet|usearch|rowmap|manifest\.json)"
+)
+_SCRATCH = re.compile(r"\.(?P<file>.+)\.[0-9a-f]{8}\.tmp")
+
+
+@dataclass(frozen=True)
+class FileName:
+    """What a file's name says: the embedding table, the kind, and the segment or manifest number."""
+
+    table: str
+    kind: str
+    number: int
+    rebuilt: int
+
+
+def parse(file: str) -> FileName | None:
+    """Read a file's name; None where it is not one of ours."""
+    match = _FILE.fullmatch(file)
+    if not match:
+        return None
+    first = 1 if match["kind"] == "manifest.json" else 0
+    return FileName(match["table"], match["kind"], int(match["number"] or first), int(match["rebuilt"] or 0))
+
+
+def is_table_name(name: str) -> bool:
+    """Whether `name` can be an embedding table's."""
+    return _TABLE.fullmatch(name) is not None
+
+
+def parquet(table: str, segment: int) -> str:
+    """The Parquet file of a segment."""
+    return f"{table}{_numbered(segment)}.parquet"
+
+
+def sidecar(table: str, segment: int, kind: str, rebuilt: int = 0) -> str:
+    """The `usearch` or `rowmap` of a segment; `rebuilt` is the number of the manifest that it was rebuilt for."""
+    again = f".r{rebuilt:05d}" if rebuilt else ""
+    return f"{table}{_numbered(segment)}{again}.{kind}"
+
+
+def manifest(table: str, number: int) -> str:
+    """The manifest with this number, counted from 1."""
+    return f"{table}{_numbered(number if number > 1 else 0)}.manifest.json"
+
+
+def scratch(file: str, random: str) -> str:
+    """The hidden name under which a file is written before it gets its own; `random` is 8 hexadecimal digits."""
+    return f".{file}.{random}.tmp"
+
+
+def scratch_owner(name: str) -> str | None:
+    """The embedding table that a scratch file belongs to, or None where it is not one of ours."""
+    match = _SCRATCH.fullmatch(name)
+    file = parse(match["file"]) if match else None
+    return file.table if file else None
+
+
+def table_name(source: str, model: str, started: datetime, taken: Container[str]) -> str:
+    """A new embedding table's name: source, last part of the model's name, UTC second of the start.
+
+    It has only letters, digits and `. _ - ~`, leaves no folder, and with any suffix stays under 200 bytes.
+    A name in `taken` is not used again: `_2`, `_3`, ... follow.
+    """
+    last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    name = f"{_escaped(source, 64)}__embedding__{_escaped(last, 60)}__{started:%Y%m%dT%H%M%S}"
+    if name not in taken:
+        return name
+    return next(f"{name}_{n}" for n in range(2, 10_000) if f"{name}_{n}" not in taken)
+
+
+def _numbered(number: int) -> str:
+    return f".{number:05d}" if number else ""
+
+
+def _escaped(text: str, longest: int) -> str:
+    plain = re.sub(r"^\.|[^A-Za-z0-9._-]", lambda c: "".join(f"~{b:02X}" for b in c[0].encode()), text)
+    plain = plain or "~"
+    if len(plain) <= longest:
+        return plain
+    return plain[: longest - 9] + "~" + hashlib.sha256(text.encode()).hexdigest()[:8]

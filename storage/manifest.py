@@ -1,0 +1,156 @@
+"""The commit point of an embedding table: one small JSON file that lists all the others, written last."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jammi_duck.errors import DamagedError
+from jammi_duck.storage import layout
+from jammi_duck.storage.filesystem import Digest, Store
+from jammi_duck.types import Counts, Definition
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The files of one segment, and how many rows they hold."""
+
+    number: int
+    rows: int
+    parquet: Digest
+    usearch: Digest
+    rowmap: Digest
+
+    @property
+    def files(self) -> tuple[Digest, Digest, Digest]:
+        """All files of the segment, the Parquet first."""
+        return self.parquet, self.usearch, self.rowmap
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One state of an embedding table; the highest `number` in storage is its present one."""
+
+    table: str
+    build: str
+    number: int
+    definition: Definition
+    counts: Counts
+    started: datetime
+    finished: datetime
+    segments: tuple[Segment, ...]
+
+    @property
+    def file(self) -> str:
+        """The name of the file that holds this manifest."""
+        return layout.manifest(self.table, self.number)
+
+    def to_bytes(self) -> bytes:
+        """The file's content: JSON, indented, with a SHA-256 of the rest as `checksum`."""
+        document: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "table": self.table,
+            "build": self.build,
+            "number": self.number,
+            "backend": "usearch",
+            "metric": "cos",
+            "dimensions": self.definition.dimensions,
+            "count": sum(segment.rows for segment in self.segments),
+            "definition": json.loads(self.definition.to_json()),
+            "fingerprint": self.definition.fingerprint,
+            "counts": dataclasses.asdict(self.counts),
+            "started": self.started.isoformat(),
+            "finished": self.finished.isoformat(),
+            "segments": [dataclasses.asdict(segment) for segment in self.segments],
+        }
+        return json.dumps({**document, "checksum": _checksum(document)}, indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, file: str) -> Manifest:
+        """Read a manifest that is called `file`.
+
+        Raises:
+            DamagedError: it is cut short, altered, another table's, or names files that are not its own.
+        """
+        try:
+            document = json.loads(content)
+            checksum = document.pop("checksum")
+            if document["format_version"] > FORMAT_VERSION:
+                raise DamagedError(
+                    f"'{file}' has format version {document['format_version']}; this is {FORMAT_VERSION}"
+                )
+            if checksum != _checksum(document):
+                raise DamagedError(f"'{file}' was altered: its checksum differs")
+            found = cls(
+                table=document["table"],
+                build=document["build"],
+                number=document["number"],
+                definition=Definition.from_json(json.dumps(document["definition"])),
+                counts=Counts(**document["counts"]),
+                started=datetime.fromisoformat(document["started"]),
+                finished=datetime.fromisoformat(document["finished"]),
+                segments=tuple(_segment(fields) for fields in document["segments"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"'{file}' is not a whole manifest: {error}") from error
+        if found.file != file or not all(_belongs(d.file, found.table) for s in found.segments for d in s.files):
+            raise DamagedError(f"'{file}' is another table's manifest")
+        return found
+
+
+def newest(files: Iterable[str]) -> dict[str, str]:
+    """The manifest file with the highest number of each embedding table, among the files of a location."""
+    highest: dict[str, tuple[int, str]] = {}
+    for file in files:
+        name = layout.parse(file)
+        if name and name.kind == "manifest.json":
+            highest[name.table] = max(highest.get(name.table, (0, "")), (name.number, file))
+    return {table: file for table, (_, file) in highest.items()}
+
+
+def read(store: Store, file: str) -> Manifest:
+    """Read a manifest from a location. Raises DamagedError where it is missing or is not whole."""
+    try:
+        return Manifest.from_bytes(store.read(file), file)
+    except FileNotFoundError as error:
+        raise DamagedError(f"'{file}' is missing") from error
+
+
+def commit(store: Store, manifest: Manifest) -> None:
+    """Write a manifest: from here on it is the table's state. Raises FileExistsError where another was first."""
+    scratch = store.scratch(manifest.file)
+    try:
+        scratch.write_bytes(manifest.to_bytes())
+        store.create(manifest.file, scratch)
+    finally:
+        store.discard(scratch.name)
+
+
+def readable(store: Store) -> Iterator[Manifest]:
+    """The newest manifest of every embedding table in a location, damaged ones left out."""
+    for file in newest(store.files()).values():
+        try:
+            yield read(store, file)
+        except DamagedError:
+            continue
+
+
+def _segment(fields: dict[str, Any]) -> Segment:
+    digests = {kind: Digest(**fields[kind]) for kind in ("parquet", "usearch", "rowmap")}
+    return Segment(number=fields["number"], rows=fields["rows"], **digests)
+
+
+def _belongs(file: str, table: str) -> bool:
+    name = layout.parse(file)
+    return name is not None and name.table == table
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""Where one database keeps its embedding tables: its catalog, its location, and the tables that are open."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from jammi_duck.errors import NotFoundError, did_you_mean
+from jammi_duck.storage import layout
+from jammi_duck.storage.catalog import Catalog, Entry
+from jammi_duck.storage.filesystem import Digest, LocalStore, Store, open_store
+from jammi_duck.storage.table import Table
+
+PROTOCOL = "jammi"
+_MOST_OPEN = 32
+
+
+class Place:
+    """A catalog and the stores it speaks of. New builds go to `store`; older tables may lie elsewhere."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        location: str,
+        *,
+        cache_dir: Path,
+        segment_rows: int,
+        retention: timedelta,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open `location`; nothing is created there yet. `options` go to fsspec.
+
+        Raises:
+            StorageError: the location is no path and no URL that can be opened.
+        """
+        self.catalog = catalog
+        self.cache_dir = cache_dir
+        self.segment_rows = segment_rows
+        self.retention = retention
+        self._options = dict(options or {})
+        self.store = open_store(location, cache_dir, self._options)
+        self._stores = {self.store.location: self.store}
+        self._open: OrderedDict[str, Table] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def store_at(self, location: str) -> Store:
+        """The store of a location, which a catalog entry names."""
+        with self._lock:
+            if location not in self._stores:
+                self._stores[location] = open_store(location, self.cache_dir, self._options)
+            return self._stores[location]
+
+    def table(self, entry: Entry) -> Table:
+        """A ready table, open for search; the most recently used ones stay open."""
+        with self._lock:
+            if entry.build in self._open:
+                self._open.move_to_end(entry.build)
+                return self._open[entry.build]
+        parquets = [
+            (rows, Digest(file, size, sha256)) for _, rows, file, size, sha256 in self.catalog.segments(entry.build)
+        ]
+        table = Table.open(self.store_at(entry.location), entry, parquets)
+        with self._lock:
+            self._open[entry.build] = table
+            while len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+        return table
+
+    def forget(self, build: str) -> None:
+        """Let an open table go, because it was dropped or its files have changed."""
+        with self._lock:
+            self._open.pop(build, None)
+
+    def ready(self, name: str) -> Entry:
+        """The ready table with this name. Raises NotFoundError."""
+        found = self.catalog.entries("ready", name=name)
+        if found:
+            return found[0]
+        names = [entry.name for entry in self.catalog.entries("ready")]
+        known = f"ready are: {', '.join(names)}" if names else "none is ready"
+        raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names)}; {known}")
+
+    def show(self, entry_name: str, dimensions: int, location: str, files: list[str]) -> None:
+        """Make the view `jammi."NAME"` over a table's Parquet files."""
+        store = self.store_at(location)
+        if isinstance(store, LocalStore):
+            urls = [str(store.path(file)) for file in files]
+        else:
+            urls = [f"{PROTOCOL}://{location_id(location)}/{file}" for file in files]
+        self.catalog.show(entry_name, dimensions, urls)
+
+    def stores(self) -> dict[str, Store]:
+        """Every open store by the id that stands for its location in the URLs of views."""
+        with self._lock:
+            return {location_id(location): store for location, store in self._stores.items()}
+
+
+def location_id(location: str) -> str:
+    """A short name for a location, the same in every process: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(location.encode()).hexdigest()[:16]
+
+
+def names_in(store: Store) -> set[str]:
+    """The names of embedding tables that a location's files use, whole or not."""
+    return {name.table for name in map(layout.parse, store.files()) if name}
+
+
+def files_of(store: Store, table: str) -> list[str]:
+    """All files of an embedding table, its manifests first."""
+    names = {file: layout.parse(file) for file in store.files()}
+    mine = [(name.kind != "manifest.json", file) for file, name in names.items() if name and name.table == table]
+    return [file for _, file in sorted(mine)]

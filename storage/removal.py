@@ -1,0 +1,88 @@
+"""How embedding tables and files go: a drop removes one table, a vacuum what nothing names any more."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jammi_duck.errors import DamagedError
+from jammi_duck.storage import layout, manifest
+from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.place import Place, files_of
+from jammi_duck.storage.recovery import Action, remove_files
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A file that was removed, its size in bytes, and why."""
+
+    file: str
+    size: int
+    reason: str
+
+
+def drop(place: Place, name: str) -> Action:
+    """Drop a ready embedding table: the catalog first, then its manifests, then its other files.
+
+    Raises:
+        NotFoundError: no table of this name is ready.
+        StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later.
+    """
+    entry = place.ready(name)
+    place.catalog.dropped(entry.build)
+    place.catalog.hide(name)
+    place.forget(entry.build)
+    removed = remove_files(place.store_at(entry.location), name)
+    return Action(name, "dropped", f"removed {len(removed)} files")
+
+
+def vacuum(place: Place) -> list[Removed]:
+    """Remove files and unfinished uploads of the location that no manifest names and that are older than the retention.
+
+    What a build of this catalog is still writing is spared, as is every Parquet of a ready table.
+    """
+    oldest = datetime.now(UTC) - place.retention
+    store = place.store
+    spared = _named_files(store) | _catalog_files(place)
+    building = tuple(f"{entry.name}." for entry in place.catalog.entries("building"))
+    removed = []
+    for file, stored in store.files().items():
+        ours = layout.parse(file) is not None and not file.startswith(building)
+        if ours and file not in spared and stored.modified < oldest:
+            store.delete(file)
+            removed.append(Removed(file, stored.size, "no manifest names it"))
+    for scratch, stored in store.scratches().items():
+        if not scratch.lstrip(".").startswith(building) and stored.modified < oldest:
+            store.discard(scratch)
+            removed.append(Removed(scratch, stored.size, "left by a process that ended"))
+    removed += [Removed(file, 0, "an upload that was never finished") for file in store.abort_uploads(oldest)]
+    return removed + _old_cached(place.cache_dir / "files", oldest)
+
+
+def _named_files(store: Store) -> set[str]:
+    named = set()
+    for table, file in manifest.newest(store.files()).items():
+        named.add(file)
+        try:
+            found = manifest.read(store, file)
+            named.update(digest.file for segment in found.segments for digest in segment.files)
+        except DamagedError:
+            named.update(files_of(store, table))
+    return named
+
+
+def _catalog_files(place: Place) -> set[str]:
+    ready = place.catalog.entries("ready")
+    return {file for entry in ready for _, _, file, _, _ in place.catalog.segments(entry.build)}
+
+
+def _old_cached(folder: Path, oldest: datetime) -> list[Removed]:
+    removed = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        status = path.stat()
+        if max(status.st_atime, status.st_mtime) < oldest.timestamp():
+            os.unlink(path)
+            removed.append(Removed(path.name, status.st_size, "a cached copy that was not read of late"))
+    return removed

@@ -1,0 +1,173 @@
+"""A ready embedding table, open for search: by the index where that is whole, else exactly over the Parquet."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jammi_duck.errors import DamagedError, JammiWarning
+from jammi_duck.storage import manifest
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.filesystem import Digest, Store
+from jammi_duck.storage.index import SegmentIndex
+from jammi_duck.storage.parquet import read_vectors
+from jammi_duck.types import Vectors
+
+# Neighbours fetched beyond k, so that ties at the k-th place are settled by row id and not by chance.
+_SPARE = 16
+_TIE = 1e-6
+_QUERIES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The answer to one query, the best first: row ids, and their cosine similarities as float32."""
+
+    row_ids: list[str]
+    similarities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    rows: int
+    parquet: Digest
+    index: SegmentIndex | None
+
+
+class Table:
+    """An embedding table's segments. Threads may share it."""
+
+    def __init__(self, store: Store, entry: Entry, segments: Sequence[_Segment], damage: str | None) -> None:
+        """`damage` says why a segment has no index; the first search that suffers from it warns."""
+        self.entry = entry
+        self.rows = sum(segment.rows for segment in segments)
+        self.damage = damage
+        self._store = store
+        self._segments = segments
+        self._warning = threading.Lock()
+
+    @classmethod
+    def open(cls, store: Store, entry: Entry, parquets: Sequence[tuple[int, Digest]]) -> Table:
+        """Map the sidecars that the newest manifest names, each checked by its SHA-256.
+
+        `parquets` are the rows and digests of the segments as the catalog has them: they serve where the manifest
+        cannot be read.
+        """
+        try:
+            found = newest_manifest(store, entry)
+        except DamagedError as error:
+            return cls(store, entry, [_Segment(rows, parquet, None) for rows, parquet in parquets], str(error))
+        damage = None
+        segments = []
+        for segment in found.segments:
+            try:
+                usearch, rowmap = store.checked(segment.usearch), store.checked(segment.rowmap)
+                index = SegmentIndex(usearch, rowmap, segment.rows, entry.definition.dimensions)
+            except DamagedError as error:
+                index, damage = None, str(error)
+            segments.append(_Segment(segment.rows, segment.parquet, index))
+        return cls(store, entry, segments, damage)
+
+    def search(self, queries: Vectors, k: int, *, exact: bool = False) -> list[Ranked]:
+        """The `k` rows nearest to each of the L2-normalised queries, float32 [n, dimensions]: all, if there are fewer.
+
+        Similarity is the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
+        Raises DamagedError where rows can be had neither by the index nor from the Parquet.
+        """
+        wanted = k + _SPARE
+        exact = exact or 4 * wanted >= self.rows
+        candidates: list[list[_Candidates]] = [[] for _ in queries]
+        for segment in self._segments:
+            if segment.index is not None and not exact:
+                found = _by_index(segment.index, queries, min(wanted, segment.rows))
+            else:
+                if not exact:
+                    self._warn()
+                found = _exactly(self._store, segment, queries, wanted)
+            for mine, new in zip(candidates, found, strict=True):
+                mine.append(new)
+        return [_best(mine, k) for mine in candidates]
+
+    def _warn(self) -> None:
+        with self._warning:
+            damage, self.damage = self.damage, None
+        if damage:
+            warnings.warn(
+                f"the search index of '{self.entry.name}' cannot be used ({damage}); searching exactly, with the same "
+                "rows but slower; SELECT * FROM jammi_recover() builds it again",
+                JammiWarning,
+                stacklevel=2,
+            )
+
+
+def newest_manifest(store: Store, entry: Entry) -> manifest.Manifest:
+    """The present manifest of a table. Raises DamagedError where there is none, or it is not this build's."""
+    file = manifest.newest(store.files()).get(entry.name)
+    if file is None:
+        raise DamagedError(f"'{entry.name}' has no manifest")
+    found = manifest.read(store, file)
+    if found.build != entry.build:
+        raise DamagedError(f"'{file}' is another build's manifest")
+    return found
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    row_ids: NDArray[np.object_]
+    similarities: NDArray[np.float32]
+
+
+def _by_index(index: SegmentIndex, queries: Vectors, count: int) -> list[_Candidates]:
+    return [
+        _Candidates(np.array(row_ids, object), _similarities(vectors, query))
+        for query, (row_ids, vectors) in zip(queries, index.nearest(queries, count), strict=True)
+    ]
+
+
+def _exactly(store: Store, segment: _Segment, queries: Vectors, count: int) -> list[_Candidates]:
+    try:
+        path = store.checked(segment.parquet)
+        found: list[list[_Candidates]] = [[] for _ in queries]
+        for row_ids, vectors in read_vectors(path):
+            for start in range(0, len(queries), _QUERIES_AT_ONCE):
+                block = queries[start : start + _QUERIES_AT_ONCE]
+                for offset, rough in enumerate(block @ vectors.T):
+                    near = _near_top(rough, count)
+                    ids = row_ids.take(pa.array(near)).to_numpy(zero_copy_only=False)
+                    found[start + offset].append(_Candidates(ids, _similarities(vectors[near], block[offset])))
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}; its rows are lost: drop the table with jammi_drop and generate it again"
+        ) from error
+    return [_joined(parts) for parts in found]
+
+
+def _near_top(rough: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    if len(rough) <= count:
+        return np.arange(len(rough))
+    threshold = np.partition(rough, len(rough) - count)[len(rough) - count]
+    return np.flatnonzero(rough >= threshold - _TIE)
+
+
+def _similarities(vectors: Vectors, query: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+
+
+def _joined(parts: Sequence[_Candidates]) -> _Candidates:
+    if not parts:
+        return _Candidates(np.empty(0, object), np.empty(0, np.float32))
+    return _Candidates(
+        np.concatenate([part.row_ids for part in parts]), np.concatenate([part.similarities for part in parts])
+    )
+
+
+def _best(parts: Sequence[_Candidates], k: int) -> Ranked:
+    both = _joined(parts)
+    order = np.lexsort((both.row_ids.astype(str), -both.similarities))[:k]
+    return Ranked(both.row_ids[order].tolist(), np.clip(both.similarities[order], -1, 1))

@@ -1,0 +1,316 @@
+"""The scalar functions: for each its SQL name and types, and how Arrow columns become calls and answers.
+
+Both hosts, Python's DuckDB and the command line's, register this one list. All functions see NULLs. A volatile one
+is called at each execution and never by EXPLAIN; the others may be folded while a query is bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+import pyarrow as pa
+
+from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.errors import InputError, did_you_mean
+from jammi_duck.generate import Caller, Census, Generator, Request
+from jammi_duck.search import Query, Target, choose, search
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.recovery import Action, adopt, repair
+from jammi_duck.storage.removal import drop, vacuum
+from jammi_duck.types import Host, Role
+from jammi_duck.udfs.macros import generate_query
+from jammi_duck.udfs.sources import source_id
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jammi_duck.storage.table import Ranked
+
+Column: TypeAlias = pa.ChunkedArray
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the functions of one database work with."""
+
+    host: Host
+    place: Place
+    encoders: Encoders
+    generator: Generator
+    default_model: str
+
+
+@dataclass(frozen=True)
+class ScalarFunction:
+    """One SQL function: `call` gets a column for each parameter and gives a column of as many rows."""
+
+    name: str
+    parameters: tuple[str, ...]
+    returns: str
+    volatile: bool
+    call: Callable[..., pa.Array]
+
+
+_HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
+_GENERATED = {
+    "embedding_table": "VARCHAR", "source": "VARCHAR", "model": "VARCHAR", "status": "VARCHAR",
+    "row_count": "BIGINT", "skipped_count": "BIGINT", "failed_count": "BIGINT", "truncated_count": "BIGINT",
+    "dimensions": "INTEGER", "seconds": "DOUBLE", "location": "VARCHAR",
+}  # fmt: skip
+_TABLE = {
+    "embedding_table": "VARCHAR", "source": "VARCHAR", "columns": "VARCHAR[]", "key": "VARCHAR", "model": "VARCHAR",
+    "dimensions": "INTEGER", "status": "VARCHAR", "stage": "VARCHAR", "row_count": "BIGINT",
+    "skipped_count": "BIGINT", "failed_count": "BIGINT", "truncated_count": "BIGINT", "location": "VARCHAR",
+    "started": "TIMESTAMP", "finished": "TIMESTAMP", "age": "DOUBLE", "error": "VARCHAR",
+}  # fmt: skip
+_ACTION = {"embedding_table": "VARCHAR", "status": "VARCHAR", "action": "VARCHAR"}
+_REMOVED = {"file": "VARCHAR", "bytes": "BIGINT", "reason": "VARCHAR"}
+
+_ARROW = {
+    "VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "BIGINT": pa.int64(), "INTEGER": pa.int32(),
+    "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"),
+}  # fmt: skip
+
+
+def scalar_functions(engine: Engine) -> list[ScalarFunction]:
+    """All functions, at work on `engine`."""
+    text, number = "VARCHAR", "BIGINT"
+    target = (text, text, text, text)
+    caller = (text, number)
+
+    def rows_of(shape: dict[str, str]) -> str:
+        return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in shape.items())})[]"
+
+    def function(
+        name: str, parameters: Sequence[str], returns: str, volatile: bool, body: Callable[..., pa.Array]
+    ) -> ScalarFunction:
+        return ScalarFunction(f"_jammi_{name}", tuple(parameters), returns, volatile, lambda *c: body(engine, *c))
+
+    return [
+        function("embed", (text, text, text, number), "FLOAT[]", False, _embed),
+        function("column", (text, text, text), "BOOLEAN", False, _column),
+        function("plan", (text,) * 6, text, False, _plan),
+        function("begin", (text, number, number, number, text, *caller), text, True, _begin),
+        function("push", (text, text, text), "INTEGER", True, _push),
+        function("finish", (text, number), rows_of(_GENERATED), True, _finish),
+        function("key", target, text, False, _key),
+        function("search", (*target, text, "FLOAT[]", number, "BOOLEAN"), rows_of(_HIT), True, _search),
+        function("tables", caller, rows_of(_TABLE), True, _tables),
+        function("recover", caller, rows_of(_ACTION), True, _recover),
+        function("drop", (text,), rows_of(_ACTION), True, _drop),
+        function("vacuum", caller, rows_of(_REMOVED), True, _vacuum),
+    ]
+
+
+def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Column) -> pa.Array:
+    groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    texts = text.to_pylist()
+    for i, options in enumerate(zip(model.to_pylist(), role.to_pylist(), dims.to_pylist(), strict=True)):
+        groups[options].append(i)
+    vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
+    for (name, wanted_role, wanted), rows in groups.items():
+        if wanted_role not in ("document", "query"):
+            raise InputError(f"role is {wanted_role!r}; it must be 'document' or 'query'")
+        mine = [i for i in rows if texts[i] is not None and texts[i].strip()]
+        encoder = engine.encoders.get(name or engine.default_model) if mine or name else None
+        if encoder is None:
+            continue
+        if wanted is not None and not 1 <= wanted <= encoder.description.dimensions:
+            most = encoder.description.dimensions
+            raise InputError(f"dims is {wanted}; '{encoder.description.name}' has 1 to {most}")
+        if mine:
+            encoded = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
+            for i, vector in zip(mine, _cut(encoded, wanted), strict=True):
+                vectors[i] = vector
+    return _list_array(vectors)
+
+
+def _cut(vectors: NDArray[np.float32], dims: int | None) -> NDArray[np.float32]:
+    if dims is None or dims == vectors.shape[1]:
+        return vectors
+    short = vectors[:, :dims]
+    norms: NDArray[np.float32] = np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
+    return np.divide(short, norms, dtype=np.float32)
+
+
+def _list_array(vectors: Sequence[NDArray[np.float32] | None]) -> pa.Array:
+    lengths = np.fromiter((0 if v is None else len(v) for v in vectors), np.int32, len(vectors))
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    present = [v for v in vectors if v is not None]
+    flat = np.concatenate(present) if present else np.empty(0, np.float32)
+    missing = np.fromiter((v is None for v in vectors), np.bool_, len(vectors))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=pa.array(missing))
+
+
+def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> pa.Array:
+    """Which of a source's columns is the wanted one. DuckDB asks for all of them at once, while it binds."""
+    names, name = column.to_pylist(), wanted[0].as_py()
+    found = [n == name for n in names] if name in names else [n.casefold() == name.casefold() for n in names]
+    if not any(found):
+        near = did_you_mean(name, names) or ";"
+        raise InputError(f"no column '{name}' in '{source[0].as_py()}'{near} columns: {', '.join(names)}")
+    return pa.array(found)
+
+
+def _plan(engine: Engine, *columns: Column) -> pa.Array:
+    return pa.array([_one_plan(engine, *row) for row in _rows(columns)], pa.string())
+
+
+def _one_plan(engine: Engine, source: str, schema: str, cols: str, key: str, model: str, connection: str) -> str:
+    if source is None or cols is None or key is None:
+        raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
+    parsed = json.loads(cols)
+    names = [parsed] if isinstance(parsed, str) else parsed
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"columns are {cols}; give a name, or a list of names that is not empty")
+    request = Request(source_id(source, schema, engine.host), tuple(names), key, model or engine.default_model)
+    return generate_query(source, json.dumps(dataclasses.asdict(request)), names, key, connection)
+
+
+def _begin(engine: Engine, *columns: Column) -> pa.Array:
+    tokens = []
+    for text, rows, keyed, distinct, key_type, connection, transaction in _rows(columns):
+        fields = json.loads(text)
+        request = Request(**{**fields, "columns": tuple(fields["columns"])})
+        census = Census(rows, keyed, distinct, key_type or "")
+        tokens.append(engine.generator.begin(request, census, Caller(connection, transaction)))
+    return pa.array(tokens, pa.string())
+
+
+def _push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Array:
+    if len(token):
+        engine.generator.push(token[0].as_py(), keys.to_pylist(), texts.to_pylist())
+    return pa.array(np.zeros(len(token), np.int32))
+
+
+def _finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
+    done = [[dataclasses.asdict(engine.generator.finish(*row))] for row in _rows((token, pushed))]
+    return _structs(done, _GENERATED)
+
+
+def _key(engine: Engine, *columns: Column) -> pa.Array:
+    entries = [choose(engine.place, engine.encoders, _target(engine, *row)) for row in _rows(columns)]
+    return pa.array([entry.definition.key for entry in entries], pa.string())
+
+
+def _search(
+    engine: Engine, source: Column, schema: Column, model: Column, table: Column,
+    text: Column, vector: Column, k: Column, exact: Column,
+) -> pa.Array:  # fmt: skip
+    vectors = vector.combine_chunks()
+    targets: dict[tuple[Any, ...], Target] = {}
+    asked: dict[int, Query] = {}
+    for i, (*names, words, count, exactly) in enumerate(_rows((source, schema, model, table, text, k, exact))):
+        query = words if words is not None else _vector(vectors, i)
+        if query is None:
+            continue
+        if count is None:
+            raise InputError("k is NULL; it must be at least 1")
+        named = tuple(names)
+        target = targets[named] = targets.get(named) or _target(engine, *named)
+        asked[i] = Query(target, query, count, bool(exactly))
+    answers = dict(zip(asked, search(engine.place, engine.encoders, list(asked.values())), strict=True))
+    sources = {i: query.target.source for i, query in asked.items()}
+    return _hits(len(source), answers, sources)
+
+
+def _vector(vectors: Any, i: int) -> NDArray[np.float32] | None:  # noqa: ANN401 - a ListArray or a ChunkedArray
+    value = vectors[i]
+    return np.asarray(value.values.to_numpy(zero_copy_only=False), np.float32) if value.is_valid else None
+
+
+def _hits(rows: int, answers: dict[int, Ranked], sources: dict[int, str]) -> pa.Array:
+    lengths = np.zeros(rows, np.int32)
+    for i, ranked in answers.items():
+        lengths[i] = len(ranked.row_ids)
+    row_ids = [row_id for i in answers for row_id in answers[i].row_ids]
+    names = [sources[i] for i in answers for _ in answers[i].row_ids]
+    ranks = [np.arange(1, len(ranked.row_ids) + 1, dtype=np.int32) for ranked in answers.values()]
+    near = [ranked.similarities for ranked in answers.values()]
+    similarity = np.concatenate(near) if near else np.empty(0, np.float32)
+    columns = [
+        pa.array(row_ids, pa.string()),
+        pa.array(names, pa.string()),
+        pa.array(np.concatenate(ranks) if ranks else np.empty(0, np.int32)),
+        pa.array(similarity),
+        pa.array(np.float32(1) - similarity),
+    ]
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, names=list(_HIT)))
+
+
+def _tables(engine: Engine, *caller: Column) -> pa.Array:
+    engine.generator.settle(_caller(caller))
+    now = datetime.now(UTC).replace(tzinfo=None)
+    rows = [
+        {
+            "embedding_table": entry.name,
+            "source": entry.definition.source,
+            "columns": list(entry.definition.columns),
+            "key": entry.definition.key,
+            "model": entry.definition.model,
+            "dimensions": entry.definition.dimensions,
+            "status": entry.status,
+            "stage": entry.stage,
+            "row_count": entry.counts.rows,
+            "skipped_count": entry.counts.skipped,
+            "failed_count": entry.counts.failed,
+            "truncated_count": entry.counts.truncated,
+            "location": entry.location,
+            "started": entry.started,
+            "finished": entry.finished,
+            "age": (now - (entry.finished or entry.started)).total_seconds(),
+            "error": entry.error,
+        }
+        for entry in engine.place.catalog.entries("building", "ready", "failed")
+    ]
+    return _structs([rows], _TABLE)
+
+
+def _recover(engine: Engine, *caller: Column) -> pa.Array:
+    settled = engine.generator.settle(_caller(caller))
+    actions = [*settled, *adopt(engine.place), *repair(engine.place)]
+    return _structs([[_action(action) for action in actions]], _ACTION)
+
+
+def _drop(engine: Engine, names: Column) -> pa.Array:
+    if any(name is None for name in names.to_pylist()):
+        raise InputError("jammi_drop needs the name of an embedding table; SELECT * FROM jammi_tables() lists them")
+    return _structs([[_action(drop(engine.place, name))] for name in names.to_pylist()], _ACTION)
+
+
+def _vacuum(engine: Engine, *caller: Column) -> pa.Array:
+    engine.generator.settle(_caller(caller))
+    removed = [{"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.place)]
+    return _structs([removed], _REMOVED)
+
+
+def _action(action: Action) -> dict[str, str]:
+    return {"embedding_table": action.table, "status": action.status, "action": action.action}
+
+
+def _caller(columns: Sequence[Column]) -> Caller:
+    connection, transaction = (column[0].as_py() for column in columns)
+    return Caller(connection, transaction)
+
+
+def _target(engine: Engine, source: str | None, schema: str, model: str | None, table: str | None) -> Target:
+    if source is None:
+        raise InputError("the source is NULL; name the table whose rows are searched")
+    return Target(source_id(source, schema, engine.host), model, table)
+
+
+def _rows(columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
+
+
+def _structs(rows: list[list[dict[str, Any]]], shape: dict[str, str]) -> pa.Array:
+    struct = pa.struct([pa.field(name, _ARROW[kind]) for name, kind in shape.items()])
+    return pa.array(rows, pa.list_(struct))

@@ -1,0 +1,72 @@
+"""The SQL text: the macros that users call, and the query that a call of `jammi_generate` stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jammi_duck.storage.catalog import literal
+
+_TEXT_OR_VECTOR = (
+    "CASE WHEN typeof(query) = 'VARCHAR' THEN query::VARCHAR END, "
+    "CASE WHEN typeof(query) <> 'VARCHAR' THEN query END::FLOAT[]"
+)
+_TARGET = "source, current_schema(), model, embedding_table"
+_HITS = f"SELECT unnest(_jammi_search({_TARGET}, {_TEXT_OR_VECTOR}, k, exact), recursive := true)"
+_SEARCH = "(source, query, k := 10, model := NULL, exact := false, embedding_table := NULL)"
+_KEY = f"t[_jammi_key({_TARGET})]"
+
+
+def macros(connection: str) -> list[str]:
+    """The statements that give a connection its macros; `connection` is its id, a hexadecimal text.
+
+    They are TEMP, so that nothing of ours stays in a database file.
+    """
+    caller = f"{literal(connection)}, txid_current()::BIGINT"
+    bodies = {
+        "embed(text, model := NULL, role := 'document', dims := NULL)": (
+            "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::BIGINT)"
+        ),
+        "jammi_generate(source, cols, key, model := NULL)": (
+            "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schema(), to_json(cols)::VARCHAR, "
+            f"key::VARCHAR, model::VARCHAR, {literal(connection)}))"
+        ),
+        f"jammi_search{_SEARCH}": (
+            f"TABLE SELECT t.*, s._row_id, s._rank, s._similarity, s._distance FROM ({_HITS}) s "
+            f"JOIN query_table(source) t ON {_KEY} = cast_to_type(s._row_id, {_KEY}) ORDER BY s._rank"
+        ),
+        f"jammi_matches{_SEARCH}": (
+            f"TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance FROM ({_HITS}) ORDER BY _rank"
+        ),
+        "jammi_tables()": (
+            f"TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "
+            f"(SELECT unnest(_jammi_tables({caller}), recursive := true))"
+        ),
+        "jammi_recover()": f"TABLE SELECT unnest(_jammi_recover({caller}), recursive := true)",
+        "jammi_drop(embedding_table)": "TABLE SELECT unnest(_jammi_drop(embedding_table::VARCHAR), recursive := true)",
+        "jammi_vacuum()": f"TABLE SELECT unnest(_jammi_vacuum({caller}), recursive := true)",
+    }
+    return [f"CREATE OR REPLACE TEMP MACRO {head} AS {body}" for head, body in bodies.items()]
+
+
+def generate_query(source: str, request: str, columns: Sequence[str], key: str, connection: str) -> str:
+    """The query that embeds a source's rows within the caller's own transaction.
+
+    `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
+    end, also when there are no rows. `_jammi_column` sees the columns that the source really has, whatever it is, and
+    so says best which one is missing. `request` is passed through to `_jammi_begin`.
+    """
+    names = [key, *columns]
+    picked = ", ".join(
+        f"COLUMNS(lambda c: _jammi_column(c, {literal(name)}, {literal(source)})) AS c{place}"
+        for place, name in enumerate(names)
+    )
+    text = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(names)))
+    return (
+        f"WITH _jammi_rows AS NOT MATERIALIZED (SELECT {picked} FROM query_table({literal(source)})), "
+        f"_jammi_build AS MATERIALIZED (SELECT _jammi_begin({literal(request)}, count(*), count(c0), "
+        f"count(DISTINCT c0::VARCHAR), any_value(typeof(c0)), {literal(connection)}, txid_current()::BIGINT) AS token "
+        "FROM _jammi_rows) "
+        "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
+        f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, concat_ws(' ', {text}))) AS pushed "
+        "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b"
+    )
