@@ -23,7 +23,7 @@ from jammi_duck.generate import Generated, Generator
 from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import adopt
+from jammi_duck.storage.recovery import adopt, finish_drops
 from jammi_duck.udfs.functions import Engine, ScalarFunction, scalar_functions
 from jammi_duck.udfs.macros import macros
 
@@ -54,9 +54,7 @@ class Jammi:
         """
         names = [columns] if isinstance(columns, str) else list(columns)
         text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?)"
-        row = self.con.execute(text, [source, names, key, model]).fetchone()
-        if row is None:
-            raise JammiError("jammi_generate gave no row")
+        (row,) = self.con.execute(text, [source, names, key, model]).fetchall()
         return Generated(*row)
 
     def search(
@@ -171,6 +169,7 @@ class Installation:
         self._calls = {function.name: function.call for function in scalar_functions(self.engine)}
         self._calls[_PROBE] = lambda c: pa.repeat(pa.scalar(self.id), len(c))
         generator.settle()
+        finish_drops(place)
         _register_files(self.host, place)
         adopt(place)
         _installations[self.id] = self

@@ -28,11 +28,7 @@ class Build:
     """A build in the state `building`: `write` rows, then `finish`, or `abandon`. One thread at a time."""
 
     def __init__(self, place: Place, definition: Definition, owner: str) -> None:
-        """Enter the build in the catalog, under a name that neither it nor the location has used.
-
-        Raises:
-            StorageError: the location cannot be written; then the catalog has no entry, and there are no files.
-        """
+        """Enter the build in the catalog, under a name that neither it nor the location has used."""
         self.id = uuid.uuid4().hex
         self.definition = definition
         self.rows = 0
@@ -50,7 +46,12 @@ class Build:
         self._place.catalog.stage(self.id, stage)
 
     def open(self) -> None:
-        """Begin the first file, so that a location that cannot be written is known before any work."""
+        """Begin the first file, so that a location that cannot be reached or written is known before any work.
+
+        Raises:
+            StorageError: call `abandon` then.
+        """
+        self._store.files()
         self._open_writer()
 
     def let_go(self) -> None:
@@ -126,7 +127,9 @@ class Build:
             return True
 
     def _free_name(self) -> str:
-        taken = {entry.name for entry in self._place.catalog.entries()} | names_in(self._store)
+        taken = {entry.name for entry in self._place.catalog.entries()}
+        with contextlib.suppress(StorageError):
+            taken |= names_in(self._store)
         return layout.table_name(self.definition.source, self.definition.model, self._started, taken)
 
     def _open_writer(self) -> SegmentWriter:

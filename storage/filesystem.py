@@ -8,6 +8,7 @@ uploads it in one conditional request, so that readers never see a part; what wa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -152,8 +153,7 @@ class LocalStore:
 
     def scratch(self, file: str) -> Path:
         """See `Store.scratch`."""
-        with _explained("create the folder", self._folder):
-            os.makedirs(self._folder, exist_ok=True)
+        _make_folder(self._folder)
         return Path(self._folder, layout.scratch(file, secrets.token_hex(4)))
 
     def discard(self, scratch: str) -> None:
@@ -234,9 +234,9 @@ class ObjectStore:
             except FileNotFoundError:
                 return {}
             for info in listing:
-                if info["type"] == "file":
-                    name = str(info["name"]).rsplit("/", 1)[-1]
-                    found[name] = Stored(int(info["size"]), info.get("LastModified") or info["created"])
+                name = str(info["name"]).rsplit("/", 1)[-1]
+                if info["type"] == "file" and name:
+                    found[name] = Stored(int(info["size"]), _moment(info.get("LastModified", info.get("created"))))
         return found
 
     def scratches(self) -> dict[str, Stored]:
@@ -246,8 +246,7 @@ class ObjectStore:
 
     def scratch(self, file: str) -> Path:
         """See `Store.scratch`."""
-        with _explained("create the folder", self._scratch):
-            os.makedirs(self._scratch, exist_ok=True)
+        _make_folder(self._scratch)
         return Path(self._scratch, layout.scratch(file, secrets.token_hex(4)))
 
     def discard(self, scratch: str) -> None:
@@ -345,6 +344,10 @@ class ObjectStore:
         return f"{self.location}/{layout.FOLDER}/{file}"
 
 
+def _moment(moment: Any) -> datetime:  # noqa: ANN401 - each file system of fsspec has its own
+    return datetime.fromtimestamp(moment, UTC) if isinstance(moment, float) else moment
+
+
 def _bare(file: str) -> str:
     if "/" in file or "\\" in file or file in ("", ".", ".."):
         raise DamagedError(f"'{file}' is not the name of a file in a location")
@@ -360,6 +363,14 @@ def _list_folder(folder: str) -> Iterator[tuple[str, Stored]]:
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(os.path.join(folder, name))
             yield name, Stored(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+
+def _make_folder(folder: str) -> None:
+    with _explained("create the folder", folder):
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
 
 
 def fsync(path: str | Path) -> None:

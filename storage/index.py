@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from usearch.index import Index
 
 from jammi_duck.errors import DamagedError
@@ -17,6 +18,8 @@ from jammi_duck.types import Vectors
 
 CONNECTIVITY = 16
 EXPANSION_SEARCH = 128
+# Up to so many rows every vector is looked at: quick enough, and nothing is missed.
+EXACT_ROWS = 10_000
 
 
 def build(parquet: Path, usearch: Path, rowmap: Path, dimensions: int, progress: Callable[[int], None]) -> int:
@@ -57,16 +60,18 @@ class SegmentIndex:
             raise DamagedError(f"'{usearch.name}' and '{rowmap.name}' are not of this segment")
         if self._index is not None:
             self._index.expansion_search = EXPANSION_SEARCH
+        self.rows = rows
         self._one_at_a_time = threading.Lock()
 
-    def nearest(self, queries: Vectors, count: int) -> list[tuple[list[str], Vectors]]:
-        """For each query the row ids of about `count` neighbours and their vectors, in no order; fewer may come."""
+    def nearest(self, query: NDArray[np.float32], count: int, exact: bool) -> tuple[list[str], Vectors]:
+        """The row ids of about `count` neighbours of a query and their vectors, in no order.
+
+        By the graph, which may miss some, or by looking at every vector where `exact` or where there are few.
+        """
         if self._index is None:
-            return [([], np.empty((0, queries.shape[1]), np.float32))] * len(queries)
+            return [], np.empty((0, len(query)), np.float32)
+        exact = exact or len(self._index) <= EXACT_ROWS
         with self._one_at_a_time:
-            matches = self._index.search(queries, count)
-            keys = np.atleast_2d(matches.keys)
-            counts = np.atleast_1d(getattr(matches, "counts", len(matches)))
-            found = [row[:n] for row, n in zip(keys, counts, strict=True)]
-            vectors = [np.asarray(self._index.get(row), np.float32) for row in found]
-        return [(self._row_ids.take(pa.array(row)).to_pylist(), v) for row, v in zip(found, vectors, strict=True)]
+            keys = self._index.search(query, count, exact=exact).keys
+            vectors = np.asarray(self._index.get(keys), np.float32)
+        return self._row_ids.take(pa.array(keys)).to_pylist(), vectors

@@ -31,9 +31,14 @@ class Action:
 
 
 def settle(place: Place, is_running: Callable[[Entry], bool]) -> list[Action]:
-    """Settle every build that is `building` and that nobody runs, and finish every drop that was cut short."""
-    done = [_settle(place, entry) for entry in place.catalog.entries("building") if not is_running(entry)]
+    """Settle every build that is `building` and that nobody runs."""
+    return [_settle(place, entry) for entry in place.catalog.entries("building") if not is_running(entry)]
+
+
+def finish_drops(place: Place) -> list[Action]:
+    """Remove the files of dropped tables whose drop was cut short."""
     manifests = manifest.newest(place.store.files())
+    done = []
     for entry in place.catalog.entries("dropped"):
         here = entry.name in manifests and entry.location == place.store.location
         if here and _is_of(place.store, manifests[entry.name], entry):

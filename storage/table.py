@@ -19,7 +19,7 @@ from jammi_duck.storage.index import SegmentIndex
 from jammi_duck.storage.parquet import read_vectors
 from jammi_duck.types import Vectors
 
-# Neighbours fetched beyond k, so that ties at the k-th place are settled by row id and not by chance.
+# Neighbours fetched beyond k, to see whether others tie with the k-th.
 _SPARE = 16
 _TIE = 1e-6
 _QUERIES_AT_ONCE = 256
@@ -80,16 +80,14 @@ class Table:
         Similarity is the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
         Raises DamagedError where rows can be had neither by the index nor from the Parquet.
         """
-        wanted = k + _SPARE
-        exact = exact or 4 * wanted >= self.rows
+        exact = exact or 4 * k >= self.rows
         candidates: list[list[_Candidates]] = [[] for _ in queries]
         for segment in self._segments:
-            if segment.index is not None and not exact:
-                found = _by_index(segment.index, queries, min(wanted, segment.rows))
+            if segment.index is not None:
+                found = [_by_index(segment.index, query, min(k, segment.rows), exact) for query in queries]
             else:
-                if not exact:
-                    self._warn()
-                found = _exactly(self._store, segment, queries, wanted)
+                self._warn()
+                found = _by_parquet(self._store, segment, queries, k)
             for mine, new in zip(candidates, found, strict=True):
                 mine.append(new)
         return [_best(mine, k) for mine in candidates]
@@ -123,14 +121,23 @@ class _Candidates:
     similarities: NDArray[np.float32]
 
 
-def _by_index(index: SegmentIndex, queries: Vectors, count: int) -> list[_Candidates]:
-    return [
-        _Candidates(np.array(row_ids, object), _similarities(vectors, query))
-        for query, (row_ids, vectors) in zip(queries, index.nearest(queries, count), strict=True)
-    ]
+def _by_index(index: SegmentIndex, query: NDArray[np.float32], k: int, exact: bool) -> _Candidates:
+    """Candidates for the best k, and all that tie with the k-th, so that row ids can settle who is in."""
+    wanted = k
+    while True:
+        wanted = min(wanted + _SPARE, index.rows)
+        row_ids, vectors = index.nearest(query, wanted, exact)
+        found = _Candidates(np.array(row_ids, object), _similarities(vectors, query))
+        falling = -np.sort(-found.similarities)
+        if len(falling) < wanted and not exact:
+            exact = True  # the graph did not reach enough rows
+        elif wanted == index.rows or falling[k - 1] - falling[-1] > _TIE:
+            return found
+        else:
+            wanted *= 4
 
 
-def _exactly(store: Store, segment: _Segment, queries: Vectors, count: int) -> list[_Candidates]:
+def _by_parquet(store: Store, segment: _Segment, queries: Vectors, count: int) -> list[_Candidates]:
     try:
         path = store.checked(segment.parquet)
         found: list[list[_Candidates]] = [[] for _ in queries]

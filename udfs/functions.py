@@ -22,7 +22,7 @@ from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.generate import Caller, Census, Generator, Request
 from jammi_duck.search import Query, Target, choose, search
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import Action, adopt, repair
+from jammi_duck.storage.recovery import Action, adopt, finish_drops, repair
 from jammi_duck.storage.removal import drop, vacuum
 from jammi_duck.types import Host, Role
 from jammi_duck.udfs.macros import generate_query
@@ -276,7 +276,7 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
 
 def _recover(engine: Engine, *caller: Column) -> pa.Array:
     settled = engine.generator.settle(_caller(caller))
-    actions = [*settled, *adopt(engine.place), *repair(engine.place)]
+    actions = [*settled, *finish_drops(engine.place), *adopt(engine.place), *repair(engine.place)]
     return _structs([[_action(action) for action in actions]], _ACTION)
 
 

@@ -8,7 +8,8 @@ from jammi_duck.errors import InputError
 from jammi_duck.types import Host
 
 _FILE = re.compile(r".*\.(parquet|csv|tsv|txt|json|jsonl|ndjson|xlsx|arrow|feather)(\.(gz|zst|bz2))?", re.IGNORECASE)
-_PART = re.compile(r'"((?:[^"]|"")*)"|([^".]+)')
+_PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
+_NAME = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern})){{0,2}}")
 
 
 def source_id(source: str, schema: str, host: Host) -> str:
@@ -40,16 +41,10 @@ def _is_file(source: str) -> bool:
 
 
 def _parts(source: str) -> list[str]:
-    parts, rest = [], source
-    while match := _PART.match(rest):
-        parts.append(match[2] if match[1] is None else match[1].replace('""', '"'))
-        rest = rest[match.end() :]
-        if not rest:
-            break
-        rest = rest[1:] if rest.startswith(".") else "\0"
-    if rest or not 1 <= len(parts) <= 3 or not all(parts):
+    if not _NAME.fullmatch(source):
         raise InputError(f"'{source}' names no table, view or file; write table, schema.table, or a path")
-    return parts
+    parts = _PART.findall(source)
+    return [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in parts]
 
 
 def _has(host: Host, schema: str, table: str) -> bool:

@@ -1,0 +1,44 @@
+-- Filters: WHERE works on a search result as on any table. It sees only the k rows that were found, so with a strict
+-- filter ask for more rows, and cut the list with LIMIT.
+
+CREATE TABLE tickets (id INTEGER, state VARCHAR, message VARCHAR);
+INSERT INTO tickets VALUES
+    (1, 'closed', 'I forgot my password and the reset mail never arrives.'),
+    (2, 'closed', 'Cannot sign in since yesterday, it says wrong password.'),
+    (3, 'open', 'The login page keeps sending me back to itself.'),
+    (4, 'closed', 'My account is locked after three attempts to log in.'),
+    (5, 'open', 'The invoice for March shows the wrong address.'),
+    (6, 'open', 'Please cancel my subscription at the end of the month.'),
+    (7, 'closed', 'I was charged twice for the same order.'),
+    (8, 'open', 'The app crashes when I rotate the phone.'),
+    (9, 'open', 'Two-factor codes by text message are not accepted when I log in.'),
+    (10, 'closed', 'How do I export my data as a spreadsheet?'),
+    (11, 'open', 'The parcel arrived with a broken lid.'),
+    (12, 'closed', 'Dark mode would be kind to my eyes.');
+
+SELECT status, row_count FROM jammi_generate('tickets', 'message', 'id');
+
+-- The three nearest, whatever their state.
+SELECT id, state FROM jammi_search('tickets', 'user cannot log in', 3) ORDER BY _rank;
+
+-- The trap: three are found first, and only then are the closed ones thrown away. This is not "the three best open
+-- tickets".
+SELECT id, state, message
+FROM jammi_search('tickets', 'user cannot log in', 3)
+WHERE state = 'open'
+ORDER BY _rank;
+
+-- Better: find plenty, filter, and keep three. What is plenty depends on how many rows pass the filter; where few do,
+-- embed a view of just those rows (see 11_sources.sql).
+SELECT id, state, message
+FROM jammi_search('tickets', 'user cannot log in', 12)
+WHERE state = 'open'
+ORDER BY _rank
+LIMIT 3;
+
+-- A search always has k answers, good or bad. A least similarity leaves out what is beside the point; what value
+-- suits depends on the model and on the texts, so look at some results first.
+SELECT id, message
+FROM jammi_search('tickets', 'user cannot log in', 12)
+WHERE _similarity > 0.25
+ORDER BY _rank;

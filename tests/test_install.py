@@ -1,0 +1,324 @@
+"""install: what it finds, what it settles, what it leaves alone, and how it goes."""
+
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+from datetime import timedelta
+
+import duckdb
+import pytest
+
+import jammi_duck
+from jammi_duck import ConfigError
+from jammi_duck.install import _installations
+from tests.test_generate import error_of, generate
+
+TEXTS = "CREATE TABLE t AS FROM (VALUES (1, 'a cat'), (2, 'a dog'), (3, 'a duck')) t(id, text)"
+
+
+def find(con, query="a duck"):
+    return con.execute("SELECT _row_id FROM jammi_matches('t', ?, 1)", [query]).fetchall()
+
+
+class TestSurface:
+    def test_exports_are_sorted_and_real(self):
+        assert jammi_duck.__all__ == sorted(jammi_duck.__all__)
+        assert all(getattr(jammi_duck, name) for name in jammi_duck.__all__)
+
+    def test_import_is_light(self):
+        code = (
+            "import sys, duckdb, jammi_duck; con = duckdb.connect(); jammi_duck.install(con, storage=sys.argv[1]); "
+            "heavy = {'torch', 'transformers', 'pyarrow.flight', 'dbt', 'huggingface_hub', 'pandas', 's3fs'}; "
+            "print(sorted(heavy & set(sys.modules))); con.close()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, "/nonexistent/x"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "[]"
+
+    def test_nothing_is_printed_at_exit(self, tmp_path):
+        code = (
+            "import duckdb, jammi_duck, sys\n"
+            "con = duckdb.connect()\n"
+            "jammi = jammi_duck.install(con, storage=sys.argv[1])\n"
+            "other = con.cursor()\n"
+            "jammi_duck.install(other)\n"
+            "con.execute('FROM jammi_tables()').fetchall()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        assert done.stdout == ""
+
+    def test_install_writes_nothing_to_storage(self, fake, storage):
+        fake()
+        assert not storage.exists()
+
+    def test_connect_is_both_in_one(self, tmp_path):
+        con = jammi_duck.connect(tmp_path / "db.duckdb", storage=str(tmp_path / "artifacts"))
+        assert con.execute("FROM jammi_tables()").fetchall() == []
+        con.close()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"segment_rows": 0}, "segment_rows is 0; it must be a whole number of at least 1"),
+            ({"batch_size": "32"}, "batch_size is '32'"),
+            ({"max_loaded_models": True}, "max_loaded_models is True"),
+            ({"model": "  "}, "model is '  '"),
+            ({"retention": 7}, "retention is 7; it must be a timedelta"),
+            ({"retention": timedelta(-1)}, "retention is"),
+        ],
+    )
+    def test_wrong_options(self, con, options, message):
+        with pytest.raises(ConfigError, match=message.replace("(", "\\(")):
+            jammi_duck.install(duckdb.connect(), **options)
+
+    def test_storage_options_are_not_shown(self):
+        from jammi_duck.config import Config
+
+        assert "hush" not in repr(Config(storage_options={"secret": "hush"}))
+
+
+class TestConnections:
+    def test_a_second_connection_shares_everything_but_the_macros(self, fake):
+        first = fake()
+        first.con.execute(TEXTS)
+        generate(first.con, "t")
+        other = first.con.cursor()
+        assert "does not exist" in error_of(other, "FROM jammi_tables()")
+        fake(other)
+        assert find(other) == [("3",)]
+        assert len(_installations) >= 1
+
+    def test_another_storage_on_the_same_database_is_an_error(self, fake, tmp_path):
+        first = fake()
+        with pytest.raises(ConfigError, match="cannot have .*elsewhere"):
+            fake(first.con.cursor(), storage=str(tmp_path / "elsewhere"))
+        with pytest.raises(ConfigError, match="segment_rows = '500000'"):
+            fake(first.con.cursor(), segment_rows=3)
+
+    def test_functions_outlive_the_connection_that_made_them(self, fake, tmp_path):
+        database = str(tmp_path / "db.duckdb")
+        first, second = duckdb.connect(database), duckdb.connect(database)
+        fake(first)
+        fake(second)
+        second.execute(TEXTS)
+        first.close()
+        gc.collect()
+        generate(second, "t")
+        assert find(second) == [("3",)]
+
+    def test_a_database_can_be_closed_and_opened_again(self, fake, tmp_path):
+        database = str(tmp_path / "db.duckdb")
+        for _ in range(3):
+            con = duckdb.connect(database)
+            fake(con)
+            con.execute("CREATE OR REPLACE TABLE t AS SELECT 3 AS id, 'a duck' AS text")
+            generate(con, "t")
+            con.close()
+        con = duckdb.connect(database, config={"access_mode": "read_only"})
+        assert con.execute("SELECT count(*) FROM jammi_catalog.embedding_tables").fetchone() == (3,)
+        con.close()
+
+    def test_a_connection_that_is_only_dropped_lets_the_database_go(self, fake, tmp_path):
+        from jammi_duck.config import Config
+        from jammi_duck.install import equip
+        from tests.fakes import FakeEncoders
+
+        database = str(tmp_path / "db.duckdb")
+        con = duckdb.connect(database)
+        equip(con, Config(storage=str(tmp_path / "a"), model="fake/small", cache_dir=tmp_path), FakeEncoders())
+        reference = weakref.ref(con)
+        del con
+        gc.collect()
+        assert reference() is None
+        code = "import duckdb, sys; duckdb.connect(sys.argv[1]).close()"
+        subprocess.run([sys.executable, "-c", code, database], check=True)
+
+    def test_installing_again_on_one_connection_changes_nothing(self, fake):
+        jammi = fake()
+        again = fake(jammi.con)
+        assert again.location == jammi.location
+        jammi.con.execute(TEXTS)
+        generate(jammi.con, "t")
+        assert find(jammi.con) == [("3",)]
+
+    def test_many_threads_install_at_once(self, fake):
+        root = duckdb.connect()
+        problems = []
+
+        def work():
+            try:
+                own = root.cursor()
+                fake(own)
+                own.execute("FROM jammi_tables()").fetchall()
+            except Exception as error:
+                problems.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems == []
+        root.close()
+
+
+class TestFinding:
+    @pytest.fixture
+    def built(self, fake, tmp_path):
+        """A database file that built a table of `t`; closed. Gives the file."""
+        database = str(tmp_path / "first.duckdb")
+        con = duckdb.connect(database)
+        fake(con)
+        con.execute(TEXTS)
+        generate(con, "t")
+        con.close()
+        return database
+
+    def test_an_empty_and_an_in_memory_database_find_the_tables(self, built, fake, tmp_path):
+        for database in (":memory:", str(tmp_path / "empty.duckdb")):
+            con = duckdb.connect(database)
+            fake(con)
+            assert find(con) == [("3",)]
+            (name, counted) = con.execute("SELECT embedding_table, row_count FROM jammi_tables()").fetchone()
+            assert counted == 3
+            assert con.execute(f'SELECT count(*) FROM jammi."{name}"').fetchone() == (3,)
+
+    @pytest.mark.parametrize("file", ["plain.duckdb", "jammi.duckdb"])
+    def test_a_read_only_database_finds_the_tables(self, built, fake, tmp_path, file):
+        database = str(tmp_path / file)
+        con = duckdb.connect(database)
+        con.execute(TEXTS)
+        con.close()
+        con = duckdb.connect(database, read_only=True)
+        fake(con)
+        assert find(con) == [("3",)]
+        assert con.execute("SELECT text FROM jammi_search('t', 'a duck', 1)").fetchall() == [("a duck",)]
+        (name,) = con.execute("SELECT embedding_table FROM jammi_tables()").fetchone()
+        schema = "jammi" if file == "plain.duckdb" else "jammi_memory.main"
+        assert con.execute(f'SELECT count(*) FROM {schema}."{name}"').fetchone() == (3,)
+        assert generate(con, "t") == [(3, 0, 0)]
+        assert con.execute("SELECT count(*) FROM jammi_tables()").fetchone() == (2,)
+
+    def test_a_read_only_database_keeps_its_catalog_where_a_manifest_is_lost(self, built, fake, storage):
+        for path in (storage / "jammi_db").glob("*.manifest.json"):
+            path.unlink()
+        con = duckdb.connect(built, read_only=True)
+        fake(con)
+        with pytest.warns(jammi_duck.JammiWarning, match="has no manifest"):
+            assert find(con) == [("3",)]
+
+    def test_files_that_moved_are_followed(self, built, fake, storage, tmp_path):
+        storage.rename(tmp_path / "moved")
+        con = duckdb.connect(built)
+        fake(con, storage=str(tmp_path / "moved"))
+        assert find(con) == [("3",)]
+        (name, location) = con.execute("SELECT embedding_table, location FROM jammi_tables()").fetchone()
+        assert location == str(tmp_path / "moved")
+        assert con.execute(f'SELECT count(*) FROM jammi."{name}"').fetchone() == (3,)
+
+    def test_tables_of_an_earlier_location_stay_searchable(self, built, fake, tmp_path):
+        con = duckdb.connect(built)
+        fake(con, storage=str(tmp_path / "another"))
+        assert find(con) == [("3",)]
+
+    def test_a_table_dropped_here_is_gone_for_good(self, built, fake, storage):
+        con = duckdb.connect(built)
+        fake(con)
+        (name,) = con.execute("SELECT embedding_table FROM jammi_tables()").fetchone()
+        assert con.execute("SELECT * FROM jammi_drop(?)", [name]).fetchall() == [(name, "dropped", "removed 4 files")]
+        assert list((storage / "jammi_db").iterdir()) == []
+        assert f"no embedding table '{name}'" in error_of(con, "FROM jammi_drop(?)", [name])
+        assert con.execute("FROM jammi_tables()").fetchall() == []
+        assert "does not exist" in error_of(con, f'FROM jammi."{name}"')
+        con.close()
+        con = duckdb.connect(built)
+        fake(con)
+        assert con.execute("FROM jammi_tables()").fetchall() == []
+
+
+class TestSharing:
+    def test_two_databases_on_one_storage_do_not_touch_each_others_builds(self, fake, storage, tmp_path):
+        first = duckdb.connect(str(tmp_path / "first.duckdb"))
+        fake(first, segment_rows=10)
+        first.execute(
+            "CREATE TABLE t AS SELECT range AS id, CASE WHEN range = 4999 THEN error('boom') "
+            "ELSE 'word ' || range END AS text FROM range(10)"
+        )
+        first.execute(
+            "CREATE VIEW broken AS SELECT range AS id, CASE WHEN range = 99999 THEN error('boom') "
+            "ELSE 'word' || range END AS text FROM range(100000)"
+        )
+        error_of(first, "FROM jammi_generate('broken', 'text', 'id')")
+        assert first.execute("SELECT status FROM jammi_catalog.embedding_tables").fetchall() == [("building",)]
+        before = {path.name: path.stat().st_mtime_ns for path in (storage / "jammi_db").iterdir()}
+        second = duckdb.connect(str(tmp_path / "second.duckdb"))
+        fake(second, segment_rows=10)
+        second.execute("FROM jammi_recover()").fetchall()
+        second.execute("FROM jammi_vacuum()").fetchall()
+        assert second.execute("FROM jammi_tables()").fetchall() == []
+        assert {path.name: path.stat().st_mtime_ns for path in (storage / "jammi_db").iterdir()} == before
+        assert [row[1] for row in first.execute("FROM jammi_recover()").fetchall()] == ["failed"]
+        (error,) = first.execute("SELECT error FROM jammi_tables()").fetchone()
+        assert "embedded rows are kept until jammi_vacuum()" in error
+
+    def test_a_name_that_another_database_takes_meanwhile(self, fake, storage, tmp_path, monkeypatch):
+        from jammi_duck.storage import build as module
+
+        monkeypatch.setattr(module, "names_in", lambda store: set())
+        built = []
+        clock = module.datetime.now(module.UTC)
+
+        class Clock(module.datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return clock
+
+        monkeypatch.setattr(module, "datetime", Clock)
+        for file in ("first", "second"):
+            con = duckdb.connect(str(tmp_path / f"{file}.duckdb"))
+            fake(con)
+            con.execute(TEXTS)
+            if file == "second":
+                con.execute("UPDATE t SET text = 'a duck' WHERE id = 1")
+            real = module.names_in
+            if file == "second":
+                calls = iter([set()])
+                monkeypatch.setattr(
+                    module, "names_in", lambda store, calls=calls: next(calls, None) or {name for name in built}
+                )
+            built.append(con.execute("SELECT embedding_table FROM jammi_generate('t', 'text', 'id')").fetchone()[0])
+            assert real is not None
+            con.close()
+        assert built[1] == built[0] + "_2"
+        assert len(list((storage / "jammi_db").iterdir())) == 8
+
+    def test_vacuum_removes_what_nothing_names_and_only_what_is_old(self, fake, storage):
+        jammi = fake(retention=timedelta(0))
+        jammi.con.execute(TEXTS)
+        generate(jammi.con, "t")
+        folder = storage / "jammi_db"
+        for stray in (
+            "x__embedding__m__20200101T000000.parquet",
+            ".x__embedding__m__20200101T000000.parquet.0a1b2c3d.tmp",
+        ):
+            (folder / stray).write_bytes(b"123")
+        (folder / "notes.txt").write_text("not ours")
+        removed = jammi.con.execute(
+            "SELECT file, bytes FROM jammi_vacuum() WHERE reason NOT LIKE '%cache%' ORDER BY 1"
+        ).fetchall()
+        assert removed == [
+            (".x__embedding__m__20200101T000000.parquet.0a1b2c3d.tmp", 3),
+            ("x__embedding__m__20200101T000000.parquet", 3),
+        ]
+        assert (folder / "notes.txt").exists()
+        assert find(jammi.con) == [("3",)]
+
+    def test_vacuum_spares_what_is_young(self, fake, storage):
+        jammi = fake()
+        (storage / "jammi_db").mkdir(parents=True)
+        (storage / "jammi_db" / "x__embedding__m__20200101T000000.parquet").write_bytes(b"123")
+        assert jammi.con.execute("FROM jammi_vacuum()").fetchall() == []

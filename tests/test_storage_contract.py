@@ -1,0 +1,182 @@
+"""What every store keeps to, run over a disk, memory, and a real S3 server."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import fsspec
+import pytest
+
+from jammi_duck import DamagedError, StorageError
+from jammi_duck.storage import layout
+from jammi_duck.storage.filesystem import Digest, open_store, sha256_of
+
+NAME = "docs__embedding__m__20260325T120000"
+FILE = f"{NAME}.parquet"
+
+
+def put(store, file, content):
+    scratch = store.scratch(file)
+    scratch.write_bytes(content)
+    return store.create(file, scratch)
+
+
+class StoreContract:
+    """`place` gives a location and fsspec options; each test gets a new one."""
+
+    @pytest.fixture
+    def store(self, place, tmp_path):
+        location, options = place
+        return open_store(location, tmp_path / "cache", options)
+
+    @pytest.fixture
+    def again(self, place, tmp_path):
+        """The same location, opened by another process with a cache of its own."""
+        location, options = place
+        return open_store(location, tmp_path / "another cache", options)
+
+    def test_nothing_is_there_at_first(self, store):
+        assert store.files() == {}
+        assert store.scratches() == {}
+
+    def test_a_file_is_there_whole(self, store, again):
+        digest = put(store, FILE, b"some bytes")
+        assert digest.size == 10
+        assert again.read(FILE) == b"some bytes"
+        assert again.checked(digest).read_bytes() == b"some bytes"
+        with again.unchecked(FILE) as path:
+            assert sha256_of(path) == digest.sha256
+        stored = again.files()[FILE]
+        assert stored.size == 10
+        assert abs(datetime.now(UTC) - stored.modified) < timedelta(minutes=5)
+        assert store.scratches() == {}
+
+    def test_a_scratch_file_is_no_file(self, store):
+        scratch = store.scratch(FILE)
+        scratch.write_bytes(b"half")
+        assert store.files() == {}
+        assert [layout.scratch_owner(name) for name in store.scratches()] == [NAME]
+        store.discard(scratch.name)
+        store.discard(scratch.name)
+        assert store.scratches() == {}
+
+    def test_nothing_is_overwritten(self, store, again):
+        put(store, FILE, b"first")
+        with pytest.raises(FileExistsError):
+            put(again, FILE, b"second")
+        assert again.read(FILE) == b"first"
+
+    def test_of_many_that_create_one_file_one_wins(self, store):
+        outcomes = []
+
+        def create(content):
+            try:
+                put(store, FILE, content)
+                outcomes.append(content)
+            except FileExistsError:
+                pass
+
+        threads = [threading.Thread(target=create, args=(b"%d" % i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(outcomes) == 1
+        assert store.read(FILE) == outcomes[0]
+
+    def test_delete_and_delete_again(self, store, again):
+        put(store, FILE, b"x")
+        again.delete(FILE)
+        again.delete(FILE)
+        assert store.files() == {}
+        with pytest.raises(FileNotFoundError):
+            store.read(FILE)
+
+    def test_what_is_missing_or_other_is_damaged(self, store, again):
+        with pytest.raises(DamagedError, match="missing"):
+            again.checked(Digest(FILE, 1, "0" * 64))
+        digest = put(store, FILE, b"right")
+        with pytest.raises(DamagedError, match="SHA-256 differs"):
+            again.checked(Digest(FILE, digest.size, "0" * 64))
+        with pytest.raises(DamagedError, match="has 5 bytes instead of 6"):
+            again.checked(Digest(FILE, 6, digest.sha256[:-1] + "x"))
+
+    @pytest.mark.parametrize("file", ["../outside", "a/b", "", "..", "back\\slash"])
+    def test_no_name_leaves_the_folder(self, store, file):
+        with pytest.raises(DamagedError, match="not the name of a file"):
+            store.read(file)
+
+    def test_a_larger_file(self, store, again):
+        content = bytes(range(256)) * 4096 * 24
+        digest = put(store, FILE, content)
+        assert again.checked(digest).read_bytes() == content
+
+    def test_an_empty_file(self, store, again):
+        digest = put(store, FILE, b"")
+        assert again.checked(digest).read_bytes() == b""
+
+    def test_no_upload_is_left(self, store):
+        put(store, FILE, b"x")
+        assert store.abort_uploads(datetime.now(UTC) + timedelta(days=1)) == []
+
+
+class TestDisk(StoreContract):
+    @pytest.fixture
+    def place(self, tmp_path):
+        return str(tmp_path / "artifacts"), {}
+
+    def test_locations_are_made_absolute(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert open_store("./artifacts", tmp_path).location == str(tmp_path / "artifacts")
+        assert open_store(f"file://{tmp_path}/x", tmp_path).location == f"{tmp_path}/x"
+
+
+class TestMemory(StoreContract):
+    @pytest.fixture
+    def place(self, request):
+        filesystem = fsspec.filesystem("memory")
+        location = f"memory://{request.node.name}"
+        yield location, {}
+        if filesystem.exists(location):
+            filesystem.rm(location, recursive=True)
+
+
+@pytest.mark.s3
+class TestS3(StoreContract):
+    @pytest.fixture
+    def place(self, s3_server, request):
+        bucket = s3_server.bucket(f"contract-{abs(hash(request.node.name)) % 10**9}")
+        return f"s3://{bucket}/some/prefix", s3_server.options()
+
+    def test_unfinished_uploads_are_ended(self, store):
+        filesystem = store.filesystem
+        bucket, _, key = store.url_path(FILE).partition("/")
+        filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+        filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key="elsewhere/file")
+        assert store.abort_uploads(datetime.now(UTC) - timedelta(days=1)) == []
+        assert store.abort_uploads(datetime.now(UTC) + timedelta(days=1)) == [FILE]
+        assert store.abort_uploads(datetime.now(UTC) + timedelta(days=1)) == []
+        assert [upload["Key"] for upload in filesystem.list_multipart_uploads(bucket)] == ["elsewhere/file"]
+
+    def test_an_upload_that_breaks_leaves_nothing(self, store, monkeypatch):
+        def broken(*arguments, **options):
+            raise ConnectionResetError("connection reset")
+
+        scratch = store.scratch(FILE)
+        scratch.write_bytes(b"x" * 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(store.filesystem, "put_file", broken)
+            with pytest.raises(StorageError, match="connection reset"):
+                store.create(FILE, scratch)
+        assert store.files() == {}
+
+    def test_wrong_credentials(self, s3_server, store, tmp_path):
+        wrong = s3_server.options(secret="wrong")
+        with pytest.raises(StorageError, match="cannot list 's3://"):
+            open_store(store.location, tmp_path, wrong).files()
+
+
+def test_unknown_protocols_are_refused(tmp_path):
+    with pytest.raises(StorageError, match="cannot open the location 'nope://x'"):
+        open_store("nope://x", tmp_path)
+
+
