@@ -168,9 +168,9 @@ class Installation:
         self.engine = Engine(self.host, place, encoders, generator, config.model)
         self._calls = {function.name: function.call for function in scalar_functions(self.engine)}
         self._calls[_PROBE] = lambda c: pa.repeat(pa.scalar(self.id), len(c))
+        _register_files(self.host, place)
         generator.settle()
         finish_drops(place)
-        _register_files(self.host, place)
         adopt(place)
         _installations[self.id] = self
         self._register_functions()
@@ -309,7 +309,7 @@ def _open_catalog(host: ConnectionHost) -> Catalog:
 
 def _register_files(host: ConnectionHost, place: Place) -> None:
     """Let DuckDB read remote Parquet for the views, under a protocol of our own."""
-    elsewhere = [entry.location for entry in place.catalog.entries("ready")]
+    elsewhere = [entry.location for entry in place.catalog.entries("building", "ready")]
     stores = [place.store, *(place.store_at(location) for location in elsewhere)]
     if all(isinstance(store, LocalStore) for store in stores):
         return

@@ -31,4 +31,4 @@ SELECT a.sentence, b.sentence AS compared_with,
        round(list_cosine_similarity(embed(a.sentence), embed(b.sentence)), 2) AS similarity
 FROM sentences a JOIN sentences b ON a.id < b.id
 ORDER BY similarity DESC, a.id, b.id
-LIMIT 3;
+LIMIT 2;

@@ -20,7 +20,7 @@ SELECT source, columns, status, row_count
 FROM jammi_tables()
 ORDER BY len(columns);
 
--- The newest is taken, unless another is named.
+-- The newest is taken, unless another is named: as a text or by a variable, not by a sub-select.
 SELECT title FROM jammi_search('courses', 'learn to code', 1);
 SELECT title FROM jammi_search('courses', 'public speaking', 1);
 SELECT title

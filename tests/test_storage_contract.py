@@ -178,5 +178,3 @@ class TestS3(StoreContract):
 def test_unknown_protocols_are_refused(tmp_path):
     with pytest.raises(StorageError, match="cannot open the location 'nope://x'"):
         open_store("nope://x", tmp_path)
-
-

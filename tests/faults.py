@@ -1,0 +1,89 @@
+"""A process that dies at a chosen operation: every one on files and on the catalog is counted, and one is the last."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from jammi_duck.install import ConnectionHost
+from jammi_duck.storage import filesystem, index
+from jammi_duck.storage.parquet import SegmentWriter
+
+FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "open")
+REMOTE_OPERATIONS = ("put_file", "rm_file", "ls", "cat_file", "exists", "get_file")
+
+
+class Killed(BaseException):
+    """The process is dead: no handler may do anything more."""
+
+
+class Death:
+    """Dies before, or just after, the operation number `last`; from then on each operation fails."""
+
+    def __init__(self, last: int | None, after: bool) -> None:
+        self.last = last
+        self.after = after
+        self.count = 0
+        self.dead = False
+        self.at = ""
+
+    def during(self, label, operation, *arguments, **options):
+        self._check()
+        self.count += 1
+        mine = self.count == self.last
+        if mine and not self.after:
+            self._die(label)
+        outcome = operation(*arguments, **options)
+        if mine:
+            self._die(label)
+        return outcome
+
+    def _check(self):
+        if self.dead:
+            raise Killed(f"dead since {self.at}")
+
+    def _die(self, label):
+        self.dead, self.at = True, label
+        raise Killed(label)
+
+
+class _Os:
+    def __init__(self, death):
+        self._death = death
+
+    def __getattr__(self, name):
+        real = getattr(os, name)
+        if name not in FILE_OPERATIONS:
+            return real
+        return lambda *arguments, **options: self._death.during(name, real, *arguments, **options)
+
+
+@contextlib.contextmanager
+def dying(monkeypatch, last=None, after=False):
+    """Within the context, the operation number `last` is the process's last one; gives the `Death`."""
+    death = Death(last, after)
+
+    def counted(owner, name):
+        real = getattr(owner, name)
+
+        def during(*arguments, **options):
+            return death.during(f"{owner.__name__}.{name}", real, *arguments, **options)
+
+        patch.setattr(owner, name, during)
+
+    def half_written(self, content):
+        half = len(content) // 2
+        death.during("write half", real_write_bytes, self, content[:half])
+        return death.during("write all", real_write_bytes, self, content)
+
+    real_write_bytes = Path.write_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem, "os", _Os(death))
+        patch.setattr(Path, "write_bytes", half_written)
+        for owner, names in ((ConnectionHost, ["sql"]), (SegmentWriter, ["write", "close"]), (index, ["build"])):
+            for name in names:
+                counted(owner, name)
+        from fsspec.implementations.memory import MemoryFileSystem
+
+        for name in REMOTE_OPERATIONS:
+            counted(MemoryFileSystem, name)
+        yield death
