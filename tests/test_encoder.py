@@ -1,0 +1,393 @@
+"""The encoder: the vectors of sentence-transformers, out of memory, and where models are found."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jammi_duck import EncodingError, ModelError
+from jammi_duck.encoder import TokenBudget
+from jammi_duck.encoder.batching import encode_in_batches
+from jammi_duck.encoder.description import describe
+from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder.names import MINILM, find, full_name
+from tests.conftest import make_tiny_model
+
+GOLDEN = Path(__file__).parent / "golden" / "minilm.json"
+
+
+def nothing():
+    pass
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model):
+    return Encoders(batch_size=4, most_loaded=2).get(str(tiny_model))
+
+
+def by_hand(path, text, pooling):
+    """A text's vector by transformers alone: no batch, no padding."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import BertModel
+
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(16)
+    model = BertModel.from_pretrained(path).eval()
+    with torch.inference_mode():
+        hidden = model(torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0]
+        vector = hidden[0] if pooling == "cls" else hidden.mean(0)
+        return torch.nn.functional.normalize(vector, dim=0).numpy()
+
+
+class TestParity:
+    @pytest.mark.minilm
+    def test_all_minilm_gives_the_vectors_of_sentence_transformers(self):
+        golden = json.loads(GOLDEN.read_text())
+        encoder = Encoders(32, 3).get(golden["model"])
+        assert (encoder.description.max_tokens, encoder.description.pooling) == (256, "mean")
+        texts = [case["text"] for case in golden["texts"].values()]
+        expected = np.array([case["vector"] for case in golden["texts"].values()])
+        for batch in (texts, texts[::-1][:5][::-1]):
+            got = encoder.encode(batch)
+            cosine = (got * expected[-len(batch) :]).sum(1) / np.linalg.norm(expected[-len(batch) :], axis=1)
+            assert cosine.min() >= 0.999999
+
+    @pytest.mark.parametrize("pooling", ["mean", "cls"])
+    def test_pooling(self, tmp_path, pooling):
+        path = make_tiny_model(tmp_path / pooling, pooling)
+        encoder = Encoders(4, 2).get(str(path))
+        texts = ["duck", "the water", "a " * 40, "héllo wörld", "x"]
+        vectors = encoder.encode(texts)
+        for text, vector in zip(texts, vectors, strict=True):
+            assert vector == pytest.approx(by_hand(path, text, pooling), abs=1e-5)
+
+    def test_prompts_of_each_role(self, tmp_path, tiny_model):
+        path = tmp_path / "prompted"
+        shutil.copytree(tiny_model, path)
+        prompts = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": None}
+        (path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+        plain, prompted = (Encoders(4, 3).get(str(p)) for p in (tiny_model, path))
+        assert prompted.encode(["duck"], "query") == pytest.approx(plain.encode(["query: duck"]), abs=1e-6)
+        assert prompted.encode(["duck"], "document") == pytest.approx(plain.encode(["passage: duck"]), abs=1e-6)
+
+
+class TestBatches:
+    @given(st.lists(st.text(max_size=40), min_size=1, max_size=30), st.randoms())
+    @settings(max_examples=40, deadline=None)
+    def test_a_vector_is_a_function_of_the_text_alone(self, encoder, texts, chance):
+        vectors = dict(zip(texts, encoder.encode(texts), strict=True))
+        shuffled = texts + chance.choices(texts, k=3)
+        chance.shuffle(shuffled)
+        for text, vector in zip(shuffled, encoder.encode(shuffled), strict=True):
+            assert vector == pytest.approx(vectors[text], abs=1e-6)
+
+    @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 200))
+    def test_each_pass_is_within_the_budget_and_nothing_is_lost(self, lengths, tokens):
+        passes = []
+
+        def forward(batch):
+            passes.append((len(batch), max(map(len, batch))))
+            return np.array([[len(sequence), sum(sequence)] for sequence in batch], np.float32)
+
+        sequences = [[i] * length for i, length in enumerate(lengths)]
+        vectors, failed = encode_in_batches(sequences, forward, 2, TokenBudget(tokens), is_memory_error, nothing)
+        assert vectors.tolist() == [[length, i * length] for i, length in enumerate(lengths)]
+        assert not failed.any()
+        assert all(rows == 1 or rows * longest <= tokens for rows, longest in passes)
+
+    def test_truncation_is_told(self, encoder):
+        encodings = encoder.encode_rows(["duck", "a " * 14, "a " * 15], "document", encoder.budget(), nothing)
+        assert encodings.truncated.tolist() == [False, False, True]
+
+    def test_equal_texts_are_encoded_once(self, encoder, monkeypatch):
+        sizes = []
+        forward = type(encoder)._forward
+        monkeypatch.setattr(type(encoder), "_forward", lambda self, s: sizes.append(len(s)) or forward(self, s))
+        encoder.encode(["duck", "water"] * 50)
+        assert sizes == [2]
+
+    def test_threads_may_share_it(self, encoder):
+        texts = [f"word {i} duck" for i in range(40)]
+        expected = encoder.encode(texts)
+        outcomes = []
+
+        def work():
+            outcomes.append(np.abs(encoder.encode(texts) - expected).max())
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(outcomes) == 6
+        assert max(outcomes) < 1e-6
+
+    def test_an_interrupt_is_heard_between_passes(self, encoder):
+        class Stop(Exception):
+            pass
+
+        passes = []
+
+        def keep_going():
+            passes.append(1)
+            if len(passes) == 3:
+                raise Stop
+
+        with pytest.raises(Stop):
+            encoder.encode_rows([f"{i} text" for i in range(500)], "document", encoder.budget(), keep_going)
+
+
+def is_memory_error(error):
+    return isinstance(error, MemoryError)
+
+
+class TestOutOfMemory:
+    def limited(self, most_tokens, passes):
+        def forward(batch):
+            size = len(batch) * max(map(len, batch))
+            passes.append(size)
+            if size > most_tokens:
+                raise MemoryError
+            return np.array([[sum(sequence)] for sequence in batch], np.float32)
+
+        return forward
+
+    def test_the_budget_is_halved_and_stays_so(self):
+        passes = []
+        budget = TokenBudget(80)
+        sequences = [[i] * 10 for i in range(16)]
+        vectors, failed = encode_in_batches(sequences, self.limited(25, passes), 1, budget, is_memory_error, nothing)
+        assert (budget.tokens, budget.halvings_left) == (20, 1)
+        assert passes[:3] == [80, 40, 20]
+        assert vectors[:, 0].tolist() == [i * 10 for i in range(16)]
+        passes.clear()
+        encode_in_batches(sequences, self.limited(25, passes), 1, budget, is_memory_error, nothing)
+        assert passes == [20] * 8
+
+    def test_then_text_by_text_and_what_does_not_fit_alone_has_failed(self):
+        passes = []
+        budget = TokenBudget(1600)
+        sequences = [[1] * length for length in (100, 4, 90, 3, 2)]
+        vectors, failed = encode_in_batches(sequences, self.limited(50, passes), 1, budget, is_memory_error, nothing)
+        assert failed.tolist() == [True, False, True, False, False]
+        assert vectors[:, 0].tolist() == [0, 4, 0, 3, 2]
+        assert budget.halvings_left == 0
+
+    def test_other_errors_are_not_taken_for_it(self):
+        def forward(batch):
+            raise RuntimeError("a bug")
+
+        with pytest.raises(RuntimeError, match="a bug"):
+            encode_in_batches([[1]], forward, 1, TokenBudget(10), is_memory_error, nothing)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "torch.OutOfMemoryError",
+        ],
+    )
+    def test_what_the_allocators_raise_is_known(self, encoder, monkeypatch, error):
+        import torch
+
+        error = torch.OutOfMemoryError("CUDA out of memory") if isinstance(error, str) else error
+        real = type(encoder)._forward
+
+        def forward(self, sequences):
+            if len(sequences) > 1 or len(sequences[0]) > 8:
+                raise error
+            return real(self, sequences)
+
+        monkeypatch.setattr(type(encoder), "_forward", forward)
+        encodings = encoder.encode_rows(["duck", "water", "a " * 12], "document", encoder.budget(), nothing)
+        assert encodings.failed.tolist() == [False, False, True]
+        with pytest.raises(EncodingError, match="not enough memory to embed"):
+            encoder.encode(["duck", "a " * 12])
+
+    def test_a_build_goes_on_and_counts_what_failed(self, tiny_model, tmp_path, monkeypatch):
+        import duckdb
+
+        import jammi_duck
+        from jammi_duck.encoder.transformer import TransformerEncoder
+
+        real = TransformerEncoder._forward
+
+        def forward(self, sequences):
+            if len(sequences) * len(sequences[0]) > 40 or len(sequences[0]) > 12:
+                raise MemoryError
+            return real(self, sequences)
+
+        monkeypatch.setattr(TransformerEncoder, "_forward", forward)
+        con = duckdb.connect()
+        jammi = jammi_duck.install(con, storage=tmp_path, model=str(tiny_model))
+        con.execute("CREATE TABLE t AS SELECT range AS id, repeat('a ', 1 + range % 14) AS text FROM range(140)")
+        built = jammi.generate("t", "text", "id")
+        con.close()
+        assert (built.row_count, built.failed_count, built.skipped_count) == (100, 40, 0)
+
+
+class TestNames:
+    def test_a_directory_comes_first(self, tiny_model, monkeypatch):
+        monkeypatch.chdir(tiny_model.parent)
+        for name in ("tiny-bert", "./tiny-bert", str(tiny_model)):
+            assert find(name).path == tiny_model
+
+    def test_bare_names_are_those_of_sentence_transformers(self):
+        assert full_name("all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
+        assert full_name("BAAI/bge-small-en") == "BAAI/bge-small-en"
+
+    @pytest.mark.minilm
+    def test_the_carried_model_under_both_its_names(self):
+        found = find("all-MiniLM-L6-v2")
+        assert found == find(MINILM.name)
+        assert (found.name, found.revision) == (MINILM.name, MINILM.revision)
+
+    def test_the_carried_model_only_while_its_digests_hold(self, tmp_path, monkeypatch):
+        package = tmp_path / MINILM.package
+        (package / MINILM.folder).mkdir(parents=True)
+        (package / "__init__.py").write_text("raise RuntimeError('never imported')")
+        for file, _ in MINILM.digests:
+            (package / MINILM.folder / file).write_bytes(b"something else")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ModelError, match="is not the published model.safetensors"):
+            find(MINILM.name)
+
+    def test_a_model_of_an_installed_package(self, tmp_path, tiny_model, monkeypatch):
+        shutil.copytree(tiny_model, tmp_path / "my_model_package")
+        (tmp_path / "my_model_package" / "__init__.py").write_text("raise RuntimeError('never imported')")
+        info = tmp_path / "my_model-2.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-model\nVersion: 2.5\n")
+        (info / "entry_points.txt").write_text("[jammi_duck.models]\nacme/tiny = my_model_package\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        found = find("acme/tiny")
+        assert (found.name, found.revision, found.path.name) == ("acme/tiny", "2.5", "my_model_package")
+
+    def test_the_hugging_face_cache(self, tmp_path, tiny_model, monkeypatch):
+        from huggingface_hub import constants
+
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        repository = tmp_path / "models--acme--cached"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(commit)
+        shutil.copytree(tiny_model, repository / "snapshots" / commit)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+        found = find("acme/cached")
+        assert (found.name, found.revision) == ("acme/cached", commit)
+        assert Encoders(4, 1).get("acme/cached").description.dimensions == 32
+
+    def test_nowhere_says_where_was_looked_and_what_to_do(self, monkeypatch):
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(ModelError) as caught:
+            find("acme/nowhere")
+        message = str(caught.value)
+        for part in ("a directory 'acme/nowhere'", "installed packages", "Hugging Face cache", "HF_HUB_OFFLINE is set"):
+            assert part in message
+        assert "hf download acme/nowhere" in message
+        for path in ("/no/such", "./no", "~/no", "a/b/c"):
+            with pytest.raises(ModelError, match="there is no directory with a config.json"):
+                find(path)
+
+
+class TestRefusals:
+    @pytest.fixture
+    def broken(self, tiny_model, tmp_path):
+        path = tmp_path / "broken"
+        shutil.copytree(tiny_model, path)
+        return path
+
+    def refuse(self, path, message):
+        with pytest.raises(ModelError, match=message):
+            Encoders(4, 1).get(str(path))
+
+    def test_pickled_weights_are_never_read(self, broken):
+        (broken / "model.safetensors").rename(broken / "pytorch_model.bin")
+        self.refuse(broken, "no safetensors weights")
+
+    def test_remote_code_is_never_run(self, broken):
+        config = json.loads((broken / "config.json").read_text())
+        (broken / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}))
+        self.refuse(broken, "needs code of its own")
+
+    @pytest.mark.parametrize("kind", ["Dense", "CLIPModel", "WordEmbeddings"])
+    def test_other_modules_are_refused_by_name(self, broken, kind):
+        modules = json.loads((broken / "modules.json").read_text())
+        modules.append({"idx": 2, "name": "2", "path": "2", "type": f"sentence_transformers.models.{kind}"})
+        (broken / "modules.json").write_text(json.dumps(modules))
+        self.refuse(broken, f"has a module '{kind}'")
+
+    @pytest.mark.parametrize("folder", ["../elsewhere", "/etc"])
+    def test_modules_outside_the_directory(self, broken, folder):
+        modules = json.loads((broken / "modules.json").read_text())
+        modules[1]["path"] = folder
+        (broken / "modules.json").write_text(json.dumps(modules))
+        self.refuse(broken, "a folder outside itself")
+
+    def test_other_pooling_is_refused_by_name(self, broken):
+        (broken / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "weightedmean"}))
+        self.refuse(broken, "pools by weightedmean")
+
+    @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+    def test_files_that_are_cut_short(self, broken, file):
+        content = (broken / file).read_bytes()
+        (broken / file).write_bytes(content[: len(content) // 2])
+        self.refuse(broken, "cannot be (read|loaded)")
+
+    def test_weights_that_do_not_fit(self, broken):
+        from safetensors.numpy import load_file, save_file
+
+        tensors = load_file(broken / "model.safetensors")
+        del tensors["encoder.layer.1.output.dense.weight"]
+        save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+        self.refuse(broken, "do not fit its config.json")
+
+    def test_a_missing_tokenizer(self, broken):
+        (broken / "tokenizer.json").unlink()
+        self.refuse(broken, "has no tokenizer.json")
+
+
+class TestDescription:
+    def test_the_limit_comes_from_the_model_not_from_its_tokenizer(self, tiny_model):
+        assert describe(tiny_model, "tiny").max_tokens == 16
+
+    def test_without_modules_it_pools_by_mean_up_to_the_positions(self, tiny_model, tmp_path):
+        path = tmp_path / "bare"
+        shutil.copytree(tiny_model, path)
+        for file in ("modules.json", "sentence_bert_config.json"):
+            (path / file).unlink()
+        description = describe(path, "bare")
+        assert (description.pooling, description.max_tokens) == ("mean", 64)
+
+    def test_the_digest_is_that_of_the_files(self, tiny_model, tmp_path):
+        path = tmp_path / "copy"
+        shutil.copytree(tiny_model, path)
+        assert describe(path, "x").weights == describe(tiny_model, "y").weights
+        (path / "tokenizer.json").write_text((path / "tokenizer.json").read_text() + " ")
+        assert describe(path, "x").weights != describe(tiny_model, "y").weights
+
+
+class TestLoaded:
+    def test_the_least_recently_used_model_goes(self, tmp_path, tiny_model):
+        from jammi_duck.encoder import loaded
+
+        paths = [str(make_tiny_model(tmp_path / f"m{i}")) for i in range(3)]
+        encoders = Encoders(4, 2)
+        first, second = encoders.get(paths[0]), encoders.get(paths[1])
+        assert encoders.get(paths[0]) is first
+        encoders.get(paths[2])
+        assert len(loaded._loaded) <= 2
+        assert encoders.get(paths[0]) is first
+        assert encoders.get(paths[1]) is not second
+        assert Encoders(4, 2).get(paths[0]) is first

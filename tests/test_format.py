@@ -1,0 +1,154 @@
+"""The files, held to golden bytes: docs/format.md in tests."""
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jammi_duck import DamagedError
+from jammi_duck.storage.filesystem import Digest
+from jammi_duck.storage.manifest import Manifest, Segment
+from jammi_duck.storage.parquet import SegmentWriter, read_footer, read_vectors
+from jammi_duck.types import Counts, Definition
+
+GOLDEN = Path(__file__).parent / "golden" / "manifest.json"
+NAME = "patents__embedding__all-MiniLM-L6-v2__20260325T120000"
+
+DEFINITION = Definition(
+    source="patents",
+    columns=("title", "abstract"),
+    key="id",
+    model="sentence-transformers/all-MiniLM-L6-v2",
+    revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+    weights="5" * 64,
+    pooling="mean",
+    prompt="",
+    precision="float32",
+    max_tokens=256,
+    dimensions=4,
+)
+MANIFEST = Manifest(
+    table=NAME,
+    build="0123456789abcdef0123456789abcdef",
+    number=1,
+    definition=DEFINITION,
+    counts=Counts(3, 1, 0, 2),
+    started=datetime(2026, 3, 25, 12, 0, 0, 250000, tzinfo=UTC),
+    finished=datetime(2026, 3, 25, 12, 0, 9, tzinfo=UTC),
+    segments=(
+        Segment(0, 2, Digest(f"{NAME}.parquet", 10, "a" * 64), Digest(f"{NAME}.usearch", 20, "b" * 64), Digest(f"{NAME}.rowmap", 30, "c" * 64)),
+        Segment(1, 1, Digest(f"{NAME}.00001.parquet", 11, "d" * 64), Digest(f"{NAME}.00001.usearch", 21, "e" * 64), Digest(f"{NAME}.00001.rowmap", 31, "f" * 64)),
+    ),
+)  # fmt: skip
+
+
+class TestManifest:
+    def test_golden(self):
+        assert MANIFEST.to_bytes() == GOLDEN.read_bytes().rstrip(b"\n")
+        assert Manifest.from_bytes(GOLDEN.read_bytes(), f"{NAME}.manifest.json") == MANIFEST
+
+    @given(st.data())
+    def test_any_change_of_a_value_is_noticed(self, data):
+        document = json.loads(MANIFEST.to_bytes())
+        key = data.draw(st.sampled_from(sorted(document)))
+        changed = {**document, key: data.draw(st.one_of(st.none(), st.integers(), st.text(max_size=5), st.just([])))}
+        with pytest.raises(DamagedError):
+            Manifest.from_bytes(json.dumps(changed).encode(), f"{NAME}.manifest.json")
+
+    @given(st.binary(max_size=300))
+    def test_any_bytes_are_refused(self, content):
+        with pytest.raises(DamagedError):
+            Manifest.from_bytes(content, f"{NAME}.manifest.json")
+
+    @given(st.integers(0, len(MANIFEST.to_bytes()) - 2))
+    def test_any_cut_is_refused(self, length):
+        with pytest.raises(DamagedError):
+            Manifest.from_bytes(MANIFEST.to_bytes()[:length], f"{NAME}.manifest.json")
+
+    def test_files_of_others_are_refused(self):
+        with pytest.raises(DamagedError, match="another table's"):
+            Manifest.from_bytes(MANIFEST.to_bytes(), f"other{NAME}.manifest.json")
+        for file in ("../../etc/passwd", f"x{NAME}.parquet"):
+            stray = dataclasses.replace(MANIFEST.segments[0], parquet=Digest(file, 1, "0" * 64))
+            content = dataclasses.replace(MANIFEST, segments=(stray,)).to_bytes()
+            with pytest.raises(DamagedError, match="another table's"):
+                Manifest.from_bytes(content, f"{NAME}.manifest.json")
+
+    def test_a_later_format_is_refused_by_its_version(self):
+        content = MANIFEST.to_bytes().replace(b'"format_version": 1', b'"format_version": 2')
+        with pytest.raises(DamagedError, match="has format version 2"):
+            Manifest.from_bytes(content, f"{NAME}.manifest.json")
+
+
+class TestParquet:
+    @pytest.fixture
+    def path(self, tmp_path):
+        writer = SegmentWriter(tmp_path / "s.parquet", DEFINITION, MANIFEST.build, 1)
+        vectors = np.eye(3, 4, dtype=np.float32)
+        writer.write(["a", "b"], vectors[:2], [b"0" * 16, b"1" * 16])
+        writer.write(["c"], vectors[2:], [b"2" * 16])
+        writer.close(MANIFEST.counts)
+        return writer.path
+
+    def test_schema_and_metadata(self, path):
+        table = pq.read_table(path)
+        assert [(f.name, str(f.type), f.nullable) for f in table.schema] == [
+            ("_row_id", "string", False),
+            ("_source_id", "string", False),
+            ("_model_id", "string", False),
+            ("vector", "fixed_size_list<element: float not null>[4]", False),
+            ("_text_digest", "fixed_size_binary[16]", False),
+        ]
+        metadata = {k.decode(): v.decode() for k, v in pq.read_metadata(path).metadata.items() if k != b"ARROW:schema"}
+        assert metadata == {
+            "jammi.format_version": "1",
+            "jammi.build": MANIFEST.build,
+            "jammi.segment": "1",
+            "jammi.definition": DEFINITION.to_json(),
+            "jammi.counts": '{"rows": 3, "skipped": 1, "failed": 0, "truncated": 2}',
+        }
+        assert table.column("_source_id").to_pylist() == ["patents"] * 3
+        assert table.column("_model_id").to_pylist() == [DEFINITION.model] * 3
+
+    def test_it_reads_back(self, path):
+        footer = read_footer(path)
+        assert (footer.build, footer.segment, footer.rows) == (MANIFEST.build, 1, 3)
+        assert (footer.definition, footer.counts) == (DEFINITION, MANIFEST.counts)
+        batches = list(read_vectors(path))
+        assert pa.concat_arrays([ids for ids, _ in batches]).to_pylist() == ["a", "b", "c"]
+        assert np.concatenate([vectors for _, vectors in batches]).tolist() == np.eye(3, 4).tolist()
+
+    def test_any_cut_is_noticed(self, path):
+        content = path.read_bytes()
+        for length in range(0, len(content), 7):
+            path.write_bytes(content[:length])
+            with pytest.raises(DamagedError):
+                read_footer(path)
+
+    def test_an_altered_vector_is_noticed(self, path):
+        content = bytearray(path.read_bytes())
+        place = content.index(np.float32(1).tobytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match="cannot be read"):
+            list(read_vectors(path))
+
+    def test_other_parquet_is_refused(self, tmp_path):
+        pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
+        with pytest.raises(DamagedError, match="not a whole Parquet file of ours"):
+            read_footer(tmp_path / "x.parquet")
+
+
+def test_fingerprint_is_golden_and_depends_on_every_field():
+    assert DEFINITION.fingerprint == json.loads(GOLDEN.read_text())["fingerprint"]
+    for field in dataclasses.fields(Definition):
+        value = getattr(DEFINITION, field.name)
+        other = (*value, "x") if isinstance(value, tuple) else value + 1 if isinstance(value, int) else f"{value}x"
+        assert dataclasses.replace(DEFINITION, **{field.name: other}).fingerprint != DEFINITION.fingerprint

@@ -1,0 +1,162 @@
+"""Several connections and threads of one process embed, generate and search at once; and a build is interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import duckdb
+import pytest
+
+from tests.fakes import text_vector
+from tests.test_generate import generate
+
+ROWS = 3000
+
+
+def run_all(works):
+    """Run functions at once, each in a thread; raises the first problem, and one that hangs is a problem."""
+    problems = []
+
+    def guarded(work):
+        try:
+            work()
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive(), "a deadlock"
+    if problems:
+        raise problems[0]
+
+
+@pytest.mark.parametrize("file", [None, "db.duckdb"])
+def test_everything_at_once(fake, tmp_path, file):
+    root = duckdb.connect(str(tmp_path / file) if file else ":memory:")
+    fake(root, segment_rows=1000)
+    root.execute(f"CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range({ROWS})")
+    generate(root, "t")
+
+    def connection():
+        own = root.cursor()
+        fake(own)
+        return own
+
+    def build(table):
+        con = connection()
+        con.execute(f"CREATE TABLE {table} AS FROM t")
+        for _ in range(3):
+            assert generate(con, table) == [(ROWS, 0, 0)]
+
+    def search(seed):
+        con = connection()
+        for i in range(seed, ROWS, 70):
+            found = con.execute("SELECT id FROM jammi_search('t', ?, 1)", [f"word{i}"]).fetchall()
+            assert found == [(i,)]
+
+    def embed(seed):
+        con = connection()
+        rows = con.execute("SELECT text, embed(text) FROM t WHERE id % 7 = ?", [seed]).fetchall()
+        assert len(rows) >= ROWS // 7
+        for text, vector in rows[:: len(rows) // 20]:
+            assert vector == pytest.approx(text_vector(text), abs=1e-6)
+
+    def keep_house():
+        con = connection()
+        for _ in range(8):
+            con.execute("FROM jammi_tables()").fetchall()
+            con.execute("FROM jammi_vacuum()").fetchall()
+            con.execute("FROM jammi_recover()").fetchall()
+
+    run_all(
+        [lambda: build("a"), lambda: build("b"), lambda: build("c"), keep_house]
+        + [lambda seed=seed: search(seed) for seed in range(3)]
+        + [lambda seed=seed: embed(seed) for seed in range(2)]
+    )
+    rows = root.execute(
+        "SELECT source, count(*), min(row_count), max(status) FROM jammi_tables() GROUP BY 1 ORDER BY 1"
+    )
+    assert rows.fetchall() == [(s, n, ROWS, "ready") for s, n in (("a", 3), ("b", 3), ("c", 3), ("t", 1))]
+
+
+def test_tables_that_are_dropped_while_they_are_searched(fake):
+    root = duckdb.connect()
+    fake(root)
+    root.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(300)")
+    generate(root, "t")
+    done = threading.Event()
+
+    def replace():
+        con = root.cursor()
+        fake(con)
+        try:
+            for _ in range(10):
+                generate(con, "t")
+                old = con.execute("SELECT embedding_table FROM jammi_tables() ORDER BY started LIMIT 1").fetchall()[0][
+                    0
+                ]
+                con.execute("FROM jammi_drop(?)", [old]).fetchall()
+        finally:
+            done.set()
+
+    def search():
+        con = root.cursor()
+        fake(con)
+        while not done.is_set():
+            assert con.execute("SELECT id FROM jammi_search('t', 'word7', 1)").fetchall() == [(7,)]
+
+    run_all([replace, search, search])
+
+
+SLOW = """
+import os, sys, time, threading, duckdb
+from pathlib import Path
+from jammi_duck.config import Config
+from jammi_duck.install import equip
+from tests import fakes
+
+class Slow(fakes.FakeEncoder):
+    def encode_rows(self, texts, role, budget, keep_going):
+        for _ in range(100):
+            keep_going()
+            time.sleep(0.01)
+        return super().encode_rows(texts, role, budget, keep_going)
+
+encoders = fakes.FakeEncoders()
+encoders.loaded["fake/small"] = Slow("fake/small")
+con = duckdb.connect(sys.argv[1])
+equip(con, Config(storage=sys.argv[2], model="fake/small", cache_dir=Path(sys.argv[3])), encoders)
+con.execute("SET enable_progress_bar = false; SET threads = " + sys.argv[4])
+con.execute("CREATE OR REPLACE TABLE t AS SELECT range AS id, 'word ' || range AS text FROM range(30000)")
+print("ready", flush=True)
+try:
+    con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+except (KeyboardInterrupt, duckdb.Error) as error:
+    print("interrupted", flush=True)
+encoders.loaded["fake/small"] = fakes.FakeEncoder("fake/small")
+print(con.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id')").fetchall(), flush=True)
+print(con.execute("SELECT status FROM jammi_tables() ORDER BY started").fetchall(), flush=True)
+con.close()
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_ends_a_build_and_the_next_one_works(tmp_path, threads):
+    arguments = [str(tmp_path / "db.duckdb"), str(tmp_path / "artifacts"), str(tmp_path / "cache"), str(threads)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    threading.Event().wait(1.5)
+    os.kill(child.pid, signal.SIGINT)
+    try:
+        out, err = child.communicate(timeout=100)
+    finally:
+        child.kill()
+    assert out.splitlines() == ["interrupted", "[(30000,)]", "[('failed',), ('ready',)]"], err
+    assert not list((tmp_path / "artifacts").rglob(".*"))
