@@ -18,9 +18,8 @@ from jammi_duck.encoder.loaded import Encoders
 from jammi_duck.errors import BuildError, InputError
 from jammi_duck.progress import Progress
 from jammi_duck.storage.build import Build
-from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import Action, settle
+from jammi_duck.storage.recovery import Action, adopt, finish_drops, repair, settle
 from jammi_duck.types import Counts, Definition
 
 # Rows that are encoded together: enough to sort by length, few enough that an interrupt is soon heard.
@@ -33,12 +32,16 @@ _UNFIT_KEYS = ("TIMESTAMP WITH TIME ZONE", "STRUCT", "MAP", "UNION")
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked to generate; `columns` are joined by one space, NULLs left out."""
+    """What the user asked to generate; `columns` are joined by one space, NULLs left out.
+
+    `in_main_thread` says that Ctrl-C is meant for it.
+    """
 
     source: str
     columns: tuple[str, ...]
     key: str
     model: str
+    in_main_thread: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,21 @@ class _Running:
     budget: TokenBudget
     caller: Caller
     census: Census
+    in_main_thread: bool
     progress: Progress
     started: float
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopped: threading.Event = field(default_factory=threading.Event)
+    interrupted: threading.Event = field(default_factory=threading.Event)
     counts: Counts = field(default_factory=Counts)
     keys: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     characters: int = 0
+
+    def keep_going(self) -> None:
+        """Raise BuildError where somebody wants the build to end."""
+        if self.stopped.is_set() or self.interrupted.is_set():
+            raise BuildError("the build was interrupted")
 
 
 class Generator:
@@ -101,6 +111,8 @@ class Generator:
         self._place = place
         self._encoders = encoders
         self._running: dict[str, _Running] = {}
+        # Held while builds are settled, and while one begins: so none is taken for a dead one.
+        self._settling = threading.Lock()
 
     def begin(self, request: Request, census: Census, caller: Caller) -> str:
         """Check everything that can be wrong, and start a build; returns its token.
@@ -113,10 +125,14 @@ class Generator:
         self.settle(caller)
         _check_keys(request, census)
         encoder = self._encoders.get(request.model)
-        build = Build(self._place, _define(request, encoder), owner=f"{caller.connection}/{caller.transaction}")
-        progress = Progress(f"embedding {request.source}", census.rows)
-        running = _Running(build, encoder, encoder.budget(), caller, census, progress, time.monotonic())
-        self._running[build.id] = running
+        owner = f"{caller.connection}/{caller.transaction}"
+        with self._settling:
+            build = Build(self._place, _define(request, encoder), owner)
+            progress = Progress(f"embedding {request.source}", census.rows)
+            running = _Running(
+                build, encoder, encoder.budget(), caller, census, request.in_main_thread, progress, time.monotonic()
+            )
+            self._running[build.id] = running
         with self._abandoning(running):
             build.open()
         return build.id
@@ -147,21 +163,35 @@ class Generator:
             _embed_window(running)
             running.progress.close()
             with Progress(f"indexing {running.build.definition.source}", running.build.rows) as indexing:
-                running.build.finish(running.counts, indexing.advance)
+
+                def advance(rows: int) -> None:
+                    running.keep_going()
+                    indexing.advance(rows)
+
+                running.build.finish(running.counts, advance)
         del self._running[token]
         return _report(running, self._place.store.location)
 
-    def is_running(self, entry: Entry) -> bool:
-        """Whether a build in the catalog is one of these."""
-        return entry.build in self._running
-
     def settle(self, caller: Caller | None = None) -> list[Action]:
         """Settle the builds that nobody runs any more: other processes', and the caller's own earlier queries'."""
-        for token, running in list(self._running.items()):
-            mine = caller is not None and running.caller.connection == caller.connection
-            if mine and caller is not None and running.caller.transaction != caller.transaction:
-                self._let_go(token)
-        return settle(self._place, self.is_running)
+        with self._settling:
+            for token, running in list(self._running.items()):
+                mine = caller is not None and running.caller.connection == caller.connection
+                if mine and caller is not None and running.caller.transaction != caller.transaction:
+                    self._let_go(token)
+            return settle(self._place, frozenset(self._running))
+
+    def recover(self, caller: Caller) -> list[Action]:
+        """Settle builds, finish drops, find tables that the catalog does not know, and repair those that it does."""
+        settled = self.settle(caller)
+        with self._settling:
+            return [*settled, *finish_drops(self._place), *adopt(self._place), *repair(self._place)]
+
+    def interrupt(self) -> None:
+        """Stop the builds of the main thread soon: it got a Ctrl-C."""
+        for running in list(self._running.values()):
+            if running.in_main_thread:
+                running.interrupted.set()
 
     def let_go_of_connection(self, connection: str) -> None:
         """Stop the builds of a connection that is closed."""
@@ -170,7 +200,9 @@ class Generator:
                 self._let_go(token)
 
     def _let_go(self, token: str) -> None:
-        running = self._running.pop(token)
+        running = self._running.pop(token, None)
+        if running is None:
+            return
         running.stopped.set()
         running.progress.close()
         running.build.let_go()
@@ -183,16 +215,19 @@ class Generator:
 
     @contextlib.contextmanager
     def _abandoning(self, running: _Running) -> Iterator[None]:
-        """Whatever goes wrong inside ends the build: status `failed`, no files left."""
+        """What goes wrong inside ends the build: `failed`, no files left. An interrupted one is settled later."""
         if running.stopped.is_set():
             raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
         try:
             yield
         except BaseException as error:
-            running.stopped.set()
-            running.progress.close()
-            self._running.pop(running.build.id, None)
-            running.build.abandon(f"{type(error).__name__}: {error}")
+            if isinstance(error, KeyboardInterrupt) or running.interrupted.is_set():
+                self._let_go(running.build.id)
+            else:
+                running.stopped.set()
+                running.progress.close()
+                self._running.pop(running.build.id, None)
+                running.build.abandon(f"{type(error).__name__}: {error}")
             raise
 
 
@@ -232,12 +267,7 @@ def _define(request: Request, encoder: Encoder) -> Definition:
 def _embed_window(running: _Running) -> None:
     keys, texts = running.keys, running.texts
     running.keys, running.texts, running.characters = [], [], 0
-
-    def keep_going() -> None:
-        if running.stopped.is_set():
-            raise BuildError("interrupted")
-
-    encodings = running.encoder.encode_rows(texts, "document", running.budget, keep_going)
+    encodings = running.encoder.encode_rows(texts, "document", running.budget, running.keep_going)
     kept = (~encodings.failed).nonzero()[0]
     digests = [hashlib.md5(texts[i].encode(), usedforsecurity=False).digest() for i in kept]
     running.build.write([keys[i] for i in kept], encodings.vectors[kept], digests)

@@ -6,7 +6,7 @@ kept; all of them whole: the index is built again and the table is `ready`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -30,9 +30,9 @@ class Action:
     action: str
 
 
-def settle(place: Place, is_running: Callable[[Entry], bool]) -> list[Action]:
-    """Settle every build that is `building` and that nobody runs."""
-    return [_settle(place, entry) for entry in place.catalog.entries("building") if not is_running(entry)]
+def settle(place: Place, running: Container[str]) -> list[Action]:
+    """Settle every build that is `building`, those left out whose ids are `running`."""
+    return [_settle(place, entry) for entry in place.catalog.entries("building") if entry.build not in running]
 
 
 def finish_drops(place: Place) -> list[Action]:
@@ -77,7 +77,15 @@ def adopt(place: Place) -> list[Action]:
 
 def repair(place: Place) -> list[Action]:
     """Build again the sidecars and manifests of ready tables that are missing or damaged."""
-    return [action for entry in place.catalog.entries("ready") if (action := _repair(place, entry))]
+    done = []
+    for entry in place.catalog.entries("ready"):
+        try:
+            action = _repair(place, entry)
+        except FileExistsError:
+            action = Action(entry.name, "ready", "another process is repairing it")
+        if action:
+            done.append(action)
+    return done
 
 
 def remove_files(store: Store, table: str) -> list[str]:

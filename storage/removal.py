@@ -45,15 +45,17 @@ def vacuum(place: Place) -> list[Removed]:
     """
     oldest = datetime.now(UTC) - place.retention
     store = place.store
-    spared = _named_files(store) | _catalog_files(place)
+    # The files first: what one of these belongs to is then still building, or ready already.
+    files, scratches = store.files(), store.scratches()
     building = tuple(f"{entry.name}." for entry in place.catalog.entries("building"))
+    spared = _named_files(store) | _catalog_files(place)
     removed = []
-    for file, stored in store.files().items():
+    for file, stored in files.items():
         ours = layout.parse(file) is not None and not file.startswith(building)
         if ours and file not in spared and stored.modified < oldest:
             store.delete(file)
             removed.append(Removed(file, stored.size, "no manifest names it"))
-    for scratch, stored in store.scratches().items():
+    for scratch, stored in scratches.items():
         if not scratch.lstrip(".").startswith(building) and stored.modified < oldest:
             store.discard(scratch)
             removed.append(Removed(scratch, stored.size, "left by a process that ended"))

@@ -195,9 +195,8 @@ class TestEveryOperation:
                 last += 3
                 world.new()
                 prepare()
-                with dying(monkeypatch, last, after=bool(last % 2)) as death:
-                    with contextlib.suppress(BaseException):
-                        world.open().close()
+                with dying(monkeypatch, last, after=bool(last % 2)) as death, contextlib.suppress(BaseException):
+                    world.open().close()
                 if not death.dead:
                     break
                 check(world, self.kept)
@@ -216,7 +215,8 @@ from jammi_duck.install import equip
 from tests.fakes import FakeEncoders
 
 con = duckdb.connect(sys.argv[1])
-equip(con, Config(storage=sys.argv[2], model="fake/small", cache_dir=Path(sys.argv[3]), segment_rows=1000), FakeEncoders())
+config = Config(storage=sys.argv[2], model="fake/small", cache_dir=Path(sys.argv[3]), segment_rows=1000)
+equip(con, config, FakeEncoders())
 print("ready", flush=True)
 while True:
     con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()

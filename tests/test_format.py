@@ -34,6 +34,14 @@ DEFINITION = Definition(
     max_tokens=256,
     dimensions=4,
 )
+
+
+def segment(number, rows, part, letters):
+    kinds = zip(("parquet", "usearch", "rowmap"), (10, 20, 30), letters, strict=True)
+    files = [Digest(f"{NAME}{part}.{kind}", size + number, letter * 64) for kind, size, letter in kinds]
+    return Segment(number, rows, *files)
+
+
 MANIFEST = Manifest(
     table=NAME,
     build="0123456789abcdef0123456789abcdef",
@@ -42,11 +50,8 @@ MANIFEST = Manifest(
     counts=Counts(3, 1, 0, 2),
     started=datetime(2026, 3, 25, 12, 0, 0, 250000, tzinfo=UTC),
     finished=datetime(2026, 3, 25, 12, 0, 9, tzinfo=UTC),
-    segments=(
-        Segment(0, 2, Digest(f"{NAME}.parquet", 10, "a" * 64), Digest(f"{NAME}.usearch", 20, "b" * 64), Digest(f"{NAME}.rowmap", 30, "c" * 64)),
-        Segment(1, 1, Digest(f"{NAME}.00001.parquet", 11, "d" * 64), Digest(f"{NAME}.00001.usearch", 21, "e" * 64), Digest(f"{NAME}.00001.rowmap", 31, "f" * 64)),
-    ),
-)  # fmt: skip
+    segments=(segment(0, 2, "", "abc"), segment(1, 1, ".00001", "def")),
+)
 
 
 class TestManifest:

@@ -158,8 +158,8 @@ class TestText:
 
     def test_rows_without_text_are_skipped_and_those_that_fail_are_counted(self, con):
         con.execute("""CREATE TABLE t AS FROM (VALUES
-            (1, 'ok'), (2, NULL), (3, ''), (4, '  \t'), (5, 'unencodable'), (6, 'one two three four five six seven eight nine'))
-            t(id, text)""")
+            (1, 'ok'), (2, NULL), (3, ''), (4, '  \t'), (5, 'unencodable'),
+            (6, 'one two three four five six seven eight nine')) t(id, text)""")
         row = con.execute(
             "SELECT row_count, skipped_count, failed_count, truncated_count, dimensions "
             "FROM jammi_generate('t', 'text', 'id')"

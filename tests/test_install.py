@@ -30,7 +30,7 @@ class TestSurface:
     def test_import_is_light(self):
         code = (
             "import sys, duckdb, jammi_duck; con = duckdb.connect(); jammi_duck.install(con, storage=sys.argv[1]); "
-            "heavy = {'torch', 'transformers', 'pyarrow.flight', 'dbt', 'huggingface_hub', 'pandas', 's3fs'}; "
+            "heavy = {'torch', 'transformers', 'pyarrow.flight', 'dbt', 'huggingface_hub', 's3fs'}; "
             "print(sorted(heavy & set(sys.modules))); con.close()"
         )
         done = subprocess.run(

@@ -50,7 +50,8 @@ class TestAnswers:
         generate(animals, "animals")
         (name,) = animals.execute("SELECT embedding_table FROM jammi_tables()").fetchone()
         rows = animals.execute(
-            f"""SELECT max(abs(s._similarity - array_cosine_similarity(v.vector, embed('duck water')::FLOAT[{DIMENSIONS}])))
+            f"""WITH q AS (SELECT embed('duck water')::FLOAT[{DIMENSIONS}] AS vector)
+            SELECT max(abs(s._similarity - array_cosine_similarity(v.vector, (SELECT vector FROM q))))
             FROM jammi_search('animals', 'duck water') s JOIN jammi."{name}" v USING (_row_id)"""
         )
         assert rows.fetchone()[0] < 1e-6
@@ -84,7 +85,8 @@ class TestAnswers:
         generate(animals, "animals")
         animals.execute("CREATE TABLE questions AS SELECT range AS n, 'water ' || range AS text FROM range(3000)")
         rows = animals.execute(
-            "SELECT q.n, list(s.id ORDER BY s._rank) FROM questions q, jammi_search('animals', q.text, 2) s GROUP BY q.n"
+            "SELECT q.n, list(s.id ORDER BY s._rank) "
+            "FROM questions q, jammi_search('animals', q.text, 2) s GROUP BY q.n"
         ).fetchall()
         assert len(rows) == 3000
         assert {len(found) for _, found in rows} == {2}

@@ -20,9 +20,10 @@ import pyarrow as pa
 from jammi_duck.encoder.loaded import Encoders
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.generate import Caller, Census, Generator, Request
+from jammi_duck.interrupts import listen
 from jammi_duck.search import Query, Target, choose, search
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import Action, adopt, finish_drops, repair
+from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
 from jammi_duck.types import Host, Role
 from jammi_duck.udfs.macros import generate_query
@@ -170,7 +171,9 @@ def _one_plan(engine: Engine, source: str, schema: str, cols: str, key: str, mod
     names = [parsed] if isinstance(parsed, str) else parsed
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"columns are {cols}; give a name, or a list of names that is not empty")
-    request = Request(source_id(source, schema, engine.host), tuple(names), key, model or engine.default_model)
+    in_main_thread = listen(engine.generator)
+    wanted = model or engine.default_model
+    request = Request(source_id(source, schema, engine.host), tuple(names), key, wanted, in_main_thread)
     return generate_query(source, json.dumps(dataclasses.asdict(request)), names, key, connection)
 
 
@@ -275,9 +278,7 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
 
 
 def _recover(engine: Engine, *caller: Column) -> pa.Array:
-    settled = engine.generator.settle(_caller(caller))
-    actions = [*settled, *finish_drops(engine.place), *adopt(engine.place), *repair(engine.place)]
-    return _structs([[_action(action) for action in actions]], _ACTION)
+    return _structs([[_action(action) for action in engine.generator.recover(_caller(caller))]], _ACTION)
 
 
 def _drop(engine: Engine, names: Column) -> pa.Array:
