@@ -29,6 +29,8 @@ MOVES: dict[Status, tuple[Status, ...]] = {
 SCHEMA = "jammi_catalog"
 VIEWS = "jammi"
 
+_MOST_READ = 1000
+
 _COLUMNS = {
     "build": "VARCHAR PRIMARY KEY",
     "name": "VARCHAR NOT NULL",
@@ -80,6 +82,9 @@ class Catalog:
         self._tables = f"{self._database}.{SCHEMA}.embedding_tables"
         self._segments = f"{self._database}.{SCHEMA}.segments"
         self._views = views
+        # Every change of the catalog goes through this object, so what it has read stays true until it writes.
+        self._read: dict[tuple[object, ...], list[Entry]] = {}
+        self._writes = 0
         self._view_schema = f"{quoted(views[0])}.{quoted(views[1])}"
 
     def create(self) -> None:
@@ -101,7 +106,7 @@ class Catalog:
             return
         names = ", ".join(_COLUMNS)
         ready = f"SELECT build FROM {other}.embedding_tables WHERE status = 'ready'"
-        self._host.sql(
+        self._write(
             f"INSERT INTO {self._tables} BY NAME SELECT {names} FROM {other}.embedding_tables WHERE status = 'ready'"
         )
         self._host.sql(f"INSERT INTO {self._segments} BY NAME FROM {other}.segments WHERE build IN ({ready})")
@@ -114,15 +119,15 @@ class Catalog:
 
     def stage(self, build: str, stage: str) -> None:
         """Note what a running build is doing."""
-        self._host.sql(f"UPDATE {self._tables} SET stage = ? WHERE build = ? AND status = 'building'", [stage, build])
+        self._write(f"UPDATE {self._tables} SET stage = ? WHERE build = ? AND status = 'building'", [stage, build])
 
     def rename(self, build: str, name: str) -> None:
         """Give a running build another name, because its own was taken in the shared location."""
-        self._host.sql(f"UPDATE {self._tables} SET name = ? WHERE build = ? AND status = 'building'", [name, build])
+        self._write(f"UPDATE {self._tables} SET name = ? WHERE build = ? AND status = 'building'", [name, build])
 
     def relocate(self, build: str, location: str) -> None:
         """Note that a table's files have moved."""
-        self._host.sql(f"UPDATE {self._tables} SET location = ? WHERE build = ?", [location, build])
+        self._write(f"UPDATE {self._tables} SET location = ? WHERE build = ?", [location, build])
 
     def ready(self, manifest: Manifest) -> None:
         """Move a build from `building` to `ready`, as its manifest says. Raises StateError."""
@@ -182,8 +187,12 @@ class Catalog:
         text = f"SELECT segment, row_count, parquet, bytes, sha256 FROM {self._segments} WHERE build = ? ORDER BY 1"
         return [tuple(row) for row in self._host.sql(text, [build])]
 
-    def entries(self, *statuses: Status, source: str | None = None, name: str | None = None) -> list[Entry]:
+    def entries(self, *statuses: Status, source: str | None = None, name: str | None = None) -> Sequence[Entry]:
         """The builds in one of these states (all, if none is given), the newest first."""
+        asked = (statuses, source, name)
+        found, writes = self._read.get(asked), self._writes
+        if found is not None:
+            return found
         conditions: list[str] = []
         values: list[object] = []
         if statuses:
@@ -195,7 +204,10 @@ class Catalog:
                 values.append(value)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         text = f"SELECT {', '.join(_READ)} FROM {self._tables}{where} ORDER BY started DESC, name DESC"
-        return [_entry(row) for row in self._host.sql(text, values)]
+        found = [_entry(row) for row in self._host.sql(text, values)]
+        if writes == self._writes and len(self._read) < _MOST_READ:
+            self._read[asked] = found
+        return found
 
     def show(self, name: str, dimensions: int, files: Sequence[str]) -> None:
         """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open."""
@@ -213,6 +225,13 @@ class Catalog:
         """The names of the views that there are."""
         text = "SELECT view_name FROM duckdb_views() WHERE (database_name, schema_name) = (?, ?)"
         return {name for (name,) in self._host.sql(text, self._views)}
+
+    def _write(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._host.sql(text, parameters)
+        finally:
+            self._writes += 1
+            self._read = {}
 
     def _insert(self, entry: Entry) -> None:
         definition = entry.definition
@@ -237,14 +256,14 @@ class Catalog:
             "finished": entry.finished,
         }
         marks = ", ".join("?" * len(row))
-        self._host.sql(f"INSERT INTO {self._tables} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+        self._write(f"INSERT INTO {self._tables} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
 
     def _move(self, build: str, old: Status, new: Status, changes: dict[str, Any]) -> None:
         if new not in MOVES[old]:
             raise StateError(f"a build cannot go from '{old}' to '{new}'")
         sets = ", ".join(f"{column} = ?" for column in ("status", *changes))
         text = f"UPDATE {self._tables} SET {sets} WHERE build = ? AND status = ? RETURNING build"
-        if not self._host.sql(text, [new, *changes.values(), build, old]):
+        if not self._write(text, [new, *changes.values(), build, old]):
             raise StateError(f"the build {build} is not '{old}' any more: another connection was first")
 
 

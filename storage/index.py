@@ -72,6 +72,6 @@ class SegmentIndex:
             return [], np.empty((0, len(query)), np.float32)
         exact = exact or len(self._index) <= EXACT_ROWS
         with self._one_at_a_time:
-            keys = self._index.search(query, count, exact=exact).keys
+            keys = self._index.search(query, count, exact=exact, threads=1).keys
             vectors = np.asarray(self._index.get(keys), np.float32)
         return self._row_ids.take(pa.array(keys)).to_pylist(), vectors

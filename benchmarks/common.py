@@ -1,0 +1,31 @@
+"""What the benchmarks share: the real data beside the project, and a table on the screen."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def packages(column: str, count: int) -> list[str]:
+    """The first `count` texts of a column of packages.parquet; ends the program where the data is not there."""
+    import pyarrow.parquet as pq
+
+    path = DATA / "packages.parquet"
+    if not path.exists():
+        sys.exit(f"This benchmark needs {path}, which is not part of the project.")
+    texts: list[str] = pq.read_table(path, columns=[column]).column(column).to_pylist()[:count]
+    return texts
+
+
+def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table in Markdown, and what it was measured on."""
+    import duckdb
+
+    print(f"\n{title}\n")
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print(f"\nDuckDB {duckdb.__version__}, Python {platform.python_version()}, {platform.machine()}", flush=True)

@@ -1,0 +1,123 @@
+"""Memory: how much more a build of 400,000 rows takes at its peak than one of 20,000, at 20,000 rows a segment.
+
+The encoder is a quick one without a model, of 384 dimensions. Each size runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from benchmarks.common import show
+from jammi_duck.config import Config
+from jammi_duck.encoder import Encodings, TokenBudget
+from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.install import equip
+from jammi_duck.types import Role, Vectors
+
+DIMENSIONS = 384
+SEGMENT_ROWS = 20_000
+
+
+class RandomEncoder:
+    """Random unit vectors, at once."""
+
+    description = ModelDescription(
+        "random",
+        None,
+        Path(),
+        DIMENSIONS,
+        256,
+        "mean",
+        lower_case=False,
+        document_prompt="",
+        query_prompt="",
+        weights="",
+    )
+
+    def __init__(self) -> None:
+        """Seeded, so that each run does the same."""
+        self._random = np.random.default_rng(0)
+
+    def budget(self) -> TokenBudget:
+        """See `jammi_duck.encoder.Encoder`."""
+        return TokenBudget(1)
+
+    def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
+        """See `jammi_duck.encoder.Encoder`."""
+        vectors = self._random.standard_normal((len(texts), DIMENSIONS), np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def encode_rows(
+        self, texts: Sequence[str], role: Role, budget: TokenBudget, keep_going: Callable[[], None]
+    ) -> Encodings:
+        """See `jammi_duck.encoder.Encoder`."""
+        keep_going()
+        none = np.zeros(len(texts), np.bool_)
+        return Encodings(self.encode(texts), none, none)
+
+
+class RandomEncoders:
+    """Any model is the random one."""
+
+    def __init__(self) -> None:
+        """One encoder for all names."""
+        self._encoder = RandomEncoder()
+
+    def get(self, name: str) -> RandomEncoder:
+        """See `jammi_duck.encoder.loaded.Encoders`."""
+        return self._encoder
+
+    def names(self, name: str) -> set[str]:
+        """See `jammi_duck.encoder.loaded.Encoders`."""
+        return {name}
+
+
+def build(rows: int, folder: str) -> None:
+    """Generate a table of so many rows, and print the process's peak memory in MB, before and after."""
+    con = duckdb.connect()
+    config = Config(storage=f"{folder}/artifacts", segment_rows=SEGMENT_ROWS, cache_dir=Path(folder, "cache"))
+    equip(con, config, RandomEncoders())  # type: ignore[arg-type]
+    source = f"{folder}/source.parquet"
+    con.execute(f"COPY (SELECT range AS id, 'text ' || range AS text FROM range({rows:d})) TO '{source}'")
+    before = _peak_mb()
+    con.execute("SELECT * FROM jammi_generate(?, 'text', 'id')", [source]).fetchall()
+    print(before, _peak_mb())
+    con.close()
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print the peaks of both sizes, and their difference."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs=2, default=(20_000, 400_000))
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        build(options.one, options.folder)
+        return
+    peaks = []
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "benchmarks.memory", "--one", str(rows), "--folder", folder]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks.append([float(word) for word in done.stdout.split()])
+    table = [(f"{n:,}", f"{b:.0f}", f"{a:.0f}") for n, (b, a) in zip(options.rows, peaks, strict=True)]
+    table.append(("growth (goal: under 100)", "", f"{peaks[1][1] - peaks[0][1]:.0f}"))
+    show("Peak memory of jammi_generate, MB", ("rows", "before the build", "peak"), table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Overhead: jammi_generate over 20,000 short texts against the encoder alone on the same texts, interleaved."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+
+import duckdb
+
+from benchmarks.common import packages, show
+from jammi_duck import generate
+from jammi_duck.config import DEFAULT_MODEL
+from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.install import install
+
+
+def main() -> None:
+    """Print the medians of both, their ratio, and the time of the index apart."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    texts = packages("summary", options.rows)
+    encoder = Encoders(32, 3).get(DEFAULT_MODEL)
+    encoder.encode(texts[:200])
+    indexing = _time_indexing()
+    alone, built, indexed = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        con = duckdb.connect()
+        install(con, storage=folder)
+        con.execute("CREATE TABLE packages AS SELECT unnest(range(len($1))) AS id, unnest($1) AS summary", [texts])
+        for _ in range(options.rounds):
+            started = time.perf_counter()
+            encoder.encode(texts)
+            alone.append(time.perf_counter() - started)
+            indexing.clear()
+            started = time.perf_counter()
+            con.execute("SELECT * FROM jammi_generate('packages', 'summary', 'id')").fetchall()
+            total = time.perf_counter() - started
+            indexed.append(sum(indexing))
+            built.append(total - sum(indexing))
+        con.close()
+    ratio = statistics.median(b / a for a, b in zip(alone, built, strict=True))
+    rows = [
+        ("encoder alone, s", f"{statistics.median(alone):.1f}"),
+        ("jammi_generate without its index, s", f"{statistics.median(built):.1f}"),
+        ("index and commit, s", f"{statistics.median(indexed):.1f}"),
+        ("ratio (goal: at most 1.1)", f"{ratio:.3f}"),
+    ]
+    show(f"Overhead, {len(texts):,} summaries, medians of {options.rounds} rounds", ("what", "value"), rows)
+
+
+def _time_indexing() -> list[float]:
+    """The seconds that each build's last part takes, from the last vector to ready."""
+    seconds: list[float] = []
+    finish = generate.Build.finish
+
+    def timed(*arguments: object) -> object:
+        started = time.perf_counter()
+        try:
+            return finish(*arguments)  # type: ignore[arg-type]
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    generate.Build.finish = timed  # type: ignore[assignment,method-assign]
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
