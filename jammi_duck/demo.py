@@ -33,8 +33,9 @@ def run(folder: Path) -> None:
         rows = list(docstrings(Path(sysconfig.get_path("stdlib"))))
         _fill(con, rows)
         print(f"pydoc: {len(rows):,} docstrings of Python's standard library, in {database}\n")
-        for (old,) in con.execute("SELECT embedding_table FROM jammi_tables() WHERE status = 'ready'").fetchall():
-            con.execute("FROM jammi_drop(?)", [old])
+        old = "SELECT embedding_table FROM jammi_tables() WHERE source = 'pydoc' AND status = 'ready'"
+        for name in con.execute(old).fetchall():
+            con.execute("FROM jammi_drop(?)", name).fetchall()
         _show(con, _GENERATE)
         for query in QUERIES:
             _show(con, _SEARCH.format(query))

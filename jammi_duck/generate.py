@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jammi_duck.encoder import Encoder, TokenBudget
@@ -19,7 +19,7 @@ from jammi_duck.errors import BuildError, InputError
 from jammi_duck.progress import Progress
 from jammi_duck.storage.build import Build
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import Action, adopt, finish_drops, repair, settle
+from jammi_duck.storage.recovery import Action, finish_drops, follow, repair, settle
 from jammi_duck.types import Counts, Definition
 
 # Rows that are encoded together: enough to sort by length, few enough that an interrupt is soon heard.
@@ -27,7 +27,8 @@ WINDOW_ROWS = 4096
 WINDOW_CHARACTERS = 16_000_000
 
 # Types whose text does not lead back to the same value in every session.
-_UNFIT_KEYS = ("TIMESTAMP WITH TIME ZONE", "STRUCT", "MAP", "UNION")
+_UNFIT_KEYS = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")
+_UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,11 @@ class _Running:
 class Generator:
     """The builds that run in one database of this process."""
 
-    def __init__(self, place: Place, encoders: Encoders) -> None:
-        """Build in `place`, with models of `encoders`."""
+    def __init__(self, place: Place, encoders: Encoders, closed: Callable[[], Sequence[str]]) -> None:
+        """Build in `place`, with models of `encoders`. `closed` tells each connection once that has closed."""
         self._place = place
         self._encoders = encoders
+        self._closed = closed
         self._running: dict[str, _Running] = {}
         # Held while builds are settled, and while one begins: so none is taken for a dead one.
         self._settling = threading.Lock()
@@ -172,32 +174,36 @@ class Generator:
         del self._running[token]
         return _report(running, self._place.store.location)
 
-    def settle(self, caller: Caller | None = None) -> list[Action]:
-        """Settle the builds that nobody runs any more: other processes', and the caller's own earlier queries'."""
-        with self._settling:
+    def settle(self, caller: Caller | None = None, *, wait: bool = True) -> list[Action]:
+        """Settle the builds that nobody runs any more.
+
+        They are those of other processes, of connections that have closed, and of the caller's own earlier queries.
+        Without `wait`, nothing is done while another thread is at it.
+        """
+        if not self._settling.acquire(blocking=wait):
+            return []
+        try:
+            closed = self._closed()
             for token, running in list(self._running.items()):
-                mine = caller is not None and running.caller.connection == caller.connection
-                if mine and caller is not None and running.caller.transaction != caller.transaction:
+                theirs = running.caller
+                earlier = caller and theirs.connection == caller.connection and theirs.transaction != caller.transaction
+                if earlier or theirs.connection in closed:
                     self._let_go(token)
             return settle(self._place, frozenset(self._running))
+        finally:
+            self._settling.release()
 
     def recover(self, caller: Caller) -> list[Action]:
         """Settle builds, finish drops, find tables that the catalog does not know, and repair those that it does."""
         settled = self.settle(caller)
         with self._settling:
-            return [*settled, *finish_drops(self._place), *adopt(self._place), *repair(self._place)]
+            return [*settled, *finish_drops(self._place), *follow(self._place, adopt=True), *repair(self._place)]
 
     def interrupt(self) -> None:
         """Stop the builds of the main thread soon: it got a Ctrl-C."""
         for running in list(self._running.values()):
             if running.in_main_thread:
                 running.interrupted.set()
-
-    def let_go_of_connection(self, connection: str) -> None:
-        """Stop the builds of a connection that is closed."""
-        for token, running in list(self._running.items()):
-            if running.caller.connection == connection:
-                self._let_go(token)
 
     def _let_go(self, token: str) -> None:
         running = self._running.pop(token, None)
@@ -233,7 +239,7 @@ class Generator:
 
 def _check_keys(request: Request, census: Census) -> None:
     where = f"the key '{request.key}' of '{request.source}'"
-    if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith("]"):
+    if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith(_UNFIT_ENDINGS):
         raise InputError(
             f"{where} is a {census.key_type}, whose text depends on the session or is no key; cast it first"
         )

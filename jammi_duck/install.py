@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from jammi_duck.config import Config
 from jammi_duck.encoder.loaded import Encoders
-from jammi_duck.errors import ConfigError, JammiError
+from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.generate import Generated, Generator
 from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
 from jammi_duck.storage.filesystem import LocalStore, open_store
-from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import adopt, finish_drops
+from jammi_duck.storage.place import PROTOCOL, Place
+from jammi_duck.storage.recovery import finish_drops, follow
 from jammi_duck.udfs.functions import Engine, ScalarFunction, scalar_functions
 from jammi_duck.udfs.macros import macros
 
@@ -126,11 +126,12 @@ def equip(
     """As `install`, with a checked configuration and the encoders to take models from."""
     with _installing:
         _forget_closed()
-        installation = _installation_of(con)
-        if installation is None:
-            installation = Installation(con, config, encoders)
-        else:
+        name = _installation_of(con)
+        if name is not None and name in _installations:
+            installation = _installations[name]
             installation.refuse_other(config, given or {})
+        else:
+            installation = Installation(con, config, encoders, name)
         installation.add(con)
     return Jammi(con, installation.engine.place.store.location)
 
@@ -149,9 +150,14 @@ def connect(database: str | Path = ":memory:", **options: Any) -> duckdb.DuckDBP
 class Installation:
     """Everything that the connections to one database share."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders) -> None:
-        """Open the catalog and the location, settle what a dead process left, and register the functions."""
-        self.id = secrets.token_hex(8)
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders, name: str | None = None
+    ) -> None:
+        """Open the catalog and the location, settle what a dead process left, and register the functions.
+
+        `name` is that of an earlier installation on this open database, whose functions are there still.
+        """
+        self.name = name or secrets.token_hex(8)
         self.config = config
         self.host = ConnectionHost()
         self.host.add(con)
@@ -164,22 +170,20 @@ class Installation:
             retention=config.retention,
             options=config.storage_options,
         )
-        generator = Generator(place, encoders)
+        generator = Generator(place, encoders, self.host.closed)
         self.engine = Engine(self.host, place, encoders, generator, config.model)
         self._calls = {function.name: function.call for function in scalar_functions(self.engine)}
-        self._calls[_PROBE] = lambda c: pa.repeat(pa.scalar(self.id), len(c))
         _register_files(self.host, place)
         generator.settle()
         finish_drops(place)
-        adopt(place)
-        _installations[self.id] = self
-        self._register_functions()
+        follow(place, adopt=not catalog.entries())
+        _installations[self.name] = self
+        if name is None:
+            self._register_functions()
 
     def add(self, con: duckdb.DuckDBPyConnection) -> None:
         """Give a connection the macros."""
         connection = self.host.add(con)
-        for gone in self.host.closed():
-            self.engine.generator.let_go_of_connection(gone)
         for statement in macros(connection):
             con.execute(statement)
 
@@ -197,14 +201,18 @@ class Installation:
                 )
 
     def _register_functions(self) -> None:
-        probe = ScalarFunction(_PROBE, ("INTEGER",), "VARCHAR", volatile=True, call=self._calls[_PROBE])
+        name = self.name
+        probe = ScalarFunction(_PROBE, ("INTEGER",), "VARCHAR", True, lambda c: pa.repeat(pa.scalar(name), len(c)))
+        lent = [
+            (function, _lend(len(function.parameters), _call_by_name(name, function.name)))
+            for function in scalar_functions(self.engine)
+        ]
+        lent.append((probe, _lend(1, probe.call)))
         with self.host.cursor() as cursor:
-            for function in [*scalar_functions(self.engine), probe]:
-                with contextlib.suppress(duckdb.Error):
-                    cursor.remove_function(function.name)
+            for function, call in lent:
                 cursor.create_function(  # type: ignore[call-overload]
                     function.name,
-                    _borrowed(self.id, function),
+                    call,
                     list(function.parameters),
                     function.returns,
                     type="arrow",
@@ -219,7 +227,7 @@ class Installation:
     def remove_functions(self) -> None:
         """Take the functions away, so that the interpreter ends without references to them."""
         with contextlib.suppress(duckdb.Error, JammiError), self.host.cursor() as cursor:
-            for name in self._calls:
+            for name in [*self._calls, _PROBE]:
                 cursor.remove_function(name)
 
 
@@ -255,7 +263,8 @@ class ConnectionHost:
     @property
     def is_open(self) -> bool:
         """Whether a connection is left."""
-        return bool(self._roots)
+        with self._lock:
+            return any(_is_open(root) for _, root in self._roots.values())
 
     @contextlib.contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -279,15 +288,16 @@ class ConnectionHost:
             return list(cursor.execute(text, list(parameters)).fetchall())
 
 
-def _installation_of(con: duckdb.DuckDBPyConnection) -> Installation | None:
+def _installation_of(con: duckdb.DuckDBPyConnection) -> str | None:
+    """The name of the installation whose functions a connection's database has."""
     cursor = con.cursor()
     try:
-        row = cursor.execute(f"SELECT {_PROBE}(0)").fetchone()
+        ((name,),) = cursor.execute(f"SELECT {_PROBE}(0)").fetchall()
     except duckdb.CatalogException:
         return None
     finally:
         cursor.close()
-    return _installations.get(row[0]) if row else None
+    return str(name)
 
 
 def _open_catalog(host: ConnectionHost) -> Catalog:
@@ -298,24 +308,29 @@ def _open_catalog(host: ConnectionHost) -> Catalog:
         catalog = Catalog(host, database, (database, VIEWS))
         catalog.create()
         return catalog
-    names = {name for (name,) in host.sql("SELECT database_name FROM duckdb_databases()")}
-    beside = VIEWS if VIEWS not in names else f"{VIEWS}_memory"
-    host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
+    beside = VIEWS if database != VIEWS else f"{VIEWS}_memory"
+    attached = host.sql("SELECT 1 FROM duckdb_databases() WHERE database_name = ?", [beside])
+    if not attached:
+        host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
     catalog = Catalog(host, beside, (beside, "main"))
     catalog.create()
-    catalog.copy_ready(database)
+    if not attached:
+        catalog.copy_ready(database)
     return catalog
 
 
 def _register_files(host: ConnectionHost, place: Place) -> None:
     """Let DuckDB read remote Parquet for the views, under a protocol of our own."""
-    elsewhere = [entry.location for entry in place.catalog.entries("building", "ready")]
-    stores = [place.store, *(place.store_at(location) for location in elsewhere)]
-    if all(isinstance(store, LocalStore) for store in stores):
+    for entry in place.catalog.entries("building", "ready"):
+        with contextlib.suppress(StorageError):
+            place.store_at(entry.location)
+    if all(isinstance(store, LocalStore) for store in place.stores().values()):
         return
     from jammi_duck.storage.remote_views import StoredFiles
 
     with host.cursor() as cursor:
+        if cursor.filesystem_is_registered(PROTOCOL):
+            cursor.unregister_filesystem(PROTOCOL)
         cursor.register_filesystem(StoredFiles(place.stores))
 
 
@@ -324,24 +339,28 @@ def _register_files(host: ConnectionHost, place: Place) -> None:
 _lent: list[Callable[..., pa.Array]] = []
 
 
-def _borrowed(installation: str, function: ScalarFunction) -> Callable[..., pa.Array]:
-    name = function.name
-
+def _lend(parameters: int, work: Callable[..., pa.Array]) -> Callable[..., pa.Array]:
     def call(*columns: pa.ChunkedArray) -> pa.Array:
-        if installation not in _installations:
-            raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
-        return _installations[installation].call(name, columns)
+        return work(*columns)
 
     # DuckDB counts the parameters by the signature.
-    places = [inspect.Parameter(f"c{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(function.parameters))]
+    places = [inspect.Parameter(f"c{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(parameters)]
     call.__signature__ = inspect.Signature(places)  # type: ignore[attr-defined]
     _lent.append(call)
     return call
 
 
+def _call_by_name(installation: str, name: str) -> Callable[..., pa.Array]:
+    def call(*columns: pa.ChunkedArray) -> pa.Array:
+        if installation not in _installations:
+            raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
+        return _installations[installation].call(name, columns)
+
+    return call
+
+
 def _forget_closed() -> None:
     for name, installation in list(_installations.items()):
-        installation.host.closed()
         if not installation.host.is_open:
             del _installations[name]
 

@@ -23,19 +23,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Which embedding table a search means: the newest of `source`, of `model` if given, or the one named `table`."""
-
-    source: str
-    model: str | None = None
-    table: str | None = None
-
-
-@dataclass(frozen=True)
 class Query:
-    """One search: `query` is a text or a vector; `k` is how many rows are wanted."""
+    """One search of the embedding table that `build` made, by whose `key` its hits are joined.
 
-    target: Target
+    `query` is a text or a vector; `k` is how many rows are wanted.
+    """
+
+    build: str
+    key: str
     query: str | NDArray[np.float32]
     k: int
     exact: bool
@@ -46,51 +41,56 @@ def search(place: Place, encoders: Encoders, queries: Sequence[Query]) -> list[R
 
     Raises:
         InputError: a `k` below 1, an empty text, or a vector that does not fit the table.
-        NotFoundError: the source has no ready embedding table.
+        NotFoundError: the embedding table was dropped meanwhile.
         ModelError: the table's model cannot be had, or is not what it was.
     """
-    answers: list[Ranked | None] = [None] * len(queries)
-    alike: defaultdict[tuple[Target, int, bool], list[int]] = defaultdict(list)
+    answers: dict[int, Ranked] = {}
+    alike: defaultdict[tuple[str, str, int, bool], list[int]] = defaultdict(list)
     for i, query in enumerate(queries):
         if query.k < 1:
             raise InputError(f"k is {query.k}; it must be at least 1")
-        alike[query.target, query.k, query.exact].append(i)
-    for (target, k, exact), mine in alike.items():
-        entry = choose(place, encoders, target)
+        alike[query.build, query.key, query.k, query.exact].append(i)
+    for (build, key, k, exact), mine in alike.items():
+        entry = _ready(place, build, key)
         vectors = _vectors(encoders, entry, [queries[i].query for i in mine])
-        table = place.table(entry)
-        for i, ranked in zip(mine, table.search(vectors, k, exact=exact), strict=True):
-            answers[i] = ranked
-    return [answer for answer in answers if answer is not None]
+        answers |= zip(mine, place.table(entry).search(vectors, k, exact=exact), strict=True)
+    return [answers[i] for i in range(len(queries))]
 
 
-def choose(place: Place, encoders: Encoders, target: Target) -> Entry:
-    """The embedding table that a search means. Raises NotFoundError, saying which there are."""
-    if target.table is not None:
-        entry = place.ready(target.table)
-        if entry.definition.source != target.source:
-            raise NotFoundError(
-                f"'{entry.name}' is an embedding table of '{entry.definition.source}', not '{target.source}'"
-            )
+def choose(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
+    """The embedding table that a search means: `table`, or the newest of `source`, of `model` if one is given.
+
+    Raises:
+        NotFoundError: there is none; says which there are.
+    """
+    if table is not None:
+        entry = place.ready(table)
+        if entry.definition.source != source:
+            raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.definition.source}', not '{source}'")
         return entry
-    found = place.catalog.entries("ready", source=target.source)
+    found = place.catalog.entries("ready", source=source)
     if not found:
         sources = sorted({entry.definition.source for entry in place.catalog.entries("ready")})
         known = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
         raise NotFoundError(
-            f"no embedding table for '{target.source}'{did_you_mean(target.source, sources)}; {known}. "
-            f"SELECT * FROM jammi_generate('{target.source}', columns, key) makes one"
+            f"no embedding table for '{source}'{did_you_mean(source, sources)}; {known}. "
+            f"SELECT * FROM jammi_generate('{source}', columns, key) makes one"
         )
-    if target.model is None:
+    if model is None:
         return found[0]
-    names = encoders.names(target.model)
+    names = encoders.names(model)
     of_model = [entry for entry in found if entry.definition.model in names]
     if not of_model:
         models = ", ".join(sorted({entry.definition.model for entry in found}))
-        raise NotFoundError(
-            f"no embedding table for '{target.source}' of the model '{target.model}'; there are: {models}"
-        )
+        raise NotFoundError(f"no embedding table for '{source}' of the model '{model}'; there are: {models}")
     return of_model[0]
+
+
+def _ready(place: Place, build: str, key: str) -> Entry:
+    for entry in place.catalog.entries("ready"):
+        if entry.build == build and entry.definition.key == key:
+            return entry
+    raise NotFoundError("the embedding table was replaced or dropped while this query was planned; run it again")
 
 
 def _vectors(encoders: Encoders, entry: Entry, queries: Sequence[str | NDArray[np.float32]]) -> Vectors:

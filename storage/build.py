@@ -85,7 +85,9 @@ class Build:
         self.stage("indexing")
         segments = []
         for number, (rows, parquet) in enumerate(self._segments):
-            segment = add_sidecars(self._store, self.name, number, rows, parquet, self.definition.dimensions, progress)
+            segment = add_sidecars(
+                self._store, self.name, self.id, number, rows, parquet, self.definition.dimensions, progress
+            )
             segments.append(segment)
         self.stage("committing")
         finished = Manifest(
@@ -135,7 +137,7 @@ class Build:
     def _open_writer(self) -> SegmentWriter:
         if self._writer is None:
             number = len(self._segments)
-            scratch = self._store.scratch(layout.parquet(self.name, number))
+            scratch = self._store.scratch(layout.parquet(self.name, number), self.id)
             with _writing(scratch):
                 self._writer = SegmentWriter(scratch, self.definition, self.id, number)
         return self._writer
@@ -163,6 +165,7 @@ class Build:
 def add_sidecars(
     store: Store,
     table: str,
+    build: str,
     number: int,
     rows: int,
     parquet: Digest,
@@ -176,7 +179,7 @@ def add_sidecars(
         DamagedError: the Parquet is not what its digest says.
     """
     files = [layout.sidecar(table, number, kind, rebuilt) for kind in ("usearch", "rowmap")]
-    scratches = [store.scratch(file) for file in files]
+    scratches = [store.scratch(file, build) for file in files]
     try:
         with _writing(scratches[0]):
             index.build(store.checked(parquet), scratches[0], scratches[1], dimensions, progress)

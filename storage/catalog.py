@@ -111,11 +111,9 @@ class Catalog:
         )
         self._host.sql(f"INSERT INTO {self._segments} BY NAME FROM {other}.segments WHERE build IN ({ready})")
 
-    def begin(self, build: str, name: str, definition: Definition, location: str, owner: str) -> datetime:
-        """Enter a new build in the state `building`; returns when it started."""
-        started = _now()
-        self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, started, None, None))
-        return started
+    def begin(self, build: str, name: str, definition: Definition, location: str, owner: str) -> None:
+        """Enter a new build in the state `building`."""
+        self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, _now(), None, None))
 
     def stage(self, build: str, stage: str) -> None:
         """Note what a running build is doing."""

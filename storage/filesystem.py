@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 from jammi_duck.errors import DamagedError, JammiError, StorageError
 from jammi_duck.storage import layout
@@ -57,8 +56,8 @@ class Store(Protocol):
         """The scratch files that are lying about, by name."""
         ...
 
-    def scratch(self, file: str) -> Path:
-        """A new local path to write `file` to, before `create`."""
+    def scratch(self, file: str, build: str) -> Path:
+        """A new local path for a build to write `file` to, before `create`."""
         ...
 
     def discard(self, scratch: str) -> None:
@@ -100,7 +99,9 @@ def open_store(location: str, cache_dir: Path, options: Mapping[str, Any] | None
     if not rest and "://" not in location:
         return LocalStore(location)
     if protocol in ("file", "local"):
-        return LocalStore(urlsplit(location).path)
+        if not os.path.isabs(rest):
+            raise StorageError(f"the location '{location}' is not absolute; write {protocol}:///path, or a plain path")
+        return LocalStore(rest)
     import fsspec
 
     extra = {"use_listings_cache": False, "skip_instance_cache": True} if protocol == "s3" else {}
@@ -145,16 +146,16 @@ class LocalStore:
 
     def scratches(self) -> dict[str, Stored]:
         """See `Store.scratches`."""
-        return {name: stored for name, stored in self._listing() if layout.scratch_owner(name)}
+        return {name: stored for name, stored in self._listing() if layout.is_scratch(name)}
 
     def _listing(self) -> Iterator[tuple[str, Stored]]:
         with _explained("list", self._folder):
             yield from _list_folder(self._folder)
 
-    def scratch(self, file: str) -> Path:
+    def scratch(self, file: str, build: str) -> Path:
         """See `Store.scratch`."""
         _make_folder(self._folder)
-        return Path(self._folder, layout.scratch(file, secrets.token_hex(4)))
+        return Path(self._folder, layout.scratch(file, build))
 
     def discard(self, scratch: str) -> None:
         """See `Store.discard`."""
@@ -242,12 +243,12 @@ class ObjectStore:
     def scratches(self) -> dict[str, Stored]:
         """See `Store.scratches`."""
         with _explained("list", self._scratch):
-            return {name: stored for name, stored in _list_folder(self._scratch) if layout.scratch_owner(name)}
+            return {name: stored for name, stored in _list_folder(self._scratch) if layout.is_scratch(name)}
 
-    def scratch(self, file: str) -> Path:
+    def scratch(self, file: str, build: str) -> Path:
         """See `Store.scratch`."""
         _make_folder(self._scratch)
-        return Path(self._scratch, layout.scratch(file, secrets.token_hex(4)))
+        return Path(self._scratch, layout.scratch(file, build))
 
     def discard(self, scratch: str) -> None:
         """See `Store.discard`."""
@@ -309,7 +310,7 @@ class ObjectStore:
     @contextlib.contextmanager
     def unchecked(self, file: str) -> Iterator[Path]:
         """See `Store.unchecked`."""
-        arriving = self.scratch(file)
+        arriving = self.scratch(file, secrets.token_hex(4))
         try:
             with _explained("read", self._url(file)):
                 self._download(file, arriving)
@@ -369,7 +370,7 @@ def _make_folder(folder: str) -> None:
     with _explained("create the folder", folder):
         try:
             os.makedirs(folder, exist_ok=True)
-        except FileExistsError as error:
+        except (FileExistsError, FileNotFoundError) as error:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
 
 

@@ -22,8 +22,8 @@ EXPANSION_SEARCH = 128
 EXACT_ROWS = 10_000
 
 
-def build(parquet: Path, usearch: Path, rowmap: Path, dimensions: int, progress: Callable[[int], None]) -> int:
-    """Write both sidecars of a segment; returns its rows. `progress` is told each time how many were added.
+def build(parquet: Path, usearch: Path, rowmap: Path, dimensions: int, progress: Callable[[int], None]) -> None:
+    """Write both sidecars of a segment. `progress` is told each time how many rows were added.
 
     Memory is that of the segment's vectors and their graph. Raises DamagedError where the Parquet cannot be read.
     """
@@ -38,7 +38,6 @@ def build(parquet: Path, usearch: Path, rowmap: Path, dimensions: int, progress:
             progress(len(vectors))
     index.save(str(usearch))
     fsync(usearch)
-    return rows
 
 
 class SegmentIndex:

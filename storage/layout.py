@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +12,11 @@ from datetime import datetime
 FOLDER = "jammi_db"
 
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__\d{8}T\d{6}(?:_\d+)?"
-_TABLE = re.compile(_NAME)
 _FILE = re.compile(
     rf"(?P<table>{_NAME})(?:\.(?P<number>\d{{5}}))?(?:\.r(?P<rebuilt>\d{{5}}))?"
     r"\.(?P<kind>parquet|usearch|rowmap|manifest\.json)"
 )
-_SCRATCH = re.compile(r"\.(?P<file>.+)\.[0-9a-f]{8}\.tmp")
+_SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,6 @@ def parse(file: str) -> FileName | None:
     return FileName(match["table"], match["kind"], int(match["number"] or first), int(match["rebuilt"] or 0))
 
 
-def is_table_name(name: str) -> bool:
-    """Whether `name` can be an embedding table's."""
-    return _TABLE.fullmatch(name) is not None
-
-
 def parquet(table: str, segment: int) -> str:
     """The Parquet file of a segment."""
     return f"{table}{_numbered(segment)}.parquet"
@@ -59,16 +54,15 @@ def manifest(table: str, number: int) -> str:
     return f"{table}{_numbered(number if number > 1 else 0)}.manifest.json"
 
 
-def scratch(file: str, random: str) -> str:
-    """The hidden name under which a file is written before it gets its own; `random` is 8 hexadecimal digits."""
-    return f".{file}.{random}.tmp"
+def scratch(file: str, build: str) -> str:
+    """A new hidden name under which a build writes a file before that gets its own."""
+    return f".{file}.{build[:8]}-{secrets.token_hex(2)}.tmp"
 
 
-def scratch_owner(name: str) -> str | None:
-    """The embedding table that a scratch file belongs to, or None where it is not one of ours."""
+def is_scratch(name: str, build: str | None = None) -> bool:
+    """Whether a file's name is that of a scratch file, of this build if one is given."""
     match = _SCRATCH.fullmatch(name)
-    file = parse(match["file"]) if match else None
-    return file.table if file else None
+    return match is not None and parse(match["file"]) is not None and (build is None or match["build"] == build[:8])
 
 
 def table_name(source: str, model: str, started: datetime, taken: Container[str]) -> str:

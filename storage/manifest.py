@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout
 from jammi_duck.storage.filesystem import Digest, Store
 from jammi_duck.types import Counts, Definition
@@ -78,12 +78,13 @@ class Manifest:
 
         Raises:
             DamagedError: it is cut short, altered, another table's, or names files that are not its own.
+            StorageError: it was written by a later version.
         """
         try:
             document = json.loads(content)
             checksum = document.pop("checksum")
             if document["format_version"] > FORMAT_VERSION:
-                raise DamagedError(
+                raise StorageError(
                     f"'{file}' has format version {document['format_version']}; this is {FORMAT_VERSION}"
                 )
             if checksum != _checksum(document):
@@ -125,21 +126,12 @@ def read(store: Store, file: str) -> Manifest:
 
 def commit(store: Store, manifest: Manifest) -> None:
     """Write a manifest: from here on it is the table's state. Raises FileExistsError where another was first."""
-    scratch = store.scratch(manifest.file)
+    scratch = store.scratch(manifest.file, manifest.build)
     try:
         scratch.write_bytes(manifest.to_bytes())
         store.create(manifest.file, scratch)
     finally:
         store.discard(scratch.name)
-
-
-def readable(store: Store) -> Iterator[Manifest]:
-    """The newest manifest of every embedding table in a location, damaged ones left out."""
-    for file in newest(store.files()).values():
-        try:
-            yield read(store, file)
-        except DamagedError:
-            continue
 
 
 def _segment(fields: dict[str, Any]) -> Segment:

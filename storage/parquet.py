@@ -7,6 +7,7 @@ A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSiz
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -101,13 +102,14 @@ def read_footer(path: Path) -> Footer:
 
     Raises:
         DamagedError: the file is cut short, is no Parquet, or is not one of ours.
+        StorageError: the file cannot be read now, or was written by a later version.
     """
     try:
         found = pq.read_metadata(path)
         metadata = {k.decode(): v.decode() for k, v in (found.metadata or {}).items() if k.startswith(b"jammi.")}
         version = int(metadata[_PREFIX + "format_version"])
         if version > FORMAT_VERSION:
-            raise DamagedError(f"'{path.name}' has format version {version}; this jammi_duck reads {FORMAT_VERSION}")
+            raise StorageError(f"'{path.name}' has format version {version}; this jammi_duck reads {FORMAT_VERSION}")
         counts = metadata.get(_PREFIX + "counts")
         return Footer(
             build=metadata[_PREFIX + "build"],
@@ -117,7 +119,7 @@ def read_footer(path: Path) -> Footer:
             counts=Counts(**json.loads(counts)) if counts else None,
         )
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise DamagedError(f"'{path.name}' is not a whole Parquet file of ours: {_first_line(error)}") from error
+        raise _explained(path, error, "is not a whole Parquet file of ours") from error
 
 
 def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
@@ -125,6 +127,7 @@ def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
 
     Raises:
         DamagedError: a page is not what was written (its checksum differs).
+        StorageError: the file cannot be read now.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -133,8 +136,11 @@ def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
                 flat = vectors.flatten().to_numpy(zero_copy_only=True)
                 yield batch.column("_row_id"), flat.reshape(len(vectors), vectors.type.list_size)
     except (pa.ArrowException, OSError) as error:
-        raise DamagedError(f"'{path.name}' cannot be read: {_first_line(error)}") from error
+        raise _explained(path, error, "cannot be read") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _explained(path: Path, error: Exception, what: str) -> StorageError:
+    """Damage, unless it is memory or the system that failed: then the file may be whole."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    system = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.ENOENT))
+    return (StorageError if system else DamagedError)(f"'{path.name}' {what}: {first_line}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from jammi_duck.storage.filesystem import Digest, LocalStore, Store, open_store
 from jammi_duck.storage.table import Table
 
 PROTOCOL = "jammi"
+
+log = logging.getLogger("jammi_duck")
 _MOST_OPEN = 32
 
 
@@ -86,13 +89,17 @@ class Place:
         raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names)}; {known}")
 
     def show(self, entry_name: str, dimensions: int, location: str, files: list[str]) -> None:
-        """Make the view `jammi."NAME"` over a table's Parquet files."""
-        store = self.store_at(location)
-        if isinstance(store, LocalStore):
-            urls = [str(store.path(file)) for file in files]
-        else:
-            urls = [f"{PROTOCOL}://{location_id(location)}/{file}" for file in files]
-        self.catalog.show(entry_name, dimensions, urls)
+        """Make the view `jammi."NAME"` over a table's Parquet files, where DuckDB can read them."""
+        try:
+            store = self.store_at(location)
+            if isinstance(store, LocalStore):
+                urls = [store.path(file) for file in files]
+            else:
+                urls = [f"{PROTOCOL}://{location_id(location)}/{file}" for file in files]
+            self.catalog.show(entry_name, dimensions, urls)
+        except Exception as error:
+            # The table is as good without its view, which DuckDB refuses where it cannot read the files right now.
+            log.warning("no view jammi.%s: %s", entry_name, error)
 
     def stores(self) -> dict[str, Store]:
         """Every open store by the id that stands for its location in the URLs of views."""
@@ -111,7 +118,7 @@ def names_in(store: Store) -> set[str]:
 
 
 def files_of(store: Store, table: str) -> list[str]:
-    """All files of an embedding table, its manifests first."""
+    """All files of an embedding table, its manifests first and the newest of them last."""
     names = {file: layout.parse(file) for file in store.files()}
-    mine = [(name.kind != "manifest.json", file) for file, name in names.items() if name and name.table == table]
-    return [file for _, file in sorted(mine)]
+    mine = {file: name for file, name in names.items() if name and name.table == table}
+    return sorted(mine, key=lambda file: (mine[file].kind != "manifest.json", mine[file].number, file))

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import add_sidecars, make_ready
 from jammi_duck.storage.catalog import Entry
@@ -31,8 +31,18 @@ class Action:
 
 
 def settle(place: Place, running: Container[str]) -> list[Action]:
-    """Settle every build that is `building`, those left out whose ids are `running`."""
-    return [_settle(place, entry) for entry in place.catalog.entries("building") if entry.build not in running]
+    """Settle every build that is `building`, those left out whose ids are `running`.
+
+    One whose files cannot be reached now stays as it is, until the next time.
+    """
+    done = []
+    for entry in place.catalog.entries("building"):
+        if entry.build not in running:
+            try:
+                done.append(_settle(place, entry))
+            except StorageError as error:
+                done.append(Action(entry.name, "building", f"cannot be settled now: {error}"))
+    return done
 
 
 def finish_drops(place: Place) -> list[Action]:
@@ -42,23 +52,32 @@ def finish_drops(place: Place) -> list[Action]:
     for entry in place.catalog.entries("dropped"):
         here = entry.name in manifests and entry.location == place.store.location
         if here and _is_of(place.store, manifests[entry.name], entry):
+            place.catalog.hide(entry.name)
             remove_files(place.store, entry.name)
             done.append(Action(entry.name, "dropped", "removed the files that a drop had left"))
     return done
 
 
-def adopt(place: Place) -> list[Action]:
-    """Enter every table that storage has ready and the catalog does not know; follow those that moved here."""
+def follow(place: Place, *, adopt: bool) -> list[Action]:
+    """Follow ready tables whose files moved here, and enter those that the catalog does not know, if told to `adopt`.
+
+    What is not whole yet (a copy that is under way) is left for the next time. Ready tables get their views.
+    """
     known = {entry.name: entry for entry in place.catalog.entries()}
     shown = place.catalog.shown()
+    files = place.store.files()
     done = []
-    for table, file in manifest.newest(place.store.files()).items():
+    for table, file in manifest.newest(files).items():
         entry = known.get(table)
+        if entry is None and not adopt:
+            continue
         if entry and (entry.location == place.store.location or entry.status != "ready"):
             continue
         try:
             found = manifest.read(place.store, file)
-        except DamagedError:
+        except StorageError:
+            continue
+        if not all(segment.parquet.file in files for segment in found.segments):
             continue
         if entry is None:
             place.catalog.adopt(found, place.store.location)
@@ -70,8 +89,8 @@ def adopt(place: Place) -> list[Action]:
         done.append(Action(table, "ready", f"found in {place.store.location}"))
     for entry in place.catalog.entries("ready"):
         if entry.name not in shown:
-            files = [file for _, _, file, _, _ in place.catalog.segments(entry.build)]
-            place.show(entry.name, entry.definition.dimensions, entry.location, files)
+            parquets = [file for _, _, file, _, _ in place.catalog.segments(entry.build)]
+            place.show(entry.name, entry.definition.dimensions, entry.location, parquets)
     return done
 
 
@@ -106,7 +125,7 @@ def _is_of(store: Store, file: str, entry: Entry) -> bool:
 def _settle(place: Place, entry: Entry) -> Action:
     store = place.store_at(entry.location)
     for scratch in store.scratches():
-        if layout.scratch_owner(scratch) == entry.name:
+        if layout.is_scratch(scratch, entry.build):
             store.discard(scratch)
     try:
         committed = newest_manifest(store, entry)
@@ -178,10 +197,8 @@ def _repair(place: Place, entry: Entry) -> Action | None:
     known = present.segments if present else _from_catalog(place, entry)
     gone = [segment.parquet.file for segment in known if segment.parquet.file not in files]
     if gone or not known:
-        place.catalog.dropped(entry.build)
-        place.catalog.hide(entry.name)
-        place.forget(entry.build)
-        return Action(entry.name, "dropped", f"its Parquet is gone: {', '.join(gone) or 'no file is known'}")
+        missing = ", ".join(gone) or "every file"
+        return Action(entry.name, "ready", f"cannot be searched: {missing} is missing; put it back, or jammi_drop it")
     number = 1 + max(
         max(name.number if name.kind == "manifest.json" else 0, name.rebuilt) for name in _named(files, entry)
     )
@@ -232,4 +249,4 @@ def _again(store: Store, entry: Entry, segment: Segment, number: int) -> Segment
 
 def _index(store: Store, entry: Entry, segment: int, rows: int, parquet: Digest, rebuilt: int) -> Segment:
     dimensions = entry.definition.dimensions
-    return add_sidecars(store, entry.name, segment, rows, parquet, dimensions, lambda _: None, rebuilt)
+    return add_sidecars(store, entry.name, entry.build, segment, rows, parquet, dimensions, lambda _: None, rebuilt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,7 +48,8 @@ def vacuum(place: Place) -> list[Removed]:
     store = place.store
     # The files first: what one of these belongs to is then still building, or ready already.
     files, scratches = store.files(), store.scratches()
-    building = tuple(f"{entry.name}." for entry in place.catalog.entries("building"))
+    builds = place.catalog.entries("building")
+    building = tuple(f"{entry.name}." for entry in builds)
     spared = _named_files(store) | _catalog_files(place)
     removed = []
     for file, stored in files.items():
@@ -56,7 +58,7 @@ def vacuum(place: Place) -> list[Removed]:
             store.delete(file)
             removed.append(Removed(file, stored.size, "no manifest names it"))
     for scratch, stored in scratches.items():
-        if not scratch.lstrip(".").startswith(building) and stored.modified < oldest:
+        if not any(layout.is_scratch(scratch, entry.build) for entry in builds) and stored.modified < oldest:
             store.discard(scratch)
             removed.append(Removed(scratch, stored.size, "left by a process that ended"))
     removed += [Removed(file, 0, "an upload that was never finished") for file in store.abort_uploads(oldest)]
@@ -83,8 +85,9 @@ def _catalog_files(place: Place) -> set[str]:
 def _old_cached(folder: Path, oldest: datetime) -> list[Removed]:
     removed = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        status = path.stat()
-        if max(status.st_atime, status.st_mtime) < oldest.timestamp():
-            os.unlink(path)
-            removed.append(Removed(path.name, status.st_size, "a cached copy that was not read of late"))
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            if max(status.st_atime, status.st_mtime) < oldest.timestamp():
+                os.unlink(path)
+                removed.append(Removed(path.name, status.st_size, "a cached copy that was not read of late"))
     return removed

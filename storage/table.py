@@ -27,8 +27,9 @@ _QUERIES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Ranked:
-    """The answer to one query, the best first: row ids, and their cosine similarities as float32."""
+    """The answer to one query, the best first: row ids of `source`, and their cosine similarities as float32."""
 
+    source: str
     row_ids: list[str]
     similarities: NDArray[np.float32]
 
@@ -90,7 +91,7 @@ class Table:
                 found = _by_parquet(self._store, segment, queries, k)
             for mine, new in zip(candidates, found, strict=True):
                 mine.append(new)
-        return [_best(mine, k) for mine in candidates]
+        return [_best(self.entry.definition.source, mine, k) for mine in candidates]
 
     def _warn(self) -> None:
         with self._warning:
@@ -174,7 +175,11 @@ def _joined(parts: Sequence[_Candidates]) -> _Candidates:
     )
 
 
-def _best(parts: Sequence[_Candidates], k: int) -> Ranked:
-    both = _joined(parts)
-    order = np.lexsort((both.row_ids.astype(str), -both.similarities))[:k]
-    return Ranked(both.row_ids[order].tolist(), np.clip(both.similarities[order], -1, 1))
+def _best(source: str, parts: Sequence[_Candidates], k: int) -> Ranked:
+    found = _joined(parts)
+    similarities, row_ids = found.similarities, found.row_ids
+    if len(similarities) > k:
+        good = np.flatnonzero(similarities >= np.partition(similarities, len(similarities) - k)[len(similarities) - k])
+        similarities, row_ids = similarities[good], row_ids[good]
+    order = sorted(range(len(row_ids)), key=lambda i: (-similarities[i], row_ids[i]))[:k]
+    return Ranked(source, row_ids[order].tolist(), np.clip(similarities[order], -1, 1))

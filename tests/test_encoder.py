@@ -240,6 +240,12 @@ class TestNames:
         for name in ("tiny-bert", "./tiny-bert", str(tiny_model)):
             assert find(name).path == tiny_model
 
+    def test_a_directory_is_known_by_all_its_spellings(self, tiny_model, monkeypatch):
+        monkeypatch.chdir(tiny_model.parent)
+        encoders = Encoders(4, 2)
+        full = encoders.get("./tiny-bert").description.name
+        assert all(full in encoders.names(name) for name in ("tiny-bert", "./tiny-bert", str(tiny_model)))
+
     def test_bare_names_are_those_of_sentence_transformers(self):
         assert full_name("all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
         assert full_name("BAAI/bge-small-en") == "BAAI/bge-small-en"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jammi_duck import DamagedError
+from jammi_duck import DamagedError, StorageError
 from jammi_duck.storage.filesystem import Digest
 from jammi_duck.storage.manifest import Manifest, Segment
 from jammi_duck.storage.parquet import SegmentWriter, read_footer, read_vectors
@@ -64,7 +64,7 @@ class TestManifest:
         document = json.loads(MANIFEST.to_bytes())
         key = data.draw(st.sampled_from(sorted(document)))
         changed = {**document, key: data.draw(st.one_of(st.none(), st.integers(), st.text(max_size=5), st.just([])))}
-        with pytest.raises(DamagedError):
+        with pytest.raises(StorageError):
             Manifest.from_bytes(json.dumps(changed).encode(), f"{NAME}.manifest.json")
 
     @given(st.binary(max_size=300))
@@ -88,8 +88,9 @@ class TestManifest:
 
     def test_a_later_format_is_refused_by_its_version(self):
         content = MANIFEST.to_bytes().replace(b'"format_version": 1', b'"format_version": 2')
-        with pytest.raises(DamagedError, match="has format version 2"):
+        with pytest.raises(StorageError, match="has format version 2") as caught:
             Manifest.from_bytes(content, f"{NAME}.manifest.json")
+        assert not isinstance(caught.value, DamagedError)
 
 
 class TestParquet:
@@ -144,6 +145,27 @@ class TestParquet:
         path.write_bytes(content)
         with pytest.raises(DamagedError, match="cannot be read"):
             list(read_vectors(path))
+
+    def test_what_is_no_damage_is_not_called_so(self, path, monkeypatch):
+        """Settling deletes damaged files, so neither the system's failures nor a later format may look like damage."""
+        from jammi_duck.storage import parquet
+
+        for error in (OSError(24, "Too many open files"), pa.ArrowMemoryError("malloc failed")):
+            with monkeypatch.context() as patch:
+
+                def failing(*_, error=error, **__):
+                    raise error
+
+                patch.setattr(parquet.pq, "read_metadata", failing)
+                patch.setattr(parquet.pq, "ParquetFile", failing)
+                for read in (read_footer, lambda path: list(read_vectors(path))):
+                    with pytest.raises(StorageError) as caught:
+                        read(path)
+                    assert not isinstance(caught.value, DamagedError)
+        monkeypatch.setattr(parquet, "FORMAT_VERSION", 0)
+        with pytest.raises(StorageError, match="has format version 1") as caught:
+            read_footer(path)
+        assert not isinstance(caught.value, DamagedError)
 
     def test_other_parquet_is_refused(self, tmp_path):
         pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")

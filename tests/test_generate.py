@@ -208,6 +208,8 @@ class TestMistakes:
         query = "SELECT * FROM jammi_generate('t', 'text', '{}')"
         assert "is NULL in 1 of 3 rows" in error_of(con, query.format("n"))
         assert "is not unique: 2 of 3 rows repeat another's" in error_of(con, query.format("same"))
+        con.execute("CREATE TABLE same AS FROM (VALUES (INTERVAL 1 MONTH, 'a'), (INTERVAL 30 DAYS, 'b')) t(n, text)")
+        assert "is not unique" in error_of(con, "FROM jammi_generate('same', 'text', 'n')")
         con.execute("CREATE VIEW zoned AS SELECT now() AS id, [1] AS list, 'x' AS text")
         assert "TIMESTAMP WITH TIME ZONE" in error_of(con, "SELECT * FROM jammi_generate('zoned', 'text', 'id')")
         assert "INTEGER[]" in error_of(con, "SELECT * FROM jammi_generate('zoned', 'text', 'list')")

@@ -137,6 +137,40 @@ class TestConnections:
         code = "import duckdb, sys; duckdb.connect(sys.argv[1]).close()"
         subprocess.run([sys.executable, "-c", code, database], check=True)
 
+    def test_a_connection_for_each_request(self, fake):
+        root = duckdb.connect()
+        root.execute(TEXTS)
+        for count in range(1, 4):
+            con = root.cursor()
+            fake(con)
+            generate(con, "t")
+            assert con.execute("SELECT count(*) FROM jammi_tables()").fetchall() == [(count,)]
+            con.close()
+        root.close()
+
+    def test_a_connection_for_each_request_on_a_read_only_database(self, fake, tmp_path):
+        duckdb.connect(str(tmp_path / "db.duckdb")).close()
+        root = duckdb.connect(str(tmp_path / "db.duckdb"), read_only=True)
+        for _ in range(3):
+            con = root.cursor()
+            fake(con, storage=f"memory://{tmp_path.name}")
+            assert con.execute("FROM jammi_tables()").fetchall() == []
+            con.close()
+        root.close()
+
+    def test_a_build_of_a_connection_that_closed_is_settled(self, fake):
+        keep = fake()
+        other = keep.con.cursor()
+        fake(other)
+        other.execute(
+            "CREATE VIEW broken AS SELECT range AS id, CASE WHEN range = 9999 THEN error('boom') ELSE 'x' END AS t "
+            "FROM range(10000)"
+        )
+        error_of(other, "FROM jammi_generate('broken', 't', 'id')")
+        assert keep.con.execute("SELECT status FROM jammi_tables()").fetchall() == [("building",)]
+        other.close()
+        assert [row[1] for row in keep.con.execute("FROM jammi_recover()").fetchall()] == ["failed"]
+
     def test_installing_again_on_one_connection_changes_nothing(self, fake):
         jammi = fake()
         again = fake(jammi.con)
@@ -239,8 +273,44 @@ class TestFinding:
         fake(con)
         assert con.execute("FROM jammi_tables()").fetchall() == []
 
+    def test_a_copy_that_is_not_whole_yet_is_left_for_later(self, built, fake, storage):
+        (parquet,) = (storage / "jammi_db").glob("*.parquet")
+        parquet.rename(storage / "aside")
+        con = duckdb.connect()
+        fake(con)
+        assert con.execute("FROM jammi_tables()").fetchall() == []
+        (storage / "aside").rename(parquet)
+        assert [row[1] for row in con.execute("FROM jammi_recover()").fetchall()] == ["ready"]
+        assert find(con) == [("3",)]
+
+    def test_a_build_that_cannot_be_reached_does_not_keep_install_from_working(self, built, fake):
+        con = duckdb.connect(built)
+        con.execute("UPDATE jammi_catalog.embedding_tables SET status = 'building', location = 'nope://x'")
+        fake(con)
+        (action,) = con.execute("SELECT action FROM jammi_recover()").fetchall()[:1]
+        assert "cannot be settled now: cannot open the location 'nope://x'" in action[0]
+
+    def test_a_view_that_cannot_be_made_hinders_nothing(self, fake, tmp_path):
+        con = duckdb.connect(config={"enable_external_access": "false"})
+        fake(con)
+        con.execute(TEXTS)
+        generate(con, "t")
+        assert find(con) == [("3",)]
+
 
 class TestSharing:
+    def test_a_database_that_has_tables_takes_no_others_by_itself(self, fake, storage, tmp_path):
+        for file, word in (("a", "alpha"), ("b", "beta"), ("a", "gamma")):
+            con = duckdb.connect(str(tmp_path / f"{file}.duckdb"))
+            fake(con)
+            con.execute(f"CREATE OR REPLACE TABLE t AS SELECT 1 AS id, '{word}' AS text")
+            generate(con, "t")
+            con.close()
+        con = duckdb.connect(str(tmp_path / "b.duckdb"))
+        fake(con)
+        assert con.execute("SELECT round(_similarity, 3) FROM jammi_search('t', 'beta')").fetchall() == [(1.0,)]
+        assert len(con.execute("FROM jammi_recover()").fetchall()) == 1
+
     def test_two_databases_on_one_storage_do_not_touch_each_others_builds(self, fake, storage, tmp_path):
         first = duckdb.connect(str(tmp_path / "first.duckdb"))
         fake(first, segment_rows=10)
@@ -303,7 +373,7 @@ class TestSharing:
         folder = storage / "jammi_db"
         for stray in (
             "x__embedding__m__20200101T000000.parquet",
-            ".x__embedding__m__20200101T000000.parquet.0a1b2c3d.tmp",
+            ".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp",
         ):
             (folder / stray).write_bytes(b"123")
         (folder / "notes.txt").write_text("not ours")
@@ -311,7 +381,7 @@ class TestSharing:
             "SELECT file, bytes FROM jammi_vacuum() WHERE reason NOT LIKE '%cache%' ORDER BY 1"
         ).fetchall()
         assert removed == [
-            (".x__embedding__m__20200101T000000.parquet.0a1b2c3d.tmp", 3),
+            (".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp", 3),
             ("x__embedding__m__20200101T000000.parquet", 3),
         ]
         assert (folder / "notes.txt").exists()

@@ -40,7 +40,6 @@ def test_other_characters_are_escaped(source, expected):
 @given(ANY, ANY, st.integers(0, 99999), st.integers(2, 99999))
 def test_every_name_stays_in_the_folder_and_is_read_back(source, model, segment, number):
     name = layout.table_name(source, model, START, ())
-    assert layout.is_table_name(name)
     files = [
         layout.parquet(name, segment),
         layout.sidecar(name, segment, "usearch", number),
@@ -50,9 +49,10 @@ def test_every_name_stays_in_the_folder_and_is_read_back(source, model, segment,
     for file in files:
         assert "/" not in file
         assert not file.startswith(".")
-        assert len(layout.scratch(file, "0" * 8).encode()) <= 200
+        assert len(layout.scratch(file, "0" * 32).encode()) <= 200
         assert layout.parse(file).table == name
-        assert layout.scratch_owner(layout.scratch(file, "0123abcd")) == name
+        assert layout.is_scratch(layout.scratch(file, "0123abcd" * 4), "0123abcd" * 4)
+        assert not layout.is_scratch(layout.scratch(file, "0123abcd" * 4), "ffffffff" * 4)
     assert layout.parse(files[1]) == layout.FileName(name, "usearch", segment, number)
     assert layout.parse(files[3]) == layout.FileName(name, "manifest.json", number, 0)
 
@@ -69,4 +69,4 @@ def test_a_name_is_not_used_again(source, model):
 @given(st.text(max_size=80))
 def test_what_is_not_ours_is_not_read(text):
     assert layout.parse(text) is None
-    assert layout.scratch_owner(text) is None
+    assert not layout.is_scratch(text)

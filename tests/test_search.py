@@ -76,6 +76,47 @@ class TestAnswers:
         ).fetchall()
         assert scaled == [(i,) for i, _ in by_text]
 
+    def test_an_enum_and_a_number_ask_as_their_text(self, animals):
+        generate(animals, "animals")
+        animals.execute("CREATE TYPE animal AS ENUM ('duck', 'owl')")
+        assert animals.execute("SELECT id FROM jammi_search('animals', 'owl'::animal, 1)").fetchall() == [(5,)]
+        assert len(animals.execute("FROM jammi_search('animals', 42, 1)").fetchall()) == 1
+
+    def test_columns_with_the_names_of_ours(self, con):
+        names = [
+            "t",
+            "s",
+            "query",
+            "source",
+            "k",
+            "model",
+            "exact",
+            "key",
+            "build",
+            "c0",
+            "token",
+            "text",
+        ]
+        columns = ", ".join(f"'x{i} {name}' AS {name}" for i, name in enumerate(names))
+        con.execute(f"CREATE TABLE w AS SELECT range AS id, {columns}, {{'id': 100}} AS struct FROM range(3)")
+        con.execute("CREATE TABLE v AS SELECT id, struct AS t, 'word' || id AS text FROM w")
+        assert generate(con, "w", names) == [(3, 0, 0)]
+        assert len(con.execute("FROM jammi_search('w', 'x1 s')").fetchall()) == 3
+        generate(con, "v")
+        assert con.execute("SELECT id FROM jammi_search('v', 'word1', 1)").fetchall() == [(1,)]
+
+    def test_a_table_that_is_built_in_the_same_query_does_not_mix_keys(self, con):
+        con.execute(
+            "CREATE TABLE n AS SELECT range AS id, 99 - range AS other, 'word' || range AS text FROM range(100)"
+        )
+        generate(con, "n")
+        rows = con.execute(
+            "SELECT s.id, s.text, g.status FROM jammi_generate('n', 'text', 'other') g, "
+            "jammi_search('n', 'word7' || left(g.status, 0), 1) s"
+        )
+        assert rows.fetchall() == [(7, "word7", "ready")]
+        assert con.execute("SELECT id FROM jammi_search('n', 'word7', 1)").fetchall() == [(7,)]
+
     def test_null_gives_no_rows(self, animals):
         generate(animals, "animals")
         assert animals.execute("SELECT * FROM jammi_search('animals', NULL)").fetchall() == []
@@ -155,6 +196,26 @@ class TestChoice:
         generate(animals, "Main.Animals")
         assert animals.execute("SELECT id FROM jammi_search(?, 'owl', 1)", [name]).fetchall() == [(5,)]
 
+    def test_names_that_only_python_would_fold_are_two_sources(self, con):
+        for name, text in (("Ä", "upper"), ("ä", "lower"), ("straße", "sharp"), ("strasse", "double")):
+            con.execute(f"CREATE TABLE {name} AS SELECT 1 AS id, '{text}' AS text")
+            generate(con, name)
+        sources = con.execute("SELECT count(DISTINCT source) FROM jammi_tables()").fetchall()
+        assert sources == [(4,)]
+        assert con.execute("SELECT text FROM jammi_search('ä', 'x')").fetchall() == [("lower",)]
+
+    def test_schemas_of_the_search_path_and_of_an_open_transaction(self, animals):
+        animals.execute("CREATE SCHEMA one; CREATE SCHEMA two; CREATE TABLE two.herd AS FROM animals")
+        animals.execute("SET search_path = 'one,two'")
+        generate(animals, "herd")
+        animals.execute("SET search_path = 'main'; BEGIN; CREATE SCHEMA fresh; CREATE TABLE fresh.herd AS FROM animals")
+        generate(animals, "fresh.herd")
+        animals.execute("COMMIT; CREATE TABLE main.json AS FROM animals")
+        generate(animals, "main.json")
+        sources = animals.execute("SELECT source FROM jammi_tables() ORDER BY 1").fetchall()
+        assert sources == [("fresh.herd",), ("json",), ("two.herd",)]
+        assert animals.execute("SELECT id FROM jammi_search('json', 'owl', 1)").fetchall() == [(5,)]
+
     def test_use_of_another_schema_or_database(self, animals):
         generate(animals, "animals")
         animals.execute("CREATE SCHEMA s; USE s")
@@ -177,6 +238,8 @@ class TestChoice:
             ("'animals', 'x', NULL", "k is NULL"),
             ("'animals', '  '", "the query is an empty text"),
             ("'animals', [1.0, 2.0]", "has 2 dimensions"),
+            ("'animals', ['a', 'b']", "has 2 dimensions"),
+            ("'animals', [[1.0]]", "the query"),
             ("'animals', [0.0 for x in range(64)]", "is zero"),
             ("'animals', [CASE WHEN x > 0 THEN 1.0 END for x in range(64)]", "has a NULL"),
             ("'animals', ['inf'::FLOAT for x in range(64)]", "an infinity"),
@@ -349,8 +412,22 @@ class TestDamage:
             message = error_of(con, "FROM jammi_search('t', 'red')")
         assert f"'{name}.parquet' is missing" in message
         assert "generate it again" in message
-        assert con.execute("SELECT status FROM jammi_recover()").fetchall() == [("dropped",)]
+        (action,) = con.execute("SELECT action FROM jammi_recover()").fetchall()[0]
+        assert action == f"cannot be searched: {name}.parquet is missing; put it back, or jammi_drop it"
+        con.execute("FROM jammi_drop(?)", [name]).fetchall()
         assert "no embedding table for 't'" in error_of(con, "FROM jammi_search('t', 'red')")
+
+    def test_a_parquet_that_is_away_for_a_while_is_not_lost(self, built, storage, tmp_path):
+        name, _, before, reopen = built
+        parquet = storage / "jammi_db" / f"{name}.parquet"
+        parquet.rename(tmp_path / "aside")
+        con = reopen().con
+        con.execute("FROM jammi_recover()").fetchall()
+        con.close()
+        (tmp_path / "aside").rename(parquet)
+        con = reopen().con
+        con.execute("FROM jammi_recover()").fetchall()
+        assert ids(con, "red n5", 10) == before
 
     def test_a_location_that_is_gone_is_left_alone(self, built, storage):
         name, other, _, reopen = built

@@ -12,10 +12,11 @@ from jammi_duck.storage.filesystem import Digest, open_store, sha256_of
 
 NAME = "docs__embedding__m__20260325T120000"
 FILE = f"{NAME}.parquet"
+BUILD = "0123abcd" * 4
 
 
 def put(store, file, content):
-    scratch = store.scratch(file)
+    scratch = store.scratch(file, BUILD)
     scratch.write_bytes(content)
     return store.create(file, scratch)
 
@@ -51,10 +52,11 @@ class StoreContract:
         assert store.scratches() == {}
 
     def test_a_scratch_file_is_no_file(self, store):
-        scratch = store.scratch(FILE)
+        scratch = store.scratch(FILE, BUILD)
         scratch.write_bytes(b"half")
         assert store.files() == {}
-        assert [layout.scratch_owner(name) for name in store.scratches()] == [NAME]
+        assert [layout.is_scratch(name, BUILD) for name in store.scratches()] == [True]
+        assert not layout.is_scratch(scratch.name, "ffff" * 8)
         store.discard(scratch.name)
         store.discard(scratch.name)
         assert store.scratches() == {}
@@ -127,7 +129,15 @@ class TestDisk(StoreContract):
     def test_locations_are_made_absolute(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert open_store("./artifacts", tmp_path).location == str(tmp_path / "artifacts")
-        assert open_store(f"file://{tmp_path}/x", tmp_path).location == f"{tmp_path}/x"
+        for name in ("x", "a#b", "a?b=c"):
+            assert open_store(f"file://{tmp_path}/{name}", tmp_path).location == f"{tmp_path}/{name}"
+        with pytest.raises(StorageError, match="is not absolute"):
+            open_store("file://host/x", tmp_path)
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path):
+        store = open_store("/proc/1/nowhere", tmp_path)
+        with pytest.raises(StorageError, match="cannot create the folder '/proc/1/nowhere/jammi_db'"):
+            store.scratch(FILE, BUILD)
 
 
 class TestMemory(StoreContract):
@@ -161,7 +171,7 @@ class TestS3(StoreContract):
         def broken(*arguments, **options):
             raise ConnectionResetError("connection reset")
 
-        scratch = store.scratch(FILE)
+        scratch = store.scratch(FILE, BUILD)
         scratch.write_bytes(b"x" * 10)
         with monkeypatch.context() as patch:
             patch.setattr(store.filesystem, "put_file", broken)

@@ -21,13 +21,13 @@ from jammi_duck.encoder.loaded import Encoders
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.generate import Caller, Census, Generator, Request
 from jammi_duck.interrupts import listen
-from jammi_duck.search import Query, Target, choose, search
+from jammi_duck.search import Query, choose, search
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
 from jammi_duck.types import Host, Role
 from jammi_duck.udfs.macros import generate_query
-from jammi_duck.udfs.sources import source_id
+from jammi_duck.udfs.sources import folded, source_id
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,6 +59,7 @@ class ScalarFunction:
     call: Callable[..., pa.Array]
 
 
+_CHOICE = "STRUCT(build VARCHAR, key VARCHAR)"
 _HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
 _GENERATED = {
     "embedding_table": "VARCHAR", "source": "VARCHAR", "model": "VARCHAR", "status": "VARCHAR",
@@ -83,7 +84,6 @@ _ARROW = {
 def scalar_functions(engine: Engine) -> list[ScalarFunction]:
     """All functions, at work on `engine`."""
     text, number = "VARCHAR", "BIGINT"
-    target = (text, text, text, text)
     caller = (text, number)
 
     def rows_of(shape: dict[str, str]) -> str:
@@ -97,12 +97,12 @@ def scalar_functions(engine: Engine) -> list[ScalarFunction]:
     return [
         function("embed", (text, text, text, number), "FLOAT[]", False, _embed),
         function("column", (text, text, text), "BOOLEAN", False, _column),
-        function("plan", (text,) * 6, text, False, _plan),
+        function("plan", (text, "VARCHAR[]", text, text, text, text), text, False, _plan),
         function("begin", (text, number, number, number, text, *caller), text, True, _begin),
         function("push", (text, text, text), "INTEGER", True, _push),
         function("finish", (text, number), rows_of(_GENERATED), True, _finish),
-        function("key", target, text, False, _key),
-        function("search", (*target, text, "FLOAT[]", number, "BOOLEAN"), rows_of(_HIT), True, _search),
+        function("choose", (text, "VARCHAR[]", text, text, number), _CHOICE, False, _choose),
+        function("search", (_CHOICE, text, "FLOAT[]", "BOOLEAN", number, "BOOLEAN"), rows_of(_HIT), True, _search),
         function("tables", caller, rows_of(_TABLE), True, _tables),
         function("recover", caller, rows_of(_ACTION), True, _recover),
         function("drop", (text,), rows_of(_ACTION), True, _drop),
@@ -153,7 +153,7 @@ def _list_array(vectors: Sequence[NDArray[np.float32] | None]) -> pa.Array:
 def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> pa.Array:
     """Which of a source's columns is the wanted one. DuckDB asks for all of them at once, while it binds."""
     names, name = column.to_pylist(), wanted[0].as_py()
-    found = [n == name for n in names] if name in names else [n.casefold() == name.casefold() for n in names]
+    found = [n == name for n in names] if name in names else [folded(n) == folded(name) for n in names]
     if not any(found):
         near = did_you_mean(name, names) or ";"
         raise InputError(f"no column '{name}' in '{source[0].as_py()}'{near} columns: {', '.join(names)}")
@@ -164,7 +164,7 @@ def _plan(engine: Engine, *columns: Column) -> pa.Array:
     return pa.array([_one_plan(engine, *row) for row in _rows(columns)], pa.string())
 
 
-def _one_plan(engine: Engine, source: str, schema: str, cols: str, key: str, model: str, connection: str) -> str:
+def _one_plan(engine: Engine, source: str, schemas: list[str], cols: str, key: str, model: str, connection: str) -> str:
     if source is None or cols is None or key is None:
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
     parsed = json.loads(cols)
@@ -173,8 +173,9 @@ def _one_plan(engine: Engine, source: str, schema: str, cols: str, key: str, mod
         raise InputError(f"columns are {cols}; give a name, or a list of names that is not empty")
     in_main_thread = listen(engine.generator)
     wanted = model or engine.default_model
-    request = Request(source_id(source, schema, engine.host), tuple(names), key, wanted, in_main_thread)
-    return generate_query(source, json.dumps(dataclasses.asdict(request)), names, key, connection)
+    name = source_id(source, schemas, engine.host)
+    request = Request(name, tuple(names), key, wanted, in_main_thread)
+    return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection)
 
 
 def _begin(engine: Engine, *columns: Column) -> pa.Array:
@@ -198,30 +199,32 @@ def _finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
     return _structs(done, _GENERATED)
 
 
-def _key(engine: Engine, *columns: Column) -> pa.Array:
-    entries = [choose(engine.place, engine.encoders, _target(engine, *row)) for row in _rows(columns)]
-    return pa.array([entry.definition.key for entry in entries], pa.string())
+def _choose(engine: Engine, *columns: Column) -> pa.Array:
+    chosen = []
+    for source, schemas, model, table, _ in _rows(columns):
+        if source is None:
+            raise InputError("the source is NULL; name the table whose rows are searched")
+        entry = choose(engine.place, engine.encoders, source_id(source, schemas, engine.host), model, table)
+        chosen.append({"build": entry.build, "key": entry.definition.key})
+    return pa.array(chosen, pa.struct([("build", pa.string()), ("key", pa.string())]))
 
 
 def _search(
-    engine: Engine, source: Column, schema: Column, model: Column, table: Column,
-    text: Column, vector: Column, k: Column, exact: Column,
-) -> pa.Array:  # fmt: skip
+    engine: Engine, choice: Column, text: Column, vector: Column, given: Column, k: Column, exact: Column
+) -> pa.Array:
     vectors = vector.combine_chunks()
-    targets: dict[tuple[Any, ...], Target] = {}
     asked: dict[int, Query] = {}
-    for i, (*names, words, count, exactly) in enumerate(_rows((source, schema, model, table, text, k, exact))):
+    for i, (chosen, words, there, count, exactly) in enumerate(_rows((choice, text, given, k, exact))):
+        if not there:
+            continue
         query = words if words is not None else _vector(vectors, i)
         if query is None:
-            continue
+            raise InputError("the query is neither a text nor a list of numbers")
         if count is None:
             raise InputError("k is NULL; it must be at least 1")
-        named = tuple(names)
-        target = targets[named] = targets.get(named) or _target(engine, *named)
-        asked[i] = Query(target, query, count, bool(exactly))
+        asked[i] = Query(chosen["build"], chosen["key"], query, count, bool(exactly))
     answers = dict(zip(asked, search(engine.place, engine.encoders, list(asked.values())), strict=True))
-    sources = {i: query.target.source for i, query in asked.items()}
-    return _hits(len(source), answers, sources)
+    return _hits(len(choice), answers)
 
 
 def _vector(vectors: Any, i: int) -> NDArray[np.float32] | None:  # noqa: ANN401 - a ListArray or a ChunkedArray
@@ -229,12 +232,12 @@ def _vector(vectors: Any, i: int) -> NDArray[np.float32] | None:  # noqa: ANN401
     return np.asarray(value.values.to_numpy(zero_copy_only=False), np.float32) if value.is_valid else None
 
 
-def _hits(rows: int, answers: dict[int, Ranked], sources: dict[int, str]) -> pa.Array:
+def _hits(rows: int, answers: dict[int, Ranked]) -> pa.Array:
     lengths = np.zeros(rows, np.int32)
     for i, ranked in answers.items():
         lengths[i] = len(ranked.row_ids)
     row_ids = [row_id for i in answers for row_id in answers[i].row_ids]
-    names = [sources[i] for i in answers for _ in answers[i].row_ids]
+    names = [ranked.source for ranked in answers.values() for _ in ranked.row_ids]
     ranks = [np.arange(1, len(ranked.row_ids) + 1, dtype=np.int32) for ranked in answers.values()]
     near = [ranked.similarities for ranked in answers.values()]
     similarity = np.concatenate(near) if near else np.empty(0, np.float32)
@@ -250,7 +253,7 @@ def _hits(rows: int, answers: dict[int, Ranked], sources: dict[int, str]) -> pa.
 
 
 def _tables(engine: Engine, *caller: Column) -> pa.Array:
-    engine.generator.settle(_caller(caller))
+    engine.generator.settle(_caller(caller), wait=False)
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [
         {
@@ -288,7 +291,7 @@ def _drop(engine: Engine, names: Column) -> pa.Array:
 
 
 def _vacuum(engine: Engine, *caller: Column) -> pa.Array:
-    engine.generator.settle(_caller(caller))
+    engine.generator.settle(_caller(caller), wait=False)
     removed = [{"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.place)]
     return _structs([removed], _REMOVED)
 
@@ -300,12 +303,6 @@ def _action(action: Action) -> dict[str, str]:
 def _caller(columns: Sequence[Column]) -> Caller:
     connection, transaction = (column[0].as_py() for column in columns)
     return Caller(connection, transaction)
-
-
-def _target(engine: Engine, source: str | None, schema: str, model: str | None, table: str | None) -> Target:
-    if source is None:
-        raise InputError("the source is NULL; name the table whose rows are searched")
-    return Target(source_id(source, schema, engine.host), model, table)
 
 
 def _rows(columns: Sequence[Column]) -> list[tuple[Any, ...]]:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from jammi_duck.storage.catalog import literal
 
 _TEXT_OR_VECTOR = (
-    "CASE WHEN typeof(query) = 'VARCHAR' THEN query::VARCHAR END, "
-    "CASE WHEN typeof(query) <> 'VARCHAR' THEN query END::FLOAT[]"
+    "CASE WHEN typeof(query) NOT LIKE '%]' THEN query::VARCHAR END, "
+    "CASE WHEN typeof(query) LIKE '%]' THEN TRY_CAST(query AS FLOAT[]) END, query IS NOT NULL"
 )
-_TARGET = "source, current_schema(), model, embedding_table"
-_HITS = f"SELECT unnest(_jammi_search({_TARGET}, {_TEXT_OR_VECTOR}, k, exact), recursive := true)"
+# Which table is searched is settled while the query is bound, once for its key and for its hits; the transaction's
+# number is there to have a prepared statement bound again each time.
+_CHOICE = "_jammi_choose(source, current_schemas(false), model, embedding_table, txid_current()::BIGINT)"
+_HITS = f"SELECT unnest(_jammi_search({_CHOICE}, {_TEXT_OR_VECTOR}, k, exact), recursive := true)"
 _SEARCH = "(source, query, k := 10, model := NULL, exact := false, embedding_table := NULL)"
-_KEY = f"t[_jammi_key({_TARGET})]"
+_KEY = f"_jammi_row[{_CHOICE}.key]"
 
 
 def macros(connection: str) -> list[str]:
@@ -27,12 +29,13 @@ def macros(connection: str) -> list[str]:
             "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::BIGINT)"
         ),
         "jammi_generate(source, cols, key, model := NULL)": (
-            "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schema(), to_json(cols)::VARCHAR, "
+            "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schemas(false), to_json(cols)::VARCHAR, "
             f"key::VARCHAR, model::VARCHAR, {literal(connection)}))"
         ),
         f"jammi_search{_SEARCH}": (
-            f"TABLE SELECT t.*, s._row_id, s._rank, s._similarity, s._distance FROM ({_HITS}) s "
-            f"JOIN query_table(source) t ON {_KEY} = cast_to_type(s._row_id, {_KEY}) ORDER BY s._rank"
+            "TABLE SELECT _jammi_row.*, _jammi_hit._row_id, _jammi_hit._rank, _jammi_hit._similarity, "
+            f"_jammi_hit._distance FROM ({_HITS}) _jammi_hit JOIN query_table(source) _jammi_row "
+            f"ON {_KEY} = cast_to_type(_jammi_hit._row_id, {_KEY}) ORDER BY _jammi_hit._rank"
         ),
         f"jammi_matches{_SEARCH}": (
             f"TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance FROM ({_HITS}) ORDER BY _rank"
@@ -48,23 +51,23 @@ def macros(connection: str) -> list[str]:
     return [f"CREATE OR REPLACE TEMP MACRO {head} AS {body}" for head, body in bodies.items()]
 
 
-def generate_query(source: str, request: str, columns: Sequence[str], key: str, connection: str) -> str:
+def generate_query(source: str, name: str, request: str, columns: Sequence[str], key: str, connection: str) -> str:
     """The query that embeds a source's rows within the caller's own transaction.
 
     `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
     end, also when there are no rows. `_jammi_column` sees the columns that the source really has, whatever it is, and
-    so says best which one is missing. `request` is passed through to `_jammi_begin`.
+    so says best which one is missing; it calls the source `name`. `request` is passed through to `_jammi_begin`.
     """
-    names = [key, *columns]
+    wanted = [key, *columns]
     picked = ", ".join(
-        f"COLUMNS(lambda c: _jammi_column(c, {literal(name)}, {literal(source)})) AS c{place}"
-        for place, name in enumerate(names)
+        f"COLUMNS(lambda c: _jammi_column(c, {literal(column)}, {literal(name)})) AS c{place}"
+        for place, column in enumerate(wanted)
     )
-    text = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(names)))
+    text = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(wanted)))
     return (
         f"WITH _jammi_rows AS NOT MATERIALIZED (SELECT {picked} FROM query_table({literal(source)})), "
         f"_jammi_build AS MATERIALIZED (SELECT _jammi_begin({literal(request)}, count(*), count(c0), "
-        f"count(DISTINCT c0::VARCHAR), any_value(typeof(c0)), {literal(connection)}, txid_current()::BIGINT) AS token "
+        f"count(DISTINCT c0), any_value(typeof(c0)), {literal(connection)}, txid_current()::BIGINT) AS token "
         "FROM _jammi_rows) "
         "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
         f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, concat_ws(' ', {text}))) AS pushed "

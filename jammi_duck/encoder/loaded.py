@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jammi_duck.encoder.description import describe
@@ -23,7 +24,6 @@ class Encoders:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay."""
         self._batch_size = batch_size
         self._most_loaded = most_loaded
-        self._found: dict[str, Found] = {}
 
     def get(self, name: str) -> Encoder:
         """The encoder of a model: a name as on the hub, a bare name, or a local directory.
@@ -32,8 +32,7 @@ class Encoders:
             ModelError: the model cannot be found, or cannot be loaded.
         """
         with _loading:
-            found = self._found.get(name) or find(name)
-            self._found[name] = found
+            found = find(name)
             key = (found, self._batch_size)
             if key not in _loaded:
                 from jammi_duck.encoder.transformer import TransformerEncoder
@@ -47,4 +46,4 @@ class Encoders:
 
     def names(self, name: str) -> set[str]:
         """What a model may be called in an embedding table, if a user calls it `name`."""
-        return {name, full_name(name)}
+        return {name, full_name(name), str(Path(name).expanduser().resolve())}
