@@ -54,7 +54,8 @@ class RandomEncoder:
     def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
         """See `jammi_duck.encoder.Encoder`."""
         vectors = self._random.standard_normal((len(texts), DIMENSIONS), np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
     def encode_rows(
         self, texts: Sequence[str], role: Role, budget: TokenBudget, keep_going: Callable[[], None]
@@ -73,11 +74,11 @@ class RandomEncoders:
         self._encoder = RandomEncoder()
 
     def get(self, name: str) -> RandomEncoder:
-        """See `jammi_duck.encoder.loaded.Encoders`."""
+        """See `jammi_duck.encoder.loaded.LoadedEncoders`."""
         return self._encoder
 
     def names(self, name: str) -> set[str]:
-        """See `jammi_duck.encoder.loaded.Encoders`."""
+        """See `jammi_duck.encoder.loaded.LoadedEncoders`."""
         return {name}
 
 
@@ -85,7 +86,7 @@ def build(rows: int, folder: str) -> None:
     """Generate a table of so many rows, and print the process's peak memory in MB, before and after."""
     con = duckdb.connect()
     config = Config(storage=f"{folder}/artifacts", segment_rows=SEGMENT_ROWS, cache_dir=Path(folder, "cache"))
-    equip(con, config, RandomEncoders())  # type: ignore[arg-type]
+    equip(con, config, RandomEncoders())
     source = f"{folder}/source.parquet"
     con.execute(f"COPY (SELECT range AS id, 'text ' || range AS text FROM range({rows:d})) TO '{source}'")
     before = _peak_mb()

@@ -10,10 +10,10 @@ import time
 import duckdb
 
 from benchmarks.common import packages, show
-from jammi_duck import generate
 from jammi_duck.config import DEFAULT_MODEL
-from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.install import install
+from jammi_duck.storage.build import Build
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     texts = packages("summary", options.rows)
-    encoder = Encoders(32, 3).get(DEFAULT_MODEL)
+    encoder = LoadedEncoders(32, 3).get(DEFAULT_MODEL)
     encoder.encode(texts[:200])
     indexing = _time_indexing()
     alone, built, indexed = [], [], []
@@ -55,7 +55,7 @@ def main() -> None:
 def _time_indexing() -> list[float]:
     """The seconds that each build's last part takes, from the last vector to ready."""
     seconds: list[float] = []
-    finish = generate.Build.finish
+    finish = Build.finish
 
     def timed(*arguments: object) -> object:
         started = time.perf_counter()
@@ -64,7 +64,7 @@ def _time_indexing() -> list[float]:
         finally:
             seconds.append(time.perf_counter() - started)
 
-    generate.Build.finish = timed  # type: ignore[assignment,method-assign]
+    Build.finish = timed  # type: ignore[assignment,method-assign]
     return seconds
 
 

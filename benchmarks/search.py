@@ -9,8 +9,10 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import numpy as np
@@ -18,11 +20,14 @@ import numpy as np
 from benchmarks.common import packages, show
 from benchmarks.memory import RandomEncoder, RandomEncoders
 from jammi_duck.config import DEFAULT_MODEL, Config
-from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.install import equip
-from jammi_duck.types import Vectors
+from jammi_duck.types import Role, Vectors
 
 QUERIES = 200
+RECALL_QUERIES = 50
+
+T = TypeVar("T")
 
 
 class _Prepared(RandomEncoder):
@@ -32,8 +37,8 @@ class _Prepared(RandomEncoder):
         super().__init__()
         self._vectors = vectors
 
-    def encode(self, texts: object, role: object = "document") -> Vectors:
-        places = [int(text) for text in texts]  # type: ignore[attr-defined]
+    def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
+        places = [int(text) for text in texts]
         return self._vectors[places]
 
 
@@ -49,14 +54,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=QUERIES)
     options = parser.parse_args()
-    encoder = Encoders(32, 3).get(DEFAULT_MODEL)
+    encoder = LoadedEncoders(32, 3).get(DEFAULT_MODEL)
     texts = packages("summary", options.rows // 5 + QUERIES)
     real = encoder.encode(texts)
     queries, documents = real[:QUERIES], _noisy(real[QUERIES:], options.rows)
     with tempfile.TemporaryDirectory() as folder:
         con = duckdb.connect()
         config = Config(storage=folder, cache_dir=Path(folder, "cache"))
-        equip(con, config, _PreparedEncoders(documents))  # type: ignore[arg-type]
+        equip(con, config, _PreparedEncoders(documents))
         con.execute(f"CREATE TABLE t AS SELECT range AS id, range::VARCHAR AS text FROM range({options.rows:d})")
         started = time.perf_counter()
         con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
@@ -67,14 +72,12 @@ def main() -> None:
         hits = 0
         for n in range(options.rounds):
             vector = f"(SELECT v FROM q WHERE n = {n % QUERIES:d})"
-            found = _timed(latencies["search"], lambda v=vector: _ids(con, "jammi_search", f"{v}, 10"))
-            _timed(latencies["matches"], lambda v=vector: _ids(con, "jammi_matches", f"{v}, 10"))
-            if n < 50:
-                exact = _timed(
-                    latencies["exact"], lambda v=vector: _ids(con, "jammi_search", f"{v}, 10, exact := true")
-                )
-                hits += len(set(found) & set(exact))
-            _timed(latencies["encode"], lambda n=n: encoder.encode([texts[n % QUERIES]], "query"))
+            found = _timed(latencies["search"], partial(_ids, con, "jammi_search", f"{vector}, 10"))
+            _timed(latencies["matches"], partial(_ids, con, "jammi_matches", f"{vector}, 10"))
+            if n < RECALL_QUERIES:
+                exactly = partial(_ids, con, "jammi_search", f"{vector}, 10, exact := true")
+                hits += len(set(found) & set(_timed(latencies["exact"], exactly)))
+            _timed(latencies["encode"], partial(encoder.encode, [texts[n % QUERIES]], "query"))
         con.close()
     rows = [
         ("jammi_search, the source's rows (goal: under 10)", *_figures(latencies["search"])),
@@ -83,7 +86,7 @@ def main() -> None:
         ("encoding a text query, apart", *_figures(latencies["encode"])),
     ]
     show(f"Search over {options.rows:,} vectors, k = 10, ms", ("what", "median", "p95"), rows)
-    most = 10 * min(50, options.rounds)
+    most = 10 * min(RECALL_QUERIES, options.rounds)
     print(f"recall@10 against exact search: {hits / most:.3f}; build without encoding: {build:.1f} s")
 
 
@@ -99,7 +102,7 @@ def _ids(con: duckdb.DuckDBPyConnection, function: str, rest: str) -> list[str]:
     return [row_id for (row_id,) in con.execute(f"SELECT _row_id FROM {function}('t', {rest})").fetchall()]
 
 
-def _timed(seconds: list[float], work: Callable[[], list[str]]) -> list[str]:
+def _timed(seconds: list[float], work: Callable[[], T]) -> T:
     started = time.perf_counter()
     outcome = work()
     seconds.append(time.perf_counter() - started)

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from jammi_duck.encoder import Encoder, TokenBudget
-from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder import Encoder, Encoders, TokenBudget
 from jammi_duck.errors import BuildError, InputError
 from jammi_duck.progress import Progress
 from jammi_duck.storage.build import Build

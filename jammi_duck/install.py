@@ -17,7 +17,8 @@ import duckdb
 import pyarrow as pa
 
 from jammi_duck.config import Config
-from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder import Encoders
+from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.generate import Generated, Generator
 from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
@@ -116,7 +117,7 @@ def install(
     }
     options = {name: value for name, value in given.items() if value is not None}
     config = Config(**options)  # type: ignore[arg-type]
-    encoders = Encoders(config.batch_size, config.max_loaded_models)
+    encoders = LoadedEncoders(config.batch_size, config.max_loaded_models)
     return equip(con, config, encoders, options)
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jammi_duck.encoder import Encoder
-from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.errors import InputError, ModelError, NotFoundError, did_you_mean
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.place import Place

@@ -80,8 +80,8 @@ class Store(Protocol):
         """A local path of exactly this file, its SHA-256 checked once per process. Raises DamagedError."""
         ...
 
-    def unchecked(self, file: str) -> contextlib.AbstractContextManager[Path]:
-        """A local path of a file whose digest nobody knows, for as long as the context lasts."""
+    def unchecked(self, file: str, build: str) -> contextlib.AbstractContextManager[Path]:
+        """A local path of a file whose digest nobody knows, for `build` to read while the context lasts."""
         ...
 
     def abort_uploads(self, before: datetime) -> list[str]:
@@ -199,7 +199,7 @@ class LocalStore:
         return path
 
     @contextlib.contextmanager
-    def unchecked(self, file: str) -> Iterator[Path]:
+    def unchecked(self, file: str, build: str) -> Iterator[Path]:
         """See `Store.unchecked`."""
         yield Path(self.path(file))
 
@@ -308,9 +308,9 @@ class ObjectStore:
         return path
 
     @contextlib.contextmanager
-    def unchecked(self, file: str) -> Iterator[Path]:
+    def unchecked(self, file: str, build: str) -> Iterator[Path]:
         """See `Store.unchecked`."""
-        arriving = self.scratch(file, secrets.token_hex(4))
+        arriving = self.scratch(file, build)
         try:
             with _explained("read", self._url(file)):
                 self._download(file, arriving)

@@ -153,7 +153,7 @@ def _whole_parquets(store: Store, entry: Entry) -> tuple[list[tuple[Digest, Foot
     mine = [(name.number, file) for file, name in names.items() if name and name.table == entry.name]
     for _, file in sorted((number, file) for number, file in mine if file.endswith(".parquet")):
         try:
-            with store.unchecked(file) as path:
+            with store.unchecked(file, entry.build) as path:
                 footer = read_footer(path)
                 if footer.build == entry.build:
                     whole.append((Digest(file, path.stat().st_size, sha256_of(path)), footer))

@@ -1,4 +1,4 @@
-"""Encoders without a model: quick, deterministic, and near for texts that share words."""
+"""LoadedEncoders without a model: quick, deterministic, and near for texts that share words."""
 
 import hashlib
 from pathlib import Path

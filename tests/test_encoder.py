@@ -14,7 +14,7 @@ from jammi_duck import EncodingError, ModelError
 from jammi_duck.encoder import TokenBudget
 from jammi_duck.encoder.batching import encode_in_batches
 from jammi_duck.encoder.description import describe
-from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.names import MINILM, find, full_name
 from tests.conftest import make_tiny_model
 
@@ -27,7 +27,7 @@ def nothing():
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model):
-    return Encoders(batch_size=4, most_loaded=2).get(str(tiny_model))
+    return LoadedEncoders(batch_size=4, most_loaded=2).get(str(tiny_model))
 
 
 def by_hand(path, text, pooling):
@@ -50,7 +50,7 @@ class TestParity:
     @pytest.mark.minilm
     def test_all_minilm_gives_the_vectors_of_sentence_transformers(self):
         golden = json.loads(GOLDEN.read_text())
-        encoder = Encoders(32, 3).get(golden["model"])
+        encoder = LoadedEncoders(32, 3).get(golden["model"])
         assert (encoder.description.max_tokens, encoder.description.pooling) == (256, "mean")
         texts = [case["text"] for case in golden["texts"].values()]
         expected = np.array([case["vector"] for case in golden["texts"].values()])
@@ -62,7 +62,7 @@ class TestParity:
     @pytest.mark.parametrize("pooling", ["mean", "cls"])
     def test_pooling(self, tmp_path, pooling):
         path = make_tiny_model(tmp_path / pooling, pooling)
-        encoder = Encoders(4, 2).get(str(path))
+        encoder = LoadedEncoders(4, 2).get(str(path))
         texts = ["duck", "the water", "a " * 40, "héllo wörld", "x"]
         vectors = encoder.encode(texts)
         for text, vector in zip(texts, vectors, strict=True):
@@ -73,7 +73,7 @@ class TestParity:
         shutil.copytree(tiny_model, path)
         prompts = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": None}
         (path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
-        plain, prompted = (Encoders(4, 3).get(str(p)) for p in (tiny_model, path))
+        plain, prompted = (LoadedEncoders(4, 3).get(str(p)) for p in (tiny_model, path))
         assert prompted.encode(["duck"], "query") == pytest.approx(plain.encode(["query: duck"]), abs=1e-6)
         assert prompted.encode(["duck"], "document") == pytest.approx(plain.encode(["passage: duck"]), abs=1e-6)
 
@@ -242,7 +242,7 @@ class TestNames:
 
     def test_a_directory_is_known_by_all_its_spellings(self, tiny_model, monkeypatch):
         monkeypatch.chdir(tiny_model.parent)
-        encoders = Encoders(4, 2)
+        encoders = LoadedEncoders(4, 2)
         full = encoders.get("./tiny-bert").description.name
         assert all(full in encoders.names(name) for name in ("tiny-bert", "./tiny-bert", str(tiny_model)))
 
@@ -290,7 +290,7 @@ class TestNames:
         monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
         found = find("acme/cached")
         assert (found.name, found.revision) == ("acme/cached", commit)
-        assert Encoders(4, 1).get("acme/cached").description.dimensions == 32
+        assert LoadedEncoders(4, 1).get("acme/cached").description.dimensions == 32
 
     def test_nowhere_says_where_was_looked_and_what_to_do(self, monkeypatch):
         from huggingface_hub import constants
@@ -316,7 +316,7 @@ class TestRefusals:
 
     def refuse(self, path, message):
         with pytest.raises(ModelError, match=message):
-            Encoders(4, 1).get(str(path))
+            LoadedEncoders(4, 1).get(str(path))
 
     def test_pickled_weights_are_never_read(self, broken):
         (broken / "model.safetensors").rename(broken / "pytorch_model.bin")
@@ -389,11 +389,11 @@ class TestLoaded:
         from jammi_duck.encoder import loaded
 
         paths = [str(make_tiny_model(tmp_path / f"m{i}")) for i in range(3)]
-        encoders = Encoders(4, 2)
+        encoders = LoadedEncoders(4, 2)
         first, second = encoders.get(paths[0]), encoders.get(paths[1])
         assert encoders.get(paths[0]) is first
         encoders.get(paths[2])
         assert len(loaded._loaded) <= 2
         assert encoders.get(paths[0]) is first
         assert encoders.get(paths[1]) is not second
-        assert Encoders(4, 2).get(paths[0]) is first
+        assert LoadedEncoders(4, 2).get(paths[0]) is first

@@ -44,7 +44,7 @@ class StoreContract:
         assert digest.size == 10
         assert again.read(FILE) == b"some bytes"
         assert again.checked(digest).read_bytes() == b"some bytes"
-        with again.unchecked(FILE) as path:
+        with again.unchecked(FILE, BUILD) as path:
             assert sha256_of(path) == digest.sha256
         stored = again.files()[FILE]
         assert stored.size == 10

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.encoder.loaded import Encoders
+from jammi_duck.encoder import Encoders
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.generate import Caller, Census, Generator, Request
 from jammi_duck.interrupts import listen

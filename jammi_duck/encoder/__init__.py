@@ -1,6 +1,6 @@
 """Text to vectors. Knows neither DuckDB nor files of ours.
 
-`Encoders(...).get(name)` finds a model by name, loads it once per process, and gives an `Encoder`.
+`LoadedEncoders(...).get(name)` finds a model by name, loads it once per process, and gives an `Encoder`.
 """
 
 from __future__ import annotations
@@ -67,4 +67,20 @@ class Encoder(Protocol):
 
     def budget(self) -> TokenBudget:
         """A new budget for a stream of texts."""
+        ...
+
+
+class Encoders(Protocol):
+    """Where encoders are had by name. `loaded.LoadedEncoders` is the real one."""
+
+    def get(self, name: str) -> Encoder:
+        """The encoder of a model.
+
+        Raises:
+            ModelError: the model cannot be found, or cannot be loaded.
+        """
+        ...
+
+    def names(self, name: str) -> set[str]:
+        """What a model may be called in an embedding table, if a user calls it `name`."""
         ...

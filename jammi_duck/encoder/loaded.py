@@ -17,8 +17,8 @@ _loaded: OrderedDict[tuple[Found, int], Encoder] = OrderedDict()
 _loading = threading.Lock()
 
 
-class Encoders:
-    """Models by name. What one installation loads, another finds loaded."""
+class LoadedEncoders:
+    """See `jammi_duck.encoder.Encoders`. What one installation loads, another finds loaded."""
 
     def __init__(self, batch_size: int, most_loaded: int) -> None:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay."""
@@ -26,11 +26,7 @@ class Encoders:
         self._most_loaded = most_loaded
 
     def get(self, name: str) -> Encoder:
-        """The encoder of a model: a name as on the hub, a bare name, or a local directory.
-
-        Raises:
-            ModelError: the model cannot be found, or cannot be loaded.
-        """
+        """See `Encoders.get`: a name as on the hub, a bare name, or a local directory."""
         with _loading:
             found = find(name)
             key = (found, self._batch_size)
@@ -45,5 +41,5 @@ class Encoders:
             return _loaded[key]
 
     def names(self, name: str) -> set[str]:
-        """What a model may be called in an embedding table, if a user calls it `name`."""
+        """See `Encoders.names`."""
         return {name, full_name(name), str(Path(name).expanduser().resolve())}

@@ -1,0 +1,68 @@
+"""The documentation says what is so."""
+
+import re
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from jammi_duck.udfs.macros import macros
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.minilm
+@pytest.mark.skipif(duckdb.__version__ < "2", reason="earlier versions draw their tables a little differently")
+def test_the_transcript_of_the_readme_is_what_is_printed(monkeypatch, tmp_path):
+    from tools.transcript import README, filled
+
+    monkeypatch.chdir(tmp_path)
+    assert filled(README.read_text()) == README.read_text()
+
+
+@pytest.mark.minilm
+@pytest.mark.shared_data
+def test_the_python_of_the_readme_runs(monkeypatch, tmp_path, shared_data, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = code.replace(".show()", ".fetchall()")
+    first, rest = code.split("con.sql(", 1)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(first, names)
+    con = names["con"]
+    con.execute(f"CREATE TABLE patents AS FROM '{shared_data}/patents.parquet' LIMIT 60")
+    con.execute("CREATE TABLE questions AS SELECT unnest(['laser', 'robot arm']) AS text")
+    exec("con.sql(" + rest, names)
+    con.close()
+    assert list((tmp_path / "artifacts" / "jammi_db").glob("patents__embedding__all-MiniLM-L6-v2__*.parquet"))
+
+
+def test_every_sql_name_and_argument_is_documented():
+    page = (ROOT / "docs" / "sql.md").read_text()
+    for statement in macros("0" * 16):
+        name, arguments = re.match(r"CREATE OR REPLACE TEMP MACRO (\w+)\((.*?)\) AS", statement).groups()
+        assert f"`{name}(" in page
+        for argument in re.findall(r"(\w+) :=", arguments):
+            assert f"`{argument} :=" in page, f"{name}: {argument}"
+
+
+def test_every_column_is_documented():
+    from jammi_duck.udfs import functions
+
+    page = (ROOT / "docs" / "sql.md").read_text()
+    for shape in (functions._HIT, functions._GENERATED, functions._TABLE, functions._ACTION, functions._REMOVED):
+        for column in shape:
+            assert f"`{column}`" in page, column
+
+
+def test_links_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_error_is_in_the_tree():
+    from jammi_duck import errors
+
+    drawn = set(re.findall(r"Jammi\w+|\w+Error", errors.__doc__))
+    assert drawn == {name for name in vars(errors) if re.fullmatch(r"Jammi\w+|\w+Error", name)}
