@@ -58,10 +58,10 @@ class RandomEncoder:
         return unit
 
     def encode_rows(
-        self, texts: Sequence[str], role: Role, budget: TokenBudget, keep_going: Callable[[], None]
+        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
     ) -> Encodings:
         """See `jammi_duck.encoder.Encoder`."""
-        keep_going()
+        progress(len(texts))
         none = np.zeros(len(texts), np.bool_)
         return Encodings(self.encode(texts), none, none)
 

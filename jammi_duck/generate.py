@@ -21,8 +21,8 @@ from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action, finish_drops, follow, repair, settle
 from jammi_duck.types import Counts, Definition
 
-# Rows that are encoded together: enough to sort by length, few enough that an interrupt is soon heard.
-WINDOW_ROWS = 4096
+# Rows that are encoded together: enough to sort by length.
+WINDOW_ROWS = 8192
 WINDOW_CHARACTERS = 16_000_000
 
 # Types whose text does not lead back to the same value in every session.
@@ -272,13 +272,21 @@ def _define(request: Request, encoder: Encoder) -> Definition:
 def _embed_window(running: _Running) -> None:
     keys, texts = running.keys, running.texts
     running.keys, running.texts, running.characters = [], [], 0
-    encodings = running.encoder.encode_rows(texts, "document", running.budget, running.keep_going)
+    told = 0
+
+    def progress(done: int) -> None:
+        nonlocal told
+        told += done
+        running.keep_going()
+        running.progress.advance(done)
+
+    encodings = running.encoder.encode_rows(texts, "document", running.budget, progress)
     kept = (~encodings.failed).nonzero()[0]
     digests = [hashlib.md5(texts[i].encode(), usedforsecurity=False).digest() for i in kept]
     running.build.write([keys[i] for i in kept], encodings.vectors[kept], digests)
     truncated = int(encodings.truncated[kept].sum())
     running.counts += Counts(rows=len(kept), failed=len(texts) - len(kept), truncated=truncated)
-    running.progress.advance(len(texts))
+    running.progress.advance(len(texts) - told)
 
 
 def _report(running: _Running, location: str) -> Generated:

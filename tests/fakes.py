@@ -43,10 +43,10 @@ class FakeEncoder:
         return TokenBudget(256)
 
     def encode(self, texts, role="document"):
-        return self.encode_rows(texts, role, self.budget(), lambda: None).vectors
+        return self.encode_rows(texts, role, self.budget(), lambda _: None).vectors
 
-    def encode_rows(self, texts, role, budget, keep_going):
-        keep_going()
+    def encode_rows(self, texts, role, budget, progress):
+        progress(len(texts))
         self.encoded += texts
         failed = np.array(["unencodable" in text for text in texts], np.bool_)
         vectors = np.array([text_vector(text, self.description.dimensions) for text in texts], np.float32)

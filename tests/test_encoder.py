@@ -21,7 +21,7 @@ from tests.conftest import make_tiny_model
 GOLDEN = Path(__file__).parent / "golden" / "minilm.json"
 
 
-def nothing():
+def nothing(_):
     pass
 
 
@@ -135,13 +135,15 @@ class TestBatches:
 
         passes = []
 
-        def keep_going():
-            passes.append(1)
+        def progress(done):
+            passes.append(done)
             if len(passes) == 3:
                 raise Stop
 
         with pytest.raises(Stop):
-            encoder.encode_rows([f"{i} text" for i in range(500)], "document", encoder.budget(), keep_going)
+            encoder.encode_rows([f"{i} text" for i in range(500)], "document", encoder.budget(), progress)
+        assert len(passes) == 3
+        assert sum(passes) < 100
 
 
 def is_memory_error(error):

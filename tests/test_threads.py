@@ -121,11 +121,11 @@ from jammi_duck.install import equip
 from tests import fakes
 
 class Slow(fakes.FakeEncoder):
-    def encode_rows(self, texts, role, budget, keep_going):
+    def encode_rows(self, texts, role, budget, progress):
         for _ in range(100):
-            keep_going()
+            progress(0)
             time.sleep(0.01)
-        return super().encode_rows(texts, role, budget, keep_going)
+        return super().encode_rows(texts, role, budget, progress)
 
 encoders = fakes.FakeEncoders()
 encoders.loaded["fake/small"] = Slow("fake/small")

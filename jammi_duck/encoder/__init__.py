@@ -57,11 +57,12 @@ class Encoder(Protocol):
         ...
 
     def encode_rows(
-        self, texts: Sequence[str], role: Role, budget: TokenBudget, keep_going: Callable[[], None]
+        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
     ) -> Encodings:
         """As `encode`, saying for each text what became of it.
 
-        `keep_going` is called before each forward pass, and ends the work by raising.
+        `progress` is told after each forward pass how many more texts are done (equal texts count as one), and ends
+        the work by raising.
         """
         ...
 

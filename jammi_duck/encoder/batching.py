@@ -24,20 +24,19 @@ def encode_in_batches(
     dimensions: int,
     budget: TokenBudget,
     is_out_of_memory: Callable[[BaseException], bool],
-    keep_going: Callable[[], None],
+    progress: Callable[[int], None],
 ) -> tuple[Vectors, NDArray[np.bool_]]:
     """Vectors of token sequences, float32 [n, dimensions], in their order, and which of them failed.
 
     Sequences of like length ride together, the longest first, each pass within the budget. Where memory runs out,
     the budget is halved, up to three times; then the texts of the pass go one by one, and one that does not fit
-    alone is marked as failed.
+    alone is marked as failed. `progress` is told after each pass how many sequences are done, and may raise.
     """
     vectors = np.zeros((len(sequences), dimensions), np.float32)
     failed = np.zeros(len(sequences), np.bool_)
     waiting = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     while waiting:
         batch = _first_batch(waiting, sequences, budget.tokens)
-        keep_going()
         try:
             vectors[batch] = forward([sequences[i] for i in batch])
         except Exception as error:
@@ -47,10 +46,11 @@ def encode_in_batches(
                 budget.tokens = max(1, budget.tokens // 2)
                 budget.halvings_left -= 1
                 continue
-            for i, vector in _one_by_one(batch, sequences, forward, is_out_of_memory, keep_going):
+            for i, vector in _one_by_one(batch, sequences, forward, is_out_of_memory):
                 failed[i] = vector is None
                 vectors[i] = 0 if vector is None else vector
         del waiting[: len(batch)]
+        progress(len(batch))
     return vectors, failed
 
 
@@ -65,10 +65,8 @@ def _one_by_one(
     sequences: Sequence[Tokens],
     forward: Forward,
     is_out_of_memory: Callable[[BaseException], bool],
-    keep_going: Callable[[], None],
 ) -> Iterator[tuple[int, Vectors | None]]:
     for i in batch:
-        keep_going()
         try:
             yield i, forward([sequences[i]])[0]
         except Exception as error:

@@ -48,7 +48,7 @@ class TransformerEncoder:
 
     def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
         """See `Encoder.encode`."""
-        encodings = self.encode_rows(texts, role, self.budget(), lambda: None)
+        encodings = self.encode_rows(texts, role, self.budget(), lambda _: None)
         if encodings.failed.any():
             text = texts[int(encodings.failed.argmax())]
             raise EncodingError(
@@ -57,15 +57,15 @@ class TransformerEncoder:
         return encodings.vectors
 
     def encode_rows(
-        self, texts: Sequence[str], role: Role, budget: TokenBudget, keep_going: Callable[[], None]
+        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
     ) -> Encodings:
         """See `Encoder.encode_rows`. Equal texts are encoded once."""
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         sequences, cut = self._tokenize(list(places), role)
         stopped = threading.Event()
 
-        def keep_going_until_stopped() -> None:
-            keep_going()
+        def progress_until_stopped(done: int) -> None:
+            progress(done)
             if stopped.is_set():
                 raise EncodingError("encoding was interrupted")
 
@@ -76,7 +76,7 @@ class TransformerEncoder:
             self.description.dimensions,
             budget,
             _is_out_of_memory,
-            keep_going_until_stopped,
+            progress_until_stopped,
         )
         try:
             vectors, failed = work.result()
