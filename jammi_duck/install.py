@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import inspect
 import secrets
@@ -225,12 +224,6 @@ class Installation:
         """Run one of the functions."""
         return self._calls[name](*columns)
 
-    def remove_functions(self) -> None:
-        """Take the functions away, so that the interpreter ends without references to them."""
-        with contextlib.suppress(duckdb.Error, JammiError), self.host.cursor() as cursor:
-            for name in [*self._calls, _PROBE]:
-                cursor.remove_function(name)
-
 
 class ConnectionHost:
     """Runs the engine's SQL on cursors of the connections that were installed on, for as long as one is open."""
@@ -372,9 +365,3 @@ def _is_open(con: duckdb.DuckDBPyConnection) -> bool:
     except duckdb.ConnectionException:
         return False
     return True
-
-
-@atexit.register
-def _leave() -> None:
-    for installation in list(_installations.values()):
-        installation.remove_functions()

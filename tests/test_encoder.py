@@ -248,6 +248,13 @@ class TestNames:
         full = encoders.get("./tiny-bert").description.name
         assert all(full in encoders.names(name) for name in ("tiny-bert", "./tiny-bert", str(tiny_model)))
 
+    def test_a_relative_name_is_looked_up_where_the_process_stands(self, tmp_path, tiny_model, monkeypatch):
+        encoders = LoadedEncoders(4, 2)
+        for place in ("here", "there"):
+            make_tiny_model(tmp_path / place / "model", pooling="mean" if place == "here" else "cls")
+            monkeypatch.chdir(tmp_path / place)
+            assert encoders.get("model").description.name == str(tmp_path / place / "model")
+
     def test_bare_names_are_those_of_sentence_transformers(self):
         assert full_name("all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
         assert full_name("BAAI/bge-small-en") == "BAAI/bge-small-en"

@@ -24,11 +24,14 @@ class LoadedEncoders:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay."""
         self._batch_size = batch_size
         self._most_loaded = most_loaded
+        self._found: dict[str, Found] = {}
 
     def get(self, name: str) -> Encoder:
         """See `Encoders.get`: a name as on the hub, a bare name, or a local directory."""
         with _loading:
-            found = find(name)
+            found = self._found.get(name) or find(name)
+            if not found.is_local:
+                self._found[name] = found
             key = (found, self._batch_size)
             if key not in _loaded:
                 from jammi_duck.encoder.transformer import TransformerEncoder

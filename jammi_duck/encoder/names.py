@@ -24,6 +24,11 @@ class Found:
     revision: str | None
     path: Path
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a directory of the user's, whose name depends on where the process stands."""
+        return self.name == str(self.path)
+
 
 @dataclass(frozen=True)
 class Carried:
