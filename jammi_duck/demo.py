@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import sys
 import sysconfig
 import warnings
@@ -25,6 +26,8 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def run(folder: Path) -> None:
     """Build the table `pydoc`, embed it, and search it three times; everything stays in `folder`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     folder.mkdir(parents=True, exist_ok=True)
     database, storage = folder / "pydoc.duckdb", folder / "artifacts"
     con = duckdb.connect(str(database))

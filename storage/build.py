@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jammi_duck.errors import JammiError, StorageError
+from jammi_duck.errors import DamagedError, JammiError, StorageError
 from jammi_duck.storage import index, layout, manifest
 from jammi_duck.storage.filesystem import Digest, Store
 from jammi_duck.storage.manifest import Manifest, Segment
-from jammi_duck.storage.parquet import SegmentWriter
+from jammi_duck.storage.parquet import SegmentWriter, read_footer
 from jammi_duck.storage.place import Place, files_of, names_in
 from jammi_duck.types import Counts, Definition
 
@@ -116,8 +116,8 @@ class Build:
                 self._store.discard(self._writer.path.name)
         if self._committing and self._is_committed():
             return
-        if self._segments:
-            with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError):
+            if self._owns_name():
                 for file in files_of(self._store, self.name):
                     self._store.delete(file)
         self._place.catalog.failed(self.id, reason)
@@ -127,6 +127,16 @@ class Build:
             return layout.manifest(self.name, 1) in self._store.files()
         except StorageError:
             return True
+
+    def _owns_name(self) -> bool:
+        """Whether files of this name are ours: until the first is there, another database may take the name."""
+        if self._segments:
+            return True
+        try:
+            with self._store.unchecked(layout.parquet(self.name, 0), self.id) as path:
+                return read_footer(path).build == self.id
+        except (DamagedError, FileNotFoundError):
+            return False
 
     def _free_name(self) -> str:
         taken = {entry.name for entry in self._place.catalog.entries()}

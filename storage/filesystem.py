@@ -168,8 +168,8 @@ class LocalStore:
             fsync(scratch)
             digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
             os.link(scratch, path)
-            os.unlink(scratch)
             fsync(self._folder)
+            os.unlink(scratch)
         return digest
 
     def delete(self, file: str) -> None:

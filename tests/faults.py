@@ -1,6 +1,7 @@
 """A process that dies at a chosen operation: every one on files and on the catalog is counted, and one is the last."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -46,6 +47,17 @@ class Death:
         raise Killed(label)
 
 
+class Failure(Death):
+    """The disk or the network fails once, at the operation number `last`; the process goes on."""
+
+    def _check(self):
+        pass
+
+    def _die(self, label):
+        self.dead, self.at = True, label
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class _Os:
     def __init__(self, death):
         self._death = death
@@ -58,9 +70,12 @@ class _Os:
 
 
 @contextlib.contextmanager
-def dying(monkeypatch, last=None, after=False):
-    """Within the context, the operation number `last` is the process's last one; gives the `Death`."""
-    death = Death(last, after)
+def dying(monkeypatch, last=None, after=False, kind=Death):
+    """Within the context, the operation number `last` is the process's last one; gives the `Death`.
+
+    A `Failure` strikes operations on files only, and before they take effect.
+    """
+    death = kind(last, after)
 
     def counted(owner, name):
         real = getattr(owner, name)
@@ -79,7 +94,8 @@ def dying(monkeypatch, last=None, after=False):
     with monkeypatch.context() as patch:
         patch.setattr(filesystem, "os", _Os(death))
         patch.setattr(Path, "write_bytes", half_written)
-        for owner, names in ((ConnectionHost, ["sql"]), (SegmentWriter, ["write", "close"]), (index, ["build"])):
+        catalog = [(ConnectionHost, ["sql"])] if kind is Death else []
+        for owner, names in (*catalog, (SegmentWriter, ["write", "close"]), (index, ["build"])):
             for name in names:
                 counted(owner, name)
         from fsspec.implementations.memory import MemoryFileSystem

@@ -18,7 +18,7 @@ import pytest
 
 from jammi_duck.storage.filesystem import open_store
 from jammi_duck.storage.parquet import read_footer
-from tests.faults import dying
+from tests.faults import Failure, dying
 from tests.test_generate import generate
 
 ROWS = 25
@@ -200,6 +200,32 @@ class TestEveryOperation:
                 if not death.dead:
                     break
                 check(world, self.kept)
+
+
+def test_a_disk_that_fails_once_leaves_the_reason_and_no_files(world, monkeypatch):
+    outcomes = set()
+    last = 0
+    while True:
+        last += 1
+        world.new()
+        con = world.open()
+        generate(con, "u")
+        before = set(world.store().files())
+        with dying(monkeypatch, last, kind=Failure) as failure, contextlib.suppress(duckdb.Error):
+            generate(con, "t")
+        if not failure.dead:
+            break
+        con.execute("FROM jammi_recover()").fetchall()
+        query = "SELECT status, error FROM jammi_catalog.embedding_tables WHERE source = 't'"
+        ((status, error),) = con.execute(query).fetchall()
+        outcomes.add(status)
+        if status == "failed":
+            assert "No space left on device" in error, failure.at
+            assert set(world.store().files()) == before, failure.at
+        assert world.store().scratches() == {}, failure.at
+        con.close()
+        check(world)
+    assert outcomes == {"failed", "ready"}
 
 
 def generate_name(con, source):
