@@ -1,14 +1,11 @@
 """jammi_search and jammi_matches: the right rows, always all of them, whatever became of the sidecars."""
 
-import warnings
-
 import duckdb
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jammi_duck import JammiWarning
 from tests.fakes import DIMENSIONS, text_vector
 from tests.test_generate import error_of, generate
 
@@ -314,137 +311,3 @@ class TestExactness:
         generate(con, "t")
         assert len(ids(con, "word5", 999)) == 999
         assert sorted(ids(con, "word5", 100_000)) == list(range(1000))
-
-
-def damage(kind):
-    """How a sidecar is spoilt: a function of its path and of another build's file of the same kind."""
-
-    def missing(path, other):
-        path.unlink()
-
-    def cut_short(path, other):
-        content = path.read_bytes()
-        path.unlink()
-        path.write_bytes(content[: len(content) // 2])
-
-    def empty(path, other):
-        path.unlink()
-        path.write_bytes(b"")
-
-    def altered(path, other):
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 0x55
-        path.unlink()
-        path.write_bytes(content)
-
-    def anothers(path, other):
-        path.unlink()
-        path.write_bytes(other.read_bytes())
-
-    return {"missing": missing, "cut short": cut_short, "empty": empty, "altered": altered, "another's": anothers}[kind]
-
-
-class TestDamage:
-    @pytest.fixture
-    def built(self, fake, tmp_path, storage):
-        """A database file with two tables of 300 rows built, and closed; gives the first one's name, and reopens."""
-        database = str(tmp_path / "db.duckdb")
-        jammi = fake(duckdb.connect(database))
-        fill(jammi.con, [f"{WORDS[i % 16]} {WORDS[i % 13]} n{i}" for i in range(300)])
-        jammi.con.execute("CREATE TABLE other AS SELECT id + 1000 AS id, text || ' x' AS text FROM t")
-        name = jammi.generate("t", "text", "id").embedding_table
-        other = jammi.generate("other", "text", "id").embedding_table
-        before = ids(jammi.con, "red n5", 10)
-        jammi.con.close()
-
-        def reopen():
-            return fake(duckdb.connect(database))
-
-        return name, other, before, reopen
-
-    @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "altered", "another's"])
-    @pytest.mark.parametrize(
-        "kinds", [["usearch"], ["rowmap"], ["manifest.json"], ["usearch", "rowmap", "manifest.json"]]
-    )
-    def test_search_falls_back_warns_once_and_recovers(self, built, storage, kinds, how):
-        name, other, before, reopen = built
-        folder = storage / "jammi_db"
-        for kind in kinds:
-            damage(how)(folder / f"{name}.{kind}", folder / f"{other}.{kind}")
-        con = reopen().con
-        with pytest.warns(JammiWarning, match="cannot be used") as caught:
-            assert ids(con, "red n5", 10) == before
-            assert ids(con, "red n5", 10) == before
-        assert len(caught) == 1
-        recovered = con.execute("SELECT embedding_table, status, action FROM jammi_recover()").fetchall()
-        assert [row[:2] for row in recovered] == [(name, "ready")]
-        assert "again" in recovered[0][2]
-        assert con.execute("SELECT * FROM jammi_recover()").fetchall() == []
-        assert ids(con, "red n5", 10) == before
-        con.close()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert ids(reopen().con, "red n5", 10) == before
-
-    def test_a_manifest_is_rebuilt_under_a_new_number_and_old_files_are_vacuumed(self, built, storage, fake, tmp_path):
-        name, _, before, reopen = built
-        folder = storage / "jammi_db"
-        damage("altered")(folder / f"{name}.usearch", None)
-        con = reopen().con
-        con.execute("FROM jammi_recover()").fetchall()
-        assert (folder / f"{name}.00002.manifest.json").exists()
-        assert (folder / f"{name}.r00002.usearch").exists()
-        con.close()
-        from datetime import timedelta
-
-        con = fake(duckdb.connect(str(tmp_path / "db.duckdb")), retention=timedelta(0)).con
-        removed = {file for (file,) in con.execute("SELECT file FROM jammi_vacuum()").fetchall()}
-        assert {f"{name}.usearch", f"{name}.manifest.json"} <= removed
-        assert f"{name}.parquet" not in removed
-        assert ids(con, "red n5", 10) == before
-
-    def test_a_parquet_that_is_gone(self, built, storage):
-        name, _, before, reopen = built
-        for path in (storage / "jammi_db").glob(f"{name}.*"):
-            path.unlink()
-        con = reopen().con
-        with pytest.warns(JammiWarning, match="has no manifest"):
-            message = error_of(con, "FROM jammi_search('t', 'red')")
-        assert f"'{name}.parquet' is missing" in message
-        assert "generate it again" in message
-        (action,) = con.execute("SELECT action FROM jammi_recover()").fetchall()[0]
-        assert action == f"cannot be searched: {name}.parquet is missing; put it back, or jammi_drop it"
-        con.execute("FROM jammi_drop(?)", [name]).fetchall()
-        assert "no embedding table for 't'" in error_of(con, "FROM jammi_search('t', 'red')")
-
-    def test_a_parquet_that_is_away_for_a_while_is_not_lost(self, built, storage, tmp_path):
-        name, _, before, reopen = built
-        parquet = storage / "jammi_db" / f"{name}.parquet"
-        parquet.rename(tmp_path / "aside")
-        con = reopen().con
-        con.execute("FROM jammi_recover()").fetchall()
-        con.close()
-        (tmp_path / "aside").rename(parquet)
-        con = reopen().con
-        con.execute("FROM jammi_recover()").fetchall()
-        assert ids(con, "red n5", 10) == before
-
-    def test_a_location_that_is_gone_is_left_alone(self, built, storage):
-        name, other, _, reopen = built
-        (storage / "jammi_db").rename(storage / "elsewhere")
-        con = reopen().con
-        assert {row[2].split(":")[0] for row in con.execute("FROM jammi_recover()").fetchall()} == {"left alone"}
-        (storage / "elsewhere").rename(storage / "jammi_db")
-        assert ids(con, "red n5", 1)
-
-    def test_an_altered_parquet_is_not_searched(self, built, storage):
-        name, _, _, reopen = built
-        damage("altered")(storage / "jammi_db" / f"{name}.parquet", None)
-        con = reopen().con
-        assert ids(con, "red n5", 10)
-        con.close()
-        (storage / "jammi_db" / f"{name}.usearch").unlink()
-        con = reopen().con
-        with pytest.warns(JammiWarning, match="usearch' is missing"):
-            assert "SHA-256 differs" in error_of(con, "FROM jammi_search('t', 'red')")
-        assert "cannot be repaired" in con.execute("SELECT action FROM jammi_recover()").fetchall()[0][0]
