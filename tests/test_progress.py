@@ -15,7 +15,8 @@ from pathlib import Path
 from jammi_duck.config import Config
 from jammi_duck.install import equip
 from tests.fakes import FakeEncoders
-con = duckdb.connect(config={"enable_progress_bar": "false"})  # DuckDB's own, which some versions show
+con = duckdb.connect()
+con.execute("SET enable_progress_bar = false")  # DuckDB's own, which some versions show
 equip(con, Config(storage=sys.argv[1], model="fake/small", cache_dir=Path(sys.argv[1])), FakeEncoders())
 con.execute("CREATE TABLE t AS SELECT range AS id, 'word ' || range AS text FROM range(9000)")
 con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
