@@ -179,18 +179,16 @@ class Generator:
         They are those of other processes, of connections that have closed, and of the caller's own earlier queries.
         Without `wait`, nothing is done while another thread is at it.
         """
-        if not self._settling.acquire(blocking=wait):
+        if not wait and self._settling.locked():
             return []
-        try:
+        with self._settling:
             closed = self._closed()
             for token, running in list(self._running.items()):
                 theirs = running.caller
                 earlier = caller and theirs.connection == caller.connection and theirs.transaction != caller.transaction
-                if earlier or theirs.connection in closed:
+                if (earlier or theirs.connection in closed) and not running.stopped.is_set():
                     self._let_go(token)
             return settle(self._place, frozenset(self._running))
-        finally:
-            self._settling.release()
 
     def recover(self, caller: Caller) -> list[Action]:
         """Settle builds, finish drops, find tables that the catalog does not know, and repair those that it does."""
@@ -231,8 +229,11 @@ class Generator:
             else:
                 running.stopped.set()
                 running.progress.close()
-                self._running.pop(running.build.id, None)
-                running.build.abandon(f"{type(error).__name__}: {error}")
+                try:
+                    running.build.abandon(f"{type(error).__name__}: {error}")
+                finally:
+                    # Not before: a build that nobody runs is settled, and this one is removing its own files.
+                    self._running.pop(running.build.id, None)
             raise
 
 

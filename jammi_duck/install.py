@@ -178,8 +178,7 @@ class Installation:
         finish_drops(place)
         follow(place, adopt=not catalog.entries())
         _installations[self.name] = self
-        if name is None:
-            self._register_functions()
+        self._register_functions()
 
     def add(self, con: duckdb.DuckDBPyConnection) -> None:
         """Give a connection the macros."""
@@ -203,22 +202,21 @@ class Installation:
     def _register_functions(self) -> None:
         name = self.name
         probe = ScalarFunction(_PROBE, ("INTEGER",), "VARCHAR", True, lambda c: pa.repeat(pa.scalar(name), len(c)))
-        lent = [
-            (function, _lend(len(function.parameters), _call_by_name(name, function.name)))
-            for function in scalar_functions(self.engine)
-        ]
-        lent.append((probe, _lend(1, probe.call)))
+        lent = [(probe, probe.call)]
+        lent += [(function, _call_by_name(name, function.name)) for function in scalar_functions(self.engine)]
         with self.host.cursor() as cursor:
             for function, call in lent:
-                cursor.create_function(  # type: ignore[call-overload]
-                    function.name,
-                    call,
-                    list(function.parameters),
-                    function.returns,
-                    type="arrow",
-                    null_handling="special",
-                    side_effects=function.volatile,
-                )
+                # One that is there already is of an earlier installation by the same name, and calls this one now.
+                with contextlib.suppress(duckdb.CatalogException):
+                    cursor.create_function(  # type: ignore[call-overload]
+                        function.name,
+                        _lend(len(function.parameters), call),
+                        list(function.parameters),
+                        function.returns,
+                        type="arrow",
+                        null_handling="special",
+                        side_effects=function.volatile,
+                    )
 
     def call(self, name: str, columns: tuple[pa.ChunkedArray, ...]) -> pa.Array:
         """Run one of the functions."""
@@ -302,13 +300,13 @@ def _open_catalog(host: ConnectionHost) -> Catalog:
         catalog = Catalog(host, database, (database, VIEWS))
         catalog.create()
         return catalog
-    beside = VIEWS if database != VIEWS else f"{VIEWS}_memory"
-    attached = host.sql("SELECT 1 FROM duckdb_databases() WHERE database_name = ?", [beside])
-    if not attached:
+    databases = dict(host.sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()"))
+    beside = next(name for name in (VIEWS, f"{VIEWS}_memory", secrets.token_hex(8)) if databases.get(name, True))
+    if beside not in databases:
         host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
     catalog = Catalog(host, beside, (beside, "main"))
     catalog.create()
-    if not attached:
+    if not catalog.entries():
         catalog.copy_ready(database)
     return catalog
 

@@ -84,7 +84,6 @@ class Catalog:
         self._views = views
         # Every change of the catalog goes through this object, so what it has read stays true until it writes.
         self._read: dict[tuple[object, ...], list[Entry]] = {}
-        self._writes = 0
         self._view_schema = f"{quoted(views[0])}.{quoted(views[1])}"
 
     def create(self) -> None:
@@ -188,9 +187,10 @@ class Catalog:
     def entries(self, *statuses: Status, source: str | None = None, name: str | None = None) -> Sequence[Entry]:
         """The builds in one of these states (all, if none is given), the newest first."""
         asked = (statuses, source, name)
-        found, writes = self._read.get(asked), self._writes
-        if found is not None:
-            return found
+        # A writer puts a new dictionary in place after its commit, so a late reader remembers in the discarded one.
+        known = self._read
+        if asked in known:
+            return known[asked]
         conditions: list[str] = []
         values: list[object] = []
         if statuses:
@@ -203,8 +203,8 @@ class Catalog:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         text = f"SELECT {', '.join(_READ)} FROM {self._tables}{where} ORDER BY started DESC, name DESC"
         found = [_entry(row) for row in self._host.sql(text, values)]
-        if writes == self._writes and len(self._read) < _MOST_READ:
-            self._read[asked] = found
+        if len(known) < _MOST_READ:
+            known[asked] = found
         return found
 
     def show(self, name: str, dimensions: int, files: Sequence[str]) -> None:
@@ -228,7 +228,6 @@ class Catalog:
         try:
             return self._host.sql(text, parameters)
         finally:
-            self._writes += 1
             self._read = {}
 
     def _insert(self, entry: Entry) -> None:

@@ -157,6 +157,8 @@ def _whole_parquets(store: Store, entry: Entry) -> tuple[list[tuple[Digest, Foot
                 footer = read_footer(path)
                 if footer.build == entry.build:
                     whole.append((Digest(file, path.stat().st_size, sha256_of(path)), footer))
+        except FileNotFoundError:
+            continue
         except DamagedError as error:
             store.delete(file)
             lost = str(error)

@@ -237,6 +237,15 @@ class TestFinding:
         assert generate(con, "t") == [(3, 0, 0)]
         assert con.execute("SELECT count(*) FROM jammi_tables()").fetchone() == (2,)
 
+    def test_a_read_only_database_beside_a_users_own_named_jammi(self, built, fake, tmp_path):
+        duckdb.connect(str(tmp_path / "jammi.duckdb")).close()
+        con = duckdb.connect(built, read_only=True)
+        con.execute(f"ATTACH '{tmp_path}/jammi.duckdb' AS jammi (READ_ONLY)")
+        fake(con)
+        assert find(con) == [("3",)]
+        (name,) = con.execute("SELECT embedding_table FROM jammi_tables()").fetchall()[0]
+        assert con.execute(f'SELECT count(*) FROM jammi_memory.main."{name}"').fetchall() == [(3,)]
+
     def test_a_read_only_database_keeps_its_catalog_where_a_manifest_is_lost(self, built, fake, storage):
         for path in (storage / "jammi_db").glob("*.manifest.json"):
             path.unlink()

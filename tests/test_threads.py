@@ -113,6 +113,37 @@ def test_tables_that_are_dropped_while_they_are_searched(fake):
     run_all([replace, search, search])
 
 
+def test_a_build_that_removes_its_files_is_not_settled_meanwhile(fake, storage, monkeypatch):
+    """Its last Parquet is whole when the index fails; another connection looks in while the files are deleted."""
+    from jammi_duck.storage import index
+    from jammi_duck.storage.filesystem import LocalStore
+
+    root = duckdb.connect()
+    fake(root)
+    other = root.cursor()
+    fake(other)
+    root.execute("CREATE TABLE t AS SELECT 1 AS id, 'x' AS text")
+    delete = LocalStore.delete
+    seen = []
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def looked_at(self, file):
+        if not seen:
+            seen.append(other.execute("SELECT status FROM jammi_tables()").fetchall())
+        delete(self, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "build", full)
+        patch.setattr(LocalStore, "delete", looked_at)
+        with pytest.raises(duckdb.Error, match="No space left on device"):
+            generate(root, "t")
+    assert seen == [[("building",)]]
+    assert root.execute("SELECT status FROM jammi_tables()").fetchall() == [("failed",)]
+    assert not [path for path in storage.rglob("*") if path.is_file()]
+
+
 SLOW = """
 import os, sys, time, threading, duckdb
 from pathlib import Path
