@@ -21,8 +21,8 @@ from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action, finish_drops, follow, repair, settle
 from jammi_duck.types import Counts, Definition
 
-# Rows that are encoded together: enough to sort by length.
-WINDOW_ROWS = 8192
+# Rows that are encoded together: enough to sort by length, few enough for a small and steady memory.
+WINDOW_ROWS = 4096
 WINDOW_CHARACTERS = 16_000_000
 
 # Types whose text does not lead back to the same value in every session.
@@ -284,7 +284,8 @@ def _embed_window(running: _Running) -> None:
     encodings = running.encoder.encode_rows(texts, "document", running.budget, progress)
     kept = (~encodings.failed).nonzero()[0]
     digests = [hashlib.md5(texts[i].encode(), usedforsecurity=False).digest() for i in kept]
-    running.build.write([keys[i] for i in kept], encodings.vectors[kept], digests)
+    vectors = encodings.vectors if len(kept) == len(texts) else encodings.vectors[kept]
+    running.build.write([keys[i] for i in kept], vectors, digests)
     truncated = int(encodings.truncated[kept].sum())
     running.counts += Counts(rows=len(kept), failed=len(texts) - len(kept), truncated=truncated)
     running.progress.advance(len(texts) - told)
