@@ -91,6 +91,9 @@ def install(
     cache_dir: str | Path | None = None,
     batch_size: int | None = None,
     max_loaded_models: int | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    device: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Jammi:
     """Give a connection `embed`, `jammi_generate`, `jammi_search` and the rest.
@@ -112,11 +115,16 @@ def install(
         "cache_dir": Path(cache_dir) if cache_dir is not None else None,
         "batch_size": batch_size,
         "max_loaded_models": max_loaded_models,
+        "precision": precision,
+        "threads": threads,
+        "device": device,
         "storage_options": storage_options,
     }
     options = {name: value for name, value in given.items() if value is not None}
     config = Config(**options)  # type: ignore[arg-type]
-    encoders = LoadedEncoders(config.batch_size, config.max_loaded_models)
+    encoders = LoadedEncoders(
+        config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device
+    )
     return equip(con, config, encoders, options)
 
 

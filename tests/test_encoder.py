@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from jammi_duck import EncodingError
 from jammi_duck.encoder import TokenBudget
-from jammi_duck.encoder.batching import encode_in_batches
+from jammi_duck.encoder.batching import Passes
 from jammi_duck.encoder.loaded import LoadedEncoders
 from tests.conftest import make_tiny_model
 
@@ -25,7 +26,31 @@ def nothing(_):
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model):
-    return LoadedEncoders(batch_size=4, most_loaded=2).get(str(tiny_model))
+    return LoadedEncoders(batch_size=4, most_loaded=2, precision="float32").get(str(tiny_model))
+
+
+def run(sequences, forward, dimensions, budget, at_once=1, chunk=7):
+    """Passes over sequences in chunks, each on this thread as soon as it begins; or on others, at once."""
+    vectors = np.zeros((len(sequences), dimensions), np.float32)
+    numbered = list(enumerate(sequences))
+    chunks = [numbered[i : i + chunk] for i in range(0, len(numbered), chunk)]
+    done = []
+    with ThreadPoolExecutor(at_once) as pool:
+
+        def start(batch):
+            if at_once > 1:
+                return pool.submit(forward, batch)
+            future = Future()
+            try:
+                future.set_result(forward(batch))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+
+        passes = Passes(start, vectors, budget, is_memory_error, at_once=at_once)
+        passes.run(chunks, done.append)
+    assert sum(done) == len(sequences)
+    return vectors, passes.failed
 
 
 def by_hand(path, text, pooling):
@@ -48,7 +73,7 @@ class TestParity:
     @pytest.mark.minilm
     def test_all_minilm_gives_the_vectors_of_sentence_transformers(self):
         golden = json.loads(GOLDEN.read_text())
-        encoder = LoadedEncoders(32, 3).get(golden["model"])
+        encoder = LoadedEncoders(32, 3, "float32").get(golden["model"])
         assert (encoder.description.max_tokens, encoder.description.pooling) == (256, "mean")
         texts = [case["text"] for case in golden["texts"].values()]
         expected = np.array([case["vector"] for case in golden["texts"].values()])
@@ -60,7 +85,7 @@ class TestParity:
     @pytest.mark.parametrize("pooling", ["mean", "cls"])
     def test_pooling(self, tmp_path, pooling):
         path = make_tiny_model(tmp_path / pooling, pooling)
-        encoder = LoadedEncoders(4, 2).get(str(path))
+        encoder = LoadedEncoders(4, 2, "float32").get(str(path))
         texts = ["duck", "the water", "a " * 40, "héllo wörld", "x"]
         vectors = encoder.encode(texts)
         for text, vector in zip(texts, vectors, strict=True):
@@ -71,7 +96,7 @@ class TestParity:
         shutil.copytree(tiny_model, path)
         prompts = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": None}
         (path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
-        plain, prompted = (LoadedEncoders(4, 3).get(str(p)) for p in (tiny_model, path))
+        plain, prompted = (LoadedEncoders(4, 3, "float32").get(str(p)) for p in (tiny_model, path))
         assert prompted.encode(["duck"], "query") == pytest.approx(plain.encode(["query: duck"]), abs=1e-6)
         assert prompted.encode(["duck"], "document") == pytest.approx(plain.encode(["passage: duck"]), abs=1e-6)
 
@@ -86,19 +111,20 @@ class TestBatches:
         for text, vector in zip(shuffled, encoder.encode(shuffled), strict=True):
             assert vector == pytest.approx(vectors[text], abs=1e-6)
 
-    @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 200))
-    def test_each_pass_is_within_the_budget_and_nothing_is_lost(self, lengths, tokens):
+    @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 200), st.integers(1, 3), st.integers(1, 60))
+    @settings(deadline=None)
+    def test_each_pass_is_within_the_budget_and_nothing_is_lost(self, lengths, tokens, at_once, chunk):
         passes = []
 
         def forward(batch):
-            passes.append((len(batch), max(map(len, batch))))
+            passes.append((len(batch), sum(map(len, batch))))
             return np.array([[len(sequence), sum(sequence)] for sequence in batch], np.float32)
 
         sequences = [[i] * length for i, length in enumerate(lengths)]
-        vectors, failed = encode_in_batches(sequences, forward, 2, TokenBudget(tokens), is_memory_error, nothing)
+        vectors, failed = run(sequences, forward, 2, TokenBudget(tokens), at_once, chunk)
         assert vectors.tolist() == [[length, i * length] for i, length in enumerate(lengths)]
         assert not failed.any()
-        assert all(rows == 1 or rows * longest <= tokens for rows, longest in passes)
+        assert all(rows == 1 or total <= tokens for rows, total in passes)
 
     def test_truncation_is_told(self, encoder):
         encodings = encoder.encode_rows(["duck", "a " * 14, "a " * 15], "document", encoder.budget(), nothing)
@@ -107,9 +133,9 @@ class TestBatches:
     def test_equal_texts_are_encoded_once(self, encoder, monkeypatch):
         sizes = []
         forward = type(encoder)._forward
-        monkeypatch.setattr(type(encoder), "_forward", lambda self, s: sizes.append(len(s)) or forward(self, s))
+        monkeypatch.setattr(type(encoder), "_forward", lambda self, s, k: sizes.append(len(s)) or forward(self, s, k))
         encoder.encode(["duck", "water"] * 50)
-        assert sizes == [2]
+        assert sum(sizes) == 2
 
     def test_threads_may_share_it(self, encoder):
         texts = [f"word {i} duck" for i in range(40)]
@@ -151,7 +177,7 @@ def is_memory_error(error):
 class TestOutOfMemory:
     def limited(self, most_tokens, passes):
         def forward(batch):
-            size = len(batch) * max(map(len, batch))
+            size = sum(map(len, batch))
             passes.append(size)
             if size > most_tokens:
                 raise MemoryError
@@ -163,29 +189,29 @@ class TestOutOfMemory:
         passes = []
         budget = TokenBudget(80)
         sequences = [[i] * 10 for i in range(16)]
-        vectors, failed = encode_in_batches(sequences, self.limited(25, passes), 1, budget, is_memory_error, nothing)
+        vectors, failed = run(sequences, self.limited(25, passes), 1, budget, chunk=99)
         assert (budget.tokens, budget.halvings_left) == (20, 1)
         assert passes[:3] == [80, 40, 20]
         assert vectors[:, 0].tolist() == [i * 10 for i in range(16)]
         passes.clear()
-        encode_in_batches(sequences, self.limited(25, passes), 1, budget, is_memory_error, nothing)
+        run(sequences, self.limited(25, passes), 1, budget, chunk=99)
         assert passes == [20] * 8
 
     def test_then_text_by_text_and_what_does_not_fit_alone_has_failed(self):
         passes = []
         budget = TokenBudget(1600)
         sequences = [[1] * length for length in (100, 4, 90, 3, 2)]
-        vectors, failed = encode_in_batches(sequences, self.limited(50, passes), 1, budget, is_memory_error, nothing)
+        vectors, failed = run(sequences, self.limited(50, passes), 1, budget, chunk=99)
         assert failed.tolist() == [True, False, True, False, False]
         assert vectors[:, 0].tolist() == [0, 4, 0, 3, 2]
-        assert budget.halvings_left == 0
+        assert budget.tokens == 49
 
     def test_other_errors_are_not_taken_for_it(self):
         def forward(batch):
             raise RuntimeError("a bug")
 
         with pytest.raises(RuntimeError, match="a bug"):
-            encode_in_batches([[1]], forward, 1, TokenBudget(10), is_memory_error, nothing)
+            run([[1]], forward, 1, TokenBudget(10))
 
     @pytest.mark.parametrize(
         "error",
@@ -201,10 +227,10 @@ class TestOutOfMemory:
         error = torch.OutOfMemoryError("CUDA out of memory") if isinstance(error, str) else error
         real = type(encoder)._forward
 
-        def forward(self, sequences):
+        def forward(self, sequences, skipped):
             if len(sequences) > 1 or len(sequences[0]) > 8:
                 raise error
-            return real(self, sequences)
+            return real(self, sequences, skipped)
 
         monkeypatch.setattr(type(encoder), "_forward", forward)
         encodings = encoder.encode_rows(["duck", "water", "a " * 12], "document", encoder.budget(), nothing)
@@ -220,10 +246,10 @@ class TestOutOfMemory:
 
         real = TransformerEncoder._forward
 
-        def forward(self, sequences):
+        def forward(self, sequences, skipped):
             if len(sequences) * len(sequences[0]) > 40 or len(sequences[0]) > 12:
                 raise MemoryError
-            return real(self, sequences)
+            return real(self, sequences, skipped)
 
         monkeypatch.setattr(TransformerEncoder, "_forward", forward)
         con = duckdb.connect()

@@ -1,14 +1,16 @@
-"""A model as its directory describes it, read by the rules of sentence-transformers (6.2)."""
+"""A model as its directory describes it, read by the rules of sentence-transformers (6.2). No weights are read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jammi_duck.encoder.digest import sha256
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Role
 
@@ -17,6 +19,10 @@ _SETTINGS = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+_REFUSED_SETTINGS = (
+    "query_length", "document_length", "query_expansion", "tokenizer_name_or_path", "processing_kwargs",
+    "processor_kwargs", "tokenizer_args", "config_args",
+)  # fmt: skip
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -26,15 +32,31 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_SUPPORTED_POOLING = ("mean", "cls")
+POOLING_MODES = tuple(_POOLING_FLAGS.values())
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+# Learned positions of these begin after the padding token's, so that many fewer tokens fit.
+_OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "mpnet")
+
+
+@dataclass(frozen=True)
+class Module:
+    """A step after pooling: `Dense`, `LayerNorm` or `Normalize`, and the folder of its settings and weights."""
+
+    kind: str
+    path: Path
 
 
 @dataclass(frozen=True)
 class ModelDescription:
     """The facts about a model that decide its vectors.
 
-    `path` holds config.json, the safetensors weights and tokenizer.json. `weights` is the SHA-256 over the SHA-256s
-    of those. `max_tokens` counts special tokens.
+    `path` holds config.json, the safetensors weights and tokenizer.json, and `family` is the `model_type` there.
+    `pooling` is a mode of sentence-transformers, or several joined by `+`; `modules` come after it. `dimensions` is the
+    length of a vector, `max_tokens` counts special tokens. `weights` is the SHA-256 over the SHA-256s of the files that
+    hold weights and tokenizer, and `precision` float32 or bfloat16: both are known once the model is loaded.
     """
 
     name: str
@@ -46,8 +68,11 @@ class ModelDescription:
     lower_case: bool
     document_prompt: str
     query_prompt: str
-    weights: str
+    weights: str = ""
     precision: str = "float32"
+    family: str = ""
+    pools_prompt: bool = True
+    modules: tuple[Module, ...] = ()
 
     def prompt(self, role: Role) -> str:
         """What stands before each text of this role."""
@@ -55,101 +80,163 @@ class ModelDescription:
 
 
 def describe(path: Path, name: str, revision: str | None = None) -> ModelDescription:
-    """Read a model directory.
+    """Read what a model directory says of itself, which takes milliseconds.
 
     Raises:
-        ModelError: a file is missing, the weights are no safetensors, or a part of the model is not supported.
+        ModelError: a file is missing or cannot be read, or a part of the model is not supported.
     """
-    modules = _modules(path, name)
-    transformer = path / modules.get("Transformer", "")
-    settings: dict[str, Any] = next(
-        (_json(transformer / file) for file in _SETTINGS if (transformer / file).is_file()), {}
-    )
+    transformer, pooling, modules = _modules(path, name)
+    is_sentence_transformer = (path / "modules.json").is_file()
+    of_transformer = {} if not is_sentence_transformer else _settings(transformer, name)
+    of_model = _optional(path / "config_sentence_transformers.json") if is_sentence_transformer else {}
+    if of_model.get("model_type", "SentenceTransformer") != "SentenceTransformer":
+        raise ModelError(f"the model '{name}' is a {of_model['model_type']}; only sentence embeddings are supported")
     config = _config(transformer, name)
-    pooling = _pooling(_json(path / modules["Pooling"] / "config.json"), name) if "Pooling" in modules else "mean"
-    prompts = _prompts(_optional(path / "config_sentence_transformers.json"))
+    of_pooling = _json(pooling / "config.json") if pooling else {}
+    prompts = _prompts(of_model)
+    modes = _pooling(of_pooling, name)
+    _require_files(transformer, modules, name)
     return ModelDescription(
         name=name,
         revision=revision,
         path=transformer,
-        dimensions=int(config["hidden_size"]),
-        max_tokens=_max_tokens(transformer, settings, config),
-        pooling=pooling,
-        lower_case=bool(settings.get("do_lower_case", False)),
+        dimensions=_dimensions(config, modes, modules, of_model, name),
+        max_tokens=_max_tokens(transformer, of_transformer, config),
+        pooling="+".join(modes),
+        lower_case=bool(of_transformer.get("do_lower_case", False)),
         document_prompt=prompts["document"],
         query_prompt=prompts["query"],
-        weights=_digest(transformer, name),
+        family=config["model_type"],
+        pools_prompt=of_pooling.get("include_prompt") is not False,
+        modules=modules,
     )
 
 
-def _modules(path: Path, name: str) -> dict[str, str]:
-    """The model's modules by class name, each with its folder; those that cannot be honoured are refused by name."""
+def weights_digest(description: ModelDescription) -> str:
+    """The SHA-256 over the SHA-256s of config.json, the weights, tokenizer.json, and the files of later modules."""
+    path = description.path
+    files = [path / "config.json", *sorted(path.glob("*.safetensors")), path / "tokenizer.json"]
+    for module in description.modules:
+        files += [file for file in (module.path / "config.json", module.path / WEIGHTS) if file.is_file()]
+    return hashlib.sha256(b"".join(bytes.fromhex(sha256(file)) for file in files)).hexdigest()
+
+
+def hidden_size(config: Mapping[str, Any]) -> int | None:
+    """The length of a token's vector, by the names that the families give to it."""
+    size = config.get("hidden_size", config.get("dim"))
+    return int(size) if size else None
+
+
+def _modules(path: Path, name: str) -> tuple[Path, Path | None, tuple[Module, ...]]:
+    """The folders of the Transformer and of Pooling, and what comes after. Other modules are refused by name."""
     if not (path / "modules.json").is_file():
-        return {"Transformer": ""}
-    modules = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in _json(path / "modules.json")}
-    for kind in modules:
-        if kind not in ("Transformer", "Pooling", "Normalize"):
-            raise ModelError(f"the model '{name}' has a module '{kind}', which is not supported yet")
-    for folder in modules.values():
-        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+        return path, None, ()
+    entries = [(str(m["type"]).rsplit(".", 1)[-1], Path(m["path"])) for m in _json(path / "modules.json")]
+    listed = [Module(kind, path / folder) for kind, folder in entries]
+    for module, (_, folder) in zip(listed, entries, strict=True):
+        if module.kind not in ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"):
+            raise ModelError(f"the model '{name}' has a module '{module.kind}', which is not supported")
+        if folder.is_absolute() or ".." in folder.parts:
             raise ModelError(f"the model '{name}' names a folder outside itself: '{folder}'")
-    return modules
+    kinds = [module.kind for module in listed]
+    if kinds[:1] != ["Transformer"] or "Transformer" in kinds[1:] or "Pooling" in kinds[2:]:
+        raise ModelError(
+            f"the model '{name}' has the modules {', '.join(kinds)}; supported are a Transformer, then a Pooling, "
+            "then any of Dense, LayerNorm and Normalize"
+        )
+    pooling = listed[1].path if kinds[1:2] == ["Pooling"] else None
+    after = listed[2:] if pooling else listed[1:]
+    return listed[0].path, pooling, tuple(module for module in after if module.kind != "Dropout")
+
+
+def _settings(path: Path, name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = next((_json(path / file) for file in _SETTINGS if (path / file).is_file()), {})
+    refused = [key for key in _REFUSED_SETTINGS if settings.get(key)]
+    if refused:
+        raise ModelError(f"the model '{name}' sets {', '.join(refused)} for its Transformer, which is not supported")
+    return settings
 
 
 def _config(path: Path, name: str) -> dict[str, Any]:
     config: dict[str, Any] = _json(path / "config.json")
     if "auto_map" in config:
         raise ModelError(f"the model '{name}' needs code of its own (auto_map), which is never run")
-    if "hidden_size" not in config:
+    if not config.get("model_type"):
+        raise ModelError(f"the model '{name}' is not supported: its config.json has no model_type")
+    kind = str((config.get("architectures") or [""])[0])
+    if config.get("is_encoder_decoder") or config.get("is_decoder") or kind.endswith("ForCausalLM"):
+        raise ModelError(f"the model '{name}' is a {kind or config['model_type']}; only encoders are supported")
+    if hidden_size(config) is None:
         raise ModelError(f"the model '{name}' is not supported: its config.json has no hidden_size")
     return config
 
 
-def _pooling(settings: Mapping[str, Any], name: str) -> str:
+def _pooling(settings: Mapping[str, Any], name: str) -> Sequence[str]:
     mode = settings.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else [mode for flag, mode in _POOLING_FLAGS.items() if settings.get(flag)]
-    modes = modes or ["mean"]
-    if len(modes) > 1 or modes[0] not in _SUPPORTED_POOLING:
-        supported = " or ".join(_SUPPORTED_POOLING)
-        raise ModelError(
-            f"the model '{name}' pools by {' + '.join(modes)}, which is not supported yet: only {supported}"
-        )
-    if settings.get("include_prompt") is False:
-        raise ModelError(f"the model '{name}' pools without its prompt (include_prompt), which is not supported yet")
-    return str(modes[0])
+    flagged = [mode for flag, mode in _POOLING_FLAGS.items() if settings.get(flag)]
+    modes = [mode] if isinstance(mode, str) else list(mode or flagged) or ["mean"]
+    for mode in modes:
+        if mode not in POOLING_MODES:
+            raise ModelError(f"the model '{name}' pools by '{mode}'; supported are {', '.join(POOLING_MODES)}")
+    return modes
 
 
 def _prompts(settings: Mapping[str, Any]) -> dict[Role, str]:
     prompts = settings.get("prompts") or {}
-    default = prompts.get(settings.get("default_prompt_name") or "", "")
+    default = prompts.get(settings.get("default_prompt_name") or "") or ""
     document = next((prompts[kind] for kind in _DOCUMENT_PROMPTS if prompts.get(kind)), default)
     return {"document": document, "query": prompts.get("query") or default}
 
 
+def _dimensions(
+    config: Mapping[str, Any], modes: Sequence[str], modules: Sequence[Module], settings: Mapping[str, Any], name: str
+) -> int:
+    dimensions = (hidden_size(config) or 0) * len(modes)
+    for module in modules:
+        if module.kind == "Dense":
+            sizes = _json(module.path / "config.json")
+            if sizes.get("in_features") != dimensions:
+                raise ModelError(
+                    f"the model '{name}' has a Dense for {sizes.get('in_features')} numbers after {dimensions} of them"
+                )
+            dimensions = int(sizes["out_features"])
+    wanted = settings.get("truncate_dim")
+    return min(int(wanted), dimensions) if wanted else dimensions
+
+
 def _max_tokens(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    if settings.get("max_seq_length"):
-        return int(settings["max_seq_length"])
     positions = config.get("max_position_embeddings")
-    tokenizer = _optional(path / "tokenizer_config.json").get("model_max_length")
-    limits = [int(limit) for limit in (positions, tokenizer) if limit and limit < 1e9]
+    if positions and config["model_type"] in _OFFSET_POSITIONS:
+        positions -= 1 + (1 if config["model_type"] == "mpnet" else config.get("pad_token_id", 1))
+    asked = settings.get("max_seq_length") or _optional(path / "tokenizer_config.json").get("model_max_length")
+    limits = [int(limit) for limit in (positions, asked) if limit and 0 < limit < 1e9]
     return min(limits, default=512)
 
 
-def _digest(path: Path, name: str) -> str:
-    tokenizer = path / "tokenizer.json"
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(
-            f"the model '{name}' has no safetensors weights in '{path}'; others are never read, since loading them "
-            "can run code: convert them with safetensors, or take a revision that has them"
+def _require_files(transformer: Path, modules: Sequence[Module], name: str) -> None:
+    if not (transformer / WEIGHTS).is_file() and not (transformer / WEIGHTS_INDEX).is_file():
+        _refuse_other_weights(transformer, name)
+    if not (transformer / "tokenizer.json").is_file():
+        raise ModelError(f"the model '{name}' has no tokenizer.json in '{transformer}'")
+    for module in modules:
+        if module.kind != "Normalize" and not (module.path / WEIGHTS).is_file():
+            _refuse_other_weights(module.path, name)
+
+
+def _refuse_other_weights(path: Path, name: str) -> None:
+    pickled = path / "pytorch_model.bin"
+    advice = "take a revision that has them"
+    if pickled.is_file():
+        script = (
+            "import torch, safetensors.torch as s; "
+            f"w = torch.load({str(pickled)!r}, weights_only=True, map_location='cpu'); "
+            f"s.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, {str(path / WEIGHTS)!r})"
         )
-    if not tokenizer.is_file():
-        raise ModelError(f"the model '{name}' has no tokenizer.json in '{path}'")
-    digest = hashlib.sha256()
-    for file in (path / "config.json", *weights, tokenizer):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+        advice = f"convert them: python -c {shlex.quote(script)}"
+    raise ModelError(
+        f"the model '{name}' has no safetensors weights ({WEIGHTS}) in '{path}'; others are never read, since loading "
+        f"them can run code: {advice}"
+    )
 
 
 def _optional(path: Path) -> dict[str, Any]:

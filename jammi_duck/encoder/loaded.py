@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jammi_duck.encoder.description import describe
+from jammi_duck.encoder.description import describe, weights_digest
 from jammi_duck.encoder.names import Found, find, full_name
+from jammi_duck.errors import ConfigError
 
 if TYPE_CHECKING:
     from jammi_duck.encoder import Encoder
+    from jammi_duck.encoder.linear import Placement
 
-_loaded: OrderedDict[tuple[Found, int], Encoder] = OrderedDict()
+_loaded: OrderedDict[tuple[object, ...], Encoder] = OrderedDict()
 _loading = threading.Lock()
 
 
 class LoadedEncoders:
     """See `jammi_duck.encoder.Encoders`. What one installation loads, another finds loaded."""
 
-    def __init__(self, batch_size: int, most_loaded: int) -> None:
-        """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay."""
+    def __init__(
+        self,
+        batch_size: int,
+        most_loaded: int,
+        precision: str = "auto",
+        threads: int | None = None,
+        device: int | None = None,
+    ) -> None:
+        """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay.
+
+        `precision` is float32, bfloat16, or auto: bfloat16 where the hardware computes it natively. `threads` is the
+        number of cores to use, by default all. `device` is the number of a CUDA device, -1 for the CPU, by default the
+        first CUDA device where there is one.
+        """
         self._batch_size = batch_size
         self._most_loaded = most_loaded
+        self._options = (precision, threads, device)
         self._found: dict[str, Found] = {}
 
     def get(self, name: str) -> Encoder:
@@ -32,17 +48,57 @@ class LoadedEncoders:
             found = self._found.get(name) or find(name)
             if not found.is_local:
                 self._found[name] = found
-            key = (found, self._batch_size)
+            key = (found, self._batch_size, *self._options)
             if key not in _loaded:
-                from jammi_duck.encoder.transformer import TransformerEncoder
-
-                description = describe(found.path, found.name, found.revision)
-                _loaded[key] = TransformerEncoder(description, self._batch_size)
+                _loaded[key] = self._load(found)
             _loaded.move_to_end(key)
             while len(_loaded) > self._most_loaded:
                 _loaded.popitem(last=False)
             return _loaded[key]
 
+    def _load(self, found: Found) -> Encoder:
+        description = describe(found.path, found.name, found.revision)
+        from jammi_duck.encoder.transformer import TransformerEncoder
+        from jammi_duck.encoder.workers import workers
+
+        precision, threads, device = self._options
+        place = placement(precision, device)
+        description = dataclasses.replace(
+            description, weights=weights_digest(description), precision=str(place.dtype).removeprefix("torch.")
+        )
+        return TransformerEncoder(description, place, workers(threads), self._batch_size)
+
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""
         return {name, full_name(name), str(Path(name).expanduser().resolve())}
+
+
+def placement(precision: str, device: int | None) -> Placement:
+    """Where models compute and how exactly; see `LoadedEncoders`.
+
+    Raises:
+        ConfigError: there is no such device, or it cannot do that.
+    """
+    import torch
+
+    from jammi_duck.encoder.linear import Placement, packs
+
+    devices = torch.cuda.device_count()
+    if device is not None and device >= devices:
+        have = f"only 0 to {devices - 1}" if devices else "none that this torch can use"
+        raise ConfigError(f"device is {device}, and there are CUDA devices: {have}; -1 is the CPU")
+    on_cpu = device == -1 or devices == 0
+    place = torch.device("cpu") if on_cpu else torch.device("cuda", device or 0)
+    if precision == "auto":
+        is_native = _has_bfloat16() and packs(torch.bfloat16) if on_cpu else torch.cuda.is_bf16_supported()
+        precision = "bfloat16" if is_native else "float32"
+    return Placement(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def _has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself, as Linux tells it."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return not words.isdisjoint({"avx512_bf16", "amx_bf16"})

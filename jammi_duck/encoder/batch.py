@@ -1,0 +1,66 @@
+"""Token sequences side by side in one flat tensor, without padding between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Tokens = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Group:
+    """`count` sequences of `length` tokens each, from row `start` on."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def rows(self) -> slice:
+        """Where they are in a tensor of [rows, ...]."""
+        return slice(self.start, self.start + self.count * self.length)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass takes: `ids` is [rows]; rows after the last group are only there to round their number."""
+
+    ids: Tensor
+    groups: tuple[Group, ...]
+
+    def positions(self) -> Tensor:
+        """The place of each token in its sequence, [rows]."""
+        rows = len(self.ids)
+        parts = [torch.arange(group.length).repeat(group.count) for group in self.groups]
+        parts.append(torch.zeros(rows - self.groups[-1].rows.stop, dtype=torch.long))
+        return torch.cat(parts).to(self.ids.device)
+
+
+def pack(sequences: Sequence[Tokens], device: torch.device) -> Batch:
+    """Put sequences side by side; those of equal length that follow each other form a group."""
+    groups, start = [], 0
+    for length, equal in itertools.groupby(map(len, sequences)):
+        group = Group(start, sum(1 for _ in equal), length)
+        groups.append(group)
+        start = group.rows.stop
+    ids = np.zeros(_rounded(start), np.int64)
+    ids[:start] = np.fromiter(itertools.chain.from_iterable(sequences), np.int64, start)
+    return Batch(torch.from_numpy(ids).to(device), tuple(groups))
+
+
+def each_group(hidden: Tensor, batch: Batch) -> Iterator[Tensor]:
+    """The rows of each group, [count, length, size]."""
+    for group in batch.groups:
+        yield hidden[group.rows].view(group.count, group.length, -1)
+
+
+def _rounded(rows: int) -> int:
+    """Few different numbers of rows: oneDNN takes milliseconds to make a kernel for a new one."""
+    step = 8 if rows <= 256 else 64
+    return -(-rows // step) * step

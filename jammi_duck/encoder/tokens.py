@@ -1,0 +1,56 @@
+"""Text to token ids, by the tokenizer that a model's directory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Tokenizer, normalizers
+
+from jammi_duck.encoder.batch import Tokens
+from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jammi_duck.types import Role
+
+
+class Tokenization:
+    """A model's tokenizer, its limit, and its prompts. Threads may share it."""
+
+    def __init__(self, description: ModelDescription) -> None:
+        """Read tokenizer.json.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        self._description = description
+        try:
+            self._tokenizer = Tokenizer.from_file(str(description.path / "tokenizer.json"))
+        except Exception as error:
+            raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
+        # What tokenizer.json says of truncation and padding belongs to its training, not to the model.
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(description.max_tokens, strategy="longest_first")
+        if description.lower_case:
+            lower, given = normalizers.Lowercase(), self._tokenizer.normalizer
+            self._tokenizer.normalizer = normalizers.Sequence([lower, given]) if given else lower
+        self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens], NDArray[np.bool_]]:
+        """The token ids of each text behind its role's prompt, and which texts were cut."""
+        prompt = self._description.prompt(role)
+        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else texts)
+        cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings), np.bool_, len(texts))
+        return [encoding.ids for encoding in encodings], cut
+
+    def prompt_tokens(self, role: Role) -> int:
+        """How many tokens pooling leaves out at the start: those of the prompt encoded alone, but a closing token."""
+        prompt = self._description.prompt(role)
+        if self._description.pools_prompt or not prompt:
+            return 0
+        alone = self._tokenizer.encode(prompt)
+        return len(alone.ids) - (1 if alone.special_tokens_mask[-1:] == [1] else 0)

@@ -1,0 +1,82 @@
+"""A model's tensors, mapped from safetensors files, each checked when it is taken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX
+from jammi_duck.errors import ModelError
+
+# Names that older checkpoints give to a norm's tensors.
+_OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+
+class Weights:
+    """The tensors of one folder, in one file or in the shards that an index lists."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        """Open the files; `model` is its name in messages.
+
+        Raises:
+            ModelError: a file is missing, cut short, or no safetensors.
+        """
+        self._model = model
+        self._files: dict[str, Any] = {}
+        for path in _files(folder, model):
+            try:
+                file = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"the weights of '{model}' cannot be read: '{path}': {error}") from error
+            self._files.update(dict.fromkeys(file.keys(), file))  # type: ignore[no-untyped-call]
+        self._prefix = ""
+
+    def below(self, prefixes: tuple[str, ...], sign: str) -> None:
+        """Look under the first of `prefixes` under which there is a tensor called `sign`, or else at the top."""
+        self._prefix = next((prefix for prefix in prefixes if prefix + sign in self._files), "")
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        return self._found(name) in self._files
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A tensor of this shape, float32; mapped, not copied, where it is float32 in the file.
+
+        Raises:
+            ModelError: there is none, or it is of another shape.
+        """
+        found = self._found(name)
+        if found not in self._files:
+            raise ModelError(f"the weights of '{self._model}' do not fit its config.json: there is no '{name}'")
+        tensor: Tensor = self._files[found].get_tensor(found)
+        if tuple(tensor.shape) != shape:
+            raise ModelError(
+                f"the weights of '{self._model}' do not fit its config.json: '{name}' is {list(tensor.shape)}, "
+                f"not {list(shape)}"
+            )
+        return tensor.float()
+
+    def _found(self, name: str) -> str:
+        found = self._prefix + name
+        if found not in self._files:
+            for new, old in _OLD_NAMES.items():
+                if found.endswith(new) and found.removesuffix(new) + old in self._files:
+                    return found.removesuffix(new) + old
+        return found
+
+
+def _files(folder: Path, model: str) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    try:
+        names = sorted(set(json.loads((folder / WEIGHTS_INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"'{folder / WEIGHTS_INDEX}' cannot be read: {error}") from error
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ModelError(f"the weights of '{model}' are not all there: '{name}' is missing in '{folder}'")
+    return [folder / name for name in names]

@@ -1,0 +1,95 @@
+"""The threads on which all forward passes of the process run: one for each core, none in another's way.
+
+A pass stays on one core, so cores never wait for each other within a layer, and as many passes run at once as there are
+cores, whoever asked for them. One that has the machine to itself takes all cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+_Job = tuple[bool, int, Future[Any], Callable[[], Any]]
+
+
+class Workers:
+    """A pool of threads for forward passes."""
+
+    def __init__(self, threads: int) -> None:
+        """Start `threads` threads; they end with the process."""
+        self.threads = threads
+        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._unfinished = 0
+        self._counting = threading.Lock()
+        for number in range(threads):
+            threading.Thread(target=self._work, name=f"jammi-encoder-{number}", daemon=True).start()
+
+    def submit(self, work: Callable[[], T], *, urgent: bool = False) -> Future[T]:
+        """Run `work` as soon as a thread is free; what is urgent goes before what is not."""
+        future: Future[T] = Future()
+        with self._counting:
+            self._unfinished += 1
+        self._jobs.put((not urgent, next(self._numbers), future, work))
+        return future
+
+    def _work(self) -> None:
+        threads = 0
+        while True:
+            _, _, future, work = self._jobs.get()
+            with self._counting:
+                wanted = self.threads if self._unfinished == 1 else 1
+            if wanted != threads:
+                _use_threads(wanted)
+                threads = wanted
+            error: BaseException | None = None
+            is_wanted = future.set_running_or_notify_cancel()
+            try:
+                result = work() if is_wanted else None
+            except BaseException as raised:
+                error = raised
+            with self._counting:
+                self._unfinished -= 1
+            if is_wanted and error is None:
+                future.set_result(result)
+            elif is_wanted:
+                future.set_exception(error)
+            del future, work, error
+            result = None
+
+
+def _use_threads(count: int) -> None:
+    """Have torch compute on `count` cores when this thread calls it, and nothing else changed.
+
+    torch keeps a number for each thread, and one more for threads that it has not seen yet; the second is put back.
+    """
+    others: list[int] = []
+    unseen = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
+    unseen.start()
+    unseen.join()
+    torch.set_num_threads(count)
+    restored = threading.Thread(target=torch.set_num_threads, args=others)
+    restored.start()
+    restored.join()
+
+
+_pools: dict[tuple[int, int], Workers] = {}
+_starting = threading.Lock()
+
+
+def workers(threads: int | None) -> Workers:
+    """The process's pool of `threads` threads, by default as many as torch would use; started when first asked for."""
+    # A forked process has none of its parent's threads.
+    key = (os.getpid(), threads or torch.get_num_threads())
+    with _starting:
+        if key not in _pools:
+            _pools[key] = Workers(key[1])
+        return _pools[key]
