@@ -21,7 +21,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.sql"))
 def run(script: Path, storage: Path) -> str:
     """What a script prints in a fresh database: its results, a blank line between them."""
     with duckdb.connect() as con:
-        jammi_duck.install(con, storage=storage)
+        jammi_duck.install(con, storage=storage, precision="float32")
         results = []
         for statement in con.extract_statements(script.read_text()):
             con.execute(statement)

@@ -23,7 +23,7 @@ def filled(text: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         con = duckdb.connect()
         try:
-            jammi_duck.install(con, storage=folder)
+            jammi_duck.install(con, storage=folder, precision="float32")
             return _BLOCK.sub(lambda block: _run(con, block[0]), text)
         finally:
             con.close()
