@@ -107,8 +107,15 @@ def test_tables_that_are_dropped_while_they_are_searched(fake):
     def search():
         con = root.cursor()
         fake(con)
-        while not done.is_set():
-            assert con.execute("SELECT id FROM jammi_search('t', 'word7', 1)").fetchall() == [(7,)]
+        found = 0
+        while not done.is_set() or not found:
+            try:
+                assert con.execute("SELECT id FROM jammi_search('t', 'word7', 1)").fetchall() == [(7,)]
+                found += 1
+            except duckdb.Error as error:
+                # Two replacements in the moment between planning and running are one too many, and said so.
+                if "while this query was planned; run it again" not in str(error):
+                    raise
 
     run_all([replace, search, search])
 

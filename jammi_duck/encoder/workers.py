@@ -26,15 +26,22 @@ class Workers:
     def __init__(self, threads: int) -> None:
         """Start `threads` threads; they end with the process."""
         self.threads = threads
-        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._unfinished = 0
         self._counting = threading.Lock()
-        for number in range(threads):
+        for number in range(self.threads):
             threading.Thread(target=self._work, name=f"jammi-encoder-{number}", daemon=True).start()
 
     def submit(self, work: Callable[[], T], *, urgent: bool = False) -> Future[T]:
         """Run `work` as soon as a thread is free; what is urgent goes before what is not."""
+        if self._process != os.getpid():
+            # A forked process has none of its parent's threads.
+            self._start()
         future: Future[T] = Future()
         with self._counting:
             self._unfinished += 1
@@ -69,27 +76,28 @@ class Workers:
 def _use_threads(count: int) -> None:
     """Have torch compute on `count` cores when this thread calls it, and nothing else changed.
 
-    torch keeps a number for each thread, and one more for threads that it has not seen yet; the second is put back.
+    torch keeps a number for each thread, and one more that a thread takes over when it first computes; the second is
+    put back, once this thread has taken it.
     """
     others: list[int] = []
     unseen = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
     unseen.start()
     unseen.join()
     torch.set_num_threads(count)
+    torch.get_num_threads()
     restored = threading.Thread(target=torch.set_num_threads, args=others)
     restored.start()
     restored.join()
 
 
-_pools: dict[tuple[int, int], Workers] = {}
+_pools: dict[int, Workers] = {}
 _starting = threading.Lock()
 
 
 def workers(threads: int | None) -> Workers:
     """The process's pool of `threads` threads, by default as many as torch would use; started when first asked for."""
-    # A forked process has none of its parent's threads.
-    key = (os.getpid(), threads or torch.get_num_threads())
+    wanted = threads or torch.get_num_threads()
     with _starting:
-        if key not in _pools:
-            _pools[key] = Workers(key[1])
-        return _pools[key]
+        if wanted not in _pools:
+            _pools[wanted] = Workers(wanted)
+        return _pools[wanted]

@@ -1,0 +1,90 @@
+"""The threads that forward passes run on: who goes first, how many cores, and nothing else disturbed."""
+
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.encoder.workers import Workers, workers
+
+
+def test_what_is_urgent_goes_before_what_waits():
+    pool = Workers(1)
+    gate, order = threading.Event(), []
+    first = pool.submit(gate.wait)
+    waiting = [pool.submit(lambda i=i: order.append(i)) for i in range(3)]
+    urgent = [pool.submit(lambda i=i: order.append(i), urgent=True) for i in ("a", "b")]
+    gate.set()
+    for future in (first, *waiting, *urgent):
+        future.result(10)
+    assert order == ["a", "b", 0, 1, 2]
+
+
+def test_a_pass_takes_all_cores_when_it_is_alone_and_one_when_it_is_not():
+    pool = Workers(3)
+    assert pool.submit(torch.get_num_threads).result(10) == 3
+    together = threading.Barrier(3)
+    cores = [pool.submit(lambda: (together.wait(10), torch.get_num_threads())[1]) for _ in range(3)]
+    counts = [future.result(10) for future in cores]
+    assert sorted(counts)[:2] == [1, 1]
+    assert pool.submit(torch.get_num_threads).result(10) == 3
+
+
+def test_errors_reach_who_asked_and_the_pool_goes_on():
+    pool = Workers(1)
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 / 0).result(10)
+    gate = threading.Event()
+    pool.submit(gate.wait)
+    dropped = pool.submit(lambda: 1)
+    assert dropped.cancel()
+    gate.set()
+    assert pool.submit(lambda: 2).result(10) == 2
+
+
+def test_torch_has_as_many_threads_as_before_for_everybody_else(tiny_model):
+    def in_a_new_thread():
+        counts = []
+        thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        return counts[0]
+
+    before = (torch.get_num_threads(), in_a_new_thread())
+    encoder = LoadedEncoders(4, 2, "float32", threads=3).get(str(tiny_model))
+    encoder.encode(["duck"])
+    encoder.encode([f"duck {i}" for i in range(200)])
+    assert (torch.get_num_threads(), in_a_new_thread()) == before
+
+
+def test_the_number_of_threads_does_not_change_the_vectors(tiny_model):
+    texts = [f"{'water ' * (i % 14)}duck {i}" for i in range(300)]
+    one, many = (LoadedEncoders(4, 3, "float32", threads=n).get(str(tiny_model)).encode(texts) for n in (1, 4))
+    assert np.abs(one - many).max() < 1e-6
+
+
+def test_one_pool_for_the_whole_process():
+    assert workers(2) is workers(2)
+    assert workers(None).threads == torch.get_num_threads()
+
+
+def _encode_in_child(path, answers):
+    encoder = LoadedEncoders(4, 3, "float32").get(path)
+    answers.put(encoder.encode(["duck", "water"]).tolist())
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own(tiny_model):
+    expected = LoadedEncoders(4, 3, "float32").get(str(tiny_model)).encode(["duck", "water"])
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_encode_in_child, args=(str(tiny_model), answers))
+    child.start()
+    try:
+        assert np.abs(np.array(answers.get(timeout=60)) - expected).max() < 1e-6
+    finally:
+        child.join(10)
+        child.kill()
