@@ -20,7 +20,7 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.generate import Generated, Generator
-from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
+from jammi_duck.storage.catalog import VIEWS, Catalog, literal, quoted
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import PROTOCOL, Place
 from jammi_duck.storage.recovery import finish_drops, follow
@@ -56,6 +56,30 @@ class Jammi:
         text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?)"
         (row,) = self.con.execute(text, [source, names, key, model]).fetchall()
         return Generated(*row)
+
+    def infer(
+        self,
+        source: str,
+        columns: str | Sequence[str],
+        key: str,
+        model: str | None = None,
+        *,
+        task: str = "text_embedding",
+        dims: int | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """The vector of each row of `source`, as a DuckDB relation; nothing is persisted.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_infer` refuses, with the reason.
+        """
+        names = ", ".join(map(literal, [columns] if isinstance(columns, str) else columns))
+        chosen = "NULL" if model is None else literal(model)
+        cut = "NULL" if dims is None else int(dims)
+        # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
+        return self.con.sql(
+            f"SELECT * FROM jammi_infer({literal(source)}, [{names}], {literal(key)}, "
+            f"model := {chosen}, task := {literal(task)}, dims := {cut})"
+        )
 
     def search(
         self,
