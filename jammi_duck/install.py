@@ -46,15 +46,23 @@ class Jammi:
         self.con = con
         self.location = location
 
-    def generate(self, source: str, columns: str | Sequence[str], key: str, model: str | None = None) -> Generated:
+    def generate(
+        self,
+        source: str,
+        columns: str | Sequence[str],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+    ) -> Generated:
         """Embed the text of `columns` for every row of `source` and persist it; says what came of it.
 
         Raises:
             duckdb.Error: anything that SQL's `jammi_generate` refuses, with the reason.
         """
         names = [columns] if isinstance(columns, str) else list(columns)
-        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?)"
-        (row,) = self.con.execute(text, [source, names, key, model]).fetchall()
+        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?)"
+        (row,) = self.con.execute(text, [source, names, key, model, dims]).fetchall()
         return Generated(*row)
 
     def infer(

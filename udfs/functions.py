@@ -105,7 +105,7 @@ def scalar_functions(engine: Engine) -> list[ScalarFunction]:
     return [
         function("embed", (text, text, text, number), "FLOAT[]", False, _embed),
         function("column", (text, text, text), "BOOLEAN", False, _column),
-        function("plan", (text, "VARCHAR[]", text, text, text, text), text, False, _plan),
+        function("plan", (text, "VARCHAR[]", text, text, text, number, text), text, False, _plan),
         function("begin", (text, number, number, number, text, *caller), text, True, _begin),
         function("push", (text, text, text), "INTEGER", True, _push),
         function("finish", (text, number), rows_of(_GENERATED), True, _finish),
@@ -161,15 +161,15 @@ def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> p
 
 
 def _plan(engine: Engine, *columns: Column) -> pa.Array:
-    return pa.array([_one_plan(engine, *row) for row in _rows(columns)], pa.string())
-
-
-def _one_plan(engine: Engine, source: str, schemas: list[str], cols: str, key: str, model: str, connection: str) -> str:
-    names = _column_names("jammi_generate", source, cols, key)
-    in_main_thread = listen(engine.generator)
-    name = source_id(source, schemas, engine.host)
-    request = Request(name, tuple(names), key, model or engine.default_model, in_main_thread)
-    return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection)
+    plans = []
+    for source, schemas, cols, key, model, dims, connection in _rows(columns):
+        names = _column_names("jammi_generate", source, cols, key)
+        in_main_thread = listen(engine.generator)
+        name = source_id(source, schemas, engine.host)
+        request = Request(name, tuple(names), key, model or engine.default_model, dims, in_main_thread)
+        text = json.dumps(dataclasses.asdict(request))
+        plans.append(generate_query(source, name, text, names, key, connection))
+    return pa.array(plans, pa.string())
 
 
 def _column_names(verb: str, source: str | None, cols: str | None, key: str | None) -> list[str]:

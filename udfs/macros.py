@@ -28,9 +28,9 @@ def macros(connection: str) -> list[str]:
         "embed(text, model := NULL, role := 'document', dims := NULL)": (
             "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::BIGINT)"
         ),
-        "jammi_generate(source, cols, key, model := NULL)": (
+        "jammi_generate(source, cols, key, model := NULL, dims := NULL)": (
             "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schemas(false), to_json(cols)::VARCHAR, "
-            f"key::VARCHAR, model::VARCHAR, {literal(connection)}))"
+            f"key::VARCHAR, model::VARCHAR, dims::BIGINT, {literal(connection)}))"
         ),
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL)": (
             "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
