@@ -112,6 +112,10 @@ class Jammi:
         """Every embedding table, as a DuckDB relation."""
         return self.con.sql("SELECT * FROM jammi_tables()")
 
+    def models(self) -> duckdb.DuckDBPyRelation:
+        """Every model that can be used here without a download, as a DuckDB relation."""
+        return self.con.sql("SELECT * FROM jammi_models()")
+
 
 def install(
     con: duckdb.DuckDBPyConnection,

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.dimensions import cut, wanted
+from jammi_duck.encoder.listing import COLUMNS
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.generate import Caller, Census, Generator, Request
 from jammi_duck.infer import check_task, infer
@@ -77,6 +78,7 @@ _TABLE = {
     "skipped_count": "BIGINT", "failed_count": "BIGINT", "truncated_count": "BIGINT", "location": "VARCHAR",
     "started": "TIMESTAMP", "finished": "TIMESTAMP", "age": "DOUBLE", "error": "VARCHAR",
 }  # fmt: skip
+_MODEL = dict.fromkeys(COLUMNS, "VARCHAR") | {"dimensions": "INTEGER", "max_tokens": "INTEGER"}
 _ACTION = {"embedding_table": "VARCHAR", "status": "VARCHAR", "action": "VARCHAR"}
 _REMOVED = {"file": "VARCHAR", "bytes": "BIGINT", "reason": "VARCHAR"}
 
@@ -114,6 +116,7 @@ def scalar_functions(engine: Engine) -> list[ScalarFunction]:
         function("choose", (text, "VARCHAR[]", text, text, number), _CHOICE, False, _choose),
         function("search", (_CHOICE, text, "FLOAT[]", "BOOLEAN", number, "BOOLEAN"), rows_of(_HIT), True, _search),
         function("tables", caller, rows_of(_TABLE), True, _tables),
+        function("models", (number,), rows_of(_MODEL), True, _models),
         function("recover", caller, rows_of(_ACTION), True, _recover),
         function("drop", (text,), rows_of(_ACTION), True, _drop),
         function("vacuum", caller, rows_of(_REMOVED), True, _vacuum),
@@ -310,6 +313,10 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
         for entry in engine.place.catalog.entries("building", "ready", "failed")
     ]
     return _structs([rows], _TABLE)
+
+
+def _models(engine: Engine, _: Column) -> pa.Array:
+    return _structs([[model.row() for model in engine.encoders.available(engine.default_model)]], _MODEL)
 
 
 def _recover(engine: Engine, *caller: Column) -> pa.Array:

@@ -48,6 +48,7 @@ def macros(connection: str) -> list[str]:
             f"TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "
             f"(SELECT unnest(_jammi_tables({caller}), recursive := true))"
         ),
+        "jammi_models()": "TABLE SELECT unnest(_jammi_models(txid_current()::BIGINT), recursive := true)",
         "jammi_recover()": f"TABLE SELECT unnest(_jammi_recover({caller}), recursive := true)",
         "jammi_drop(embedding_table)": "TABLE SELECT unnest(_jammi_drop(embedding_table::VARCHAR), recursive := true)",
         "jammi_vacuum()": f"TABLE SELECT unnest(_jammi_vacuum({caller}), recursive := true)",

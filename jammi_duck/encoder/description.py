@@ -34,7 +34,7 @@ class ModelDescription:
     """The facts about a model that decide its vectors.
 
     `path` holds config.json, the safetensors weights and tokenizer.json. `weights` is the SHA-256 over the SHA-256s
-    of those. `max_tokens` counts special tokens.
+    of those. `max_tokens` counts special tokens. `family` is the `model_type` of config.json.
     """
 
     name: str
@@ -48,6 +48,7 @@ class ModelDescription:
     query_prompt: str
     weights: str
     precision: str = "float32"
+    family: str = ""
 
     def prompt(self, role: Role) -> str:
         """What stands before each text of this role."""
@@ -79,6 +80,7 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
         document_prompt=prompts["document"],
         query_prompt=prompts["query"],
         weights=_digest(transformer, name),
+        family=str(config.get("model_type", "")),
     )
 
 
