@@ -109,3 +109,41 @@ def test_offline_asks_nobody(hub, tmp_path):
     assert "no model 'acme/tiny'" in done.stderr
     assert "HF_HUB_OFFLINE is set" in done.stderr
     assert served == []
+
+
+class TestPull:
+    CLI = ("-m", "jammi_duck.cli", "models")
+
+    def test_fetches_once_and_then_it_is_here(self, hub, tmp_path):
+        address, served = hub
+        done = fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny")
+        path = tmp_path / "hub" / "models--acme--tiny" / "snapshots" / COMMIT
+        assert (done.returncode, done.stdout) == (0, f"acme/tiny is fetched: {path}\n"), done.stderr
+        served.clear()
+        again = fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny")
+        assert (again.returncode, again.stdout) == (0, f"acme/tiny is here already: {path}\n")
+        assert served == []
+        described = fetch(address, tmp_path, *self.CLI, "desc", "acme/tiny").stdout
+        for part in (
+            "│ Tiny │",
+            "A small model for tests.",
+            "licence          mit",
+            "https://huggingface.co/acme/tiny",
+        ):
+            assert part in described
+        assert "acme/tiny\tTiny\n" in fetch(address, tmp_path, *self.CLI, "list", HF_HUB_OFFLINE="1").stdout
+
+    def test_a_fetch_that_was_cut_short_is_taken_up_again(self, hub, tmp_path):
+        address, _ = hub
+        fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny")
+        weights = tmp_path / "hub" / "models--acme--tiny" / "snapshots" / COMMIT / "model.safetensors"
+        weights.unlink()
+        assert "acme/tiny" not in fetch(address, tmp_path, *self.CLI, "list").stdout
+        assert "is fetched" in fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny").stdout
+        assert weights.exists()
+
+    def test_what_the_hub_does_not_have(self, hub, tmp_path):
+        done = fetch(hub[0], tmp_path, *self.CLI, "pull", "acme/none")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("jammi-duck: no model 'acme/none'")
+        assert "Traceback" not in done.stderr
