@@ -20,6 +20,7 @@ from benchmarks.common import show
 from jammi_duck.config import Config
 from jammi_duck.encoder import Encodings, TokenBudget
 from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.encoder.listing import Listed
 from jammi_duck.install import equip
 from jammi_duck.types import Role, Vectors
 
@@ -80,6 +81,10 @@ class RandomEncoders:
     def names(self, name: str) -> set[str]:
         """See `jammi_duck.encoder.loaded.LoadedEncoders`."""
         return {name}
+
+    def available(self, default: str) -> list[Listed]:
+        """See `jammi_duck.encoder.loaded.LoadedEncoders`."""
+        return []
 
 
 def build(rows: int, folder: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jammi_duck.encoder import Encoder, Encoders, TokenBudget
+from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.errors import BuildError, InputError
 from jammi_duck.progress import Progress
 from jammi_duck.storage.build import Build
@@ -34,13 +35,14 @@ _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 class Request:
     """What the user asked to generate; `columns` are joined by one space, NULLs left out.
 
-    `in_main_thread` says that Ctrl-C is meant for it.
+    `dims` is how many dimensions the vectors are cut to. `in_main_thread` says that Ctrl-C is meant for it.
     """
 
     source: str
     columns: tuple[str, ...]
     key: str
     model: str
+    dims: int | None = None
     in_main_thread: bool = False
 
 
@@ -119,16 +121,18 @@ class Generator:
         """Check everything that can be wrong, and start a build; returns its token.
 
         Raises:
-            InputError: the keys are not unique, not all there, or of a type that cannot be a key.
+            InputError: the keys are not unique, not all there, or of a type that cannot be a key; or the model has
+                not so many dimensions.
             ModelError: the model cannot be had.
             StorageError: the location cannot be written.
         """
         self.settle(caller)
         _check_keys(request, census)
         encoder = self._encoders.get(request.model)
+        definition = _define(request, encoder)
         owner = f"{caller.connection}/{caller.transaction}"
         with self._settling:
-            build = Build(self._place, _define(request, encoder), owner)
+            build = Build(self._place, definition, owner)
             progress = Progress(f"embedding {request.source}", census.rows)
             running = _Running(
                 build, encoder, encoder.budget(), caller, census, request.in_main_thread, progress, time.monotonic()
@@ -266,7 +270,7 @@ def _define(request: Request, encoder: Encoder) -> Definition:
         prompt=description.prompt("document"),
         precision=description.precision,
         max_tokens=description.max_tokens,
-        dimensions=description.dimensions,
+        dimensions=wanted(request.dims, description),
     )
 
 
@@ -285,6 +289,7 @@ def _embed_window(running: _Running) -> None:
     kept = (~encodings.failed).nonzero()[0]
     digests = [hashlib.md5(texts[i].encode(), usedforsecurity=False).digest() for i in kept]
     vectors = encodings.vectors if len(kept) == len(texts) else encodings.vectors[kept]
+    vectors = cut(vectors, running.build.definition.dimensions)
     running.build.write([keys[i] for i in kept], vectors, digests)
     truncated = int(encodings.truncated[kept].sum())
     running.counts += Counts(rows=len(kept), failed=len(texts) - len(kept), truncated=truncated)

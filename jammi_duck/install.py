@@ -20,7 +20,7 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.generate import Generated, Generator
-from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
+from jammi_duck.storage.catalog import VIEWS, Catalog, literal, quoted
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import PROTOCOL, Place
 from jammi_duck.storage.recovery import finish_drops, follow
@@ -46,16 +46,48 @@ class Jammi:
         self.con = con
         self.location = location
 
-    def generate(self, source: str, columns: str | Sequence[str], key: str, model: str | None = None) -> Generated:
+    def generate(
+        self,
+        source: str,
+        columns: str | Sequence[str],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+    ) -> Generated:
         """Embed the text of `columns` for every row of `source` and persist it; says what came of it.
 
         Raises:
             duckdb.Error: anything that SQL's `jammi_generate` refuses, with the reason.
         """
         names = [columns] if isinstance(columns, str) else list(columns)
-        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?)"
-        (row,) = self.con.execute(text, [source, names, key, model]).fetchall()
+        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?)"
+        (row,) = self.con.execute(text, [source, names, key, model, dims]).fetchall()
         return Generated(*row)
+
+    def infer(
+        self,
+        source: str,
+        columns: str | Sequence[str],
+        key: str,
+        model: str | None = None,
+        *,
+        task: str = "text_embedding",
+        dims: int | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """The vector of each row of `source`, as a DuckDB relation; nothing is persisted.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_infer` refuses, with the reason.
+        """
+        names = ", ".join(map(literal, [columns] if isinstance(columns, str) else columns))
+        chosen = "NULL" if model is None else literal(model)
+        cut = "NULL" if dims is None else int(dims)
+        # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
+        return self.con.sql(
+            f"SELECT * FROM jammi_infer({literal(source)}, [{names}], {literal(key)}, "
+            f"model := {chosen}, task := {literal(task)}, dims := {cut})"
+        )
 
     def search(
         self,
@@ -79,6 +111,10 @@ class Jammi:
     def tables(self) -> duckdb.DuckDBPyRelation:
         """Every embedding table, as a DuckDB relation."""
         return self.con.sql("SELECT * FROM jammi_tables()")
+
+    def models(self) -> duckdb.DuckDBPyRelation:
+        """Every model that can be used here without a download, as a DuckDB relation."""
+        return self.con.sql("SELECT * FROM jammi_models()")
 
 
 def install(

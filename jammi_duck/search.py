@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.encoder.dimensions import cut
 from jammi_duck.errors import InputError, ModelError, NotFoundError, did_you_mean
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.place import Place
@@ -98,7 +99,8 @@ def _vectors(encoders: Encoders, entry: Entry, queries: Sequence[str | NDArray[n
     if texts:
         if not all(text.strip() for text in texts.values()):
             raise InputError("the query is an empty text; give some words, or NULL for no rows")
-        vectors[list(texts)] = _encoder_of(encoders, entry).encode(list(texts.values()), "query")
+        encoded = _encoder_of(encoders, entry).encode(list(texts.values()), "query")
+        vectors[list(texts)] = cut(encoded, entry.definition.dimensions)
     for i, query in enumerate(queries):
         if not isinstance(query, str):
             vectors[i] = _normalised(query, entry)
@@ -108,7 +110,7 @@ def _vectors(encoders: Encoders, entry: Entry, queries: Sequence[str | NDArray[n
 def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
     encoder = encoders.get(entry.definition.model)
     now, then = encoder.description, entry.definition
-    if (now.weights, now.pooling, now.dimensions) != (then.weights, then.pooling, then.dimensions):
+    if (now.weights, now.pooling) != (then.weights, then.pooling) or now.dimensions < then.dimensions:
         raise ModelError(
             f"the model '{then.model}' is not the one that '{entry.name}' was generated with: its files have changed; "
             "put the old ones back, or generate again"

@@ -130,6 +130,26 @@ def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16)
 
 
 @pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty Hugging Face cache, and no hub behind it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def put_in_cache(hub_cache: Path, name: str, model: Path) -> Path:
+    """Put a model into the cache as huggingface_hub does; returns its directory there."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = hub_cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(model, repository / "snapshots" / commit)
+    return repository / "snapshots" / commit
+
+
+@pytest.fixture
 def shared_data():
     return SHARED
 

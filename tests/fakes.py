@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from jammi_duck.encoder import Encodings, TokenBudget
+from jammi_duck.encoder.card import Card
 from jammi_duck.encoder.description import ModelDescription
-from jammi_duck.encoder.names import full_name
+from jammi_duck.encoder.listing import Listed
+from jammi_duck.encoder.names import Found, full_name
 from jammi_duck.errors import ModelError
 
 DIMENSIONS = 64
@@ -36,6 +38,7 @@ class FakeEncoder:
             document_prompt="",
             query_prompt="",
             weights=weights,
+            family="fake",
         )
         self.encoded: list[str] = []
 
@@ -72,3 +75,12 @@ class FakeEncoders:
 
     def names(self, name: str) -> set[str]:
         return {name, full_name(name), f"fake/{name}"}
+
+    def available(self, default: str) -> list[Listed]:
+        listed = []
+        for name, encoder in self.loaded.items():
+            found = Found(name, None, encoder.description.path, "cache")
+            card = Card(f"The {name}", "For tests.", "apache-2.0", f"https://huggingface.co/{name}")
+            listed.append(Listed(found, card, encoder.description))
+        broken = Found("fake/broken", None, Path("/nowhere"), "cache")
+        return [*listed, Listed(broken, Card("Broken", None, None, ""), None, "it is broken")]

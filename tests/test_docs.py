@@ -50,7 +50,8 @@ def test_every_column_is_documented():
     from jammi_duck.udfs import functions
 
     page = (ROOT / "docs" / "sql.md").read_text()
-    for shape in (functions._HIT, functions._GENERATED, functions._TABLE, functions._ACTION, functions._REMOVED):
+    shapes = (functions._HIT, functions._GENERATED, functions._INFERRED, functions._TABLE, functions._ACTION)
+    for shape in (*shapes, functions._MODEL, functions._REMOVED):
         for column in shape:
             assert f"`{column}`" in page, column
 

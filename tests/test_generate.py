@@ -1,10 +1,12 @@
 """jammi_generate over everything that DuckDB can name, and over everything that can go wrong."""
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
 from jammi_duck import StorageError
+from tests.fakes import text_vector
 
 ONE = "SELECT row_count, skipped_count, failed_count FROM jammi_generate('{}', {}, '{}')"
 
@@ -177,6 +179,44 @@ class TestText:
         assert same == (5,)
 
 
+class TestDimensions:
+    @pytest.fixture
+    def short(self, animals, jammi):
+        return jammi.generate("animals", "text", "id", dims=5)
+
+    def test_vectors_are_cut_and_made_unit_vectors_again(self, animals, short):
+        assert (short.dimensions, short.row_count) == (5, 5)
+        whole = text_vector("a small cat sleeps")[:5]
+        assert vectors(animals, "animals")[0][1] == pytest.approx(whole / np.linalg.norm(whole))
+        asked = "SELECT dimensions FROM jammi_tables() UNION SELECT dimensions FROM jammi_catalog.embedding_tables"
+        assert animals.execute(asked).fetchall() == [(5,)]
+
+    @pytest.mark.parametrize("exact", ["true", "false"])
+    def test_a_text_is_cut_for_the_search_a_vector_is_not(self, animals, short, exact):
+        query = f"SELECT id, _similarity FROM jammi_search('animals', ?, 2, exact := {exact})"
+        by_text = animals.execute(query, ["a fish lives in water"]).fetchall()
+        assert by_text[0] == (4, pytest.approx(1))
+        cut = animals.execute("SELECT embed('a fish lives in water', dims := 5)").fetchone()[0]
+        assert animals.execute(query, [cut]).fetchall() == by_text
+        message = f"the query vector has 64 dimensions; '{short.embedding_table}' has 5"
+        assert message in error_of(animals, query, [text_vector("fish").tolist()])
+
+    def test_a_lost_index_is_built_again(self, animals, short, storage):
+        for sidecar in storage.rglob("*.usearch"):
+            sidecar.unlink()
+        animals.execute("FROM jammi_recover()").fetchall()
+        assert list(storage.rglob("*.usearch"))
+        assert animals.execute("SELECT id FROM jammi_search('animals', 'an owl hunts at night', 1)").fetchall() == [
+            (5,)
+        ]
+
+    def test_all_of_them_is_the_same_as_none_given(self, animals, jammi):
+        one, other = (jammi.generate("animals", "text", "id", dims=dims) for dims in (None, 64))
+        query = "SELECT count(DISTINCT fingerprint) FROM jammi_catalog.embedding_tables"
+        assert animals.execute(query).fetchone() == (1,)
+        assert one.dimensions == other.dimensions
+
+
 class TestMistakes:
     """Each is answered before any work: no row in the catalog, no file."""
 
@@ -191,6 +231,8 @@ class TestMistakes:
             ("'animals', 'text', NULL", "none of them may be NULL"),
             ("'animal', 'text', 'id'", "Table with name animal does not exist"),
             ("'animals', 'text', 'id', model := 'nope'", "no model 'nope'"),
+            ("'animals', 'text', 'id', dims := 65", "dims is 65; 'fake/small' has 1 to 64"),
+            ("'animals', 'text', 'id', dims := 0", "dims is 0; 'fake/small' has 1 to 64"),
         ],
     )
     def test_wrong_argument(self, animals, jammi, storage, call, message):

@@ -12,6 +12,13 @@ import pytest
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
+CARD = """---
+license: mit
+---
+# Tiny
+A small model for tests.
+"""
+
 FETCH = """
 from jammi_duck.encoder.loaded import LoadedEncoders
 encoder = LoadedEncoders(4, 1).get("acme/tiny")
@@ -23,7 +30,7 @@ print(encoder.description.name, encoder.description.revision, encoder.encode(["d
 def hub(tiny_model):
     """The address of a hub that has `acme/tiny`, with a pickle and some code beside the model, and what it served."""
     files = {str(path.relative_to(tiny_model)): path.read_bytes() for path in tiny_model.rglob("*") if path.is_file()}
-    files |= {"pytorch_model.bin": b"a pickle", "modeling.py": b"raise RuntimeError", "README.md": b"# Tiny"}
+    files |= {"pytorch_model.bin": b"a pickle", "modeling.py": b"raise RuntimeError", "README.md": CARD.encode()}
     served = []
 
     class Hub(http.server.BaseHTTPRequestHandler):
@@ -69,7 +76,7 @@ def hub(tiny_model):
     server.server_close()
 
 
-def fetch(hub, home, **more):
+def fetch(hub, home, *command, **more):
     settings = {
         "HF_ENDPOINT": hub,
         "HF_HOME": str(home),
@@ -77,8 +84,9 @@ def fetch(hub, home, **more):
         "NO_PROXY": "127.0.0.1",
         **more,
     }
+    command = command or ("-c", FETCH)
     return subprocess.run(
-        [sys.executable, "-c", FETCH], env={**os.environ, **settings}, capture_output=True, text=True, timeout=120
+        [sys.executable, *command], env={**os.environ, **settings}, capture_output=True, text=True, timeout=120
     )
 
 
@@ -86,10 +94,9 @@ def test_only_what_a_model_needs_is_fetched_and_then_kept(hub, tmp_path):
     address, served = hub
     done = fetch(address, tmp_path)
     assert done.stdout == f"acme/tiny {COMMIT} (1, 32)\n", done.stderr
-    assert {"model.safetensors", "tokenizer.json", "config.json", "modules.json", "1_Pooling/config.json"} <= set(
-        served
-    )
-    assert not {"pytorch_model.bin", "modeling.py", "README.md"} & set(served)
+    needed = {"model.safetensors", "tokenizer.json", "config.json", "modules.json", "1_Pooling/config.json"}
+    assert needed | {"README.md"} <= set(served)
+    assert not {"pytorch_model.bin", "modeling.py"} & set(served)
     served.clear()
     again = fetch(address, tmp_path, HF_HUB_OFFLINE="1")
     assert again.stdout == done.stdout, again.stderr
@@ -102,3 +109,41 @@ def test_offline_asks_nobody(hub, tmp_path):
     assert "no model 'acme/tiny'" in done.stderr
     assert "HF_HUB_OFFLINE is set" in done.stderr
     assert served == []
+
+
+class TestPull:
+    CLI = ("-m", "jammi_duck.cli", "models")
+
+    def test_fetches_once_and_then_it_is_here(self, hub, tmp_path):
+        address, served = hub
+        done = fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny")
+        path = tmp_path / "hub" / "models--acme--tiny" / "snapshots" / COMMIT
+        assert (done.returncode, done.stdout) == (0, f"acme/tiny is fetched: {path}\n"), done.stderr
+        served.clear()
+        again = fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny")
+        assert (again.returncode, again.stdout) == (0, f"acme/tiny is here already: {path}\n")
+        assert served == []
+        described = fetch(address, tmp_path, *self.CLI, "desc", "acme/tiny").stdout
+        for part in (
+            "│ Tiny │",
+            "A small model for tests.",
+            "licence          mit",
+            "https://huggingface.co/acme/tiny",
+        ):
+            assert part in described
+        assert "acme/tiny\tTiny\n" in fetch(address, tmp_path, *self.CLI, "list", HF_HUB_OFFLINE="1").stdout
+
+    def test_a_fetch_that_was_cut_short_is_taken_up_again(self, hub, tmp_path):
+        address, _ = hub
+        fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny")
+        weights = tmp_path / "hub" / "models--acme--tiny" / "snapshots" / COMMIT / "model.safetensors"
+        weights.unlink()
+        assert "acme/tiny" not in fetch(address, tmp_path, *self.CLI, "list").stdout
+        assert "is fetched" in fetch(address, tmp_path, *self.CLI, "pull", "acme/tiny").stdout
+        assert weights.exists()
+
+    def test_what_the_hub_does_not_have(self, hub, tmp_path):
+        done = fetch(hub[0], tmp_path, *self.CLI, "pull", "acme/none")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("jammi-duck: no model 'acme/none'")
+        assert "Traceback" not in done.stderr

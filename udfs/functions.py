@@ -18,15 +18,18 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.encoder import Encoders
+from jammi_duck.encoder.dimensions import cut, wanted
+from jammi_duck.encoder.listing import COLUMNS
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.generate import Caller, Census, Generator, Request
+from jammi_duck.infer import check_task, infer
 from jammi_duck.interrupts import listen
 from jammi_duck.search import Query, choose, search
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
 from jammi_duck.types import Host, Role
-from jammi_duck.udfs.macros import generate_query
+from jammi_duck.udfs.macros import generate_query, infer_query
 from jammi_duck.udfs.sources import folded, source_id
 
 if TYPE_CHECKING:
@@ -66,12 +69,16 @@ _GENERATED = {
     "row_count": "BIGINT", "skipped_count": "BIGINT", "failed_count": "BIGINT", "truncated_count": "BIGINT",
     "dimensions": "INTEGER", "seconds": "DOUBLE", "location": "VARCHAR",
 }  # fmt: skip
+_INFERRED = {
+    "_model": "VARCHAR", "_status": "VARCHAR", "_error": "VARCHAR", "_latency_ms": "DOUBLE", "vector": "FLOAT[]",
+}  # fmt: skip
 _TABLE = {
     "embedding_table": "VARCHAR", "source": "VARCHAR", "columns": "VARCHAR[]", "key": "VARCHAR", "model": "VARCHAR",
     "dimensions": "INTEGER", "status": "VARCHAR", "stage": "VARCHAR", "row_count": "BIGINT",
     "skipped_count": "BIGINT", "failed_count": "BIGINT", "truncated_count": "BIGINT", "location": "VARCHAR",
     "started": "TIMESTAMP", "finished": "TIMESTAMP", "age": "DOUBLE", "error": "VARCHAR",
 }  # fmt: skip
+_MODEL = dict.fromkeys(COLUMNS, "VARCHAR") | {"dimensions": "INTEGER", "max_tokens": "INTEGER"}
 _ACTION = {"embedding_table": "VARCHAR", "status": "VARCHAR", "action": "VARCHAR"}
 _REMOVED = {"file": "VARCHAR", "bytes": "BIGINT", "reason": "VARCHAR"}
 
@@ -86,8 +93,11 @@ def scalar_functions(engine: Engine) -> list[ScalarFunction]:
     text, number = "VARCHAR", "BIGINT"
     caller = (text, number)
 
+    def row_of(shape: dict[str, str]) -> str:
+        return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in shape.items())})"
+
     def rows_of(shape: dict[str, str]) -> str:
-        return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in shape.items())})[]"
+        return f"{row_of(shape)}[]"
 
     def function(
         name: str, parameters: Sequence[str], returns: str, volatile: bool, body: Callable[..., pa.Array]
@@ -97,13 +107,16 @@ def scalar_functions(engine: Engine) -> list[ScalarFunction]:
     return [
         function("embed", (text, text, text, number), "FLOAT[]", False, _embed),
         function("column", (text, text, text), "BOOLEAN", False, _column),
-        function("plan", (text, "VARCHAR[]", text, text, text, text), text, False, _plan),
+        function("plan", (text, "VARCHAR[]", text, text, text, number, text), text, False, _plan),
         function("begin", (text, number, number, number, text, *caller), text, True, _begin),
         function("push", (text, text, text), "INTEGER", True, _push),
         function("finish", (text, number), rows_of(_GENERATED), True, _finish),
+        function("plan_inference", (text, "VARCHAR[]", text, text, text, text, number), text, False, _plan_inference),
+        function("infer", (text, text, number), row_of(_INFERRED), True, _infer),
         function("choose", (text, "VARCHAR[]", text, text, number), _CHOICE, False, _choose),
         function("search", (_CHOICE, text, "FLOAT[]", "BOOLEAN", number, "BOOLEAN"), rows_of(_HIT), True, _search),
         function("tables", caller, rows_of(_TABLE), True, _tables),
+        function("models", (number,), rows_of(_MODEL), True, _models),
         function("recover", caller, rows_of(_ACTION), True, _recover),
         function("drop", (text,), rows_of(_ACTION), True, _drop),
         function("vacuum", caller, rows_of(_REMOVED), True, _vacuum),
@@ -116,29 +129,19 @@ def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colu
     for i, options in enumerate(zip(model.to_pylist(), role.to_pylist(), dims.to_pylist(), strict=True)):
         groups[options].append(i)
     vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
-    for (name, wanted_role, wanted), rows in groups.items():
+    for (name, wanted_role, dims_of_row), rows in groups.items():
         if wanted_role not in ("document", "query"):
             raise InputError(f"role is {wanted_role!r}; it must be 'document' or 'query'")
         mine = [i for i in rows if texts[i] is not None and texts[i].strip()]
         encoder = engine.encoders.get(name or engine.default_model) if mine or name else None
         if encoder is None:
             continue
-        if wanted is not None and not 1 <= wanted <= encoder.description.dimensions:
-            most = encoder.description.dimensions
-            raise InputError(f"dims is {wanted}; '{encoder.description.name}' has 1 to {most}")
+        dimensions = wanted(dims_of_row, encoder.description)
         if mine:
             encoded = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
-            for i, vector in zip(mine, _cut(encoded, wanted), strict=True):
+            for i, vector in zip(mine, cut(encoded, dimensions), strict=True):
                 vectors[i] = vector
     return _list_array(vectors)
-
-
-def _cut(vectors: NDArray[np.float32], dims: int | None) -> NDArray[np.float32]:
-    if dims is None or dims == vectors.shape[1]:
-        return vectors
-    short = vectors[:, :dims]
-    norms: NDArray[np.float32] = np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
-    return np.divide(short, norms, dtype=np.float32)
 
 
 def _list_array(vectors: Sequence[NDArray[np.float32] | None]) -> pa.Array:
@@ -161,21 +164,53 @@ def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> p
 
 
 def _plan(engine: Engine, *columns: Column) -> pa.Array:
-    return pa.array([_one_plan(engine, *row) for row in _rows(columns)], pa.string())
+    plans = []
+    for source, schemas, cols, key, model, dims, connection in _rows(columns):
+        names = _column_names("jammi_generate", source, cols, key)
+        in_main_thread = listen(engine.generator)
+        name = source_id(source, schemas, engine.host)
+        request = Request(name, tuple(names), key, model or engine.default_model, dims, in_main_thread)
+        text = json.dumps(dataclasses.asdict(request))
+        plans.append(generate_query(source, name, text, names, key, connection))
+    return pa.array(plans, pa.string())
 
 
-def _one_plan(engine: Engine, source: str, schemas: list[str], cols: str, key: str, model: str, connection: str) -> str:
+def _column_names(verb: str, source: str | None, cols: str | None, key: str | None) -> list[str]:
+    """The names in `cols`, which is JSON: of a name, or of a list of them."""
     if source is None or cols is None or key is None:
-        raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
+        raise InputError(f"{verb} needs a source, its columns and its key: none of them may be NULL")
     parsed = json.loads(cols)
     names = [parsed] if isinstance(parsed, str) else parsed
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"columns are {cols}; give a name, or a list of names that is not empty")
-    in_main_thread = listen(engine.generator)
-    wanted = model or engine.default_model
-    name = source_id(source, schemas, engine.host)
-    request = Request(name, tuple(names), key, wanted, in_main_thread)
-    return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection)
+    return names
+
+
+def _plan_inference(engine: Engine, *columns: Column) -> pa.Array:
+    plans = []
+    for source, schemas, cols, key, model, task, dims in _rows(columns):
+        check_task(task)
+        names = _column_names("jammi_infer", source, cols, key)
+        name = source_id(source, schemas, engine.host)
+        plans.append(infer_query(source, name, names, key, model or engine.default_model, dims))
+    return pa.array(plans, pa.string())
+
+
+def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Array:
+    """The model and the dimensions are the same in all rows."""
+    inferred, name = [], None
+    if len(texts):
+        encoder = engine.encoders.get(model[0].as_py())
+        name = encoder.description.name
+        inferred = infer(encoder, texts.to_pylist(), dims[0].as_py())
+    columns = [
+        pa.array([name] * len(inferred), pa.string()),
+        pa.array(["error" if each.error else "ok" for each in inferred], pa.string()),
+        pa.array([each.error for each in inferred], pa.string()),
+        pa.array([each.latency_ms for each in inferred], pa.float64()),
+        _list_array([each.vector for each in inferred]),
+    ]
+    return pa.StructArray.from_arrays(columns, names=list(_INFERRED))
 
 
 def _begin(engine: Engine, *columns: Column) -> pa.Array:
@@ -278,6 +313,10 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
         for entry in engine.place.catalog.entries("building", "ready", "failed")
     ]
     return _structs([rows], _TABLE)
+
+
+def _models(engine: Engine, _: Column) -> pa.Array:
+    return _structs([[model.row() for model in engine.encoders.available(engine.default_model)]], _MODEL)
 
 
 def _recover(engine: Engine, *caller: Column) -> pa.Array:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jammi_duck.encoder.description import ModelDescription
+    from jammi_duck.encoder.listing import Listed
     from jammi_duck.types import Vectors
 
 
@@ -84,4 +85,8 @@ class Encoders(Protocol):
 
     def names(self, name: str) -> set[str]:
         """What a model may be called in an embedding table, if a user calls it `name`."""
+        ...
+
+    def available(self, default: str) -> list[Listed]:
+        """The models that can be had without a download, by name; `default` is one of them where it is a directory."""
         ...

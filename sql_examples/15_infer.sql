@@ -1,0 +1,31 @@
+-- Vectors for another program: jammi_infer gives one for every row and keeps nothing. A row whose text cannot be
+-- embedded says why, and does not stop the others.
+
+CREATE TABLE recipes (id INTEGER, title VARCHAR, note VARCHAR);
+INSERT INTO recipes VALUES
+    (1, 'Leek and potato soup', 'better on the second day'),
+    (2, 'Plum cake', NULL),
+    (3, NULL, '  '),
+    (4, 'Flat bread', 'hot pan, no oil'),
+    (5, 'Lentils with vinegar', 'serve with sausages'),
+    (6, NULL, NULL);
+
+SELECT _row_id, _source, _model, _status, _error, len(vector) AS dimensions
+FROM jammi_infer('recipes', ['title', 'note'], 'id')
+ORDER BY _row_id;
+
+-- Its result is a table like any other: here it becomes a file, with shorter vectors. A model that was trained for it
+-- loses little by that; this one was not, and serves as an example only.
+COPY (
+    SELECT _row_id::INTEGER AS id, vector::FLOAT[64] AS vector
+    FROM jammi_infer('recipes', ['title', 'note'], 'id', dims := 64)
+    WHERE _status = 'ok'
+    ORDER BY id
+) TO 'recipes_vectors.parquet' (FORMAT parquet);
+
+SELECT id, len(vector) AS dimensions FROM 'recipes_vectors.parquet';
+
+-- With a LIMIT, only so many rows are embedded: a model can be tried, and timed, on a few rows of a large table.
+CREATE TEMP TABLE trial AS FROM jammi_infer('recipes', 'title', 'id') LIMIT 2;
+
+SELECT count(*) AS rows, bool_and(_latency_ms > 0) AS measured FROM trial WHERE _status = 'ok';
