@@ -3,20 +3,13 @@
 Nothing is imported before it is needed: what a contender imports is part of its start. The rivals are in
 benchmarks/requirements.txt. Those that run an ONNX file all run the same one, with pooling and normalisation in its
 graph, in batches of consecutive texts: who gives them texts sorted by length spares them the padding.
-
-Each warm contender runs in a process of its own (`Contender`): libraries of arithmetic keep their number of threads for
-a whole process, so two in one process would not be what they are alone.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -32,55 +25,6 @@ if TYPE_CHECKING:
 BATCH = 32
 
 Encode = Callable[[Sequence[str]], "Vectors"]
-
-
-class Contender:
-    """An encoder in a process of its own, for one role."""
-
-    def __init__(self, name: str, role: Role = "document") -> None:
-        """One of RIVALS, or a precision of ours. Nothing is loaded yet."""
-        self._what = (name, role)
-        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """The texts' vectors.
-
-        Raises:
-            ImportError: its packages are not installed.
-        """
-        return self._process.submit(_encode, *self._what, texts).result()
-
-    def seconds(self, texts: Sequence[str]) -> float:
-        """How long it encodes the texts."""
-        return self._process.submit(_seconds, *self._what, texts).result()
-
-    def latency(self, texts: Sequence[str]) -> float:
-        """How long it encodes one text, alone: the median of all."""
-        return self._process.submit(_latency, *self._what, texts).result()
-
-    def close(self) -> None:
-        """End its process."""
-        self._process.shutdown()
-
-
-def _encode(name: str, role: Role, texts: Sequence[str]) -> Vectors:
-    return _loaded(name, role)(texts)
-
-
-def _seconds(name: str, role: Role, texts: Sequence[str]) -> float:
-    encode = _loaded(name, role)
-    started = time.perf_counter()
-    encode(texts)
-    return time.perf_counter() - started
-
-
-def _latency(name: str, role: Role, texts: Sequence[str]) -> float:
-    return median(_seconds(name, role, [text]) for text in texts)
-
-
-@cache
-def _loaded(name: str, role: Role) -> Encode:
-    return RIVALS[name](default_model()) if name in RIVALS else ours(name, role)
 
 
 @cache

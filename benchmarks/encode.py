@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import random
 import sys
 import tempfile
@@ -25,8 +26,8 @@ import torch
 
 from benchmarks import arithmetic, quality
 from benchmarks.common import DATA, packages, show
-from benchmarks.contenders import RIVALS, SENTENCE_TRANSFORMERS, Contender, default_model, model_tokenizer
-from benchmarks.rounds import Report, Samples, child, interleave
+from benchmarks.contenders import RIVALS, SENTENCE_TRANSFORMERS, default_model, model_tokenizer
+from benchmarks.rounds import Contender, Report, Samples, child, interleave
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="scifact with 1,000 documents, the judged among them")
     options = parser.parse_args()
     parts = set(options.only) - ({"quality"} if options.skip_quality else set())
-    began = time.perf_counter()
+    began, load = time.perf_counter(), os.getloadavg()[0]
     report = Report()
     mixed, lengths = _sample("description", options.rows)
     limits = [_limits()] if "limit" in parts else []
@@ -80,6 +81,7 @@ def main() -> None:
     title = f"Encoding with {default_model().name}, {torch.get_num_threads()} threads, {options.rounds} rounds"
     show(title, ("measure", "ours", "against", "theirs", "ratio", "goal", "met"), report.lines)
     print(f"Mixed: {len(mixed):,} texts, {sum(lengths):,} tokens, median {median(lengths):.0f}, most {lengths[-1]}.")
+    print(f"Other load on the machine when it began (average of a minute): {load:.1f}.")
     for name, reason in report.missing.items():
         print(f"Not measured: {name}: {reason}")
     if limits:

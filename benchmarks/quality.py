@@ -16,12 +16,12 @@ REFERENCE = {"cranfield": 0.3998, "scifact": 0.6449}
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents (title and text), queries, and for each query the grades of documents, by their places."""
+    """Documents (title and text), queries, and for each query the places of the documents that are relevant."""
 
     name: str
     documents: list[str]
     queries: list[str]
-    grades: list[dict[int, int]]
+    relevant: list[set[int]]
     whole: bool
 
 
@@ -37,33 +37,30 @@ def load(name: str, most: int | None = None) -> Collection | None:
     )
     whole = most is None or len(corpus) <= most
     if not whole:
-        relevant = {row["docid"] for row in judged}
-        corpus = sorted(corpus, key=lambda row: row["id"] not in relevant)[:most]
+        known = {row["docid"] for row in judged}
+        corpus = sorted(corpus, key=lambda row: row["id"] not in known)[:most]
     places = {row["id"]: place for place, row in enumerate(corpus)}
-    grades: dict[str, dict[int, int]] = defaultdict(dict)
+    relevant: dict[str, set[int]] = defaultdict(set)
     for row in judged:
-        if row["docid"] in places:
-            grades[row["qid"]][places[row["docid"]]] = row["score"]
-    asked = [row for row in queries if row["id"] in grades]
+        if row["docid"] in places and row["score"] > 0:
+            relevant[row["qid"]].add(places[row["docid"]])
+    asked = [row for row in queries if row["id"] in relevant]
     return Collection(
         name,
         [f"{row['title']} {row['text']}" for row in corpus],
         [row["text"] for row in asked],
-        [grades[row["id"]] for row in asked],
+        [relevant[row["id"]] for row in asked],
         whole,
     )
 
 
 def ndcg(collection: Collection, encode_documents: Encode, encode_queries: Encode) -> float:
-    """The mean nDCG@10: the gain of a document is its grade, divided by log2 of its rank plus one."""
+    """The mean nDCG@10: a relevant document counts 1 / log2(rank + 1), as in the reference, whatever its grade."""
     similarities = encode_queries(collection.queries) @ encode_documents(collection.documents).T
     discounts = 1 / np.log2(np.arange(2, 12))
     found = []
-    for row, grades in zip(similarities, collection.grades, strict=True):
+    for row, relevant in zip(similarities, collection.relevant, strict=True):
         ranked = np.argsort(-row, kind="stable")[:10]
-        gains = [max(grades.get(int(place), 0), 0) for place in ranked]
-        ideal = sorted((max(grade, 0) for grade in grades.values()), reverse=True)[:10]
-        best = float(np.dot(ideal, discounts[: len(ideal)]))
-        if best > 0:
-            found.append(float(np.dot(gains, discounts[: len(gains)])) / best)
+        gain = sum(discount for place, discount in zip(ranked, discounts, strict=True) if int(place) in relevant)
+        found.append(gain / discounts[: len(relevant)].sum())
     return float(np.mean(found))

@@ -1,17 +1,26 @@
-"""How contenders are compared: interleaved in rounds, by the median of the rounds' ratios."""
+"""How contenders are compared: each in its process, interleaved in rounds, by the median of the rounds' ratios."""
 
 from __future__ import annotations
 
+import multiprocessing
 import operator
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.contenders import RIVALS, Encode, default_model, ours
+
+if TYPE_CHECKING:
+    from jammi_duck.types import Role, Vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 GOALS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
@@ -37,6 +46,59 @@ class Report:
         sign, _, bound = goal.partition(" ")
         met = ("yes" if GOALS[sign](value, float(bound)) else "NO") if goal else ""
         self.lines.append((what, ours, rival, theirs, f"{value:.3f}", goal, met))
+
+
+class Contender:
+    """An encoder, warm, in a process of its own, for one role.
+
+    Libraries of arithmetic keep their number of threads for a whole process: two of them in one process would not be
+    what they are alone.
+    """
+
+    def __init__(self, name: str, role: Role = "document") -> None:
+        """One of RIVALS, or a precision of ours. Nothing is loaded yet."""
+        self._what = (name, role)
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """The texts' vectors.
+
+        Raises:
+            ImportError: its packages are not installed.
+        """
+        return self._process.submit(_encode, *self._what, texts).result()
+
+    def seconds(self, texts: Sequence[str]) -> float:
+        """How long it encodes the texts."""
+        return self._process.submit(_seconds, *self._what, texts).result()
+
+    def latency(self, texts: Sequence[str]) -> float:
+        """How long it encodes one text, alone: the median of all."""
+        return self._process.submit(_latency, *self._what, texts).result()
+
+    def close(self) -> None:
+        """End its process."""
+        self._process.shutdown()
+
+
+def _encode(name: str, role: Role, texts: Sequence[str]) -> Vectors:
+    return _loaded(name, role)(texts)
+
+
+def _seconds(name: str, role: Role, texts: Sequence[str]) -> float:
+    encode = _loaded(name, role)
+    started = time.perf_counter()
+    encode(texts)
+    return time.perf_counter() - started
+
+
+def _latency(name: str, role: Role, texts: Sequence[str]) -> float:
+    return median(_seconds(name, role, [text]) for text in texts)
+
+
+@cache
+def _loaded(name: str, role: Role) -> Encode:
+    return RIVALS[name](default_model()) if name in RIVALS else ours(name, role)
 
 
 def interleave(title: str, measures: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
