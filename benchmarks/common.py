@@ -10,8 +10,8 @@ from pathlib import Path
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def packages(column: str, count: int) -> list[str]:
-    """The first `count` texts of a column of packages.parquet; ends the program where the data is not there."""
+def packages(column: str, count: int | None = None) -> list[str]:
+    """The first `count` texts (or all) of a column of packages.parquet; ends the program where it is not there."""
     import pyarrow.parquet as pq
 
     path = DATA / "packages.parquet"

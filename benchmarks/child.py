@@ -1,0 +1,53 @@
+"""One measure in a new process, which benchmarks.encode starts: prints a number. Interpreter start is not counted.
+
+child.py install                            seconds to equip a connection
+child.py first CONTENDER MODEL              seconds to import, load, and encode a first text
+child.py peak CONTENDER MODEL TEXTS.json    MB at its peak, after encoding all texts
+
+A contender is `sentence-transformers`, or a precision of ours.
+"""
+
+import sys
+import time
+
+BEGAN = time.perf_counter()
+
+
+def main() -> None:
+    """Run the measure that the arguments name."""
+    measure, *rest = sys.argv[1:]
+    if measure == "install":
+        import duckdb
+
+        import jammi_duck
+
+        jammi_duck.install(duckdb.connect())
+        print(time.perf_counter() - BEGAN)
+        return
+
+    from pathlib import Path
+
+    from benchmarks import contenders
+
+    is_ours = rest[0] != contenders.SENTENCE_TRANSFORMERS
+    encode = contenders.ours(rest[0]) if is_ours else contenders.sentence_transformers(Path(rest[1]))
+    encode(["a first text"])
+    if measure == "first":
+        print(time.perf_counter() - BEGAN)
+        return
+
+    import json
+
+    encode(json.loads(Path(rest[2]).read_text()))
+    print(_peak_mb())
+
+
+def _peak_mb() -> float:
+    """Not ru_maxrss: a process inherits that from the one that started it."""
+    with open("/proc/self/status") as status:
+        kilobytes = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return int(kilobytes) / 1024
+
+
+if __name__ == "__main__":
+    main()
