@@ -184,8 +184,13 @@ def _pooling(settings: Mapping[str, Any], name: str) -> Sequence[str]:
 def _prompts(settings: Mapping[str, Any]) -> dict[Role, str]:
     prompts = settings.get("prompts") or {}
     default = prompts.get(settings.get("default_prompt_name") or "") or ""
-    document = next((prompts[kind] for kind in _DOCUMENT_PROMPTS if prompts.get(kind)), default)
-    return {"document": document, "query": prompts.get("query") or default}
+
+    def first(*kinds: str) -> str:
+        """The first that is not empty; empty where all are, and the default only where none is given."""
+        given = [prompts[kind] or "" for kind in kinds if kind in prompts]
+        return next(filter(None, given), "") if given else default
+
+    return {"document": first(*_DOCUMENT_PROMPTS), "query": first("query")}
 
 
 def _dimensions(
