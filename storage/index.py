@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from usearch.index import Index
 
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage.filesystem import fsync
@@ -27,6 +26,9 @@ def build(parquet: Path, usearch: Path, rowmap: Path, dimensions: int, progress:
 
     Memory is that of the segment's vectors and their graph. Raises DamagedError where the Parquet cannot be read.
     """
+    # Imported late: it takes a good part of the time that `install` takes.
+    from usearch.index import Index
+
     index = Index(ndim=dimensions, metric="cos", dtype="f32", connectivity=CONNECTIVITY)
     schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
     rows = 0
@@ -49,6 +51,8 @@ class SegmentIndex:
         Raises:
             DamagedError: the files do not fit each other, or the segment.
         """
+        from usearch.index import Index
+
         try:
             self._row_ids = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id")
         except (pa.ArrowException, OSError, KeyError) as error:

@@ -8,7 +8,7 @@ import pytest
 from jammi_duck import ModelError
 from jammi_duck.encoder.description import describe, weights_digest
 from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.encoder.names import MINILM, find, full_name
+from jammi_duck.encoder.names import MINILM, find, full_name, verify
 from tests.conftest import make_tiny_model
 
 
@@ -49,7 +49,7 @@ class TestNames:
             (package / MINILM.folder / file).write_bytes(b"something else")
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ModelError, match="is not the published model.safetensors"):
-            find(MINILM.name)
+            verify(find(MINILM.name))
 
     def test_a_model_of_an_installed_package(self, tmp_path, tiny_model, monkeypatch):
         shutil.copytree(tiny_model, tmp_path / "my_model_package")

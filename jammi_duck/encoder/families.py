@@ -8,7 +8,7 @@ et al. 2020), ModernBERT (Warner et al. 2024).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,12 +111,9 @@ class _PostNormLayer:
         self._heads = config["num_attention_heads"]
         self._activation = config["hidden_act"]
         parts = [(layer + part, hidden) for part in (names.query, names.key, names.value)]
-        weight = torch.cat([weights.take(f"{name}.weight", size, hidden) for name, size in parts])
-        bias = torch.cat([weights.take(f"{name}.bias", size) for name, size in parts])
-        scale = query_scale(hidden // self._heads)
-        weight[:hidden] *= scale
-        bias[:hidden] *= scale
-        self._qkv = linear(weight, bias, placement)
+        matrices = [weights.take(f"{name}.weight", size, hidden) for name, size in parts]
+        shifts = [weights.take(f"{name}.bias", size) for name, size in parts]
+        self._qkv = _queries_keys_values(matrices, shifts, self._heads, placement)
         self._mixed = _dense(weights, layer + names.mixed, hidden, hidden, placement)
         self._attention_norm = _norm(weights, layer + names.attention_norm, config, placement)
         self._up = _dense(weights, layer + names.up, hidden, inner, placement)
@@ -213,13 +210,9 @@ class _PreNormLayer:
         self._heads = config["num_attention_heads"]
         self._activation = config["hidden_activation"]
         self._attention_norm = _norm(weights, layer + "attn_norm", config, placement) if number else None
-        weight = weights.take(layer + "attn.Wqkv.weight", 3 * hidden, hidden).clone()
-        weight[:hidden] *= query_scale(hidden // self._heads)
-        bias = None
-        if config["attention_bias"]:
-            bias = weights.take(layer + "attn.Wqkv.bias", 3 * hidden).clone()
-            bias[:hidden] *= query_scale(hidden // self._heads)
-        self._qkv = linear(weight, bias, placement)
+        matrices = weights.take(layer + "attn.Wqkv.weight", 3 * hidden, hidden).chunk(3)
+        shifts = weights.take(layer + "attn.Wqkv.bias", 3 * hidden).chunk(3) if config["attention_bias"] else None
+        self._qkv = _queries_keys_values(matrices, shifts, self._heads, placement)
         self._mixed = _dense(weights, layer + "attn.Wo", hidden, hidden, placement, bias=config["attention_bias"])
         self._mlp_norm = _norm(weights, layer + "mlp_norm", config, placement)
         wide = weights.take(layer + "mlp.Wi.weight", 2 * inner, hidden)
@@ -308,6 +301,18 @@ def _attention(qkv: Tensor, batch: Batch, heads: int, biases: Mapping[int, Tenso
         attend(qkv[group.rows], group.count, group.length, heads, out[group.rows], biases.get(group.length))
     out[batch.groups[-1].rows.stop :] = 0
     return out
+
+
+def _queries_keys_values(
+    matrices: Sequence[Tensor], biases: Sequence[Tensor] | None, heads: int, placement: Placement
+) -> Linear:
+    """One layer that gives [rows, 3 * hidden], its queries scaled for `attend`."""
+    scales = (query_scale(matrices[0].shape[0] // heads), 1.0, 1.0)
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([placement.put(part * scale) for part, scale in zip(parts, scales, strict=True)])
+
+    return linear(joined(matrices), None if biases is None else joined(biases), placement)
 
 
 def _dense(

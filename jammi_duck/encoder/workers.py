@@ -1,7 +1,8 @@
 """The threads on which all forward passes of the process run: one for each core, none in another's way.
 
 A pass stays on one core, so cores never wait for each other within a layer, and as many passes run at once as there are
-cores, whoever asked for them. One that has the machine to itself takes all cores.
+cores, whoever asked for them. Only a large one that has the pool to itself takes all cores: for a small one, waiting
+for the others would cost more than it gains, and very much more where another program has a core.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
-_Job = tuple[bool, int, Future[Any], Callable[[], Any]]
+_Job = tuple[bool, int, bool, Future[Any], Callable[[], Any]]
 
 
 class Workers:
@@ -37,7 +38,7 @@ class Workers:
         for number in range(self.threads):
             threading.Thread(target=self._work, name=f"jammi-encoder-{number}", daemon=True).start()
 
-    def submit(self, work: Callable[[], T], *, urgent: bool = False) -> Future[T]:
+    def submit(self, work: Callable[[], T], *, urgent: bool = False, large: bool = False) -> Future[T]:
         """Run `work` as soon as a thread is free; what is urgent goes before what is not."""
         if self._process != os.getpid():
             # A forked process has none of its parent's threads.
@@ -45,15 +46,15 @@ class Workers:
         future: Future[T] = Future()
         with self._counting:
             self._unfinished += 1
-        self._jobs.put((not urgent, next(self._numbers), future, work))
+        self._jobs.put((not urgent, next(self._numbers), large, future, work))
         return future
 
     def _work(self) -> None:
         threads = 0
         while True:
-            _, _, future, work = self._jobs.get()
+            _, _, large, future, work = self._jobs.get()
             with self._counting:
-                wanted = self.threads if self._unfinished == 1 else 1
+                wanted = self.threads if large and self._unfinished == 1 else 1
             if wanted != threads:
                 _use_threads(wanted)
                 threads = wanted
