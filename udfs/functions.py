@@ -28,7 +28,7 @@ from jammi_duck.search import Query, choose, search
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
-from jammi_duck.types import Host, Role
+from jammi_duck.types import Host, Role, Vectors
 from jammi_duck.udfs.macros import generate_query, infer_query
 from jammi_duck.udfs.sources import folded, source_id
 
@@ -128,7 +128,7 @@ def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colu
     texts = text.to_pylist()
     for i, options in enumerate(zip(model.to_pylist(), role.to_pylist(), dims.to_pylist(), strict=True)):
         groups[options].append(i)
-    vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
+    encoded: list[tuple[list[int], Vectors]] = []
     for (name, wanted_role, dims_of_row), rows in groups.items():
         if wanted_role not in ("document", "query"):
             raise InputError(f"role is {wanted_role!r}; it must be 'document' or 'query'")
@@ -138,19 +138,25 @@ def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colu
             continue
         dimensions = wanted(dims_of_row, encoder.description)
         if mine:
-            encoded = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
-            for i, vector in zip(mine, cut(encoded, dimensions), strict=True):
-                vectors[i] = vector
-    return _list_array(vectors)
+            vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
+            encoded.append((mine, cut(vectors, dimensions)))
+    return _list_array(len(texts), encoded)
 
 
-def _list_array(vectors: Sequence[NDArray[np.float32] | None]) -> pa.Array:
-    lengths = np.fromiter((0 if v is None else len(v) for v in vectors), np.int32, len(vectors))
+def _list_array(rows: int, parts: Sequence[tuple[Sequence[int], Vectors]]) -> pa.Array:
+    """A column of vectors: each part's at its row numbers, NULL elsewhere. A single part is not copied."""
+    lengths = np.zeros(rows, np.int32)
+    for numbers, vectors in parts:
+        lengths[numbers] = vectors.shape[1]
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-    present = [v for v in vectors if v is not None]
-    flat = np.concatenate(present) if present else np.empty(0, np.float32)
-    missing = np.fromiter((v is None for v in vectors), np.bool_, len(vectors))
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=pa.array(missing))
+    if len(parts) == 1:
+        flat = parts[0][1].reshape(-1)
+    else:
+        flat = np.empty(offsets[-1], np.float32)
+        for numbers, vectors in parts:
+            for number, vector in zip(numbers, vectors, strict=True):
+                flat[offsets[number] : offsets[number + 1]] = vector
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=pa.array(lengths == 0))
 
 
 def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> pa.Array:
@@ -203,12 +209,14 @@ def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Arr
         encoder = engine.encoders.get(model[0].as_py())
         name = encoder.description.name
         inferred = infer(encoder, texts.to_pylist(), dims[0].as_py())
+    there = [i for i, each in enumerate(inferred) if each.vector is not None]
+    vectors = [(there, np.array([inferred[i].vector for i in there]))] if there else []
     columns = [
         pa.array([name] * len(inferred), pa.string()),
         pa.array(["error" if each.error else "ok" for each in inferred], pa.string()),
         pa.array([each.error for each in inferred], pa.string()),
         pa.array([each.latency_ms for each in inferred], pa.float64()),
-        _list_array([each.vector for each in inferred]),
+        _list_array(len(inferred), vectors),
     ]
     return pa.StructArray.from_arrays(columns, names=list(_INFERRED))
 
