@@ -73,26 +73,25 @@ def softmax_attention(qkv, count, length, heads, bias=None):
     return (scores.softmax(-1) @ v).transpose(1, 2).reshape(count * length, -1)
 
 
+def random_qkv(random, rows, hidden, width, size, dtype):
+    """Queries, keys and values whose scores grow with the square of `size`."""
+    qkv = torch.randn(rows, 3 * hidden, generator=random)
+    qkv[:, : 2 * hidden] *= size
+    qkv[:, :hidden] *= query_scale(width)
+    return qkv.to(dtype)
+
+
 class TestAttention:
     @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize("size", [0.5, 3, 60])
-    @pytest.mark.parametrize("biased", [None, "each head", "window"])
+    @pytest.mark.parametrize("biased", [False, True])
     def test_is_softmax_attention_also_where_powers_overflow(self, dtype, size, biased):
         count, length, heads, width = 3, 9, 2, 8
         random = torch.Generator().manual_seed(1)
-        qkv = torch.randn(count * length, 3 * heads * width, generator=random)
-        qkv[:, : 2 * heads * width] *= size
-        qkv[:, : heads * width] *= query_scale(width)
-        qkv = qkv.to(dtype)
-        bias = None
-        if biased == "each head":
-            bias = torch.randn(heads, length, length, generator=random).to(dtype)
-        elif biased == "window":
-            place = torch.arange(length)
-            far = (place[None] - place[:, None]).abs() > 2
-            bias = torch.zeros(1, length, length, dtype=dtype).masked_fill(far, -math.inf)
+        qkv = random_qkv(random, count * length, heads * width, width, size, dtype)
+        bias = torch.randn(heads, length, length, generator=random).to(dtype) if biased else None
         out = torch.empty(count * length, heads * width, dtype=dtype)
-        attend(qkv, count, length, heads, out, bias)
+        attend(qkv, count, length, heads, out, bias=bias)
         expected = softmax_attention(qkv, count, length, heads, bias)
         assert torch.isfinite(out).all()
         if dtype == torch.float32:
@@ -100,6 +99,22 @@ class TestAttention:
         elif size < 60:
             # Scores of thousands in bfloat16 are too coarse to compare; those must only be numbers.
             torch.testing.assert_close(out.double(), expected, atol=0.08, rtol=0.08)
+
+    @pytest.mark.parametrize("dtype", TYPES)
+    @given(length=st.integers(1, 70), reach=st.integers(1, 9), count=st.integers(1, 3))
+    @settings(max_examples=60, deadline=None)
+    def test_a_reach_is_a_window(self, dtype, length, reach, count):
+        heads, width = 2, 8
+        random = torch.Generator().manual_seed(length)
+        qkv = random_qkv(random, count * length, heads * width, width, 1, dtype)
+        place = torch.arange(length)
+        far = (place[None] - place[:, None]).abs() > reach
+        window = torch.zeros(1, length, length).masked_fill(far, -math.inf)
+        out = torch.empty(count * length, heads * width, dtype=dtype)
+        attend(qkv, count, length, heads, out, reach=reach)
+        tolerance = 1e-4 if dtype == torch.float32 else 0.08
+        expected = softmax_attention(qkv, count, length, heads, window)
+        torch.testing.assert_close(out.double(), expected, atol=tolerance, rtol=tolerance)
 
     def test_long_sequences_take_torchs_own_way_and_agree(self):
         random = torch.Generator().manual_seed(2)

@@ -1,7 +1,8 @@
-"""Attention over sequences of one length: no padding, no mask."""
+"""Attention over sequences of one length: no padding, and a mask only where tokens see just their neighbours."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -23,29 +24,67 @@ def query_scale(head_size: int) -> float:
     return LOG2E / math.sqrt(head_size)
 
 
-def attend(qkv: Tensor, count: int, length: int, heads: int, out: Tensor, bias: Tensor | None = None) -> None:
+def attend(
+    qkv: Tensor,
+    count: int,
+    length: int,
+    heads: int,
+    out: Tensor,
+    *,
+    bias: Tensor | None = None,
+    reach: int | None = None,
+) -> None:
     """Attention within each of `count` sequences of `length` tokens.
 
     `qkv` is [count * length, 3 * hidden], queries scaled by `query_scale`; `bias`, in the scores' base 2, is added to
-    them: [1 or heads, length, length]. The result goes to `out`, [count * length, hidden].
+    them: [heads, length, length]. With a `reach`, a token sees those at most so far away, and there is no `bias`. The
+    result goes to `out`, [count * length, hidden].
     """
     size = qkv.shape[1] // (3 * heads)
-    split = qkv.view(count, length, 3, heads, size)
-    target = out.view(count, length, heads, size)
-    if qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu" and length <= _LONGEST_DENSE:
-        q, k, v = split.permute(2, 0, 3, 1, 4).contiguous().view(3, count * heads, length, size).unbind()
-        mixed, sums = _by_powers_of_two(q, k, v, bias)
-        mixed, sums = (part.view(count, heads, length, -1).transpose(1, 2) for part in (mixed, sums))
-        torch.div(mixed, sums, out=target)
+    q, k, v = qkv.view(count, length, 3, heads, size).permute(2, 0, 3, 1, 4)
+    target = out.view(count, length, heads, size).transpose(1, 2)
+    if reach is None or length <= reach + 1:
+        _average(q, k, v, bias, target)
+    elif length <= 4 * reach:
+        _average(q, k, v, _window(length, reach, qkv.dtype, qkv.device), target)
     else:
-        q, k, v = (split[:, :, part].transpose(1, 2) for part in range(3))
-        mask = None if bias is None else (bias * _LN2).to(q.dtype).expand(count, heads, length, length)
-        mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=_LN2)
-        target.copy_(mixed.transpose(1, 2))
+        _average_nearby(q, k, v, reach, target)
+
+
+def _average_nearby(q: Tensor, k: Tensor, v: Tensor, reach: int, target: Tensor) -> None:
+    """As `_average` with a window, in blocks of queries, each with the keys that it can reach: linear in the length."""
+    count, heads, length, size = q.shape
+    block = 2 * reach
+    blocks = -(-length // block)
+    missing = blocks * block - length
+    q = torch.nn.functional.pad(q, (0, 0, 0, missing)).reshape(count * heads, blocks, block, size)
+    sides = (0, 0, reach, reach + missing)
+    k, v = (
+        torch.nn.functional.pad(part, sides)
+        .reshape(count * heads, blocks * block + 2 * reach, size)
+        .unfold(1, block + 2 * reach, block)
+        .transpose(2, 3)
+        for part in (k, v)
+    )
+    found = torch.empty_like(q)
+    _average(q, k, v, _windows(length, reach, q.dtype, q.device), found)
+    target.copy_(found.view(count, heads, blocks * block, size)[:, :, :length])
+
+
+def _average(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, target: Tensor) -> None:
+    """Softmax attention of [outer, inner, tokens, size], with a bias of [1 or inner, queries, keys], into `target`."""
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= _LONGEST_DENSE:
+        shape = (*q.shape[:3], -1)
+        q, k, v = (part.reshape(-1, *part.shape[2:]) for part in (q, k, v))
+        sums, total = _by_powers_of_two(q, k, v, bias)
+        torch.div(sums.view(shape), total.view(shape), out=target)
+    else:
+        mask = None if bias is None else (bias * _LN2).to(q.dtype).expand(*q.shape[:3], k.shape[2])
+        target.copy_(torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=_LN2))
 
 
 def _by_powers_of_two(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention of [sequences, length, size] in bfloat16: weighted sums, and the sums of the weights to divide by.
+    """Attention of [n, tokens, size] in bfloat16: weighted sums, and the sums of the weights to divide them by.
 
     torch's softmax takes longer than all the rest. So the weights are plain powers of two, without each row's maximum
     taken off first, and are computed again with it where a sum shows that this was needed; trained models' scores are
@@ -53,11 +92,33 @@ def _by_powers_of_two(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> t
     """
     scores = torch.bmm(q, k.transpose(1, 2))
     if bias is not None:
-        scores.view(-1, bias.shape[0], *bias.shape[1:]).add_(bias)
+        scores.view(-1, *bias.shape).add_(bias)
     weights = torch.exp2(scores)
-    sums = weights.sum(-1, keepdim=True)
-    lowest, highest = torch.aminmax(sums.float())
+    total = weights.sum(-1, keepdim=True)
+    lowest, highest = torch.aminmax(total.float())
     if not (lowest > _LOWEST_SUM and highest < _HIGHEST_SUM):
         weights = torch.exp2(scores.float() - scores.amax(-1, keepdim=True).float()).to(scores.dtype)
-        sums = weights.sum(-1, keepdim=True)
-    return torch.bmm(weights, v), sums
+        total = weights.sum(-1, keepdim=True)
+    return torch.bmm(weights, v), total
+
+
+@functools.lru_cache(maxsize=64)
+def _window(length: int, reach: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The bias that keeps each token from those beyond its reach, [1, length, length]."""
+    place = torch.arange(length, device=device)
+    far = (place[None, :] - place[:, None]).abs() > reach
+    return torch.zeros(1, length, length, dtype=dtype, device=device).masked_fill_(far, -math.inf)
+
+
+@functools.lru_cache(maxsize=8)
+def _windows(length: int, reach: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The bias of each block in `_average_nearby`, [blocks, 2 * reach, 4 * reach]."""
+    block = 2 * reach
+    blocks = -(-length // block)
+    first = torch.arange(blocks, device=device)[:, None, None] * block
+    query = first + torch.arange(block, device=device)[:, None]
+    key = first + torch.arange(block + 2 * reach, device=device) - reach
+    unseen = ((query - key).abs() > reach) | (key < 0) | (key >= length)
+    # Rows that only fill the last block see everything, so that their sums are not zero.
+    unseen &= query < length
+    return torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill_(unseen, -math.inf)

@@ -221,10 +221,10 @@ class _PreNormLayer:
         self._up = linear(wide[inner:], None if biases is None else biases[inner:], placement)
         self._down = _dense(weights, layer + "mlp.Wo", inner, hidden, placement, bias=config["mlp_bias"])
 
-    def __call__(self, x: Tensor, batch: Batch, rotation: Rotation, biases: Mapping[int, Tensor]) -> Tensor:
+    def __call__(self, x: Tensor, batch: Batch, rotation: Rotation, reach: int | None) -> Tensor:
         qkv = self._qkv(self._attention_norm(x) if self._attention_norm else x)
         rotation.turn(qkv, self._heads)
-        x = self._mixed.plus(_attention(qkv, batch, self._heads, biases), x)
+        x = self._mixed.plus(_attention(qkv, batch, self._heads, reach=reach), x)
         normed = self._mlp_norm(x)
         return self._down.plus(self._up.times(normed, self._gate.activated(normed, self._activation)), x)
 
@@ -272,33 +272,24 @@ class ModernBert:
         """See `Transformer`."""
         x = self._norm(torch.nn.functional.embedding(batch.ids, self._words)).to(self._placement.dtype)
         positions = batch.positions()
-        everywhere: tuple[Rotation, Mapping[int, Tensor]] = (Rotation(positions, self._size, self._global_theta), {})
-        nearby = (Rotation(positions, self._size, self._local_theta), self._windows(batch))
+        everywhere = Rotation(positions, self._size, self._global_theta)
+        nearby = Rotation(positions, self._size, self._local_theta)
         for layer, is_local in zip(self._layers, self._is_local, strict=True):
-            rotation, biases = nearby if is_local else everywhere
-            x = layer(x, batch, rotation, biases)
+            x = layer(x, batch, nearby, self._reach) if is_local else layer(x, batch, everywhere, None)
         return self._final_norm(x)
-
-    def _windows(self, batch: Batch) -> Mapping[int, Tensor]:
-        """What keeps each token from those farther than its reach, where a sequence is longer than that."""
-        lengths = {group.length for group in batch.groups if group.length > self._reach + 1}
-        windows = {}
-        for length in lengths:
-            place = torch.arange(length, device=batch.ids.device)
-            far = (place[None, :] - place[:, None]).abs() > self._reach
-            empty = torch.zeros(1, length, length, dtype=self._placement.dtype, device=batch.ids.device)
-            windows[length] = empty.masked_fill_(far, -math.inf)
-        return windows
 
 
 def _theta(rope: Mapping[str, Any] | None, default: float) -> float:
     return float((rope or {}).get("rope_theta", default))
 
 
-def _attention(qkv: Tensor, batch: Batch, heads: int, biases: Mapping[int, Tensor]) -> Tensor:
+def _attention(
+    qkv: Tensor, batch: Batch, heads: int, biases: Mapping[int, Tensor] | None = None, reach: int | None = None
+) -> Tensor:
     out = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
     for group in batch.groups:
-        attend(qkv[group.rows], group.count, group.length, heads, out[group.rows], biases.get(group.length))
+        bias = biases.get(group.length) if biases else None
+        attend(qkv[group.rows], group.count, group.length, heads, out[group.rows], bias=bias, reach=reach)
     out[batch.groups[-1].rows.stop :] = 0
     return out
 
