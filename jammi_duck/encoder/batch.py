@@ -41,6 +41,12 @@ class Batch:
         parts.append(torch.zeros(rows - self.groups[-1].rows.stop, dtype=torch.long))
         return torch.cat(parts).to(self.ids.device)
 
+    def firsts(self) -> tuple[Tensor, Batch]:
+        """The row of each sequence's first token, and a batch that has only these."""
+        starts = [torch.arange(group.start, group.rows.stop, group.length) for group in self.groups]
+        rows = torch.cat(starts).to(self.ids.device)
+        return rows, Batch(self.ids[rows], (Group(0, len(rows), 1),))
+
 
 def pack(sequences: Sequence[Tokens], device: torch.device) -> Batch:
     """Put sequences side by side; those of equal length that follow each other form a group."""

@@ -55,7 +55,7 @@ class ModelDescription:
 
     `path` holds config.json, the safetensors weights and tokenizer.json, and `family` is the `model_type` there.
     `pooling` is a mode of sentence-transformers, or several joined by `+`; `modules` come after it. `dimensions` is the
-    length of a vector, `max_tokens` counts special tokens. `weights` is the SHA-256 over the SHA-256s of the files that
+    length of a vector, `max_tokens` counts special tokens; longer texts are cut at their `cut_side`. `weights` is the SHA-256 over the SHA-256s of the files that
     hold weights and tokenizer, and `precision` float32 or bfloat16: both are known once the model is loaded.
     """
 
@@ -72,6 +72,7 @@ class ModelDescription:
     precision: str = "float32"
     family: str = ""
     pools_prompt: bool = True
+    cut_side: str = "right"
     modules: tuple[Module, ...] = ()
 
     def prompt(self, role: Role) -> str:
@@ -92,6 +93,7 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
     if of_model.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise ModelError(f"the model '{name}' is a {of_model['model_type']}; only sentence embeddings are supported")
     config = _config(transformer, name)
+    of_tokenizer = _optional(transformer / "tokenizer_config.json")
     of_pooling = _json(pooling / "config.json") if pooling else {}
     prompts = _prompts(of_model)
     modes = _pooling(of_pooling, name)
@@ -101,13 +103,14 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
         revision=revision,
         path=transformer,
         dimensions=_dimensions(config, modes, modules, of_model, name),
-        max_tokens=_max_tokens(transformer, of_transformer, config),
+        max_tokens=_max_tokens(of_tokenizer, of_transformer, config),
         pooling="+".join(modes),
         lower_case=bool(of_transformer.get("do_lower_case", False)),
         document_prompt=prompts["document"],
         query_prompt=prompts["query"],
         family=config["model_type"],
         pools_prompt=of_pooling.get("include_prompt") is not False,
+        cut_side="left" if of_tokenizer.get("truncation_side") == "left" else "right",
         modules=modules,
     )
 
@@ -209,11 +212,11 @@ def _dimensions(
     return min(int(wanted), dimensions) if wanted else dimensions
 
 
-def _max_tokens(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+def _max_tokens(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
     positions = config.get("max_position_embeddings")
     if positions and config["model_type"] in _OFFSET_POSITIONS:
         positions -= 1 + (1 if config["model_type"] == "mpnet" else config.get("pad_token_id", 1))
-    asked = settings.get("max_seq_length") or _optional(path / "tokenizer_config.json").get("model_max_length")
+    asked = settings.get("max_seq_length") or tokenizer.get("model_max_length")
     limits = [int(limit) for limit in (positions, asked) if limit and 0 < limit < 1e9]
     return min(limits, default=512)
 

@@ -29,8 +29,8 @@ class Transformer(Protocol):
 
     vocabulary: int
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """The vectors of a batch's tokens, [rows, hidden]."""
+    def __call__(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
+        """The vectors of a batch's tokens, [rows, hidden]; only of the rows that are `wanted`, where that is given."""
         ...
 
 
@@ -120,8 +120,10 @@ class _PostNormLayer:
         self._down = _dense(weights, layer + names.down, inner, hidden, placement)
         self._output_norm = _norm(weights, layer + names.output_norm, config, placement)
 
-    def __call__(self, x: Tensor, batch: Batch, biases: Mapping[int, Tensor]) -> Tensor:
+    def __call__(self, x: Tensor, batch: Batch, biases: Mapping[int, Tensor], wanted: Tensor | None) -> Tensor:
         mixed = _attention(self._qkv(x), batch, self._heads, biases)
+        if wanted is not None:
+            mixed, x = mixed[wanted], x[wanted]
         x = self._attention_norm(self._mixed.plus(mixed, x))
         return self._output_norm(self._down.plus(self._up.activated(x, self._activation), x))
 
@@ -154,15 +156,15 @@ class Bert:
             table = weights.take("encoder.relative_attention_bias.weight", _BUCKETS, heads)
             self._relative = placement.put(table * LOG2E)
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
         """See `Transformer`."""
         words = torch.nn.functional.embedding(batch.ids, self._words)
         places = torch.nn.functional.embedding(self._places(batch), self._positions)
         x = self._norm(words.add_(places)).to(self._placement.dtype)
         biases = self._biases(batch)
-        for layer in self._layers:
-            x = layer(x, batch, biases)
-        return x
+        for layer in self._layers[:-1]:
+            x = layer(x, batch, biases, None)
+        return self._layers[-1](x, batch, biases, wanted)
 
     def _places(self, batch: Batch) -> Tensor:
         if self._padding is None:
@@ -221,10 +223,13 @@ class _PreNormLayer:
         self._up = linear(wide[inner:], None if biases is None else biases[inner:], placement)
         self._down = _dense(weights, layer + "mlp.Wo", inner, hidden, placement, bias=config["mlp_bias"])
 
-    def __call__(self, x: Tensor, batch: Batch, rotation: Rotation, reach: int | None) -> Tensor:
+    def __call__(self, x: Tensor, batch: Batch, rotation: Rotation, reach: int | None, wanted: Tensor | None) -> Tensor:
         qkv = self._qkv(self._attention_norm(x) if self._attention_norm else x)
         rotation.turn(qkv, self._heads)
-        x = self._mixed.plus(_attention(qkv, batch, self._heads, reach=reach), x)
+        mixed = _attention(qkv, batch, self._heads, reach=reach)
+        if wanted is not None:
+            mixed, x = mixed[wanted], x[wanted]
+        x = self._mixed.plus(mixed, x)
         normed = self._mlp_norm(x)
         return self._down.plus(self._up.times(normed, self._gate.activated(normed, self._activation)), x)
 
@@ -268,14 +273,15 @@ class ModernBert:
         self._local_theta = _theta(ropes.get("sliding_attention"), config["local_rope_theta"])
         self._reach = config["local_attention"] // 2
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
         """See `Transformer`."""
         x = self._norm(torch.nn.functional.embedding(batch.ids, self._words)).to(self._placement.dtype)
         positions = batch.positions()
         everywhere = Rotation(positions, self._size, self._global_theta)
         nearby = Rotation(positions, self._size, self._local_theta)
         for layer, is_local in zip(self._layers, self._is_local, strict=True):
-            x = layer(x, batch, nearby, self._reach) if is_local else layer(x, batch, everywhere, None)
+            rotation, reach = (nearby, self._reach) if is_local else (everywhere, None)
+            x = layer(x, batch, rotation, reach, wanted if layer is self._layers[-1] else None)
         return self._final_norm(x)
 
 

@@ -27,13 +27,13 @@ class ThroughTransformers:
         self.vocabulary = int(self._model.get_input_embeddings().num_embeddings)
         self._placement = placement
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
         """See `Transformer`."""
         hidden = torch.zeros(len(batch.ids), self._hidden, dtype=self._placement.dtype, device=batch.ids.device)
         for ids, found in zip(each_group(batch.ids, batch), each_group(hidden, batch), strict=True):
             ids = ids.squeeze(-1)
             found.copy_(self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state)
-        return hidden
+        return hidden if wanted is None else hidden[wanted]
 
 
 def _load(description: ModelDescription, placement: Placement) -> Any:  # noqa: ANN401 - their models have no common type

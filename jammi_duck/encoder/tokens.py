@@ -34,7 +34,9 @@ class Tokenization:
             raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
         # What tokenizer.json says of truncation and padding belongs to its training, not to the model.
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(description.max_tokens, strategy="longest_first")
+        self._tokenizer.enable_truncation(
+            description.max_tokens, strategy="longest_first", direction=description.cut_side
+        )
         if description.lower_case:
             lower, given = normalizers.Lowercase(), self._tokenizer.normalizer
             self._tokenizer.normalizer = normalizers.Sequence([lower, given]) if given else lower

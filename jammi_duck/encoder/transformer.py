@@ -121,18 +121,26 @@ class TransformerEncoder:
         return encodings.vectors
 
     def _tokenized(self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_]) -> Iterator[list[Numbered]]:
-        """The texts' tokens, chunk by chunk, the longest texts first; notes which of them were `cut`."""
+        """The texts' tokens, chunk by chunk, the longest texts first; notes which of them were `cut`.
+
+        Texts without any token are left out: their vectors stay zeros.
+        """
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         for first in range(0, len(order), _CHUNK_TEXTS):
             chunk = order[first : first + _CHUNK_TEXTS]
             sequences, cut[chunk] = self._tokens.tokenize([texts[i] for i in chunk], role)
-            yield list(zip(chunk, sequences, strict=True))
+            yield [(i, tokens) for i, tokens in zip(chunk, sequences, strict=True) if tokens]
 
     def _forward(self, sequences: Sequence[Tokens], skipped: int) -> Vectors:
         """One pass. `skipped` tokens of each sequence are a prompt that is left out of the pooling."""
         with torch.inference_mode():
             batch = pack(sequences, self._device)
-            vectors: Vectors = self._pooling(self._transformer(batch), batch, skipped).cpu().numpy()
+            wanted, pooled = None, batch
+            if self.description.pooling == "cls" and not skipped:
+                # Most of the last layer's work would be for tokens that are not looked at.
+                wanted, pooled = batch.firsts()
+            hidden = self._transformer(batch, wanted)
+            vectors: Vectors = self._pooling(hidden, pooled, skipped).cpu().numpy()
         if not np.isfinite(vectors).all():
             raise ModelError(
                 f"the model '{self.description.name}' gives vectors that are not numbers; its weights are damaged, or "
