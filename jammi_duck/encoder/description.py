@@ -54,9 +54,10 @@ class ModelDescription:
     """The facts about a model that decide its vectors.
 
     `path` holds config.json, the safetensors weights and tokenizer.json, and `family` is the `model_type` there.
-    `pooling` is a mode of sentence-transformers, or several joined by `+`; `modules` come after it. `dimensions` is the
-    length of a vector, `max_tokens` counts special tokens; longer texts are cut at their `cut_side`. `weights` is the SHA-256 over the SHA-256s of the files that
-    hold weights and tokenizer, and `precision` float32 or bfloat16: both are known once the model is loaded.
+    `pooling` is a mode of sentence-transformers, or several joined by `+`, with or without the prompt's tokens
+    (`pools_prompt`); `modules` come after it. `dimensions` is the length of a vector. `max_tokens` counts special
+    tokens; longer texts are cut at their `cut_side`. `weights` is the SHA-256 over the SHA-256s of the files that hold
+    weights and tokenizer, and `precision` float32 or bfloat16: both are known once the model is loaded.
     """
 
     name: str
