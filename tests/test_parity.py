@@ -28,15 +28,15 @@ DISTANCE = 1e-5
 SPECIAL = ("<s>", "</s>", "<pad>", "<pad><pad><pad>", "<mask>", "<unk>", "[UNK]")
 
 
-def load(path, **options):
+def load(path):
     """The reference, in float32 whatever the checkpoint is in."""
-    return SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32}, **options)
+    return SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32})
 
 
 def reference(path, chosen, role="document", prompt_name=None, threads=1):
     """The vectors of sentence-transformers, made unit vectors as ours are. `prompt_name` goes to `encode`; "" is none.
 
-    The small models are too small for more than one thread.
+    The small models are too small for more than one thread, and two wait for each other on a busy machine.
     """
     model = load(path)
     encode = model.encode_query if role == "query" else model.encode_document
@@ -64,9 +64,10 @@ def check(vectors, expected, precision="float32"):
     assert vectors.shape == expected.shape
     assert np.isfinite(expected).all()
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    assert (unit(vectors) * expected).sum(1).min() >= COSINE[precision]
-    if precision == "float32":
-        assert np.linalg.norm(vectors - expected, axis=1).max() <= DISTANCE
+    least_alike = (unit(vectors) * expected).sum(1).min()
+    assert least_alike >= COSINE[precision]
+    furthest = np.linalg.norm(vectors - expected, axis=1).max()
+    assert furthest <= DISTANCE or precision == "bfloat16"
 
 
 def same(path, chosen, role="document", prompt_name=None):
@@ -133,7 +134,7 @@ class TestFamilies:
 
 
 class TestPooling:
-    @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "electra"])
+    @pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
     @pytest.mark.parametrize("mode", [*POOLING, ("cls", "mean"), ("lasttoken", "max", "weightedmean")])
     def test_each_mode(self, families, tmp_path, family, mode):
         path = save(families[family], tmp_path / "model", mode)
@@ -360,7 +361,7 @@ class TestRealModels:
     @pytest.mark.parametrize("precision", COSINE)
     def test_all_minilm_l6_v2(self, precision):
         path = find(MINILM.name).path
-        chosen, expected = case(path, 2000, 256, threads=2)
+        chosen, expected = case(path, 2000, 256)
         check(ours(path, chosen, precision=precision), expected, precision)
 
     @pytest.mark.mpnet

@@ -85,10 +85,10 @@ def texts(count: int, tokens_of: Callable[[str], int], limit: int) -> list[str]:
     for tokens in (limit - 1, limit, limit + 1, 2 * limit):
         chosen += [exactly(tokens, tokens_of, chance) for _ in range(4)]
     chosen += ["water duck " * 4546, "水" * 50_000, "".join(chance.choices("ab \u0301é水🦆", k=50_000))]
-    chosen += [sentence(chance, words) for words in range(1, 2 * limit, max(1, limit // 32))]
+    chosen += [sentence(chance, words) for words in range(1, 2 * limit, max(1, limit // 16))]
     chosen += chance.sample(chosen, 40)
     while len(chosen) < count:
-        chosen.append(sentence(chance, min(int(chance.expovariate(1 / 5)) + 1, 3 * limit)))
+        chosen.append(sentence(chance, min(int(chance.expovariate(1 / 4)) + 1, 3 * limit)))
     chance.shuffle(chosen)
     return chosen[:count]
 
