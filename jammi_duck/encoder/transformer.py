@@ -64,6 +64,8 @@ class TransformerEncoder:
         self._pooling = Pooling(description, placement.device)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._remembering = threading.Lock()
+        # Damaged weights show now, not in the midst of a build.
+        self.encode(["a"])
 
     def budget(self) -> TokenBudget:
         """See `Encoder.budget`."""
@@ -143,8 +145,8 @@ class TransformerEncoder:
             vectors: Vectors = self._pooling(hidden, pooled, skipped).cpu().numpy()
         if not np.isfinite(vectors).all():
             raise ModelError(
-                f"the model '{self.description.name}' gives vectors that are not numbers; its weights are damaged, or "
-                "it does not bear bfloat16: try precision 'float32'"
+                f"the model '{self.description.name}' gives vectors that are not numbers (NaN): its weights are "
+                "damaged, or too large for bfloat16, where precision = 'float32' helps"
             )
         return vectors
 
