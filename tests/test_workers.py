@@ -23,15 +23,14 @@ def test_what_is_urgent_goes_before_what_waits():
     assert order == ["a", "b", 0, 1, 2]
 
 
-def test_a_large_pass_takes_all_cores_when_it_is_alone_and_one_when_it_is_not():
+def test_a_pass_takes_all_cores_where_there_are_no_others_and_one_where_there_are():
     pool = Workers(3)
     assert pool.submit(torch.get_num_threads).result(10) == 1
-    assert pool.submit(torch.get_num_threads, large=True).result(10) == 3
+    assert pool.submit(torch.get_num_threads, spread=True).result(10) == 3
     together = threading.Barrier(3)
-    cores = [pool.submit(lambda: (together.wait(10), torch.get_num_threads())[1], large=True) for _ in range(3)]
-    counts = [future.result(10) for future in cores]
-    assert sorted(counts)[:2] == [1, 1]
-    assert pool.submit(torch.get_num_threads, large=True).result(10) == 3
+    cores = [pool.submit(lambda: (together.wait(10), torch.get_num_threads())[1], spread=True) for _ in range(3)]
+    assert [future.result(10) for future in cores] == [3, 1, 1]
+    assert pool.submit(torch.get_num_threads, spread=True).result(10) == 3
 
 
 def test_errors_reach_who_asked_and_the_pool_goes_on():

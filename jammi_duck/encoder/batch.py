@@ -68,5 +68,5 @@ def each_group(hidden: Tensor, batch: Batch) -> Iterator[Tensor]:
 
 def _rounded(rows: int) -> int:
     """Few different numbers of rows: oneDNN takes milliseconds to make a kernel for a new one."""
-    step = 8 if rows <= 256 else 64
+    step = 4 if rows <= 64 else 64
     return -(-rows // step) * step

@@ -68,9 +68,11 @@ class LoadedEncoders:
             from jammi_duck.encoder.workers import workers
 
             precision, threads, device = self._options
-            place = placement(precision, device)
+            pool = workers(threads)
+            # There, since a thread that once spread its work slows down those that do later.
+            place = pool.submit(lambda: placement(precision, device)).result()
             named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
-            encoder = TransformerEncoder(named, place, workers(threads), self._batch_size)
+            encoder = TransformerEncoder(named, place, pool, self._batch_size)
             encoder.description = dataclasses.replace(named, weights=weights.result())
         return encoder
 

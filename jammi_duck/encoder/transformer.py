@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 # Texts that are tokenized together, while passes over the ones before are under way.
 _CHUNK_TEXTS = 1024
 _RECENT_QUERIES = 1024
-# Floating point operations, some tens of milliseconds of one core.
-_LARGE_PASS = 5_000_000_000
 
 
 class TransformerEncoder:
@@ -53,9 +51,8 @@ class TransformerEncoder:
         full = batch_size * description.max_tokens
         self._pass_tokens = min(full, PASS_TOKENS) if placement.device.type == "cpu" else full
         self._tokens = Tokenization(description)
-        weights = Weights(description.path, description.name)
-        self._large_tokens = _LARGE_PASS // max(1, 2 * weights.numbers)
-        self._transformer = workers.submit(lambda: _load(description, weights, placement)).result()
+        # On one core: its many small steps take several times as long where cores have to wait for each other.
+        self._transformer = workers.submit(lambda: _load(description, placement)).result()
         if self._tokens.size > self._transformer.vocabulary:
             raise ModelError(
                 f"the tokenizer of '{description.name}' does not fit its weights: it has token ids up to "
@@ -88,8 +85,10 @@ class TransformerEncoder:
         skipped = self._tokens.prompt_tokens(role)
 
         def start(sequences: Sequence[Tokens]) -> Future[Vectors]:
-            large = sum(map(len, sequences)) >= self._large_tokens
-            return self._workers.submit(lambda: self._forward(sequences, skipped), urgent=role == "query", large=large)
+            is_only_one = len(sequences) == len(distinct)
+            return self._workers.submit(
+                lambda: self._forward(sequences, skipped), urgent=role == "query", spread=is_only_one
+            )
 
         at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
         passes = Passes(start, vectors, budget, _is_out_of_memory, at_once=at_once)
@@ -151,9 +150,9 @@ class TransformerEncoder:
         return vectors
 
 
-def _load(description: ModelDescription, weights: Weights, placement: Placement) -> Transformer:
+def _load(description: ModelDescription, placement: Placement) -> Transformer:
     config = json.loads((description.path / "config.json").read_text(encoding="utf-8"))
-    compact = transformer(config, weights, placement)
+    compact = transformer(config, Weights(description.path, description.name), placement)
     if compact is not None:
         return compact
     from jammi_duck.encoder.through_transformers import ThroughTransformers

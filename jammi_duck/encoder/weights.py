@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,6 @@ class Weights:
     def below(self, prefixes: tuple[str, ...], sign: str) -> None:
         """Look under the first of `prefixes` under which there is a tensor called `sign`, or else at the top."""
         self._prefix = next((prefix for prefix in prefixes if prefix + sign in self._files), "")
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers the layers have, embeddings left out: each is used once for each token."""
-        shapes = (file.get_slice(name).get_shape() for name, file in self._files.items() if "embeddings" not in name)
-        return sum(math.prod(shape) for shape in shapes)
 
     def has(self, name: str) -> bool:
         """Whether there is such a tensor."""

@@ -1,8 +1,8 @@
 """The threads on which all forward passes of the process run: one for each core, none in another's way.
 
 A pass stays on one core, so cores never wait for each other within a layer, and as many passes run at once as there are
-cores, whoever asked for them. Only a large one that has the pool to itself takes all cores: for a small one, waiting
-for the others would cost more than it gains, and very much more where another program has a core.
+cores, whoever asked for them. Only a pass that is somebody's only one, while there are no others, is spread over all
+cores. One thread does all of these, since each thread that spreads its work has a team of threads of its own.
 """
 
 from __future__ import annotations
@@ -18,46 +18,47 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
-_Job = tuple[bool, int, bool, Future[Any], Callable[[], Any]]
+_Job = tuple[bool, int, Future[Any], Callable[[], Any]]
 
 
 class Workers:
     """A pool of threads for forward passes."""
 
     def __init__(self, threads: int) -> None:
-        """Start `threads` threads; they end with the process."""
+        """Start a thread for each of `threads` cores, and one for spread passes; they end with the process."""
         self.threads = threads
         self._numbers = itertools.count()
         self._start()
 
     def _start(self) -> None:
         self._process = os.getpid()
-        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._unfinished = 0
         self._counting = threading.Lock()
-        for number in range(self.threads):
-            threading.Thread(target=self._work, name=f"jammi-encoder-{number}", daemon=True).start()
+        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._spread_jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        threads = [(self._jobs, 1, f"jammi-encoder-{number}") for number in range(self.threads)]
+        for jobs, cores, name in [*threads, (self._spread_jobs, self.threads, "jammi-encoder-spread")]:
+            threading.Thread(target=self._work, args=(jobs, cores), name=name, daemon=True).start()
 
-    def submit(self, work: Callable[[], T], *, urgent: bool = False, large: bool = False) -> Future[T]:
-        """Run `work` as soon as a thread is free; what is urgent goes before what is not."""
+    def submit(self, work: Callable[[], T], *, urgent: bool = False, spread: bool = False) -> Future[T]:
+        """Run `work` as soon as a thread is free; what is urgent goes before what is not.
+
+        With `spread` it takes all cores, if nothing else is under way.
+        """
         if self._process != os.getpid():
             # A forked process has none of its parent's threads.
             self._start()
         future: Future[T] = Future()
         with self._counting:
+            jobs = self._spread_jobs if spread and not self._unfinished else self._jobs
             self._unfinished += 1
-        self._jobs.put((not urgent, next(self._numbers), large, future, work))
+        jobs.put((not urgent, next(self._numbers), future, work))
         return future
 
-    def _work(self) -> None:
-        threads = 0
+    def _work(self, jobs: queue.PriorityQueue[_Job], cores: int) -> None:
+        _, _, future, work = jobs.get()
+        _use_threads(cores)
         while True:
-            _, _, large, future, work = self._jobs.get()
-            with self._counting:
-                wanted = self.threads if large and self._unfinished == 1 else 1
-            if wanted != threads:
-                _use_threads(wanted)
-                threads = wanted
             error: BaseException | None = None
             is_wanted = future.set_running_or_notify_cancel()
             try:
@@ -72,6 +73,7 @@ class Workers:
                 future.set_exception(error)
             del future, work, error
             result = None
+            _, _, future, work = jobs.get()
 
 
 def _use_threads(count: int) -> None:
