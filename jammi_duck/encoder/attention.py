@@ -41,45 +41,41 @@ def attend(
     result goes to `out`, [count * length, hidden].
     """
     size = qkv.shape[1] // (3 * heads)
-    q, k, v = qkv.view(count, length, 3, heads, size).permute(2, 0, 3, 1, 4)
+    parts = qkv.view(count, length, 3, heads, size).permute(2, 0, 3, 1, 4)
+    q, k, v = parts.unbind()
     target = out.view(count, length, heads, size).transpose(1, 2)
     if reach is None or length <= reach + 1:
         _average(q, k, v, bias, target)
     elif length <= 4 * reach:
         _average(q, k, v, _window(length, reach, qkv.dtype, qkv.device), target)
     else:
-        _average_nearby(q, k, v, reach, target)
+        _average_nearby(parts, reach, target)
 
 
-def _average_nearby(q: Tensor, k: Tensor, v: Tensor, reach: int, target: Tensor) -> None:
+def _average_nearby(parts: Tensor, reach: int, target: Tensor) -> None:
     """As `_average` with a window, in blocks of queries, each with the keys that it can reach: linear in the length."""
-    count, heads, length, size = q.shape
+    _, count, heads, length, size = parts.shape
     block = 2 * reach
     blocks = -(-length // block)
-    missing = blocks * block - length
-    q = torch.nn.functional.pad(q, (0, 0, 0, missing)).reshape(count * heads, blocks, block, size)
-    sides = (0, 0, reach, reach + missing)
-    k, v = (
-        torch.nn.functional.pad(part, sides)
-        .reshape(count * heads, blocks * block + 2 * reach, size)
-        .unfold(1, block + 2 * reach, block)
-        .transpose(2, 3)
-        for part in (k, v)
-    )
-    found = torch.empty_like(q)
-    _average(q, k, v, _windows(length, reach, q.dtype, q.device), found)
-    target.copy_(found.view(count, heads, blocks * block, size)[:, :, :length])
+    padded = torch.nn.functional.pad(parts, (0, 0, reach, reach + blocks * block - length))
+    spans = padded.reshape(3, count * heads, -1, size).unfold(2, block + 2 * reach, block).transpose(3, 4)
+    queries = spans[0, :, :, reach : reach + block]
+    found = torch.empty_like(queries)
+    bias = _windows(length, reach, parts.dtype, parts.device)
+    _average(queries, spans[1], spans[2], bias, found)
+    target.copy_(found.reshape(count, heads, blocks * block, size)[:, :, :length])
 
 
 def _average(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, target: Tensor) -> None:
     """Softmax attention of [outer, inner, tokens, size], with a bias of [1 or inner, queries, keys], into `target`."""
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= _LONGEST_DENSE:
-        shape = (*q.shape[:3], -1)
-        q, k, v = (part.reshape(-1, *part.shape[2:]) for part in (q, k, v))
-        sums, total = _by_powers_of_two(q, k, v, bias)
-        torch.div(sums.view(shape), total.view(shape), out=target)
+    outer, inner, queries, size = q.shape
+    keys = k.shape[2]
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and keys <= _LONGEST_DENSE:
+        k, v = k.reshape(-1, keys, size), v.reshape(-1, keys, size)
+        sums, total = _by_powers_of_two(q.reshape(-1, queries, size), k, v, bias)
+        torch.div(sums.view(q.shape), total.view(outer, inner, queries, 1), out=target)
     else:
-        mask = None if bias is None else (bias * _LN2).to(q.dtype).expand(*q.shape[:3], k.shape[2])
+        mask = None if bias is None else (bias * _LN2).to(q.dtype).expand(outer, inner, queries, keys)
         target.copy_(torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=_LN2))
 
 
@@ -90,16 +86,21 @@ def _by_powers_of_two(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> t
     taken off first, and are computed again with it where a sum shows that this was needed; trained models' scores are
     far from it.
     """
+    scores = _scores(q, k, bias).exp2_()
+    total = scores.sum(-1, keepdim=True)
+    lowest, highest = torch.aminmax(total)
+    if not (lowest.item() > _LOWEST_SUM and highest.item() < _HIGHEST_SUM):
+        scores = _scores(q, k, bias).float()
+        scores = scores.sub_(scores.amax(-1, keepdim=True)).exp2_().to(q.dtype)
+        total = scores.sum(-1, keepdim=True)
+    return torch.bmm(scores, v), total
+
+
+def _scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     scores = torch.bmm(q, k.transpose(1, 2))
     if bias is not None:
         scores.view(-1, *bias.shape).add_(bias)
-    weights = torch.exp2(scores)
-    total = weights.sum(-1, keepdim=True)
-    lowest, highest = torch.aminmax(total.float())
-    if not (lowest > _LOWEST_SUM and highest < _HIGHEST_SUM):
-        weights = torch.exp2(scores.float() - scores.amax(-1, keepdim=True).float()).to(scores.dtype)
-        total = weights.sum(-1, keepdim=True)
-    return torch.bmm(weights, v), total
+    return scores
 
 
 @functools.lru_cache(maxsize=64)
