@@ -34,10 +34,18 @@ def pytest_collection_modifyitems(items):
         missing.append(("shared_data", f"no data in {SHARED}"))
     if not (REAL_MPNET / "model.safetensors").is_file():
         missing.append(("mpnet", f"no model in {REAL_MPNET}: python -m tools.mpnet"))
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
+        missing.append(("gpu", "torch has no CUDA device"))
     for item in items:
         for marker, reason in missing:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_cuda():
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -168,6 +169,72 @@ class TestBatches:
             encoder.encode_rows([f"{i} text" for i in range(500)], "document", encoder.budget(), progress)
         assert len(passes) == 3
         assert sum(passes) < 100
+
+
+class TestQueries:
+    @pytest.fixture
+    def passes(self, encoder, monkeypatch):
+        """How many texts each pass had."""
+        passes = []
+        forward = type(encoder)._forward
+        monkeypatch.setattr(type(encoder), "_forward", lambda self, s, k: passes.append(len(s)) or forward(self, s, k))
+        return passes
+
+    def test_recent_ones_are_remembered_and_documents_are_not(self, encoder, passes):
+        first = encoder.encode(["remember me", "and me"], "query")
+        again = encoder.encode(["and me", "remember me", "and me"], "query")
+        assert (again == first[[1, 0, 1]]).all()
+        assert sum(passes) == 2
+        encoder.encode(["remember me"])
+        encoder.encode(["remember me"])
+        assert sum(passes) == 4
+
+    def test_what_is_remembered_is_not_the_callers_to_change(self, encoder):
+        first = encoder.encode(["mine"], "query")
+        kept = first.copy()
+        first[:] = 0
+        assert (encoder.encode(["mine"], "query") == kept).all()
+
+    def test_only_so_many_are_remembered(self, encoder, passes, monkeypatch):
+        from jammi_duck.encoder import transformer
+
+        monkeypatch.setattr(transformer, "_RECENT_QUERIES", 2)
+        for text in ("one", "two", "one", "three"):
+            encoder.encode([text], "query")
+        done = sum(passes)
+        encoder.encode(["one", "three"], "query")
+        assert sum(passes) == done
+        encoder.encode(["two"], "query")
+        assert sum(passes) == done + 1
+
+    def test_none_at_all(self, encoder):
+        assert encoder.encode([], "query").shape == (0, 32)
+        assert encoder.encode([]).shape == (0, 32)
+
+    def test_one_goes_before_the_batches_that_wait(self, tiny_model, monkeypatch):
+        """The query gets its turn as soon as the pass that runs is done."""
+        encoder = LoadedEncoders(1, 3, "float32", threads=1).get(str(tiny_model))
+        order, running, go_on = [], threading.Event(), threading.Event()
+        forward = type(encoder)._forward
+
+        def slow(self, sequences, skipped):
+            order.append(len(sequences[0]))
+            running.set()
+            go_on.wait(30)
+            return forward(self, sequences, skipped)
+
+        monkeypatch.setattr(type(encoder), "_forward", slow)
+        documents = threading.Thread(target=encoder.encode, args=([f"a b c d {i}" for i in range(300)],))
+        documents.start()
+        assert running.wait(30)
+        query = threading.Thread(target=encoder.encode, args=(["x"], "query"))
+        query.start()
+        while encoder._workers._unfinished < 3:
+            time.sleep(0.001)
+        go_on.set()
+        query.join(30)
+        documents.join(30)
+        assert order.index(3) <= 2
 
 
 def is_memory_error(error):

@@ -64,6 +64,9 @@ class TestSurface:
         ("options", "message"),
         [
             ({"segment_rows": 0}, "segment_rows is 0; it must be a whole number of at least 1"),
+            ({"threads": 0}, "threads is 0; it must be a whole number of at least 1"),
+            ({"device": -2}, "device is -2; it must be a whole number of at least -1"),
+            ({"precision": "half"}, "precision is 'half'; it must be one of auto, float32, bfloat16"),
             ({"batch_size": "32"}, "batch_size is '32'"),
             ({"max_loaded_models": True}, "max_loaded_models is True"),
             ({"model": "  "}, "model is '  '"),

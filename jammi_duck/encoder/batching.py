@@ -52,7 +52,7 @@ class Passes:
         self._flying: dict[Future[Vectors], list[Numbered]] = {}
 
     def run(self, chunks: Iterable[list[Numbered]], progress: Callable[[int], None]) -> None:
-        """Encode all sequences of all chunks; a chunk is asked for when the one before has begun its last passes.
+        """Encode all sequences of all chunks; a chunk is asked for when the ones before fill but few more passes.
 
         Sequences of like length ride together, the longest first. Where memory runs out, the budget is halved, up to
         three times; then the texts of the pass go one by one, and one that does not fit alone has `failed`. `progress`
@@ -73,22 +73,24 @@ class Passes:
     def _take_off(self, rest: Iterator[list[Numbered]]) -> bool:
         """Begin passes until enough are under way; False where there is nothing left to do."""
         while len(self._flying) < self._at_once:
-            if not self._waiting:
-                chunk = next(rest, None)
-                if chunk is None:
-                    break
+            if self._waiting_tokens() < self._at_once * self._budget.tokens and (chunk := next(rest, None)) is not None:
                 self._wait(chunk)
-                continue
-            batch = self._next_batch()
-            self._flying[self._start([sequence for _, sequence in batch])] = batch
+            elif self._waiting:
+                batch = self._next_batch()
+                self._flying[self._start([sequence for _, sequence in batch])] = batch
+            else:
+                break
         return bool(self._flying)
+
+    def _waiting_tokens(self) -> int:
+        return sum(len(sequence) for _, sequence in self._waiting)
 
     def _wait(self, sequences: Iterable[Numbered]) -> None:
         self._waiting = deque(sorted([*self._waiting, *sequences], key=lambda numbered: -len(numbered[1])))
 
     def _next_batch(self) -> list[Numbered]:
-        """The longest waiting sequences that fit the budget; at least one, and not all where a core would be idle."""
-        fair = sum(len(sequence) for _, sequence in self._waiting) // max(1, self._at_once - 1)
+        """The longest waiting sequences that fit the budget; at least one. At the end, each core's fair share."""
+        fair = self._waiting_tokens() // max(1, self._at_once - 1)
         room = min(self._budget.tokens, max(_LEAST_TOKENS, fair))
         batch: list[Numbered] = []
         while self._waiting and (not batch or len(self._waiting[0][1]) <= room):

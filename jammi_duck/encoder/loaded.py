@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from jammi_duck.encoder.linear import Placement
 
 _loaded: OrderedDict[tuple[object, ...], Encoder] = OrderedDict()
-_loading = threading.Lock()
+_loading: dict[tuple[object, ...], threading.Lock] = {}
+_sharing = threading.Lock()
 
 
 class LoadedEncoders:
@@ -47,17 +48,21 @@ class LoadedEncoders:
 
     def get(self, name: str) -> Encoder:
         """See `Encoders.get`: a name as on the hub, a bare name, or a local directory."""
-        with _loading:
-            found = self._found.get(name) or find(name)
-            if not found.is_local:
-                self._found[name] = found
-            key = (found, self._batch_size, *self._options)
-            if key not in _loaded:
-                _loaded[key] = self._load(found)
-            _loaded.move_to_end(key)
-            while len(_loaded) > self._most_loaded:
-                _loaded.popitem(last=False)
-            return _loaded[key]
+        found = self._found.get(name) or find(name)
+        if not found.is_local:
+            self._found[name] = found
+        key = (found, self._batch_size, *self._options)
+        with _sharing:
+            loading = _loading.setdefault(key, threading.Lock())
+        # Only those who want this model wait while it is loaded.
+        with loading:
+            encoder = _loaded.get(key) or self._load(found)
+            with _sharing:
+                _loaded[key] = encoder
+                _loaded.move_to_end(key)
+                while len(_loaded) > self._most_loaded:
+                    _loaded.popitem(last=False)
+        return encoder
 
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)

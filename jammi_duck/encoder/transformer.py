@@ -105,7 +105,8 @@ class TransformerEncoder:
         found.update(zip(new, self._all(new, "query"), strict=True))
         with self._remembering:
             for text in texts:
-                self._recent[text] = found[text]
+                # A copy: a row of a matrix would keep the whole matrix.
+                self._recent[text] = self._recent.get(text, found[text].copy())
                 self._recent.move_to_end(text)
             while len(self._recent) > _RECENT_QUERIES:
                 self._recent.popitem(last=False)
