@@ -71,27 +71,54 @@ def _average(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, target: Tenso
     outer, inner, queries, size = q.shape
     keys = k.shape[2]
     if q.dtype == torch.bfloat16 and q.device.type == "cpu" and keys <= _LONGEST_DENSE:
-        k, v = k.reshape(-1, keys, size), v.reshape(-1, keys, size)
-        sums, total = _by_powers_of_two(q.reshape(-1, queries, size), k, v, bias)
-        torch.div(sums.view(q.shape), total.view(outer, inner, queries, 1), out=target)
+        room = (_rounded_count(outer), inner, _rounded_length(queries), size)
+        key_room = (*room[:2], _rounded_length(keys), size)
+        if bias is not None:
+            bias = torch.nn.functional.pad(bias, (0, key_room[2] - keys, 0, room[2] - queries))
+        sums, total = _by_powers_of_two(_filling(q, room), _filling(k, key_room), _filling(v, key_room), bias, keys)
+        sums, total = (part.view(*room[:3], -1)[:outer, :, :queries] for part in (sums, total))
+        torch.div(sums, total, out=target)
     else:
         mask = None if bias is None else (bias * _LN2).to(q.dtype).expand(outer, inner, queries, keys)
         target.copy_(torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=_LN2))
 
 
-def _by_powers_of_two(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _rounded_count(count: int) -> int:
+    """Few different sizes: oneDNN keeps a kernel of half a megabyte for each of the last thousand."""
+    step = 1 << max(0, count.bit_length() - 3)
+    return -(-count // step) * step
+
+
+def _rounded_length(length: int) -> int:
+    return length if length <= 16 else -(-length // 16) * 16
+
+
+def _filling(part: Tensor, room: tuple[int, int, int, int]) -> Tensor:
+    """`part` in the corner of zeros of that shape, its first two dimensions made one."""
+    if part.shape != room:
+        zeros = part.new_zeros(room)
+        zeros[: part.shape[0], :, : part.shape[2]] = part
+        part = zeros
+    return part.reshape(-1, *room[2:])
+
+
+def _by_powers_of_two(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
     """Attention of [n, tokens, size] in bfloat16: weighted sums, and the sums of the weights to divide them by.
+
+    Keys from number `keys` on count nothing.
 
     torch's softmax takes longer than all the rest. So the weights are plain powers of two, without each row's maximum
     taken off first, and are computed again with it where a sum shows that this was needed; trained models' scores are
     far from it.
     """
     scores = _scores(q, k, bias).exp2_()
+    scores[:, :, keys:] = 0
     total = scores.sum(-1, keepdim=True)
     lowest, highest = torch.aminmax(total)
     if not (lowest.item() > _LOWEST_SUM and highest.item() < _HIGHEST_SUM):
         scores = _scores(q, k, bias).float()
         scores = scores.sub_(scores.amax(-1, keepdim=True)).exp2_().to(q.dtype)
+        scores[:, :, keys:] = 0
         total = scores.sum(-1, keepdim=True)
     return torch.bmm(scores, v), total
 

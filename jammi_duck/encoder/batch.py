@@ -36,10 +36,10 @@ class Batch:
 
     def positions(self) -> Tensor:
         """The place of each token in its sequence, [rows]."""
-        rows = len(self.ids)
-        parts = [torch.arange(group.length).repeat(group.count) for group in self.groups]
-        parts.append(torch.zeros(rows - self.groups[-1].rows.stop, dtype=torch.long))
-        return torch.cat(parts).to(self.ids.device)
+        places = np.zeros(len(self.ids), np.int64)
+        for group in self.groups:
+            places[group.rows].reshape(group.count, group.length)[:] = np.arange(group.length)
+        return torch.from_numpy(places).to(self.ids.device)
 
     def firsts(self) -> tuple[Tensor, Batch]:
         """The row of each sequence's first token, and a batch that has only these."""
@@ -68,5 +68,5 @@ def each_group(hidden: Tensor, batch: Batch) -> Iterator[Tensor]:
 
 def _rounded(rows: int) -> int:
     """Few different numbers of rows: oneDNN takes milliseconds to make a kernel for a new one."""
-    step = 4 if rows <= 64 else 64
+    step = 2 if rows <= 32 else 8 if rows <= 256 else 64
     return -(-rows // step) * step

@@ -296,7 +296,8 @@ def _attention(
     for group in batch.groups:
         bias = biases.get(group.length) if biases else None
         attend(qkv[group.rows], group.count, group.length, heads, out[group.rows], bias=bias, reach=reach)
-    out[batch.groups[-1].rows.stop :] = 0
+    if batch.groups[-1].rows.stop < len(out):
+        out[batch.groups[-1].rows.stop :] = 0
     return out
 
 
