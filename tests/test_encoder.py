@@ -302,7 +302,7 @@ class TestOutOfMemory:
         monkeypatch.setattr(type(encoder), "_forward", forward)
         encodings = encoder.encode_rows(["duck", "water", "a " * 12], "document", encoder.budget(), nothing)
         assert encodings.failed.tolist() == [False, False, True]
-        with pytest.raises(EncodingError, match="not enough memory to embed"):
+        with pytest.raises(EncodingError, match="could not be embedded: there is not enough memory"):
             encoder.encode(["duck", "a " * 12])
 
     def test_a_build_goes_on_and_counts_what_failed(self, tiny_model, tmp_path, monkeypatch):

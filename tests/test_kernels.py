@@ -51,12 +51,18 @@ class TestLinear:
         usual = LoadedEncoders(4, 2, precision).get(model).encode(texts)
         _loaded.clear()
         kernels.packs.cache_clear()
-        used = []
-        monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lambda *_: used.append(1) or 1 / None)
-        monkeypatch.setattr(kernels, "PackedLinear", None)
+        tried = []
+
+        class Missing:
+            def __init__(self, *_):
+                tried.append(1)
+                raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'")
+
+        monkeypatch.setattr(kernels, "PackedLinear", Missing)
         try:
             assert not packs(torch.float32)
             plain = LoadedEncoders(4, 2, precision).get(model).encode(texts)
+            assert 1 <= len(tried) <= 2
         finally:
             kernels.packs.cache_clear()
             _loaded.clear()
@@ -125,4 +131,4 @@ class TestAttention:
         for dtype in TYPES:
             out = torch.empty(length, 16, dtype=dtype)
             attend(qkv.to(dtype), 1, length, 2, out)
-            assert np.abs((out.double() - expected).numpy()).max() < 0.05
+            assert np.abs((out.double() - expected).numpy()).max() < (1e-4 if dtype == torch.float32 else 0.05)

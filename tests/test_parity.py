@@ -272,6 +272,19 @@ class TestOptions:
         edit(path / "tokenizer_config.json", truncation_side="left")
         same(path, texts_for(path))
 
+    @pytest.mark.parametrize(
+        ("family", "setting"),
+        [
+            ("bert", {"do_lower_case": False}),
+            ("bert", {"strip_accents": False}),
+            ("roberta", {"add_prefix_space": True}),
+        ],
+    )
+    def test_the_tokenizer_is_as_its_settings_say(self, copy, family, setting):
+        path = copy(family)
+        edit(path / "tokenizer_config.json", **setting)
+        same(path, texts_for(path))
+
     def test_a_bare_directory_reads_none_of_the_settings(self, families, tmp_path):
         path = shutil.copytree(families["bert"], tmp_path / "model")
         edit(path / "sentence_bert_config.json", max_seq_length=5)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -58,6 +59,39 @@ def test_torch_has_as_many_threads_as_before_for_everybody_else(tiny_model):
     encoder.encode(["duck"])
     encoder.encode([f"duck {i}" for i in range(200)])
     assert (torch.get_num_threads(), in_a_new_thread()) == before
+
+
+def test_many_pools_that_start_at_once_leave_torch_as_it_was():
+    def in_a_new_thread():
+        with ThreadPoolExecutor(1) as new:
+            return new.submit(torch.get_num_threads).result(10)
+
+    def start_all_threads():
+        pool, together = Workers(4), threading.Barrier(4)
+        for job in [pool.submit(lambda: together.wait(10)) for _ in range(4)]:
+            job.result(10)
+
+    before = in_a_new_thread()
+    for _ in range(20):
+        start_all_threads()
+        assert in_a_new_thread() == before
+
+
+def test_a_thread_that_cannot_set_itself_up_says_so_and_tries_again(monkeypatch):
+    from jammi_duck.encoder import workers as module
+
+    pool = Workers(1)
+    real, failures = module._use_threads, ["can't start new thread"]
+
+    def use_threads(cores):
+        if failures:
+            raise RuntimeError(failures.pop())
+        real(cores)
+
+    monkeypatch.setattr(module, "_use_threads", use_threads)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        pool.submit(lambda: 1).result(10)
+    assert pool.submit(lambda: 2).result(10) == 2
 
 
 def test_the_number_of_threads_does_not_change_the_vectors(tiny_model):

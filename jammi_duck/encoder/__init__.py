@@ -45,7 +45,7 @@ class Encodings:
 
 
 class Encoder(Protocol):
-    """A loaded model. Threads may share it; forward passes run one at a time."""
+    """A loaded model. Threads may share it."""
 
     description: ModelDescription
 

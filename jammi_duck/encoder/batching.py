@@ -101,17 +101,19 @@ class Passes:
     def _land(self, landed: Future[Vectors], *, is_alone: bool = False) -> int:
         """Take what a pass came to; returns how many sequences are done with."""
         batch = self._flying.pop(landed)
-        try:
+        error = landed.exception()
+        if error is None:
             self._vectors[[number for number, _ in batch]] = landed.result()
-        except Exception as error:
-            if not self._is_out_of_memory(error):
-                raise
-            if is_alone:
-                self.failed[batch[0][0]] = True
-                return 1
-            self._after_out_of_memory(batch)
-            return 0
-        return len(batch)
+            return len(batch)
+        if not self._is_out_of_memory(error):
+            raise error
+        # The traceback holds all that the pass had made until memory ran out.
+        error.__traceback__ = None
+        if is_alone:
+            self.failed[batch[0][0]] = True
+            return 1
+        self._after_out_of_memory(batch)
+        return 0
 
     def _after_out_of_memory(self, batch: list[Numbered]) -> None:
         tokens = sum(len(sequence) for _, sequence in batch)

@@ -11,7 +11,7 @@ _MOST_CHARACTERS = 400
 _MOST_READ = 4000
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
 # One name, or a list of which the first counts; what else YAML can do stands in no model's README.
-_LICENCE = re.compile(r"^license: *(?:\n *- *)?[\['\" ]*([^\s,'\"\]#][^\n,'\"\]#]*)", re.MULTILINE)
+_LICENCE = re.compile(r"^license:[^\S\n]*(?:\n *-[^\S\n]*)?[\['\"]*([^\s,'\"\]#][^\n,'\"\]#]*)", re.MULTILINE)
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])")
 _MARKS = re.compile(r"<[^<>]*>|\*\*|__|`")
 # Images, HTML, tables, quotes, lists, rules and indented code are no paragraph.

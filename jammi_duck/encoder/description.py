@@ -21,7 +21,7 @@ _SETTINGS = tuple(
 )
 _REFUSED_SETTINGS = (
     "query_length", "document_length", "query_expansion", "tokenizer_name_or_path", "processing_kwargs",
-    "processor_kwargs", "tokenizer_args", "config_args",
+    "processor_kwargs", "tokenizer_args", "config_args", "config_kwargs",
 )  # fmt: skip
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 _POOLING_FLAGS = {
@@ -37,8 +37,12 @@ POOLING_MODES = tuple(_POOLING_FLAGS.values())
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
+# What a model may ask of torch and transformers without changing its vectors.
+_MODEL_ARGUMENTS = {"dtype", "torch_dtype", "attn_implementation"}
 # Learned positions of these begin after the padding token's, so that many fewer tokens fit.
-_OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "mpnet")
+_OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "mpnet", "data2vec-text", "longformer")
+# Their positions are computed, so that there are as many as are wanted.
+_ENDLESS_POSITIONS = ("modernbert",)
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,19 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
 
 
 def weights_digest(description: ModelDescription) -> str:
-    """The SHA-256 over the SHA-256s of config.json, the weights, tokenizer.json, and the files of later modules."""
+    """The SHA-256 over the SHA-256s of config.json, the weights, tokenizer.json, and the files of later modules.
+
+    What else in the directory changes vectors counts, too, where it is not as usual.
+    """
     path = description.path
     files = [path / "config.json", *sorted(path.glob("*.safetensors")), path / "tokenizer.json"]
     for module in description.modules:
         files += [file for file in (module.path / "config.json", module.path / WEIGHTS) if file.is_file()]
-    return hashlib.sha256(b"".join(bytes.fromhex(sha256(file)) for file in files)).hexdigest()
+    digest = hashlib.sha256(b"".join(bytes.fromhex(sha256(file)) for file in files))
+    unusual = (description.lower_case, description.cut_side == "left", not description.pools_prompt)
+    if any(unusual):
+        digest.update(bytes(unusual))
+    return digest.hexdigest()
 
 
 def hidden_size(config: Mapping[str, Any]) -> int | None:
@@ -156,6 +167,7 @@ def _modules(path: Path, name: str) -> tuple[Path, Path | None, tuple[Module, ..
 def _settings(path: Path, name: str) -> dict[str, Any]:
     settings: dict[str, Any] = next((_json(path / file) for file in _SETTINGS if (path / file).is_file()), {})
     refused = [key for key in _REFUSED_SETTINGS if settings.get(key)]
+    refused += [key for key in ("model_args", "model_kwargs") if set(settings.get(key) or ()) - _MODEL_ARGUMENTS]
     if refused:
         raise ModelError(f"the model '{name}' sets {', '.join(refused)} for its Transformer, which is not supported")
     return settings
@@ -167,6 +179,8 @@ def _config(path: Path, name: str) -> dict[str, Any]:
         raise ModelError(f"the model '{name}' needs code of its own (auto_map), which is never run")
     if not config.get("model_type"):
         raise ModelError(f"the model '{name}' is not supported: its config.json has no model_type")
+    if config.get("quantization_config"):
+        raise ModelError(f"the model '{name}' has quantized weights (quantization_config), which are not supported")
     kind = str((config.get("architectures") or [""])[0])
     if config.get("is_encoder_decoder") or config.get("is_decoder") or kind.endswith("ForCausalLM"):
         raise ModelError(f"the model '{name}' is a {kind or config['model_type']}; only encoders are supported")
@@ -217,8 +231,12 @@ def _max_tokens(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], confi
     positions = config.get("max_position_embeddings")
     if positions and config["model_type"] in _OFFSET_POSITIONS:
         positions -= 1 + (1 if config["model_type"] == "mpnet" else config.get("pad_token_id", 1))
-    asked = settings.get("max_seq_length") or tokenizer.get("model_max_length")
-    limits = [int(limit) for limit in (positions, asked) if limit and 0 < limit < 1e9]
+    asked = settings.get("max_seq_length")
+    if asked and config["model_type"] in _ENDLESS_POSITIONS:
+        positions = None
+    limits = [
+        int(limit) for limit in (positions, asked or tokenizer.get("model_max_length")) if limit and 0 < limit < 1e9
+    ]
     return min(limits, default=512)
 
 

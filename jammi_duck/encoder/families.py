@@ -86,6 +86,7 @@ def _is_usual(config: Config) -> bool:
         and not config.get("add_cross_attention")
         and config.get("embedding_size", hidden_size(config)) == hidden_size(config)
         and all(rope is None or rope.get("rope_type", "default") == "default" for rope in ropes)
+        and config.get("local_attention", 128) >= 2
     )
 
 
@@ -142,7 +143,7 @@ class Bert:
         self._words = weights.take("embeddings.word_embeddings.weight", self.vocabulary, hidden)
         shape = (config["max_position_embeddings"], hidden)
         self._positions = weights.take("embeddings.position_embeddings.weight", *shape)
-        if weights.has("embeddings.token_type_embeddings.weight"):
+        if names is _BERT:
             kinds = weights.take("embeddings.token_type_embeddings.weight", config["type_vocab_size"], hidden)
             self._positions = self._positions + kinds[0]
         exact = Placement(placement.device, torch.float32)
@@ -151,7 +152,7 @@ class Bert:
         numbers = range(config["num_hidden_layers"])
         self._layers = [_PostNormLayer(config, number, weights, names, placement) for number in numbers]
         self._relative = None
-        if weights.has("encoder.relative_attention_bias.weight"):
+        if names is _MPNET:
             heads = config["num_attention_heads"]
             table = weights.take("encoder.relative_attention_bias.weight", _BUCKETS, heads)
             self._relative = placement.put(table * LOG2E)

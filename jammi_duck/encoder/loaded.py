@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jammi_duck.encoder.description import describe, weights_digest
 from jammi_duck.encoder.listing import Listed, listed
 from jammi_duck.encoder.names import Found, find, full_name, verify
-from jammi_duck.errors import ConfigError
+from jammi_duck.errors import ConfigError, JammiError, ModelError
 
 if TYPE_CHECKING:
     from jammi_duck.encoder import Encoder
@@ -56,13 +56,28 @@ class LoadedEncoders:
             loading = _loading.setdefault(key, threading.Lock())
         # Only those who want this model wait while it is loaded.
         with loading:
-            encoder = _loaded.get(key) or self._load(found)
+            encoder = _loaded.get(key) or self._checked_load(found)
             with _sharing:
                 _loaded[key] = encoder
                 _loaded.move_to_end(key)
                 while len(_loaded) > self._most_loaded:
                     _loaded.popitem(last=False)
         return encoder
+
+    def _checked_load(self, found: Found) -> Encoder:
+        """As `_load`; whatever a malformed directory leads to is told as a ModelError."""
+        try:
+            return self._load(found)
+        except (JammiError, MemoryError, ImportError):
+            raise
+        except BaseException as error:
+            # tokenizers, which is written in Rust, panics with what is no Exception.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(
+                f"the model '{found.name}' cannot be loaded from '{found.path}': {reason}; a file there is malformed"
+            ) from error
 
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +113,12 @@ def _is_model(path: Path) -> bool:
 
 
 def _directory(name: str) -> Found | None:
-    path = Path(name).expanduser()
-    return Found(str(path.resolve()), None, path.resolve(), "directory") if _is_model(path) else None
+    try:
+        path = Path(name).expanduser()
+        return Found(str(path.resolve()), None, path.resolve(), "directory") if _is_model(path) else None
+    except (OSError, RuntimeError, ValueError):
+        # Too long for a path, a home of nobody, or a zero byte: no directory in any case.
+        return None
 
 
 def verify(found: Found) -> None:
@@ -171,10 +177,23 @@ def _cached(repository: Path) -> Found | None:
     except (OSError, ValueError):
         return None
     path = repository / "snapshots" / commit
-    # A download that was interrupted has the small files, and not the weights.
-    has_weights = any(path.rglob("*.safetensors")) or (path / "pytorch_model.bin").is_file()
+    # A download that was interrupted has the small files, and not all weights.
+    has_weights = _has_all_weights(path) or (path / "pytorch_model.bin").is_file()
     name = repository.name.removeprefix(_REPOSITORY).replace("--", "/")
     return Found(name, commit, path, "cache") if has_weights and _is_model(path) else None
+
+
+def _has_all_weights(path: Path) -> bool:
+    """Whether the Transformer's weights, or all of their shards, are there."""
+    for index in path.rglob("model.safetensors.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return all((index.parent / shard).is_file() for shard in shards)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+    # Modules after the Transformer are in folders that begin with 1_, 2_ and so on.
+    files = path.rglob("model.safetensors")
+    return any(not re.match(r"[1-9]\d*_", file.parent.name) for file in files)
 
 
 def _from_hub(name: str, asked: str) -> Found:

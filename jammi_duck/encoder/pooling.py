@@ -114,4 +114,6 @@ def _activation(name: str, model: str) -> torch.nn.Module:
         activation: torch.nn.Module = getattr(torch.nn, last)()
     except TypeError as error:
         raise ModelError(f"the model '{model}' has a Dense with the activation '{name}': {error}") from error
+    if next(activation.parameters(), None) is not None:
+        raise ModelError(f"the model '{model}' has a Dense with the activation '{name}', which learns: not supported")
     return activation.eval()

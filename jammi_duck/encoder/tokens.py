@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from jammi_duck.encoder.batch import Tokens
 from jammi_duck.encoder.description import ModelDescription
@@ -32,6 +34,7 @@ class Tokenization:
             self._tokenizer = Tokenizer.from_file(str(description.path / "tokenizer.json"))
         except Exception as error:
             raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
+        _as_configured(self._tokenizer, description.path / "tokenizer_config.json")
         # What tokenizer.json says of truncation and padding belongs to its training, not to the model.
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(
@@ -56,3 +59,28 @@ class Tokenization:
             return 0
         alone = self._tokenizer.encode(prompt)
         return len(alone.ids) - (1 if alone.special_tokens_mask[-1:] == [1] else 0)
+
+
+def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
+    """Have tokenizer_config.json win over tokenizer.json, as in transformers 5 for the families' own classes."""
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if settings.get("tokenizer_class") in _GENERAL_CLASSES:
+        return
+    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        for setting, attribute in _OF_BERT_NORMALIZER.items():
+            if setting in settings:
+                setattr(normalizer, attribute, settings[setting])
+        tokenizer.normalizer = normalizer
+    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) and "add_prefix_space" in settings:
+        pre_tokenizer.add_prefix_space = bool(settings["add_prefix_space"])
+        tokenizer.pre_tokenizer = pre_tokenizer
+
+
+# Classes that take tokenizer.json as it is.
+_GENERAL_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_OF_BERT_NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}

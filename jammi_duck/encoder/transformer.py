@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Texts that are tokenized together, while passes over the ones before are under way.
 _CHUNK_TEXTS = 1024
 _RECENT_QUERIES = 1024
+# Of torch's allocator on the CPU, of CUDA, and of its matrix products.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class TransformerEncoder:
@@ -62,7 +64,11 @@ class TransformerEncoder:
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._remembering = threading.Lock()
         # Damaged weights show now, not in the midst of a build.
-        self.encode(["a"])
+        if self.encode_rows(["a"], "document", self.budget(), lambda _: None).failed.any():
+            raise ModelError(
+                f"the model '{description.name}' does not fit into memory, or its vectors are not numbers (NaN): its "
+                "weights are damaged, or too large for bfloat16, where precision = 'float32' helps"
+            )
 
     def budget(self) -> TokenBudget:
         """See `Encoder.budget`."""
@@ -93,6 +99,9 @@ class TransformerEncoder:
         at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
         passes = Passes(start, vectors, budget, _is_out_of_memory, at_once=at_once)
         passes.run(self._tokenized(distinct, role, cut), progress)
+        damaged = ~np.isfinite(vectors).all(1)
+        vectors[damaged] = 0
+        passes.failed |= damaged
         if len(distinct) == len(texts):
             return Encodings(vectors, cut, passes.failed)
         rows = np.fromiter((places[text] for text in texts), np.intp, len(texts))
@@ -118,7 +127,8 @@ class TransformerEncoder:
         if encodings.failed.any():
             text = texts[int(encodings.failed.argmax())]
             raise EncodingError(
-                f"not enough memory to embed even alone the text '{text[:40]}' of {len(text)} characters"
+                f"the text '{text[:40]}' of {len(text)} characters could not be embedded: there is not enough memory "
+                "for it even alone, or the model's numbers for it overflow"
             )
         return encodings.vectors
 
@@ -136,6 +146,10 @@ class TransformerEncoder:
     def _forward(self, sequences: Sequence[Tokens], skipped: int) -> Vectors:
         """One pass. `skipped` tokens of each sequence are a prompt that is left out of the pooling."""
         with torch.inference_mode():
+            if max(map(max, sequences)) >= self._transformer.vocabulary:
+                raise ModelError(
+                    f"the tokenizer of '{self.description.name}' does not fit its weights: a token id is too high"
+                )
             batch = pack(sequences, self._device)
             wanted, pooled = None, batch
             if self.description.pooling == "cls" and not skipped:
@@ -143,11 +157,6 @@ class TransformerEncoder:
                 wanted, pooled = batch.firsts()
             hidden = self._transformer(batch, wanted)
             vectors: Vectors = self._pooling(hidden, pooled, skipped).cpu().numpy()
-        if not np.isfinite(vectors).all():
-            raise ModelError(
-                f"the model '{self.description.name}' gives vectors that are not numbers (NaN): its weights are "
-                "damaged, or too large for bfloat16, where precision = 'float32' helps"
-            )
         return vectors
 
 
@@ -164,4 +173,4 @@ def _load(description: ModelDescription, placement: Placement) -> Transformer:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

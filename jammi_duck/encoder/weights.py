@@ -39,10 +39,6 @@ class Weights:
         """Look under the first of `prefixes` under which there is a tensor called `sign`, or else at the top."""
         self._prefix = next((prefix for prefix in prefixes if prefix + sign in self._files), "")
 
-    def has(self, name: str) -> bool:
-        """Whether there is such a tensor."""
-        return self._found(name) in self._files
-
     def take(self, name: str, *shape: int) -> Tensor:
         """A tensor of this shape, float32; mapped, not copied, where it is float32 in the file.
 
@@ -57,6 +53,10 @@ class Weights:
             raise ModelError(
                 f"the weights of '{self._model}' do not fit its config.json: '{name}' is {list(tensor.shape)}, "
                 f"not {list(shape)}"
+            )
+        if not tensor.is_floating_point():
+            raise ModelError(
+                f"the weights of '{self._model}' are quantized ('{name}' is {tensor.dtype}): not supported"
             )
         return tensor.float()
 

@@ -28,10 +28,10 @@ class Workers:
         """Start a thread for each of `threads` cores, and one for spread passes; they end with the process."""
         self.threads = threads
         self._numbers = itertools.count()
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
-        self._process = os.getpid()
+    def start(self) -> None:
+        """Start the threads anew: a forked process has none of its parent's."""
         self._unfinished = 0
         self._counting = threading.Lock()
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
@@ -45,23 +45,24 @@ class Workers:
 
         With `spread` it takes all cores, if nothing else is under way.
         """
-        if self._process != os.getpid():
-            # A forked process has none of its parent's threads.
-            self._start()
         future: Future[T] = Future()
         with self._counting:
             jobs = self._spread_jobs if spread and not self._unfinished else self._jobs
             self._unfinished += 1
-        jobs.put((not urgent, next(self._numbers), future, work))
+            jobs.put((not urgent, next(self._numbers), future, work))
         return future
 
     def _work(self, jobs: queue.PriorityQueue[_Job], cores: int) -> None:
-        _, _, future, work = jobs.get()
-        _use_threads(cores)
+        is_ready = False
         while True:
+            _, _, future, work = jobs.get()
             error: BaseException | None = None
+            result = None
             is_wanted = future.set_running_or_notify_cancel()
             try:
+                if not is_ready:
+                    _use_threads(cores)
+                    is_ready = True
                 result = work() if is_wanted else None
             except BaseException as raised:
                 error = raised
@@ -71,9 +72,7 @@ class Workers:
                 future.set_result(result)
             elif is_wanted:
                 future.set_exception(error)
-            del future, work, error
-            result = None
-            _, _, future, work = jobs.get()
+            del future, work, error, result
 
 
 def _use_threads(count: int) -> None:
@@ -82,23 +81,38 @@ def _use_threads(count: int) -> None:
     torch keeps a number for each thread, and one more that a thread takes over when it first computes; the second is
     put back, once this thread has taken it.
     """
-    others: list[int] = []
-    unseen = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
-    unseen.start()
-    unseen.join()
-    torch.set_num_threads(count)
-    torch.get_num_threads()
-    restored = threading.Thread(target=torch.set_num_threads, args=others)
-    restored.start()
-    restored.join()
+    with _setting:
+        others: list[int] = []
+        unseen = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
+        unseen.start()
+        unseen.join()
+        torch.set_num_threads(count)
+        torch.get_num_threads()
+        restored = threading.Thread(target=torch.set_num_threads, args=others)
+        restored.start()
+        restored.join()
 
 
 _pools: dict[int, Workers] = {}
 _starting = threading.Lock()
+_setting = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _starting, _setting
+    _starting, _setting = threading.Lock(), threading.Lock()
+    for pool in _pools.values():
+        pool.start()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def workers(threads: int | None) -> Workers:
-    """The process's pool of `threads` threads, by default as many as torch would use; started when first asked for."""
+    """The process's pool of `threads` threads, by default as many as torch would use; started when first asked for.
+
+    Whoever asks for another number gets another pool.
+    """
     wanted = threads or torch.get_num_threads()
     with _starting:
         if wanted not in _pools:
