@@ -36,7 +36,7 @@ class Encodings:
     """What became of n texts, in their order.
 
     `vectors` is float32 [n, dimensions], L2-normalised, zeros where `failed`; `truncated` marks texts that were
-    longer than the model reads; `failed` marks texts that did not fit into memory even alone.
+    longer than the model reads; `failed` marks texts that did not fit into memory even alone, or whose numbers overflowed.
     """
 
     vectors: Vectors
