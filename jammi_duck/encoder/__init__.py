@@ -35,8 +35,8 @@ class TokenBudget:
 class Encodings:
     """What became of n texts, in their order.
 
-    `vectors` is float32 [n, dimensions], L2-normalised, zeros where `failed`; `truncated` marks texts that were
-    longer than the model reads; `failed` marks texts that did not fit into memory even alone, or whose numbers overflowed.
+    `vectors` is float32 [n, dimensions], L2-normalised, zeros where `failed`; `truncated` marks texts that were longer
+    than the model reads; `failed` marks texts that did not fit into memory even alone, or whose numbers overflowed.
     """
 
     vectors: Vectors
