@@ -108,8 +108,7 @@ def _by_powers_of_two(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, keys
     Keys from number `keys` on count nothing.
 
     torch's softmax takes longer than all the rest. So the weights are plain powers of two, without each row's maximum
-    taken off first, and are computed again with it where a sum shows that this was needed; trained models' scores are
-    far from it.
+    taken off first, and are computed again with it where a sum shows that this was needed, which is rare.
     """
     scores = _scores(q, k, bias).exp2_()
     scores[:, :, keys:] = 0
