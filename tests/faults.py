@@ -5,7 +5,7 @@ import errno
 import os
 from pathlib import Path
 
-from jammi_duck.install import ConnectionHost
+from jammi_duck.host import ConnectionHost
 from jammi_duck.storage import filesystem, index
 from jammi_duck.storage.parquet import SegmentWriter
 

@@ -1,0 +1,79 @@
+"""Where the engine's SQL runs in Python: on cursors of the connections that jammi_duck was installed on."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import duckdb
+
+from jammi_duck.errors import JammiError
+
+
+class ConnectionHost:
+    """Runs the engine's SQL on cursors of the connections that were installed on, for as long as one is open."""
+
+    def __init__(self) -> None:
+        """A host without a connection yet."""
+        self._roots: dict[str, tuple[weakref.ref[duckdb.DuckDBPyConnection], duckdb.DuckDBPyConnection]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, con: duckdb.DuckDBPyConnection) -> str:
+        """Take cursors from this connection, too; returns the id by which it is known."""
+        with self._lock:
+            for known, (reference, _) in self._roots.items():
+                if reference() is con:
+                    return known
+            name = secrets.token_hex(8)
+            root = con.cursor()
+            self._roots[name] = (weakref.ref(con), root)
+        # The root would keep the database open after the user's own connection is gone.
+        weakref.finalize(con, root.close)
+        return name
+
+    def closed(self) -> list[str]:
+        """Forget the connections that are closed; returns their ids."""
+        with self._lock:
+            gone = [name for name, (_, root) in self._roots.items() if not _is_open(root)]
+            for name in gone:
+                del self._roots[name]
+        return gone
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is left."""
+        with self._lock:
+            return any(_is_open(root) for _, root in self._roots.values())
+
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of its own for one thread, closed at the end."""
+        cursor = self._new_cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def _new_cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            for _, root in self._roots.values():
+                with contextlib.suppress(duckdb.ConnectionException):
+                    return root.cursor()
+        raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
+
+    def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """See `jammi_duck.types.Host`."""
+        with self.cursor() as cursor:
+            return list(cursor.execute(text, list(parameters)).fetchall())
+
+
+def _is_open(con: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        con.cursor().close()
+    except duckdb.ConnectionException:
+        return False
+    return True
