@@ -66,6 +66,12 @@ class JammiWarning(UserWarning):
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the known name nearest to `wrong`, or nothing where none is near."""
+    near = nearest(wrong, known)
+    return f"; did you mean '{near}'?" if near is not None else ""
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str | None:
+    """The known name nearest to `wrong`, or None where none is near."""
     by_folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
-    return f"; did you mean '{by_folded[near[0]]}'?" if near else ""
+    return by_folded[near[0]] if near else None

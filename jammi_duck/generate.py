@@ -7,6 +7,7 @@ from several threads, and `finish` once. Between them a build is running; it is 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from jammi_duck.encoder import Encoder, Encoders, TokenBudget
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.errors import BuildError, InputError
+from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.storage.build import Build
 from jammi_duck.storage.place import Place
@@ -133,7 +135,7 @@ class Generator:
         owner = f"{caller.connection}/{caller.transaction}"
         with self._settling:
             build = Build(self._place, definition, owner)
-            progress = Progress(f"embedding {request.source}", census.rows)
+            progress = Progress("embedding", request.source, census.rows)
             running = _Running(
                 build, encoder, encoder.budget(), caller, census, request.in_main_thread, progress, time.monotonic()
             )
@@ -167,7 +169,7 @@ class Generator:
                 )
             _embed_window(running)
             running.progress.close()
-            with Progress(f"indexing {running.build.definition.source}", running.build.rows) as indexing:
+            with Progress("indexing", running.build.definition.source, running.build.rows) as indexing:
 
                 def advance(rows: int) -> None:
                     running.keep_going()
@@ -175,7 +177,9 @@ class Generator:
 
                 running.build.finish(running.counts, advance)
         del self._running[token]
-        return _report(running, self._place.store.location)
+        generated = _report(running, self._place.store.location)
+        _log_built(generated)
+        return generated
 
     def settle(self, caller: Caller | None = None, *, wait: bool = True) -> list[Action]:
         """Settle the builds that nobody runs any more.
@@ -192,7 +196,11 @@ class Generator:
                 earlier = caller and theirs.connection == caller.connection and theirs.transaction != caller.transaction
                 if (earlier or theirs.connection in closed) and not running.stopped.is_set():
                     self._let_go(token)
-            return settle(self._place, frozenset(self._running))
+            settled = settle(self._place, frozenset(self._running))
+        for action in settled:
+            fields = {"embedding_table": action.table, "status": action.status}
+            log.warning("settled %s: %s, %s", action.table, action.status, action.action, extra=fields)
+        return settled
 
     def recover(self, caller: Caller) -> list[Action]:
         """Settle builds, finish drops, find tables that the catalog does not know, and repair those that it does."""
@@ -213,6 +221,8 @@ class Generator:
         running.stopped.set()
         running.progress.close()
         running.build.let_go()
+        fields = {"embedding_table": running.build.name, "status": "building"}
+        log.warning("the build of %s was interrupted", running.build.name, extra=fields)
 
     def _known(self, token: str) -> _Running:
         try:
@@ -233,6 +243,8 @@ class Generator:
             else:
                 running.stopped.set()
                 running.progress.close()
+                fields = {"embedding_table": running.build.name, "status": "failed"}
+                log.error("the build of %s failed: %s", running.build.name, error, extra=fields)
                 try:
                     running.build.abandon(f"{type(error).__name__}: {error}")
                 finally:
@@ -294,6 +306,19 @@ def _embed_window(running: _Running) -> None:
     truncated = int(encodings.truncated[kept].sum())
     running.counts += Counts(rows=len(kept), failed=len(texts) - len(kept), truncated=truncated)
     running.progress.advance(len(texts) - told)
+
+
+def _log_built(generated: Generated) -> None:
+    log.info(
+        "built %s: %d rows in %.1f s; %d skipped, %d failed, %d truncated",
+        generated.embedding_table,
+        generated.row_count,
+        generated.seconds,
+        generated.skipped_count,
+        generated.failed_count,
+        generated.truncated_count,
+        extra=dataclasses.asdict(generated),
+    )
 
 
 def _report(running: _Running, location: str) -> Generated:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from jammi_duck import logs, settings
 from jammi_duck.config import Config
 from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.loaded import LoadedEncoders
@@ -123,51 +124,66 @@ def install(
     model: str | None = None,
     *,
     segment_rows: int | None = None,
-    retention: timedelta | None = None,
+    retention: timedelta | str | None = None,
     cache_dir: str | Path | None = None,
     batch_size: int | None = None,
     max_loaded_models: int | None = None,
+    preload_models: Sequence[str] | None = None,
     precision: str | None = None,
     threads: int | None = None,
     device: int | None = None,
+    gpu_memory_limit: int | str | None = None,
+    gpu_memory_fraction: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Jammi:
     """Give a connection `embed`, `jammi_generate`, `jammi_search` and the rest.
 
     `storage` is a local path or an fsspec URL (default `./artifacts`), `model` the model that is taken where none is
-    named; the other options are those of `jammi_duck.config.Config`. Builds that a dead process left are settled, and
-    tables that storage has and the catalog does not know are found. A second connection to the same database gets the
-    macros, and shares everything else.
+    named; the other options are those of `jammi_duck.config.Config`. What is not given comes from the environment, from
+    `jammi.toml`, or is the default: see `jammi_duck.settings`. Builds that a dead process left are settled, and tables
+    that storage has and the catalog does not know are found. A second connection to the same database gets the macros,
+    and shares everything else.
 
     Raises:
         ConfigError: an option cannot be used, or differs from that of an earlier `install` on this database.
+        ModelError: a model of `preload_models` cannot be had.
         StorageError: the location cannot be read.
     """
     given = {
-        "storage": str(storage) if storage is not None else None,
+        "storage": storage,
         "model": model,
         "segment_rows": segment_rows,
         "retention": retention,
-        "cache_dir": Path(cache_dir) if cache_dir is not None else None,
+        "cache_dir": cache_dir,
         "batch_size": batch_size,
         "max_loaded_models": max_loaded_models,
+        "preload_models": preload_models,
         "precision": precision,
         "threads": threads,
         "device": device,
+        "gpu_memory_limit": gpu_memory_limit,
+        "gpu_memory_fraction": gpu_memory_fraction,
         "storage_options": storage_options,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    config = Config(**options)  # type: ignore[arg-type]
+    found = settings.load(options)
+    if found.is_set("log_level") or found.is_set("log_format"):
+        logs.show(found.config.log_level, found.config.log_format)
+    return equip_as(con, found.config, options)
+
+
+def equip_as(con: duckdb.DuckDBPyConnection, config: Config, given: Mapping[str, object] | None = None) -> Jammi:
+    """As `install`, with a checked configuration, of which `given` was asked for in this call."""
     encoders = LoadedEncoders(
-        config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device
+        config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device, config.gpu_memory
     )
-    return equip(con, config, encoders, options)
+    return equip(con, config, encoders, given)
 
 
 def equip(
     con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders, given: Mapping[str, object] | None = None
 ) -> Jammi:
-    """As `install`, with a checked configuration and the encoders to take models from."""
+    """As `equip_as`, with the encoders to take models from."""
     with _installing:
         _forget_closed()
         name = _installation_of(con)
@@ -203,6 +219,8 @@ class Installation:
         """
         self.name = name or secrets.token_hex(8)
         self.config = config
+        for model in config.preload_models:
+            encoders.get(model)
         self.host = ConnectionHost()
         self.host.add(con)
         catalog = _open_catalog(self.host)

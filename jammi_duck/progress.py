@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Self
 
 from tqdm import tqdm
 
-log = logging.getLogger("jammi_duck")
+from jammi_duck.logs import log
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """One stage of long work, `total` rows of it. Use it as a context."""
+    """One stage of long work on `source`, `total` rows of it. Use it as a context."""
 
-    def __init__(self, label: str, total: int) -> None:
-        """`label` stands before the bar and in each line of the log."""
-        self._label = label
+    def __init__(self, stage: str, source: str, total: int) -> None:
+        """`stage` and `source` stand before the bar and in each line of the log."""
+        self._fields: dict[str, object] = {"stage": stage, "source": source}
+        self._label = f"{stage} {source}"
         self._total = total
         self._done = 0
-        self._bar = tqdm(total=total, desc=label, unit="row", unit_scale=True, disable=None, leave=False)
+        self._bar = tqdm(total=total, desc=self._label, unit="row", unit_scale=True, disable=None, leave=False)
         self._started = self._last_line = time.monotonic()
 
     def advance(self, rows: int) -> None:
@@ -31,12 +31,15 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            log.info("%s: %d of %d rows", self._label, self._done, self._total)
+            fields = {**self._fields, "rows": self._done, "total": self._total}
+            log.info("%s: %d of %d rows", self._label, self._done, self._total, extra=fields)
 
     def close(self) -> None:
         """Take the bar away, and log how long the stage took."""
         self._bar.close()
-        log.info("%s: %d rows in %.1f s", self._label, self._done, time.monotonic() - self._started)
+        seconds = round(time.monotonic() - self._started, 3)
+        fields = {**self._fields, "rows": self._done, "seconds": seconds}
+        log.info("%s: %d rows in %.1f s", self._label, self._done, seconds, extra=fields)
 
     def __enter__(self) -> Self:
         """Itself."""

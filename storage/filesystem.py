@@ -11,15 +11,16 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jammi_duck.errors import DamagedError, JammiError, StorageError
+from jammi_duck.redaction import public_url, redacted, secrets_of
 from jammi_duck.storage import layout
 
 if TYPE_CHECKING:
@@ -104,13 +105,16 @@ def open_store(location: str, cache_dir: Path, options: Mapping[str, Any] | None
         return LocalStore(rest)
     import fsspec
 
+    secrets = secrets_of(options or {})
     extra = {"use_listings_cache": False, "skip_instance_cache": True} if protocol == "s3" else {}
     try:
         filesystem, root = fsspec.core.url_to_fs(location, **{**extra, **(options or {})})
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:
         cure = "pip install 'jammi-duck[s3]'" if protocol == "s3" else "use a local path, s3:// or memory://"
-        raise StorageError(f"cannot open the location '{location}': {error}; {cure}") from error
-    return ObjectStore(filesystem.unstrip_protocol(root).rstrip("/"), filesystem, root, cache_dir)
+        reason = redacted(str(error), secrets)
+        raise StorageError(f"cannot open the location '{public_url(location)}': {reason}; {cure}") from None
+    name = filesystem.unstrip_protocol(root).rstrip("/")
+    return ObjectStore(name, filesystem, root, cache_dir, secrets)
 
 
 def sha256_of(path: Path) -> str:
@@ -215,21 +219,32 @@ class LocalStore:
 class ObjectStore:
     """A prefix of an object store, through fsspec, with a local cache for what is memory-mapped."""
 
-    def __init__(self, location: str, filesystem: AbstractFileSystem, root: str, cache_dir: Path) -> None:
-        """`root` is the location as `filesystem` names it; files that were read stay under `cache_dir`."""
+    def __init__(
+        self,
+        location: str,
+        filesystem: AbstractFileSystem,
+        root: str,
+        cache_dir: Path,
+        secrets: frozenset[str] = frozenset(),
+    ) -> None:
+        """`root` is the location as `filesystem` names it; files that were read stay under `cache_dir`.
+
+        None of the `secrets` is shown in an error.
+        """
         self.location = location
         self.filesystem = filesystem
         self._folder = f"{root.rstrip('/')}/{layout.FOLDER}"
         self._cache = os.path.join(cache_dir, "files")
         self._scratch = os.path.join(cache_dir, "scratch", hashlib.sha256(location.encode()).hexdigest()[:16])
         self.is_memory = "memory" in filesystem.protocol
+        self._secrets = secrets
         self._checked: set[str] = set()
         self._creating = threading.Lock()
 
     def files(self) -> dict[str, Stored]:
         """See `Store.files`."""
         found = {}
-        with _explained("list", self._url()):
+        with self._explained("list", self._url()):
             try:
                 listing = self.filesystem.ls(self._folder, detail=True)
             except FileNotFoundError:
@@ -242,7 +257,7 @@ class ObjectStore:
 
     def scratches(self) -> dict[str, Stored]:
         """See `Store.scratches`."""
-        with _explained("list", self._scratch):
+        with self._explained("list", self._scratch):
             return {name: stored for name, stored in _list_folder(self._scratch) if layout.is_scratch(name)}
 
     def scratch(self, file: str, build: str) -> Path:
@@ -253,13 +268,13 @@ class ObjectStore:
     def discard(self, scratch: str) -> None:
         """See `Store.discard`."""
         path = os.path.join(self._scratch, _bare(scratch))
-        with _explained("delete", path), contextlib.suppress(FileNotFoundError):
+        with self._explained("delete", path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
     def create(self, file: str, scratch: Path) -> Digest:
         """See `Store.create`."""
         digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
-        with _explained("write", self._url(file)), self._creating:
+        with self._explained("write", self._url(file)), self._creating:
             try:
                 self.filesystem.put_file(os.fspath(scratch), self.url_path(file), mode="create")
             except FileExistsError:
@@ -276,12 +291,12 @@ class ObjectStore:
 
     def delete(self, file: str) -> None:
         """See `Store.delete`."""
-        with _explained("delete", self._url(file)), contextlib.suppress(FileNotFoundError):
+        with self._explained("delete", self._url(file)), contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(self.url_path(file))
 
     def read(self, file: str) -> bytes:
         """See `Store.read`."""
-        with _explained("read", self._url(file)):
+        with self._explained("read", self._url(file)):
             return bytes(self.filesystem.cat_file(self.url_path(file)))
 
     def checked(self, digest: Digest) -> Path:
@@ -293,9 +308,9 @@ class ObjectStore:
             check(path, digest)
             self._checked.add(digest.sha256)
             return path
-        with _explained("read", self._url(digest.file)):
+        with self._explained("read", self._url(digest.file)):
             os.makedirs(self._cache, exist_ok=True)
-            arriving = Path(f"{path}.{secrets.token_hex(4)}.tmp")
+            arriving = Path(f"{path}.{token_hex(4)}.tmp")
             try:
                 self._download(digest.file, arriving)
                 check(arriving, digest)
@@ -312,7 +327,7 @@ class ObjectStore:
         """See `Store.unchecked`."""
         arriving = self.scratch(file, build)
         try:
-            with _explained("read", self._url(file)):
+            with self._explained("read", self._url(file)):
                 self._download(file, arriving)
             yield arriving
         finally:
@@ -329,7 +344,7 @@ class ObjectStore:
             return []
         bucket, _, prefix = self._folder.partition("/")
         ended = []
-        with _explained("list unfinished uploads of", self._url()):
+        with self._explained("list unfinished uploads of", self._url()):
             for upload in self.filesystem.list_multipart_uploads(bucket):
                 if upload["Key"].startswith(prefix + "/") and upload["Initiated"] < before:
                     key, upload_id = upload["Key"], upload["UploadId"]
@@ -340,6 +355,9 @@ class ObjectStore:
     def url_path(self, file: str) -> str:
         """A file as `filesystem` names it."""
         return f"{self._folder}/{_bare(file)}"
+
+    def _explained(self, action: str, path: str) -> contextlib.AbstractContextManager[None]:
+        return _explained(action, path, self._secrets)
 
     def _url(self, file: str = "") -> str:
         return f"{self.location}/{layout.FOLDER}/{file}"
@@ -384,7 +402,7 @@ def fsync(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(action: str, path: str | Path) -> Iterator[None]:
+def _explained(action: str, path: str | Path, secrets: frozenset[str] = frozenset()) -> Iterator[None]:
     """Turn what a file system raises into a StorageError that names the file; a missing or taken name passes."""
     try:
         yield
@@ -392,6 +410,6 @@ def _explained(action: str, path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise StorageError(
-            f"cannot {action} '{path}': {reason}; check that the location exists, has room, and can be written"
-        ) from error
+        message = f"cannot {action} '{path}': {reason}; check that the location exists, has room, and can be written"
+        shown = redacted(message, secrets)
+        raise StorageError(shown) from (error if shown == message else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jammi_duck.errors import NotFoundError, did_you_mean
+from jammi_duck.logs import log
 from jammi_duck.storage import layout
 from jammi_duck.storage.catalog import Catalog, Entry
 from jammi_duck.storage.filesystem import Digest, LocalStore, Store, open_store
@@ -19,7 +19,6 @@ from jammi_duck.storage.table import Table
 
 PROTOCOL = "jammi"
 
-log = logging.getLogger("jammi_duck")
 _MOST_OPEN = 32
 
 

@@ -48,6 +48,16 @@ def _has_cuda():
     return torch.cuda.is_available()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_configuration_of_the_machine(tmp_path_factory):
+    """No test depends on what the machine's user has set."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.upper().startswith("JAMMI_")]:
+            patch.delenv(name)
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture
 def storage(tmp_path):
     return tmp_path / "artifacts"

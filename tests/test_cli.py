@@ -1,151 +1,263 @@
-"""The command line: what it prints, where, and with which exit code."""
+"""The command line as a whole: usage, help, exit codes, errors, progress and log, on a terminal and in a pipe."""
 
 import json
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from jammi_duck import StorageError
 from jammi_duck.cli import main
-from jammi_duck.encoder.listing import COLUMNS
-from tests.conftest import put_in_cache
-from tests.test_listing import README
+from tests.program import BIN, Terminal, environment, in_pipe
+from tools.cli_page import commands
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("demo", "models", "models list", "models desc", "models pull")
 
 
-def run(capsys, *arguments):
-    """The exit code, and the lines on standard output and standard error."""
-    code = main(list(arguments))
+COMMANDS = [name for name, _ in commands() if name]
+
+
+def call(capsys, line):
+    """The exit code of a command line, and what was written to standard output and standard error."""
+    try:
+        code = main(shlex.split(line))
+    except SystemExit as exit:
+        code = exit.code
     out, err = capsys.readouterr()
     return code, out, err
 
 
 @pytest.fixture
-def good(hub_cache, tiny_model, monkeypatch):
-    monkeypatch.setattr("jammi_duck.encoder.names._carried_folder", lambda: None)
-    monkeypatch.setenv("COLUMNS", "60")
-    good = put_in_cache(hub_cache, "acme/good", tiny_model)
-    (good / "README.md").write_text(
-        README.replace("More of it.", "").replace("numbers.", "numbers. " + "And on. " * 20)
-    )
-    broken = put_in_cache(hub_cache, "acme/broken", tiny_model)
-    (broken / "tokenizer.json").unlink()
-    return good
-
-
-class TestList:
-    def test_names_and_labels(self, good, capsys):
-        assert run(capsys, "models", "list") == (0, "acme/good\tTiny BERT\n", "")
-
-    def test_nothing_here(self, hub_cache, monkeypatch, capsys):
-        monkeypatch.setattr("jammi_duck.encoder.names._carried_folder", lambda: None)
-        assert run(capsys, "models", "list") == (0, "", "")
-
-    def test_json(self, good, capsys):
-        code, out, err = run(capsys, "models", "list", "--json")
-        broken, row = json.loads(out)
-        assert (code, err) == (0, "")
-        assert tuple(row) == tuple(broken) == COLUMNS
-        assert (row["name"], row["dimensions"], row["error"]) == ("acme/good", 32, None)
-        assert (broken["name"], broken["label"]) == ("acme/broken", None)
-        assert "has no tokenizer.json" in broken["error"]
-
-
-class TestDesc:
-    def test_all_that_is_told(self, good, capsys):
-        code, out, err = run(capsys, "models", "desc", "acme/good")
-        assert (code, err) == (0, "")
-        lines = out.splitlines()
-        assert lines[:5] == ["┌───────────┐", "│ Tiny BERT │", "└───────────┘", "", lines[4]]
-        told, facts = out.split("\n\n")[1:3]
-        assert told.startswith("It maps sentences to 32 numbers. And on.")
-        assert max(map(len, told.splitlines())) <= 60
-        facts = dict(re.split(r"\s{2,}", line) for line in facts.splitlines() if not line.startswith("maximum"))
-        assert facts == {
-            "name": "acme/good", "family": "bert", "dimensions": "32", "pooling": "mean", "document prompt": "none",
-            "query prompt": "none", "licence": "apache-2.0", "location": str(good),
-        }  # fmt: skip
-        assert "maximum tokens   16" in lines
-        assert lines[-1] == "https://huggingface.co/acme/good"
-
-    def test_a_directory_with_prompts_and_without_a_readme(self, good, tiny_model, tmp_path, capsys):
-        path = tmp_path / "mine"
-        shutil.copytree(tiny_model, path)
-        (path / "config_sentence_transformers.json").write_text('{"prompts": {"query": "find: \\n"}}')
-        code, out, _ = run(capsys, "models", "desc", str(path))
-        assert code == 0
-        for line in ("│ mine │", 'query prompt     "find: \\n"', "licence          not stated", str(path)):
-            assert line in out.splitlines()
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            (
-                "acme/god",
-                "no model 'acme/god' on this machine; did you mean 'acme/good'? `jammi-duck models list` shows",
-            ),
-            ("unheard-of", "no model 'unheard-of' on this machine; `jammi-duck models list` shows"),
-            ("./nowhere", "no model at './nowhere': there is no directory with a config.json or modules.json"),
-            ("acme/broken", "the model 'acme/broken' has no tokenizer.json"),
-        ],
-    )
-    def test_mistakes(self, good, capsys, name, message):
-        code, out, err = run(capsys, "models", "desc", name)
-        assert (code, out) == (1, "")
-        assert err.startswith(f"jammi-duck: {message}")
-
-
-class TestPull:
-    def test_what_is_here_already(self, good, tiny_model, capsys):
-        assert run(capsys, "models", "pull", "acme/good") == (0, f"acme/good is here already: {good}\n", "")
-        assert run(capsys, "models", "pull", str(tiny_model))[0] == 0
-
-    def test_a_model_that_cannot_be_used_says_so(self, good, capsys):
-        code, out, err = run(capsys, "models", "pull", "acme/broken")
-        assert (code, out.startswith("acme/broken is here already")) == (1, True)
-        assert err.startswith("jammi-duck: it cannot be used: the model 'acme/broken' has no tokenizer.json")
-
-    def test_offline(self, good, capsys):
-        code, out, err = run(capsys, "models", "pull", "acme/none")
-        assert (code, out) == (1, "")
-        assert "HF_HUB_OFFLINE is set" in err
-
-    def test_ctrl_c(self, good, capsys, monkeypatch):
-        def interrupted(name):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr("jammi_duck.encoder.names.find", interrupted)
-        assert run(capsys, "models", "pull", "acme/none") == (130, "", "")
+def folder(tmp_path, monkeypatch, tiny_model):
+    """A working directory with a file of five rows, and the small model as the default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAMMI_INFERENCE__MODEL", str(tiny_model))
+    rows = [
+        "id,name,text",
+        "1,cat,a small cat",
+        "2,dog,a loud dog",
+        "3,duck,the duck in water",
+        "4,none,",
+        "5,owl,an owl",
+    ]
+    (tmp_path / "animals.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
 
 
 class TestUsage:
-    @pytest.mark.parametrize("call", ["", "models", "models desc", "models pull", "models list x", "nonsense"])
-    def test_a_wrong_call(self, capsys, call):
-        with pytest.raises(SystemExit) as caught:
-            main(call.split())
-        assert caught.value.code == 2
-        assert "usage: jammi-duck" in capsys.readouterr().err
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "", "nonsense", "sources", "sources add", "sources add x", "generate", "generate t --key id",
+            "generate t --columns a, --key id", "search t", "search t q -k many", "drop", "models", "models desc",
+            "models pull", "models list x", "config --nonsense", "sources add x --path p --format xls",
+        ],
+    )  # fmt: skip
+    def test_a_wrong_call(self, capsys, line):
+        code, out, err = call(capsys, line)
+        assert (code, out) == (2, "")
+        assert err.startswith("usage: jammi-duck")
 
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_help_has_an_example_and_fits_a_terminal(self, capsys, command):
-        with pytest.raises(SystemExit) as caught:
-            main([*command.split(), "--help"])
-        assert caught.value.code == 0
-        out = capsys.readouterr().out
+    def test_help_has_an_example_and_fits_a_terminal(self, capsys, command, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "90")
+        code, out, err = call(capsys, f"{command} --help")
+        assert (code, err) == (0, "")
         assert f"\n  jammi-duck {command}" in out
         assert max(map(len, out.splitlines())) <= 90
 
-    def test_every_command_is_documented(self):
-        page = (ROOT / "docs" / "cli.md").read_text()
-        assert all(f"    jammi-duck {command}" in page for command in COMMANDS if command != "models")
+    def test_the_first_screen(self, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "90")
+        code, out, _ = call(capsys, "--help")
+        assert code == 0
+        assert len(out.splitlines()) <= 40
+        assert max(map(len, out.splitlines())) <= 90
+        for command in COMMANDS:
+            assert f"    {command.split()[0]} " in out
 
-    def test_as_a_program(self, good, tmp_path):
-        command = [sys.executable, "-m", "jammi_duck.cli", "models", "desc", "/no/such/model"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    def test_the_version(self, capsys):
+        from jammi_duck import __version__
+
+        assert call(capsys, "--version") == (0, f"jammi-duck {__version__}\n", "")
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("generate animals.csv --columns txt --key id", "no column 'txt' in 'animals.csv'; did you mean 'text'?"),
+            (
+                "generate animals --columns text --key id",
+                "Table with name animals does not exist! There is no database",
+            ),
+            ("generate animals.csv --columns text --key id --db no.duckdb", "there is no database 'no.duckdb'"),
+            ("search animals.csv owl", "no embedding table for 'animals.csv'"),
+            ("drop nothing", "no embedding table 'nothing'; none is ready"),
+            ("sources add x --path animals.xls", "cannot tell from its ending what 'animals.xls' is; say --format"),
+            ("sources add x --path s3://KEY:hush@bucket/x.csv", "'s3://bucket/x.csv' has a user in it"),
+        ],
+    )
+    def test_a_wrong_call_is_2_and_leaves_nothing(self, folder, capsys, line, message):
+        code, out, err = call(capsys, line)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"jammi-duck: {message}")
+        assert "hush" not in err
+        assert [path.name for path in folder.iterdir() if path.name != "artifacts"] == ["animals.csv"]
+        assert not list(folder.glob("artifacts/jammi_db/*"))
+
+    def test_a_wrong_configuration_is_2(self, folder, capsys, monkeypatch):
+        monkeypatch.setenv("JAMMI_INFERENCE__MODELS", "x")
+        code, out, err = call(capsys, "tables")
+        assert (code, out) == (2, "")
+        assert err.startswith(
+            "jammi-duck: the environment variable JAMMI_INFERENCE__MODELS sets no option; did you mean"
+        )
+
+    def test_a_failure_is_1(self, folder, capsys):
+        (folder / "artifacts").write_text("a file is in the way")
+        code, out, err = call(capsys, "generate animals.csv --columns text --key id")
+        assert (code, out) == (1, "")
+        assert err.startswith(f"jammi-duck: cannot list '{folder}/artifacts/jammi_db'")
+
+    def test_a_database_in_use_is_1(self, folder, capsys):
+        holding = "import duckdb, sys; c = duckdb.connect('held.duckdb'); print('held', flush=True); sys.stdin.read()"
+        child = subprocess.Popen(
+            [sys.executable, "-c", holding],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        )
+        try:
+            assert child.stdout.readline() == b"held\n"
+            code, out, err = call(capsys, "tables --db held.duckdb")
+        finally:
+            child.communicate()
+        assert (code, out) == (1, "")
+        assert "Could not set lock on file" in err
+        assert f"PID {child.pid}" in err
+
+    def test_rows_that_could_not_be_embedded_are_3(self, folder, capsys, monkeypatch):
+        from tests.fakes import FakeEncoders
+
+        # By its place among the modules: the package has a function of the same name.
+        monkeypatch.setattr(sys.modules["jammi_duck.install"], "LoadedEncoders", lambda *_: FakeEncoders())
+        monkeypatch.setenv("JAMMI_INFERENCE__MODEL", "fake/small")
+        (folder / "animals.csv").write_text("id,text\n1,a cat\n2,unencodable\n")
+        code, out, err = call(capsys, "generate animals.csv --columns text --key id")
+        assert code == 3
+        assert re.search(r"^failed_count +1$", out, re.MULTILINE)
+
+    def test_out_of_what_is_expected_is_1_without_a_secret(self, folder, capsys, monkeypatch):
+        def fails(*_, **__):
+            raise StorageError("no answer from https://me:hush@host/x?sig=hush for hush-hush")
+
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__SECRET", "hush-hush")
+        monkeypatch.setattr("jammi_duck.cli.connection.equip_as", fails)
+        code, out, err = call(capsys, "tables")
+        assert (code, out, err) == (1, "", "jammi-duck: no answer from https://***@host/x?*** for ***\n")
+
+
+class TestProgram:
+    """The installed script."""
+
+    def test_in_a_pipe(self, folder):
+        done = in_pipe("jammi-duck generate animals.csv --columns name,text --key id", folder)
+        assert done.returncode == 0
+        facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+        assert (facts["source"], facts["row_count"], facts["skipped_count"]) == ("animals.csv", "5", "0")
+        lines = [re.sub(r"\d+\.\d s", "0.1 s", line) for line in done.stderr.splitlines()]
+        name = facts["embedding_table"]
+        assert [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", "", line) for line in lines] == [
+            "INFO embedding animals.csv: 5 rows in 0.1 s",
+            "INFO indexing animals.csv: 5 rows in 0.1 s",
+            f"INFO built {name}: 5 rows in 0.1 s; 0 skipped, 0 failed, 0 truncated",
+        ]
+        found = in_pipe("jammi-duck search animals.csv duck -k 2 --json", folder)
+        assert (found.returncode, found.stderr) == (0, "")
+        first, second = json.loads(found.stdout)
+        assert (first["_rank"], second["_rank"], set(first)) == (
+            1,
+            2,
+            {"id", "name", "text", "_rank", "_similarity", "_row_id", "_distance"},
+        )
+
+    def test_the_log_in_json(self, folder):
+        env = {"JAMMI_LOGGING__FORMAT": "json"}
+        done = in_pipe("jammi-duck generate animals.csv --columns text --key id", folder, **env)
+        embedding, indexing, built = map(json.loads, done.stderr.splitlines())
+        assert set(embedding) == {"time", "level", "message", "stage", "source", "rows", "seconds"}
+        assert (embedding["stage"], embedding["rows"], embedding["level"]) == ("embedding", 4, "INFO")
+        assert (indexing["stage"], indexing["rows"]) == ("indexing", 4)
+        assert (built["status"], built["row_count"], built["skipped_count"]) == ("ready", 4, 1)
+        failed = in_pipe("jammi-duck generate animals.csv --columns text --key nope", folder, **env)
+        (error,) = map(json.loads, failed.stderr.splitlines())
+        assert (failed.returncode, error["level"], error["exit_code"]) == (2, "ERROR", 2)
+        assert error["message"].startswith("no column 'nope' in 'animals.csv'")
+
+    def test_the_level_of_the_log(self, folder):
+        env = {"JAMMI_LOGGING__LEVEL": "warning"}
+        done = in_pipe("jammi-duck generate animals.csv --columns text --key id", folder, **env)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_on_a_terminal(self, folder):
+        terminal = Terminal("jammi-duck generate animals.csv --columns text --key id", folder)
+        code, lines = terminal.finish()
+        assert code == 0
+        assert b"embedding animals.csv:" in terminal.raw
+        assert b"INFO" not in terminal.raw
+        # The bar is gone at the end.
+        assert lines[0].startswith("embedding_table  animals.csv__embedding__")
+        assert len(lines) == 11
+        terminal = Terminal("jammi-duck search animals.csv 'the duck' -k 2 --exact", folder, columns=70)
+        code, lines = terminal.finish()
+        assert code == 0
+        assert max(map(len, lines)) <= 70
+        assert "_similarity" in lines[1]
+        assert any("the duck in water" in line for line in lines)
+
+    def test_a_warning_is_one_line(self, folder):
+        assert in_pipe("jammi-duck generate animals.csv --columns text --key id", folder).returncode == 0
+        (index,) = folder.glob("artifacts/jammi_db/*.usearch")
+        index.write_bytes(b"damaged")
+        done = in_pipe("jammi-duck search animals.csv duck", folder)
+        assert done.returncode == 0
+        (line,) = done.stderr.splitlines()
+        assert re.match(r"\S+Z WARNING the search index of .* jammi_recover\(\)", line), line
+        code, lines = Terminal("jammi-duck search animals.csv duck", folder).finish()
+        assert code == 0
+        assert lines[0].startswith("jammi-duck: the search index of ")
+        repaired = in_pipe("jammi-duck recover", folder)
+        assert (repaired.returncode, "rebuilt" in repaired.stdout or "index" in repaired.stdout) == (0, True)
+
+    def test_ctrl_c_in_a_build(self, folder):
+        rows = "\n".join(f"{i},word {i} " + "and more words " * 20 for i in range(60000))
+        (folder / "many.csv").write_text("id,text\n" + rows)
+        terminal = Terminal("jammi-duck generate many.csv --columns text --key id", folder)
+        terminal.read_until(b"k/60.0k")
+        terminal.press_ctrl_c()
+        code, lines = terminal.finish()
+        assert code == 130
+        assert not any("Traceback" in line for line in lines)
+        listed = in_pipe("jammi-duck tables --json", folder)
+        assert json.loads(listed.stdout) == []
+
+    def test_a_reader_that_has_seen_enough(self, folder):
+        in_pipe("jammi-duck generate animals.csv --columns text --key id", folder)
+        line = f"'{BIN}/jammi-duck' search animals.csv duck --json | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True)
+        assert done.stdout in ("1\n", "0\n")
+        assert done.stderr == ""
+
+    def test_as_a_module(self, folder):
+        done = in_pipe(f"'{sys.executable}' -m jammi_duck.cli models desc /no/such/model", folder)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("jammi-duck: no model at '/no/such/model'")
+
+    def test_help_imports_no_torch(self, folder):
+        code = "import sys, jammi_duck.cli; print({'torch', 'transformers', 'dbt', 's3fs'} & set(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+        assert done.stdout == "set()\n"

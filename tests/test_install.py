@@ -70,7 +70,7 @@ class TestSurface:
             ({"batch_size": "32"}, "batch_size is '32'"),
             ({"max_loaded_models": True}, "max_loaded_models is True"),
             ({"model": "  "}, "model is '  '"),
-            ({"retention": 7}, "retention is 7; it must be a timedelta"),
+            ({"retention": 7}, "retention is 7; it must be a duration of at least 0, such as '7 days'"),
             ({"retention": timedelta(-1)}, "retention is"),
         ],
     )

@@ -7,11 +7,10 @@ import string
 from collections.abc import Sequence
 
 from jammi_duck.errors import InputError
+from jammi_duck.redaction import public_url
 from jammi_duck.types import Host
 
 _FILE = re.compile(r".*\.(parquet|csv|tsv|txt|json|jsonl|ndjson|xlsx|arrow|feather)(\.(gz|zst|bz2))?", re.IGNORECASE)
-_QUERY_STRING = re.compile(r"\?[^?]*=.*")
-_USER = re.compile(r"(?<=://)[^/@]*@")
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 _NAME = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern})){{0,2}}")
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -28,7 +27,7 @@ def source_id(source: str, schemas: Sequence[str], host: Host) -> str:
         InputError: the name is empty, or is not one that DuckDB could read.
     """
     if _is_file(source, host):
-        return _USER.sub("", _QUERY_STRING.sub("", source)) if "://" in source else source
+        return public_url(source)
     parts = [folded(part) for part in _parts(source)]
     if len(parts) == 1:
         space = next((s for s in map(folded, schemas) if s != "main" and _has(host, s, parts[0])), "main")

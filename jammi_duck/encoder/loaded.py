@@ -15,6 +15,8 @@ from jammi_duck.encoder.names import Found, find, full_name, verify
 from jammi_duck.errors import ConfigError, JammiError, ModelError
 
 if TYPE_CHECKING:
+    import torch
+
     from jammi_duck.encoder import Encoder
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.linear import Placement
@@ -34,16 +36,19 @@ class LoadedEncoders:
         precision: str = "auto",
         threads: int | None = None,
         device: int | None = None,
+        gpu_memory: int | float | None = None,
     ) -> None:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay.
 
         `precision` is float32, bfloat16, or auto: bfloat16 where the hardware computes it natively. `threads` is the
         number of cores to use, by default all. `device` is the number of a CUDA device, -1 for the CPU, by default the
-        first CUDA device where there is one.
+        first CUDA device where there is one. `gpu_memory` is the most of its memory that this process takes: so many
+        bytes, or a fraction of it.
         """
         self._batch_size = batch_size
         self._most_loaded = most_loaded
         self._options = (precision, threads, device)
+        self._gpu_memory = gpu_memory
         self._found: dict[str, Found] = {}
 
     def get(self, name: str) -> Encoder:
@@ -91,6 +96,8 @@ class LoadedEncoders:
             pool = workers(threads)
             # There, since a thread that once spread its work slows down those that do later.
             place = pool.submit(lambda: placement(precision, device)).result()
+            if place.device.type == "cuda" and self._gpu_memory is not None:
+                limit_memory(place.device, self._gpu_memory)
             named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
             encoder = TransformerEncoder(named, place, pool, self._batch_size)
             encoder.description = dataclasses.replace(named, weights=weights.result())
@@ -130,6 +137,15 @@ def placement(precision: str, device: int | None) -> Placement:
         is_native = _has_bfloat16() and packs(torch.bfloat16) if on_cpu else torch.cuda.is_bf16_supported()
         precision = "bfloat16" if is_native else "float32"
     return Placement(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def limit_memory(device: torch.device, most: int | float) -> None:
+    """Let this process take `most` of a CUDA device's memory: so many bytes, or a fraction. The last call counts."""
+    import torch
+
+    total = torch.cuda.get_device_properties(device).total_memory
+    fraction = most if isinstance(most, float) else min(most / total, 1.0)
+    torch.cuda.set_per_process_memory_fraction(fraction, device)
 
 
 def _has_bfloat16() -> bool:

@@ -1,0 +1,46 @@
+"""How a command is described to argparse."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run: TypeAlias = Callable[[argparse.Namespace], int | None]
+
+
+def add_command(commands: Commands, name: str, text: str, run: Run) -> argparse.ArgumentParser:
+    """A command that `run` does; the first line of `text` sums it up, examples follow."""
+    command = _described(commands, name, text)
+    command.set_defaults(run=run)
+    return command
+
+
+def add_group(commands: Commands, name: str, text: str) -> Commands:
+    """A command that has commands of its own."""
+    return _described(commands, name, text).add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+
+def _described(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    summary = text.splitlines()[0].rstrip(".,")
+    summary = summary[0].lower() + summary[1:]
+    as_written = argparse.RawDescriptionHelpFormatter
+    return commands.add_parser(name, help=summary, description=text, formatter_class=as_written)
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    command.add_argument("--json", action="store_true", help="print the rows as JSON, with all columns")
+
+
+def add_database(command: argparse.ArgumentParser, *, storage: bool = True) -> None:
+    """`--db`, and `--storage` for what has to do with embedding tables."""
+    command.add_argument(
+        "--db", metavar="FILE", help="the database file (default: storage.database, jammi_duck.duckdb)"
+    )
+    if not storage:
+        return
+    command.add_argument(
+        "--storage", metavar="LOCATION", help="where embedding tables are (default: storage.location, ./artifacts)"
+    )

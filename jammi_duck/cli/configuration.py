@@ -1,0 +1,81 @@
+"""The command `config`: every option, its value, and where it came from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import timedelta
+from pathlib import Path
+
+from jammi_duck.cli.commands import Commands, add_command, add_json
+from jammi_duck.cli.output import print_objects
+from jammi_duck.config import Option, Options, options
+from jammi_duck.redaction import HIDDEN
+from jammi_duck.settings import Settings, paths
+
+_CONFIG = """\
+Show every option, its value, and where it came from.
+
+  jammi-duck config
+  jammi-duck config > jammi.toml    a file to begin with
+
+Options come from arguments, then from variables such as JAMMI_INFERENCE__BATCH_SIZE, then
+from jammi.toml in the working directory, in the user's configuration directory and in
+/etc/jammi. What may be secret is not shown.
+"""
+_UNITS = ("days", "hours", "minutes", "seconds")
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    add_json(add_command(commands, "config", _CONFIG, _config))
+
+
+def _config(called: argparse.Namespace) -> None:
+    settings: Settings = called.settings
+    if called.json:
+        print_objects(_row(settings, option) for option in options().values())
+        return
+    print("# The first of these that sets an option counts; variables such as JAMMI_INFERENCE__BATCH_SIZE come before.")
+    for path in paths():
+        print(f"#   {path}{'' if path.is_file() else ' (not there)'}")
+    section = ""
+    for option in options().values():
+        if option.key.partition(".")[0] != section:
+            section = option.key.partition(".")[0]
+            print(f"\n[{section}]")
+        print(f"{_line(settings, option):<50} # {settings.origin(option.name)}; {option.about}")
+
+
+def _row(settings: Settings, option: Option) -> dict[str, object]:
+    value = _plain(getattr(settings.config, option.name))
+    return {"option": option.key, "value": value, "origin": settings.origin(option.name), "about": option.about}
+
+
+def _line(settings: Settings, option: Option) -> str:
+    """The option as `jammi.toml` would have it; in a comment where it is not set, or hidden."""
+    value = _plain(getattr(settings.config, option.name))
+    name = option.key.partition(".")[2]
+    if isinstance(value, dict):
+        inner = ", ".join(f"{json.dumps(key)} = {json.dumps(text)}" for key, text in value.items())
+        return f"# {name} = {{{inner}}}"
+    text = "" if value is None else json.dumps(value, ensure_ascii=False)
+    return f"{name} = {text}" if text and settings.is_set(option.name) else f"# {name} = {text}".rstrip()
+
+
+def _plain(value: object) -> object:
+    """A value as JSON and TOML have it, secrets hidden."""
+    if isinstance(value, Options):
+        return dict.fromkeys(value, HIDDEN)
+    if isinstance(value, timedelta):
+        return _duration(value)
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _duration(value: timedelta) -> str:
+    """`7 days`: in the largest unit of which it is a whole number."""
+    unit = next((unit for unit in _UNITS if not value % timedelta(**{unit: 1})), "seconds")
+    count = value / timedelta(**{unit: 1})
+    return f"{count:.15g} {unit.removesuffix('s') if count == 1 else unit}"

@@ -1,0 +1,60 @@
+"""Lets DuckDB read s3:// where its own extension for that, httpfs, is not installed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+from fsspec import AbstractFileSystem
+
+from jammi_duck.errors import StorageError
+
+
+def read_s3_through_fsspec(con: duckdb.DuckDBPyConnection, options: Mapping[str, Any]) -> None:
+    """Register s3:// with the options of the location, unless httpfs is there, which the user has set up then."""
+    text = "SELECT installed FROM duckdb_extensions() WHERE extension_name = 'httpfs'"
+    if (True,) not in con.execute(text).fetchall():
+        con.register_filesystem(S3Files(options))
+
+
+class S3Files(AbstractFileSystem):  # type: ignore[misc]
+    """`s3://BUCKET/KEY` to be read only; s3fs is imported when it is asked for the first time."""
+
+    protocol = "s3"
+    cachable = False
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """`options` go to s3fs."""
+        super().__init__()
+        self._options = options
+
+    @functools.cached_property
+    def _files(self) -> AbstractFileSystem:
+        try:
+            import s3fs
+        except ImportError as error:
+            raise StorageError("reading s3:// needs s3fs; pip install 'jammi-duck[s3]'") from error
+        return s3fs.S3FileSystem(**{"skip_instance_cache": True, **self._options})
+
+    def info(self, path: str, **_: Any) -> Any:  # noqa: ANN401 - as fsspec has it
+        """Name, size and type of a file."""
+        return self._files.info(path)
+
+    def modified(self, path: str) -> Any:  # noqa: ANN401
+        """When the file was written."""
+        return self._files.modified(path)
+
+    def glob(self, path: str, **_: Any) -> Any:  # noqa: ANN401
+        """The files that a pattern means."""
+        return self._files.glob(path)
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:  # noqa: ANN401
+        """The files in a folder."""
+        return self._files.ls(path, detail=detail)
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:  # noqa: ANN401
+        if mode != "rb":
+            raise PermissionError(f"'{path}' is only read")
+        return self._files.open(path, "rb")

@@ -1,0 +1,109 @@
+"""The commands for sources: files that have a name in the database."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import duckdb
+
+from jammi_duck.cli.commands import Commands, add_command, add_database, add_group, add_json
+from jammi_duck.cli.connection import IN_MEMORY, opened
+from jammi_duck.cli.output import print_json, print_rows
+from jammi_duck.errors import InputError
+from jammi_duck.redaction import split_user
+from jammi_duck.storage.catalog import literal, quoted
+
+_GROUP = """\
+Give files a name, and see what there is to embed.
+
+  jammi-duck sources add patents --path patents.parquet
+  jammi-duck sources list
+"""
+_ADD = """\
+Make a view over a file: parquet, csv or json, local or on S3.
+
+  jammi-duck sources add patents --path patents.parquet
+  jammi-duck sources add logs --path 's3://bucket/logs/*.json.gz'
+
+It checks that the file reads, and shows its columns. The database is made if it is not there.
+"""
+_LIST = """\
+List the tables and views of the database.
+
+  jammi-duck sources list
+"""
+_READERS = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}
+_ENDINGS = {"parquet": "parquet", "csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json"}
+_PACKED = (".gz", ".zst", ".bz2")
+_ALL = """
+    SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
+    FROM duckdb_tables() WHERE database_name = current_database() AND schema_name != 'jammi_catalog'
+    UNION ALL
+    SELECT concat_ws('.', nullif(schema_name, 'main'), view_name), 'view', column_count
+    FROM duckdb_views() WHERE database_name = current_database() AND schema_name != 'jammi' AND NOT internal
+    ORDER BY source
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add these commands."""
+    group = add_group(commands, "sources", _GROUP)
+    add = add_command(group, "add", _ADD, _add)
+    add.add_argument("name", metavar="NAME", help="what the view is called; schema.name works, too")
+    add.add_argument("--path", required=True, help="the file; a pattern such as 'data/*.csv' means several")
+    add.add_argument("--format", choices=_READERS, help="what it is (default: by its ending)")
+    add.add_argument("--replace", action="store_true", help="take the place of a view that has the name already")
+    listing = add_command(group, "list", _LIST, _list)
+    for command in (add, listing):
+        add_database(command, storage=False)
+        add_json(command)
+
+
+def _add(options: argparse.Namespace) -> None:
+    url, *user = split_user(options.path)
+    if any(user):
+        raise InputError(f"'{url}' has a user in it, and a view shows its text to all; put keys into storage.options")
+    path = options.path if "://" in options.path else os.path.abspath(os.path.expanduser(options.path))
+    config = options.settings.config
+    query = f"SELECT * FROM {_READERS[options.format or _format(options.path)]}({literal(path)})"
+    with opened(IN_MEMORY, config) as con:
+        # Before the database is made or changed.
+        con.execute(f"{query} LIMIT 1").fetchall()
+    name = ".".join(map(quoted, options.name.split(".")))
+    with opened(config.database, config) as con:
+        replace = "OR REPLACE " if options.replace else ""
+        con.execute(f"CREATE {replace}VIEW {name} AS {query}")
+        columns = con.sql(f"SELECT column_name, column_type FROM (DESCRIBE {name})")
+        if options.json:
+            print_json(columns)
+            return
+        print(f"{options.name} is a view over {path}, in {config.database}:")
+        print_rows(columns)
+        print(f"Go on with: jammi-duck generate {options.name} {_suggested(columns)}")
+
+
+def _format(path: str) -> str:
+    plain = path.lower().partition("?")[0] if "://" in path else path.lower()
+    for ending in _PACKED:
+        plain = plain.removesuffix(ending)
+    ending = plain.rpartition(".")[2]
+    if ending not in _ENDINGS:
+        raise InputError(f"cannot tell from its ending what '{path}' is; say --format parquet, csv or json")
+    return _ENDINGS[ending]
+
+
+def _suggested(columns: duckdb.DuckDBPyRelation) -> str:
+    """Arguments to begin with: the first column as the key, and texts."""
+    (key, _), *others = columns.fetchall()
+    texts = [name for name, kind in others if kind == "VARCHAR"][:2] or [key]
+    return f"--columns {','.join(texts)} --key {key}"
+
+
+def _list(options: argparse.Namespace) -> None:
+    config = options.settings.config
+    if not os.path.exists(config.database):
+        print("[]" if options.json else f"there is no database '{config.database}'; `jammi-duck sources add` makes one")
+        return
+    with opened(config.database, config, read_only=True) as con:
+        (print_json if options.json else print_rows)(con.sql(_ALL))

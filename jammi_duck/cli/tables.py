@@ -1,0 +1,183 @@
+"""The commands for embedding tables: generate, search, tables, recover, drop, vacuum."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+
+import duckdb
+
+from jammi_duck.cli.commands import Commands, add_command, add_database, add_json
+from jammi_duck.cli.connection import equipped
+from jammi_duck.cli.output import fact_lines, print_json, print_objects, print_rows
+from jammi_duck.errors import InputError, did_you_mean
+from jammi_duck.install import Jammi
+from jammi_duck.storage.catalog import literal, quoted
+
+INCOMPLETE = 3
+
+_GENERATE = """\
+Embed the text of a table or a file, and keep the vectors.
+
+  jammi-duck generate patents --columns title,abstract --key id
+  jammi-duck generate docs.parquet --columns body --key id     without any database
+
+The columns are joined by one space; the key names each row and must be unique. The
+vectors go to a new embedding table in --storage, and earlier ones stay. On a terminal
+a bar shows how far it is, elsewhere the log.
+"""
+_SEARCH = """\
+Find the rows that are nearest to a text.
+
+  jammi-duck search patents "membrane that cleans water"
+  jammi-duck search patents "robot arm" -k 3 --columns id,title
+  jammi-duck search patents "robot arm" --json | jq -r '.[].title'
+
+It takes the newest embedding table of the source, and its model. Similarity is the
+cosine: 1 means the same, 0 unrelated.
+"""
+_TABLES = """\
+List the embedding tables.
+
+  jammi-duck tables
+  jammi-duck tables --json    all that is known of them
+"""
+_RECOVER = """\
+Repair what crashes or lost files have left.
+
+  jammi-duck recover
+
+Settles builds of dead processes, builds missing or damaged indexes again, and takes in
+embedding tables that the location has and the database does not know.
+"""
+_DROP = """\
+Remove an embedding table and its files.
+
+  jammi-duck drop patents__embedding__all-MiniLM-L6-v2__20260325T120000
+"""
+_VACUUM = """\
+Remove old files that nothing names any more.
+
+  jammi-duck vacuum
+
+What is younger than storage.retention stays: 7 days, by default.
+"""
+_SHORT = "embedding_table, source, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
+_OWN = ("_row_id", "_rank", "_similarity", "_distance")
+_FIRST = "_rank, round(_similarity, 3) AS _similarity"
+_LAST = "_rank, _similarity"
+
+
+def add_to(commands: Commands) -> None:
+    """Add these commands."""
+    generate = add_command(commands, "generate", _GENERATE, _generate)
+    generate.add_argument("source", metavar="SOURCE", help="a table, a view, or the path or URL of a file")
+    generate.add_argument("--columns", metavar="A,B", required=True, type=_names, help="the columns that have the text")
+    generate.add_argument("--key", metavar="COLUMN", required=True, help="the column that names a row; unique")
+    generate.add_argument("--model", help="a name as on the hub, or a directory (default: inference.model)")
+    generate.add_argument("--dims", metavar="N", type=int, help="keep the first N dimensions of the vectors only")
+    add_database(generate)
+    add_json(generate)
+
+    search = add_command(commands, "search", _SEARCH, _search)
+    search.add_argument("source", metavar="SOURCE", help="what was embedded, by the same name")
+    search.add_argument("query", metavar="QUERY", help="some words")
+    search.add_argument("-k", metavar="N", type=int, default=10, help="how many rows (default: %(default)s)")
+    search.add_argument("--columns", metavar="A,B", type=_names, help="show these columns of the source only")
+    search.add_argument("--model", help="search the embedding table of this model")
+    search.add_argument("--table", metavar="NAME", help="search this embedding table")
+    search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
+    add_database(search)
+    add_json(search)
+
+    for name, text, run in (
+        ("tables", _TABLES, _tables),
+        ("recover", _RECOVER, _recover),
+        ("vacuum", _VACUUM, _vacuum),
+    ):
+        command = add_command(commands, name, text, run)
+        add_database(command)
+        add_json(command)
+    drop = add_command(commands, "drop", _DROP, _drop)
+    drop.add_argument("name", metavar="NAME", help="the embedding table, as `jammi-duck tables` lists it")
+    add_database(drop)
+    add_json(drop)
+
+
+def _names(text: str) -> list[str]:
+    """`title,"a, b"` as names; quotes are those of CSV."""
+    names = [name for row in csv.reader([text], skipinitialspace=True) for name in row]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}' has an empty name in it; write names with a comma between")
+    return names
+
+
+def _generate(options: argparse.Namespace) -> int:
+    with equipped(options.settings) as jammi:
+        built = jammi.generate(options.source, options.columns, options.key, options.model, dims=options.dims)
+    if options.json:
+        print_objects([vars(built)])
+    else:
+        print(*fact_lines(vars(built)), sep="\n")
+    return INCOMPLETE if built.failed_count else 0
+
+
+def _search(options: argparse.Namespace) -> None:
+    with equipped(options.settings, read_only=True) as jammi:
+        found = jammi.search(
+            options.source,
+            options.query,
+            options.k,
+            model=options.model,
+            exact=options.exact,
+            embedding_table=options.table,
+        )
+        if options.json:
+            print_json(found.project(_chosen(options, found, _LAST)) if options.columns else found)
+        else:
+            print_rows(found.project(_chosen(options, found, _FIRST)))
+
+
+def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: str) -> str:
+    """The source's columns that are wanted, by default all, beside `ours`."""
+    columns = found.columns[: -len(_OWN)]
+    for name in options.columns or ():
+        if name not in columns:
+            near = did_you_mean(name, columns) or ";"
+            raise InputError(f"no column '{name}' in '{options.source}'{near} columns: {', '.join(columns)}")
+    return ", ".join([ours, *map(quoted, options.columns or columns)])
+
+
+def _tables(options: argparse.Namespace) -> None:
+    with equipped(options.settings) as jammi:
+        shown = jammi.tables() if options.json else jammi.tables().project(_SHORT)
+        _print(options, jammi, shown, "no embedding tables yet; `jammi-duck generate` makes one")
+
+
+def _recover(options: argparse.Namespace) -> None:
+    _print_actions(options, "SELECT * FROM jammi_recover()", "nothing to repair")
+
+
+def _vacuum(options: argparse.Namespace) -> None:
+    _print_actions(options, "SELECT * FROM jammi_vacuum()", "nothing to remove")
+
+
+def _drop(options: argparse.Namespace) -> None:
+    _print_actions(options, f"SELECT * FROM jammi_drop({literal(options.name)})", "")
+
+
+def _print_actions(options: argparse.Namespace, query: str, nothing: str) -> None:
+    with equipped(options.settings) as jammi:
+        _print(options, jammi, jammi.con.sql(query), nothing)
+
+
+def _print(options: argparse.Namespace, jammi: Jammi, query: duckdb.DuckDBPyRelation, nothing: str) -> None:
+    # Once: a relation runs again each time that it is looked at.
+    table = query.to_arrow_table()
+    rows = jammi.con.from_arrow(table)
+    if options.json:
+        print_json(rows)
+    elif len(table):
+        print_rows(rows)
+    else:
+        print(nothing)

@@ -1,0 +1,186 @@
+"""Where options come from: arguments, then the environment, then `jammi.toml`, then the defaults.
+
+The file is looked for in the working directory, in the user's configuration directory, and in /etc/jammi; where
+several are there, each option is taken from the first that sets it. A variable is named after its key:
+`inference.batch_size` is `JAMMI_INFERENCE__BATCH_SIZE`. Lists and tables are given as JSON. An unknown key is an error,
+and so is a value of the wrong kind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jammi_duck.config import Config, Option, Options, options
+from jammi_duck.errors import ConfigError, did_you_mean, nearest
+
+FILE = "jammi.toml"
+PREFIX = "JAMMI_"
+DEFAULT, ARGUMENT = "default", "argument"
+
+_BY_KEY = {option.key: option for option in options().values()}
+_SECTIONS = list(dict.fromkeys(key.partition(".")[0] for key in _BY_KEY))
+_SECRETS = options()["storage_options"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked configuration, and for each option, by its name in `Config`, where it came from."""
+
+    config: Config
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def is_set(self, name: str) -> bool:
+        """Whether somebody has set it."""
+        return name in self.origins
+
+    def origin(self, name: str) -> str:
+        """`default`, `argument`, the variable's name, or the file and the line."""
+        return self.origins.get(name, DEFAULT)
+
+
+def load(given: Mapping[str, object] | None = None) -> Settings:
+    """The configuration as it is here and now; `given` are arguments, by their names in `Config`.
+
+    Raises:
+        ConfigError: a file cannot be read; a key is unknown; a value is not what it must be. Says where it stands.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    layers = [*map(_from_file, reversed(paths())), _from_environment(os.environ)]
+    for option, value, origin in (found for layer in layers for found in layer):
+        if option is _SECRETS and option.name in values:
+            values[option.name] = Options({**values[option.name], **value})
+            origins[option.name] = f"{origin}, {origins[option.name]}"
+        else:
+            values[option.name], origins[option.name] = value, origin
+    for name, argument in (given or {}).items():
+        values[name], origins[name] = argument, ARGUMENT
+    return Settings(Config(**values), origins)
+
+
+def paths() -> list[Path]:
+    """Where `jammi.toml` is looked for, the nearest first; whether it is there or not."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return [Path.cwd() / FILE, home / "jammi" / FILE, Path("/etc/jammi") / FILE]
+
+
+def _from_file(path: Path) -> Iterator[tuple[Option, Any, str]]:
+    """The options that a file sets; none where it is not there."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(f"cannot read the configuration file {path}: {reason}") from error
+    # Here, since most have no file.
+    import tomllib
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration file {path} is no TOML: {error}") from error
+    for key, value in _leaves(document):
+        place = f"{path}:{_line(text, key)}"
+        if key in _SECTIONS:
+            raise ConfigError(f"{place}: {key} is {value!r}, and must be a section; write [{key}] above its options")
+        if "." not in key and isinstance(value, dict):
+            raise ConfigError(f"{place}: there is no section [{key}]{_nearest_section(key)}")
+        if key not in _BY_KEY:
+            raise ConfigError(f"{place}: there is no option '{key}'{_nearest(key, _BY_KEY)}")
+        option = _BY_KEY[key]
+        yield option, option.checked(value, f"{place}: {key}"), place
+
+
+def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The keys of a file, as `section.key`; what stands outside of a section as it is."""
+    for section, content in document.items():
+        if isinstance(content, dict) and section in _SECTIONS:
+            yield from ((f"{section}.{key}", value) for key, value in content.items())
+        else:
+            yield section, content
+
+
+def _line(text: str, key: str) -> int:
+    """The number of the line on which a key begins: the file up to it does not have it yet, and is still TOML."""
+    import tomllib
+
+    lines = text.splitlines(keepends=True)
+    before = 0
+    for count in range(1, len(lines) + 1):
+        try:
+            keys = {name for name, _ in _leaves(tomllib.loads("".join(lines[:count])))}
+        except tomllib.TOMLDecodeError:
+            continue
+        if key in keys:
+            break
+        before = count
+    return before + 1
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, Any, str]]:
+    """The options that variables set; a table's keys may have variables of their own."""
+    variables = {option.variable: option for option in options().values()}
+    for name in sorted(environment):
+        upper = name.upper()
+        if not upper.startswith(PREFIX):
+            continue
+        if upper in variables:
+            option = variables[upper]
+            yield option, option.checked(_read(option, name, environment[name]), name, text=True), name
+        elif upper.startswith(f"{_SECRETS.variable}__"):
+            inner = name[len(_SECRETS.variable) + 2 :].lower()
+            yield _SECRETS, Options({inner: _read_inner(environment[name])}), name
+        else:
+            raise ConfigError(f"the environment variable {name} sets no option{_nearest(upper, variables)}")
+
+
+def _read(option: Option, name: str, text: str) -> object:
+    """A variable's value: JSON where the option is a list or a table, else the text."""
+    import json
+
+    if not isinstance(option.default, tuple | dict):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        shown = "" if option.is_secret else f", not {text!r}"
+        raise ConfigError(f"{name} must be {option.kind.must}, as JSON{shown}") from None
+
+
+def _read_inner(text: str) -> object:
+    """The value of an option of fsspec: JSON where it is a table, a list, true or false, else the text."""
+    import json
+
+    if text[:1] not in ("{", "[") and text not in ("true", "false"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _nearest_section(wrong: str) -> str:
+    return did_you_mean(wrong, _SECTIONS) or f"; there are: {', '.join(_SECTIONS)}"
+
+
+def _nearest(wrong: str, known: Iterable[str]) -> str:
+    """What may have been meant: a name in the same section, or its last part alone. Otherwise, what there is."""
+    names = {_parts(name): name for name in known}
+    section, last = _parts(wrong)
+    inside = {parts[1]: name for parts, name in names.items() if parts[0] == section}
+    candidates = inside or {parts[1]: name for parts, name in names.items()}
+    near = nearest(last, candidates)
+    if near is not None:
+        return f"; did you mean '{candidates[near]}'?"
+    return f"; there are: {', '.join(inside.values())}" if inside else f"; sections are: {', '.join(_SECTIONS)}"
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The section and the rest of a key or of a variable, in lower case."""
+    section, _, last = name.removeprefix(PREFIX).lower().replace("__", ".").rpartition(".")
+    return section, last

@@ -1,0 +1,247 @@
+"""Options come from arguments, the environment, `jammi.toml` and defaults; what is wrong is named with its place."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jammi_duck
+from jammi_duck import ConfigError, settings
+from jammi_duck.config import Config, options
+from jammi_duck.redaction import public_url, redacted, secrets_of, split_user
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory, and an empty configuration directory of the user below it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config" / "jammi").mkdir(parents=True)
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "jammi.toml").write_text(text)
+
+
+class TestOrder:
+    def test_defaults(self, here):
+        found = settings.load()
+        assert found.config == Config()
+        assert {found.origin(name) for name in options()} == {"default"}
+
+    def test_each_option_comes_from_the_nearest(self, here, monkeypatch):
+        write(
+            here / "config" / "jammi",
+            "[inference]\nmodel = 'users'\nbatch_size = 1\nthreads = 1\nprecision = 'float32'",
+        )
+        write(here, "[inference]\nmodel = 'projects'\nbatch_size = 2\n\nthreads = 2")
+        monkeypatch.setenv("JAMMI_INFERENCE__MODEL", "environments")
+        monkeypatch.setenv("JAMMI_INFERENCE__BATCH_SIZE", "3")
+        found = settings.load({"model": "arguments"})
+        config = found.config
+        assert (config.model, config.batch_size, config.threads, config.precision) == ("arguments", 3, 2, "float32")
+        assert [found.origin(name) for name in ("model", "batch_size", "threads", "precision", "device")] == [
+            "argument",
+            "JAMMI_INFERENCE__BATCH_SIZE",
+            f"{here}/jammi.toml:5",
+            f"{here}/config/jammi/jammi.toml:5",
+            "default",
+        ]
+
+    def test_the_places(self, here, monkeypatch):
+        user, system = here / "config/jammi/jammi.toml", Path("/etc/jammi/jammi.toml")
+        assert settings.paths() == [here / "jammi.toml", user, system]
+        monkeypatch.delenv("XDG_CONFIG_HOME")
+        assert settings.paths()[1] == Path("~/.config/jammi/jammi.toml").expanduser()
+
+    def test_options_of_fsspec_come_from_several_places(self, here, monkeypatch):
+        write(here, "[storage.options]\nkey = 'file'\n[storage.options.client_kwargs]\nendpoint_url = 'http://x'")
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__KEY", "variable")
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__SECRET", "123")
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__ANON", "false")
+        found = settings.load().config.storage_options
+        assert found == {
+            "key": "variable",
+            "secret": "123",
+            "anon": False,
+            "client_kwargs": {"endpoint_url": "http://x"},
+        }
+        assert settings.load({"storage_options": {"a": 1}}).config.storage_options == {"a": 1}
+
+    def test_install_takes_them(self, here, monkeypatch):
+        write(here, "[storage]\nlocation = 'vectors'\nretention = '2 days'")
+        monkeypatch.setenv("JAMMI_STORAGE__SEGMENT_ROWS", "7")
+        con = duckdb.connect()
+        jammi = jammi_duck.install(con)
+        assert jammi.location == str(here / "vectors")
+        other = duckdb.connect()
+        assert jammi_duck.install(other, storage=here / "mine").location == str(here / "mine")
+        con.close()
+        other.close()
+
+    def test_install_refuses_before_anything_is_touched(self, here):
+        write(here, "[storage]\nlocation = ''")
+        con = duckdb.connect(here / "db.duckdb")
+        with pytest.raises(ConfigError, match=r"jammi.toml:2: storage.location is ''"):
+            jammi_duck.install(con)
+        assert con.sql("SELECT count(*) FROM duckdb_schemas() WHERE schema_name LIKE 'jammi%'").fetchall() == [(0,)]
+        con.close()
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("name", "text", "value"),
+        [
+            ("JAMMI_STORAGE__RETENTION", "90 minutes", timedelta(minutes=90)),
+            ("JAMMI_STORAGE__RETENTION", "1.5 weeks", timedelta(weeks=1.5)),
+            ("JAMMI_STORAGE__RETENTION", "P2D", timedelta(days=2)),
+            ("JAMMI_GPU__MEMORY_LIMIT", "auto", None),
+            ("JAMMI_GPU__MEMORY_LIMIT", "8 GB", 8_000_000_000),
+            ("JAMMI_GPU__MEMORY_LIMIT", "1.5GiB", 1_610_612_736),
+            ("JAMMI_GPU__MEMORY_LIMIT", "4096", 4096),
+            ("JAMMI_GPU__MEMORY_FRACTION", "0.5", 0.5),
+            ("JAMMI_GPU__DEVICE", "-1", -1),
+            ("JAMMI_INFERENCE__PRELOAD_MODELS", '["a", "b"]', ("a", "b")),
+            ("JAMMI_STORAGE__CACHE_DIR", "~/cache", Path.home() / "cache"),
+            ("jammi_logging__format", "json", "json"),
+        ],
+    )
+    def test_texts(self, here, monkeypatch, name, text, value):
+        monkeypatch.setenv(name, text)
+        (option,) = [option for option in options().values() if option.variable == name.upper()]
+        assert getattr(settings.load().config, option.name) == value
+
+    def test_gpu_memory_is_a_limit_or_a_fraction(self):
+        assert Config(gpu_memory_limit="1 kB").gpu_memory == 1000
+        assert Config(gpu_memory_fraction=0.25).gpu_memory == 0.25
+
+    @given(st.integers())
+    def test_a_number_is_the_same_from_everywhere(self, number):
+        def outcome(read):
+            try:
+                return read()
+            except ConfigError as error:
+                return str(error).split(" is ", 1)[1].replace("'", "")
+
+        option = options()["batch_size"]
+        assert outcome(lambda: option.checked(number, "x")) == outcome(
+            lambda: option.checked(str(number), "x", text=True)
+        )
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("text", "line", "message"),
+        [
+            ("[inference]\n\nbatchsize = 1", 3, "there is no option 'inference.batchsize'; did you mean"),
+            ("batch_size = 1", 1, "there is no option 'batch_size'; did you mean 'inference.batch_size'?"),
+            ("[gpu]\nwarp = 9", 2, "there is no option 'gpu.warp'; there are: gpu.device, gpu.memory_limit"),
+            ("[inferense]\nbatch_size = 1", 1, "there is no section [inferense]; did you mean 'inference'?"),
+            ("[x]\ny = 1", 1, "there is no section [x]; there are: storage, inference, gpu, logging, server"),
+            ("storage = 's3://b'", 1, "storage is 's3://b', and must be a section; write [storage] above its options"),
+            ("# no\n[inference]\nbatch_size = '64'", 3, "inference.batch_size is '64'; it must be a whole number"),
+            ("[inference]\nmodel = ''", 2, "inference.model is ''; it must be a text that is not empty"),
+            ("[inference]\npreload_models = [\n 'a',\n 1,\n]\nthreads = 2", 2, "inference.preload_models is ['a', 1]"),
+            ("[inference]\nmodel = '''\na'''\nthreads = 1.5", 4, "inference.threads is 1.5; it must be a whole number"),
+            ("[gpu]\nmemory_fraction = 0.0", 2, "gpu.memory_fraction is 0.0; it must be a number above 0"),
+            ("[logging]\nlevel = 'loud'", 2, "logging.level is 'loud'; it must be one of debug, info, warning, error"),
+            ("[storage]\nretention = 7", 2, "storage.retention is 7; it must be a duration of at least 0, such"),
+            ("[server]\nhttp_listen = 'here'", 2, "server.http_listen is 'here'; it must be a host and a port"),
+        ],
+    )  # fmt: skip
+    def test_in_a_file(self, here, text, line, message):
+        write(here, text)
+        with pytest.raises(ConfigError, match=re.escape(f"{here}/jammi.toml:{line}: {message}")):
+            settings.load()
+
+    def test_a_file_that_is_no_toml(self, here):
+        write(here, "[inference]\nbatch_size = \n")
+        with pytest.raises(ConfigError, match=rf"{here}/jammi.toml is no TOML: .*line 2"):
+            settings.load()
+        (here / "jammi.toml").write_bytes(b"\xff")
+        with pytest.raises(ConfigError, match=r"cannot read .*jammi.toml: it is not UTF-8"):
+            settings.load()
+        (here / "jammi.toml").unlink()
+        (here / "jammi.toml").mkdir()
+        with pytest.raises(ConfigError, match=r"cannot read .*jammi.toml: Is a directory"):
+            settings.load()
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("JAMMI_INFERENCE__BATCHSIZE", "1", "sets no option; did you mean 'JAMMI_INFERENCE__BATCH_SIZE'?"),
+            ("JAMMI_MODEL", "x", "JAMMI_MODEL sets no option; did you mean 'JAMMI_INFERENCE__MODEL'?"),
+            ("JAMMI_GPU__WARP", "x", "sets no option; there are: JAMMI_GPU__DEVICE, JAMMI_GPU__MEMORY_LIMIT"),
+            ("JAMMI_ZZZ", "x", "JAMMI_ZZZ sets no option; sections are: storage, inference, gpu, logging, server"),
+            ("JAMMI_INFERENCE__BATCH_SIZE", "many", "BATCH_SIZE is 'many'; it must be a whole number of at least 1"),
+            ("JAMMI_INFERENCE__BATCH_SIZE", "", "JAMMI_INFERENCE__BATCH_SIZE is ''; it must be a whole number"),
+            ("JAMMI_INFERENCE__PRELOAD_MODELS", "a, b", "must be a list of models' names, as JSON, not 'a, b'"),
+            ("JAMMI_INFERENCE__PRELOAD_MODELS", '"a"', "JAMMI_INFERENCE__PRELOAD_MODELS is 'a'; it must be a list"),
+        ],
+    )  # fmt: skip
+    def test_in_the_environment(self, here, monkeypatch, name, text, message):
+        monkeypatch.setenv(name, text)
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            settings.load()
+
+
+class TestSecrets:
+    def test_a_user_in_the_location_becomes_an_option(self):
+        config = Config(storage="s3://KEYID:se%2Fcret/x@bucket/prefix")
+        assert (config.storage, config.storage_options) == (
+            "s3://bucket/prefix",
+            {"key": "KEYID", "secret": "se/cret/x"},
+        )
+        assert "cret/x" not in repr(config)
+        other = Config(storage="ftp://me:hush@host/x", storage_options={"password": "other"})
+        assert (other.storage, other.storage_options) == ("ftp://host/x", {"username": "me", "password": "other"})
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("JAMMI_STORAGE__LOCATION", "s3://KEY:hush-hush@b/x?token=hush-hush"),
+            ("JAMMI_STORAGE__OPTIONS", "hush-hush"),
+            ("JAMMI_STORAGE__OPTIONS", '["hush-hush"]'),
+            ("JAMMI_STORAGE__OPTION__SECRET", "hush-hush"),
+        ],
+    )
+    def test_no_error_shows_them(self, here, monkeypatch, name, text):
+        monkeypatch.setenv(name, text)
+        with pytest.raises(ConfigError) as caught:
+            settings.load()
+        assert name in str(caught.value)
+        assert "hush-hush" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+    def test_an_option_in_a_file_that_is_no_table(self, here):
+        write(here, "[storage]\noptions = 'hush-hush'")
+        with pytest.raises(ConfigError, match=r"jammi.toml:2: storage.options is wrong; it must be a table of options"):
+            settings.load()
+
+    @pytest.mark.parametrize(
+        ("url", "public"),
+        [
+            ("s3://KEY:se/cr+et@bucket/x.parquet", "s3://bucket/x.parquet"),
+            ("s3://bucket/mail@home.parquet", "s3://bucket/mail@home.parquet"),
+            ("https://me:hush@host:8080/a@b.csv?sig=hush&x=1", "https://host:8080/a@b.csv"),
+            ("http://host:8080/users/a@b.csv", "http://host:8080/users/a@b.csv"),
+            ("/home/me@work/what?x=1", "/home/me@work/what?x=1"),
+        ],
+    )
+    def test_urls(self, url, public):
+        assert public_url(url) == public
+        assert split_user(public)[1:] == (None, None)
+
+    def test_texts(self):
+        secrets = secrets_of(
+            {"key": "AKIA", "client_kwargs": {"aws_secret_access_key": "hushhush"}, "region": "eu-west"}
+        )
+        assert secrets == {"AKIA", "hushhush"}
+        text = "no access for AKIA/hushhush in eu-west: GET https://me:x@host/f?X-Amz-Signature=abc (403)"
+        assert redacted(text, secrets) == "no access for ***/*** in eu-west: GET https://***@host/f?*** (403)"
