@@ -73,7 +73,7 @@ def choose(place: Place, encoders: Encoders, source: str, model: str | None, tab
         sources = sorted({entry.definition.source for entry in place.catalog.entries("ready")})
         known = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
         raise NotFoundError(
-            f"no embedding table for '{source}'{did_you_mean(source, sources)}; {known}. "
+            f"no embedding table for '{source}'{did_you_mean(source, sources) or ';'} {known}. "
             f"SELECT * FROM jammi_generate('{source}', columns, key) makes one"
         )
     if model is None:

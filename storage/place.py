@@ -85,7 +85,7 @@ class Place:
             return found[0]
         names = [entry.name for entry in self.catalog.entries("ready")]
         known = f"ready are: {', '.join(names)}" if names else "none is ready"
-        raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names)}; {known}")
+        raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names) or ';'} {known}")
 
     def show(self, entry_name: str, dimensions: int, location: str, files: list[str]) -> None:
         """Make the view `jammi."NAME"` over a table's Parquet files, where DuckDB can read them."""

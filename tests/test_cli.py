@@ -11,8 +11,8 @@ import pytest
 
 from jammi_duck import StorageError
 from jammi_duck.cli import main
-from tests.program import BIN, Terminal, environment, in_pipe
 from tools.cli_page import commands
+from tools.program import BIN, Terminal, environment, in_pipe
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -36,7 +36,7 @@ def _config(called: argparse.Namespace) -> None:
     if called.json:
         print_objects(_row(settings, option) for option in options().values())
         return
-    print("# The first of these that sets an option counts; variables such as JAMMI_INFERENCE__BATCH_SIZE come before.")
+    print("# What is not set has its default here, in a comment. Files, of which the first that sets an option counts:")
     for path in paths():
         print(f"#   {path}{'' if path.is_file() else ' (not there)'}")
     section = ""
@@ -44,7 +44,8 @@ def _config(called: argparse.Namespace) -> None:
         if option.key.partition(".")[0] != section:
             section = option.key.partition(".")[0]
             print(f"\n[{section}]")
-        print(f"{_line(settings, option):<50} # {settings.origin(option.name)}; {option.about}")
+        about = settings.origin(option.name) if settings.is_set(option.name) else option.about
+        print(f"{_line(settings, option):<51} # {about}")
 
 
 def _row(settings: Settings, option: Option) -> dict[str, object]:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -13,12 +14,21 @@ import duckdb
 
 from jammi_duck.cli.s3 import read_s3_through_fsspec
 from jammi_duck.config import Config
-from jammi_duck.errors import NotFoundError
+from jammi_duck.errors import NotFoundError, did_you_mean
 from jammi_duck.install import Jammi, equip_as
 from jammi_duck.logs import log
 from jammi_duck.settings import Settings
 
 IN_MEMORY = ":memory:"
+_MISSING = re.compile(r"Table with name (.+?) does not exist", re.DOTALL)
+_SOURCES = """
+    SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
+    FROM duckdb_tables() WHERE database_name = current_database() AND schema_name != 'jammi_catalog'
+    UNION ALL
+    SELECT concat_ws('.', nullif(schema_name, 'main'), view_name), 'view', column_count
+    FROM duckdb_views() WHERE database_name = current_database() AND schema_name != 'jammi' AND NOT internal
+    ORDER BY source
+"""
 
 
 def arguments(options: argparse.Namespace) -> dict[str, object]:
@@ -44,13 +54,16 @@ def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
             # A command ends too soon for loaded models to be of use.
             yield equip_as(con, dataclasses.replace(settings.config, preload_models=()))
         except duckdb.CatalogException as error:
-            if path == IN_MEMORY:
-                reason = str(error).removeprefix("Catalog Error: ").splitlines()[0]
-                raise NotFoundError(
-                    f"{reason} There is no database '{settings.config.database}' here, so only files can be read; "
-                    "name yours with --db, or make one with `jammi-duck sources add`"
-                ) from error
-            raise
+            missing = _MISSING.search(str(error))
+            if missing is None:
+                raise
+            known = [name for name, _, _ in sources(con).fetchall()]
+            near = did_you_mean(missing[1], known) or ";"
+            where = f"in '{settings.config.database}'" if path != IN_MEMORY else "here, and no database"
+            raise NotFoundError(
+                f"there is no table, view or file '{missing[1]}' {where}{near} `jammi-duck sources list` shows what "
+                "there is, `jammi-duck sources add` adds to it, and --db names another database"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -63,6 +76,11 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
         yield con
     finally:
         con.close()
+
+
+def sources(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """The tables and views of a database that may have text, with kind and number of columns."""
+    return con.sql(_SOURCES)
 
 
 def _existing(settings: Settings) -> str:

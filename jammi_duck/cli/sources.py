@@ -8,7 +8,7 @@ import os
 import duckdb
 
 from jammi_duck.cli.commands import Commands, add_command, add_database, add_group, add_json
-from jammi_duck.cli.connection import IN_MEMORY, opened
+from jammi_duck.cli.connection import IN_MEMORY, opened, sources
 from jammi_duck.cli.output import print_json, print_rows
 from jammi_duck.errors import InputError
 from jammi_duck.redaction import split_user
@@ -26,7 +26,7 @@ Make a view over a file: parquet, csv or json, local or on S3.
   jammi-duck sources add patents --path patents.parquet
   jammi-duck sources add logs --path 's3://bucket/logs/*.json.gz'
 
-It checks that the file reads, and shows its columns. The database is made if it is not there.
+It checks that the file reads, and shows its columns. A database that is not there is made.
 """
 _LIST = """\
 List the tables and views of the database.
@@ -36,14 +36,6 @@ List the tables and views of the database.
 _READERS = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}
 _ENDINGS = {"parquet": "parquet", "csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json"}
 _PACKED = (".gz", ".zst", ".bz2")
-_ALL = """
-    SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
-    FROM duckdb_tables() WHERE database_name = current_database() AND schema_name != 'jammi_catalog'
-    UNION ALL
-    SELECT concat_ws('.', nullif(schema_name, 'main'), view_name), 'view', column_count
-    FROM duckdb_views() WHERE database_name = current_database() AND schema_name != 'jammi' AND NOT internal
-    ORDER BY source
-"""
 
 
 def add_to(commands: Commands) -> None:
@@ -73,7 +65,14 @@ def _add(options: argparse.Namespace) -> None:
     name = ".".join(map(quoted, options.name.split(".")))
     with opened(config.database, config) as con:
         replace = "OR REPLACE " if options.replace else ""
-        con.execute(f"CREATE {replace}VIEW {name} AS {query}")
+        try:
+            con.execute(f"CREATE {replace}VIEW {name} AS {query}")
+        except duckdb.CatalogException as error:
+            if "already exists" not in str(error):
+                raise
+            raise InputError(
+                f"'{options.name}' is in '{config.database}' already; --replace takes a view's place"
+            ) from error
         columns = con.sql(f"SELECT column_name, column_type FROM (DESCRIBE {name})")
         if options.json:
             print_json(columns)
@@ -106,4 +105,4 @@ def _list(options: argparse.Namespace) -> None:
         print("[]" if options.json else f"there is no database '{config.database}'; `jammi-duck sources add` makes one")
         return
     with opened(config.database, config, read_only=True) as con:
-        (print_json if options.json else print_rows)(con.sql(_ALL))
+        (print_json if options.json else print_rows)(sources(con))

@@ -1,5 +1,7 @@
 """Runs the installed `jammi-duck` as a user does: in a pipe, or on a terminal."""
 
+from __future__ import annotations
+
 import os
 import pty
 import shlex
@@ -15,14 +17,14 @@ BIN = Path(sys.executable).parent
 ROWS, COLUMNS = 50, 100
 
 
-def environment(**more):
-    """That of the tests, with the installed script on the path."""
+def environment(**more: str) -> dict[str, str]:
+    """That of this process, with the installed script on the path, and no model hub."""
     path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
     return {**os.environ, **path, "COLUMNS": str(COLUMNS), "HF_HUB_OFFLINE": "1", **more}
 
 
-def in_pipe(command, cwd, **more):
-    """Run a command line; returns the finished process with its output as text."""
+def in_pipe(command: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; returns the finished process with its output as text."""
     env = environment(**more)
     return subprocess.run(shlex.split(command), cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
 
@@ -30,7 +32,8 @@ def in_pipe(command, cwd, **more):
 class Terminal:
     """A command at work on a terminal; `screen` is what a person sees, `raw` all that was written."""
 
-    def __init__(self, command, cwd, columns=COLUMNS, **more):
+    def __init__(self, command: str, cwd: Path, columns: int = COLUMNS, **more: str) -> None:
+        """Start it in the folder `cwd`, with more variables."""
         env = environment(**more)
         del env["COLUMNS"]
         self._ours, theirs = pty.openpty()
@@ -43,24 +46,33 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
 
-    def read_until(self, text):
-        """Read on until `text` was written; all of it where that is None."""
+    def read_until(self, text: bytes | None) -> None:
+        """Read on until `text` was written; all of it where that is None.
+
+        Raises:
+            EOFError: it ended without the text.
+        """
         while text is None or text not in self.raw:
             try:
                 part = os.read(self._ours, 65536)
             except OSError:  # the other end is closed
                 part = b""
             if not part:
-                assert text is None, self.raw[-2000:]
-                return
+                if text is None:
+                    return
+                raise EOFError(f"{text!r} was not written, but {self.raw[-2000:]!r}")
             self.raw += part
             self._stream.feed(part)
 
-    def press_ctrl_c(self):
+    def press_ctrl_c(self) -> None:
+        """Interrupt it."""
         self.process.send_signal(signal.SIGINT)
 
-    def finish(self):
+    def finish(self) -> tuple[int, list[str]]:
         """Read to the end; returns the exit code, and the lines that are on the screen then."""
         self.read_until(None)
         os.close(self._ours)
-        return self.process.wait(60), [line.rstrip() for line in self.screen.display if line.strip()]
+        lines = [line.rstrip() for line in self.screen.display]
+        while lines and not lines[-1]:
+            del lines[-1]
+        return self.process.wait(60), lines

@@ -1,0 +1,170 @@
+"""`jammi-duck sources`, `generate`, `search`, `config`: what a session does not show."""
+
+import json
+import re
+
+import duckdb
+import pytest
+
+from jammi_duck import settings
+from jammi_duck.config import options
+from tests.conftest import S3_KEYS
+from tests.test_cli import call, folder  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def database(folder, capsys):  # noqa: F811
+    """A database with a table, a view over a file, and the view's embeddings."""
+    with duckdb.connect("my.duckdb") as con:
+        con.execute("CREATE TABLE t AS SELECT range AS id, 'word ' || range AS text FROM range(3)")
+        con.execute("CREATE SCHEMA raw; CREATE VIEW raw.v AS FROM t")
+    assert call(capsys, "sources add animals --path animals.csv --db my.duckdb")[0] == 0
+    assert call(capsys, "generate animals --columns text --key id --db my.duckdb")[0] == 0
+    return folder
+
+
+class TestSources:
+    def test_list(self, database, capsys):
+        code, out, err = call(capsys, "sources list --db my.duckdb --json")
+        assert [tuple(row.values()) for row in json.loads(out)] == [
+            ("animals", "view", 3),
+            ("raw.v", "view", 2),
+            ("t", "table", 2),
+        ]
+
+    @pytest.mark.parametrize(
+        ("file", "copy", "words"),
+        [
+            ("a.parquet", "(FORMAT parquet)", ""),
+            ("a.tsv", "(FORMAT csv, DELIMITER '\t')", ""),
+            ("a.JSONL.gz", "(FORMAT json, COMPRESSION gzip)", ""),
+            ("a.bin", "(FORMAT parquet)", "--format parquet"),
+        ],
+    )
+    def test_formats(self, folder, capsys, file, copy, words):  # noqa: F811
+        duckdb.sql(f"COPY (SELECT 1 AS id, 'a cat' AS text) TO '{file}' {copy}")
+        code, out, err = call(capsys, f"sources add a --path {file} {words} --json")
+        assert (code, err) == (0, "")
+        assert [row["column_name"] for row in json.loads(out)] == ["id", "text"]
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            assert con.sql("FROM a").fetchall() == [(1, "a cat")]
+
+    def test_several_files_and_another_working_directory(self, folder, capsys, monkeypatch):  # noqa: F811
+        for number in (1, 2):
+            (folder / f"part{number}.csv").write_text(f"id,text\n{number},a cat\n")
+        assert call(capsys, "sources add parts --path 'part*.csv'")[0] == 0
+        (folder / "elsewhere").mkdir()
+        monkeypatch.chdir(folder / "elsewhere")
+        with duckdb.connect("../jammi_duck.duckdb") as con:
+            assert con.sql("SELECT count(*) FROM parts").fetchall() == [(2,)]
+
+    def test_names_are_only_names(self, folder, capsys):  # noqa: F811
+        strange = "x'; DROP TABLE t; --"
+        (folder / "quo'ted.csv").write_text('"a""b",id\nsome text,1\n')
+        assert call(capsys, f'sources add "{strange}" --path "quo\'ted.csv"')[0] == 0
+        code, out, err = call(capsys, f'generate "\\"{strange}\\"" --columns \'"a""b"\' --key id --json')
+        assert (code, json.loads(out)[0]["row_count"]) == (0, 1)
+        code, out, _ = call(capsys, f'search "\\"{strange}\\"" "text; --" --json')
+        assert (code, json.loads(out)[0]['a"b']) == (0, "some text")
+
+    def test_a_file_that_does_not_read_leaves_no_database(self, folder, capsys):  # noqa: F811
+        (folder / "bad.parquet").write_bytes(b"no parquet")
+        code, out, err = call(capsys, "sources add bad --path bad.parquet")
+        assert (code, out, (folder / "jammi_duck.duckdb").exists()) == (1, "", False)
+        assert "bad.parquet" in err
+        assert call(capsys, "sources add bad --path nowhere.parquet")[0] == 1
+        assert not (folder / "jammi_duck.duckdb").exists()
+
+    @pytest.mark.s3
+    def test_s3(self, folder, capsys, s3_server, monkeypatch):  # noqa: F811
+        import s3fs
+
+        bucket = s3_server.bucket("sources")
+        files = s3fs.S3FileSystem(**s3_server.options(), skip_instance_cache=True)
+        for number in (1, 2):
+            duckdb.sql(f"COPY (SELECT {number} AS id, 'a cat' AS text) TO 'part.parquet'")
+            files.put_file("part.parquet", f"{bucket}/in/part{number}.parquet")
+        monkeypatch.setenv("JAMMI_STORAGE__LOCATION", f"s3://{bucket}/out")
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS", json.dumps(s3_server.options()))
+        code, out, err = call(capsys, f"sources add parts --path s3://{bucket}/in/*.parquet")
+        assert (code, err) == (0, "")
+        assert call(capsys, "generate parts --columns text --key id")[0] == 0
+        code, out, _ = call(capsys, "search parts cat --json")
+        assert (code, sorted(row["id"] for row in json.loads(out))) == (0, [1, 2])
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__SECRET", "wrong-secret")
+        code, out, err = call(capsys, f"sources add again --path s3://{bucket}/in/part1.parquet")
+        assert (code, out) == (1, "")
+        assert not re.search(f"wrong-secret|{S3_KEYS['secret']}", err)
+
+
+class TestSearch:
+    def test_a_database_that_only_reads(self, database, capsys):
+        (database / "my.duckdb").chmod(0o444)
+        code, out, err = call(capsys, "search animals 'the duck' -k 1 --columns name --db my.duckdb --exact --json")
+        assert (code, [row["name"] for row in json.loads(out)]) == (0, ["duck"])
+
+    def test_several_readers_at_once(self, database, capsys):
+        with duckdb.connect("my.duckdb", read_only=True):
+            assert call(capsys, "search animals duck --db my.duckdb")[0] == 0
+
+    def test_a_model_and_a_table(self, database, capsys, tiny_model):
+        (table,) = json.loads(call(capsys, "tables --db my.duckdb --json")[1])
+        line = f"search animals duck --db my.duckdb --model {tiny_model} --table {table['embedding_table']} -k 2 --json"
+        assert len(json.loads(call(capsys, line)[1])) == 2
+        code, _, err = call(capsys, "search animals duck --db my.duckdb --model fake/other")
+        assert (code, "of the model 'fake/other'" in err) == (2, True)
+
+    def test_a_source_whose_name_is_nearly_right(self, database, capsys):
+        code, _, err = call(capsys, "search animal duck --db my.duckdb")
+        assert (code, "no table, view or file 'animal' in 'my.duckdb'; did you mean 'animals'?" in err) == (2, True)
+
+    def test_no_number_is_null_in_json(self, folder, capsys):  # noqa: F811
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            con.execute(
+                "CREATE TABLE n AS SELECT 1 AS id, 'a cat' AS text, 'NaN'::FLOAT AS f, '-Infinity'::DOUBLE AS d"
+            )
+        assert call(capsys, "generate n --columns text --key id")[0] == 0
+        (row,) = json.loads(call(capsys, "search n cat --json")[1], parse_constant=lambda name: pytest.fail(name))
+        assert (row["f"], row["d"], row["text"]) == (None, None, "a cat")
+
+
+class TestConfig:
+    def test_what_it_prints_is_a_file_that_says_the_same(self, folder, capsys, monkeypatch):  # noqa: F811
+        values = {
+            "JAMMI_STORAGE__LOCATION": "s3://bucket/ä \"quoted\" \\ x", "JAMMI_STORAGE__RETENTION": "90 minutes",
+            "JAMMI_STORAGE__CACHE_DIR": "/tmp/c", "JAMMI_INFERENCE__PRELOAD_MODELS": '["a", "b"]',
+            "JAMMI_GPU__MEMORY_LIMIT": "8 GB", "JAMMI_GPU__MEMORY_FRACTION": "0.5", "JAMMI_GPU__DEVICE": "-1",
+            "JAMMI_LOGGING__FORMAT": "json", "JAMMI_INFERENCE__THREADS": "3",
+        }  # fmt: skip
+        for name, text in values.items():
+            monkeypatch.setenv(name, text)
+        before = settings.load().config
+        code, out, err = call(capsys, "config")
+        assert (code, err) == (0, "")
+        for name in [*values, "JAMMI_INFERENCE__MODEL"]:
+            monkeypatch.delenv(name)
+        (folder / "jammi.toml").write_text(out)
+        assert settings.load().config == before
+
+    def test_every_option_is_there_with_its_origin(self, folder, capsys, monkeypatch):  # noqa: F811
+        (folder / "jammi.toml").write_text("[inference]\nthreads = 2")
+        code, out, err = call(capsys, "config --json")
+        rows = {row["option"]: row for row in json.loads(out)}
+        assert set(rows) == {option.key for option in options().values()}
+        assert (rows["inference.threads"]["value"], rows["inference.threads"]["origin"]) == (
+            2,
+            f"{folder}/jammi.toml:2",
+        )
+        assert rows["inference.model"]["origin"] == "JAMMI_INFERENCE__MODEL"
+        assert (rows["storage.retention"]["value"], rows["storage.retention"]["origin"]) == ("7 days", "default")
+
+    def test_no_secret_is_shown(self, folder, capsys, monkeypatch):  # noqa: F811
+        monkeypatch.setenv("JAMMI_STORAGE__LOCATION", "s3://KEYID:hush-hush/x@bucket/prefix")
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__TOKEN", "hush-hush")
+        (folder / "jammi.toml").write_text("[storage.options]\nsecret = 'hush-hush'")
+        for line in ("config", "config --json"):
+            code, out, err = call(capsys, line)
+            assert (code, err) == (0, "")
+            assert "s3://bucket/prefix" in out
+            assert all(name in out for name in ("secret", "token", "key"))
+            assert not re.search("hush|KEYID", out)
