@@ -56,6 +56,17 @@ def test_every_column_is_documented():
             assert f"`{column}`" in page, column
 
 
+def test_every_block_of_the_dbt_page_is_in_the_project_that_the_tests_build():
+    project = ROOT / "tests" / "dbt_project"
+    files = [path.read_text() for path in project.rglob("*") if path.suffix in (".sql", ".yml")]
+    # The page shows the default of each environment variable.
+    shown = [re.sub(r"\"\{\{ env_var\('\w+', '(.*?)'\) \}\}\"", r"\1", text) for text in files]
+    blocks = re.findall(r"```(?:sql|yaml)\n(.*?)```", (ROOT / "docs" / "dbt.md").read_text(), re.DOTALL)
+    assert len(blocks) > 10
+    for block in blocks:
+        assert any(block in text for text in shown), block
+
+
 def test_links_lead_somewhere():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -1,0 +1,66 @@
+"""A dbt-duckdb plugin: models, hooks and tests of a dbt project call `embed`, `jammi_generate` and `jammi_search`.
+
+plugins:
+  - module: jammi_duck.dbt
+    config:
+      storage: ./artifacts
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dbt.adapters.duckdb.plugins import BasePlugin
+from dbt_common.exceptions import DbtRuntimeError
+
+from jammi_duck.errors import ConfigError, JammiError, did_you_mean
+from jammi_duck.install import install
+
+if TYPE_CHECKING:
+    import duckdb
+
+_OPTIONS = tuple(inspect.signature(install).parameters)[1:]
+
+
+class Plugin(BasePlugin):
+    """Equips every connection that dbt opens; its `config:` takes the options of `install`."""
+
+    def initialize(self, plugin_config: dict[str, Any]) -> None:
+        """Check the names of the options, before dbt opens the database.
+
+        Raises:
+            DbtRuntimeError: there is no such option.
+        """
+        self._options = self._own_config(plugin_config)
+        unknown = next((str(name) for name in self._options if name not in _OPTIONS), None)
+        if unknown is not None:
+            near = did_you_mean(unknown, _OPTIONS) or ";"
+            raise _shown(ConfigError(f"no option '{unknown}'{near} options: {', '.join(_OPTIONS)}"))
+
+    def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
+        """Register the functions, which all cursors share."""
+        self._install(conn)
+
+    def configure_cursor(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Create the macros, which belong to one cursor."""
+        self._install(cursor)
+
+    def _own_config(self, merged: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The `config:` of this plugin as written: dbt-duckdb mixes DuckDB's `settings:` into what it hands over."""
+        for definition in reversed((self.creds and self.creds.plugins) or []):
+            if self.name == (definition.alias or definition.module.split(".")[-1]):
+                return definition.config or {}
+        return merged
+
+    def _install(self, con: duckdb.DuckDBPyConnection) -> None:
+        try:
+            install(con, **self._options)
+        except JammiError as error:
+            raise _shown(error) from error
+
+
+def _shown(error: JammiError) -> DbtRuntimeError:
+    """The error as one that dbt reports with its message alone."""
+    return DbtRuntimeError(f"plugin jammi_duck.dbt in profiles.yml: {error}")

@@ -1,0 +1,11 @@
+{% macro drop_old_embedding_tables(results) %}
+{% if results | selectattr('status', 'in', ['error', 'skipped']) | list | length == 0 %}
+SELECT dropped.*
+FROM (
+    SELECT embedding_table
+    FROM jammi_tables()
+    WHERE status = 'ready'
+    QUALIFY row_number() OVER (PARTITION BY source, model ORDER BY started DESC) > 1
+) old, jammi_drop(old.embedding_table) dropped
+{% endif %}
+{% endmacro %}

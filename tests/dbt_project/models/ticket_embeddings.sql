@@ -1,0 +1,2 @@
+SELECT *
+FROM jammi_generate('{{ ref('tickets') }}', 'body', 'id')
