@@ -11,7 +11,7 @@ import pytest
 
 from jammi_duck import StorageError
 from jammi_duck.cli import main
-from tools.cli_page import commands
+from tools.pages import commands
 from tools.program import BIN, Terminal, environment, in_pipe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,7 @@
 """The documentation says what is so."""
 
 import re
+import sys
 from pathlib import Path
 
 import duckdb
@@ -18,6 +19,38 @@ def test_the_transcript_of_the_readme_is_what_is_printed(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     assert filled(README.read_text()) == README.read_text()
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse of another Python words its help in another way")
+def test_pages_say_what_the_code_says():
+    from tools.pages import PAGES, commands, filled
+
+    for page in PAGES:
+        assert filled(page.read_text()) == page.read_text()
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for name, command in commands():
+        assert not command.get_default("run") or f"<!-- help {name} -->" in page
+
+
+@pytest.mark.minilm
+@pytest.mark.skipif(duckdb.__version__ < "2", reason="earlier versions draw their tables a little differently")
+def test_the_picture_shows_what_is_printed():
+    from tools.picture import PICTURE, drawn, session, steady, written
+
+    lines = session()
+    assert written(drawn(lines)) == [line for line in lines if line]
+    assert list(steady(written(PICTURE.read_text()))) == list(steady([line for line in lines if line]))
+
+
+def test_the_example_of_the_configuration_is_one(tmp_path, monkeypatch):
+    from jammi_duck import settings
+
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "configuration.md").read_text(), re.DOTALL)
+    (tmp_path / "jammi.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    config = settings.load().config
+    assert (config.storage, config.batch_size, config.log_format) == ("s3://vectors/prod", 64, "json")
+    assert set(config.storage_options) == {"key", "endpoint_url"}
 
 
 @pytest.mark.minilm

@@ -55,13 +55,18 @@ def _row(settings: Settings, option: Option) -> dict[str, object]:
 
 def _line(settings: Settings, option: Option) -> str:
     """The option as `jammi.toml` would have it; in a comment where it is not set, or hidden."""
-    value = _plain(getattr(settings.config, option.name))
-    name = option.key.partition(".")[2]
-    if isinstance(value, dict):
-        inner = ", ".join(f"{json.dumps(key)} = {json.dumps(text)}" for key, text in value.items())
-        return f"# {name} = {{{inner}}}"
-    text = "" if value is None else json.dumps(value, ensure_ascii=False)
-    return f"{name} = {text}" if text and settings.is_set(option.name) else f"# {name} = {text}".rstrip()
+    value = getattr(settings.config, option.name)
+    line = f"{option.key.partition('.')[2]} = {shown(value)}".rstrip()
+    is_comment = value is None or isinstance(value, Options) or not settings.is_set(option.name)
+    return f"# {line}" if is_comment else line
+
+
+def shown(value: object) -> str:
+    """A value as TOML has it, secrets hidden; nothing for None."""
+    plain = _plain(value)
+    if isinstance(plain, dict):
+        return f"{{{', '.join(f'{json.dumps(name)} = {json.dumps(text)}' for name, text in plain.items())}}}"
+    return "" if plain is None else json.dumps(plain, ensure_ascii=False)
 
 
 def _plain(value: object) -> object:
