@@ -91,7 +91,7 @@ class TestExitCodes:
             ("generate animals.csv --columns txt --key id", "no column 'txt' in 'animals.csv'; did you mean 'text'?"),
             (
                 "generate animals --columns text --key id",
-                "Table with name animals does not exist! There is no database",
+                "there is no table, view or file 'animals' here, and no database; `jammi-duck sources list`",
             ),
             ("generate animals.csv --columns text --key id --db no.duckdb", "there is no database 'no.duckdb'"),
             ("search animals.csv owl", "no embedding table for 'animals.csv'"),

@@ -26,7 +26,7 @@ Make a view over a file: parquet, csv or json, local or on S3.
   jammi-duck sources add patents --path patents.parquet
   jammi-duck sources add logs --path 's3://bucket/logs/*.json.gz'
 
-It checks that the file reads, and shows its columns. A database that is not there is made.
+It checks that the file reads, and shows its columns. The database is made if need be.
 """
 _LIST = """\
 List the tables and views of the database.
