@@ -1,0 +1,77 @@
+"""Wires the rooms together into an engine, whichever host its SQL runs on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from jammi_duck.config import Config
+from jammi_duck.encoder import Encoders
+from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.generate import Generator
+from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.recovery import finish_drops, follow
+from jammi_duck.types import Host
+from jammi_duck.udfs.functions import Engine
+
+
+def loaded_encoders(config: Config) -> LoadedEncoders:
+    """The models of this process, as the configuration wants them."""
+    return LoadedEncoders(
+        config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device, config.gpu_memory
+    )
+
+
+def open_engine(
+    host: Host,
+    config: Config,
+    encoders: Encoders,
+    closed: Callable[[], Sequence[str]] = list,
+    opened: Callable[[Place], None] = lambda place: None,
+) -> Engine:
+    """Open the catalog and the location, settle what a dead process left, and find tables that the catalog lacks.
+
+    `closed` tells each connection once that has closed. `opened` is called when the location is known, and before a view
+    over its files is made.
+
+    Raises:
+        ModelError: a model of `preload_models` cannot be had.
+        StorageError: the location cannot be read.
+    """
+    for model in config.preload_models:
+        encoders.get(model)
+    catalog = _open_catalog(host)
+    place = Place(
+        catalog,
+        config.storage,
+        cache_dir=config.cache_dir,
+        segment_rows=config.segment_rows,
+        retention=config.retention,
+        options=config.storage_options,
+    )
+    generator = Generator(place, encoders, closed)
+    opened(place)
+    generator.settle()
+    finish_drops(place)
+    follow(place, adopt=not catalog.entries())
+    return Engine(host, place, encoders, generator, config.model)
+
+
+def _open_catalog(host: Host) -> Catalog:
+    """The catalog in the database itself, or beside a read-only one in memory."""
+    text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
+    ((database, readonly),) = host.sql(text)
+    if not readonly:
+        catalog = Catalog(host, database, (database, VIEWS))
+        catalog.create()
+        return catalog
+    databases = dict(host.sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()"))
+    beside = next(name for name in (VIEWS, f"{VIEWS}_memory", secrets.token_hex(8)) if databases.get(name, True))
+    if beside not in databases:
+        host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
+    catalog = Catalog(host, beside, (beside, "main"))
+    catalog.create()
+    if not catalog.entries():
+        catalog.copy_ready(database)
+    return catalog

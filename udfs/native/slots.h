@@ -1,0 +1,43 @@
+/*
+ * The functions of DuckDB's C Extension API v1.2.0 that the extension calls, each at its place in the table of function
+ * pointers that DuckDB hands over. That table only ever grows, so these places hold for all later versions.
+ *
+ * SLOT(place, result, name, parameters); handles are pointers that only DuckDB looks into. tools/slots.py compares this
+ * list with the headers of a DuckDB release.
+ */
+SLOT(3, duckdb_state, duckdb_connect, (duckdb_database database, duckdb_connection *out_connection))
+SLOT(6, void, duckdb_disconnect, (duckdb_connection *connection))
+SLOT(13, duckdb_state, duckdb_query, (duckdb_connection connection, const char *query, duckdb_result *out_result))
+SLOT(14, void, duckdb_destroy_result, (duckdb_result *result))
+SLOT(18, duckdb_logical_type, duckdb_column_logical_type, (duckdb_result *result, idx_t col))
+SLOT(19, idx_t, duckdb_column_count, (duckdb_result *result))
+SLOT(21, const char *, duckdb_result_error, (duckdb_result *result))
+SLOT(156, duckdb_logical_type, duckdb_create_logical_type, (duckdb_type type))
+SLOT(159, duckdb_logical_type, duckdb_create_list_type, (duckdb_logical_type type))
+SLOT(163, duckdb_logical_type, duckdb_create_struct_type, (duckdb_logical_type *member_types, const char **member_names, idx_t member_count))
+SLOT(166, duckdb_type, duckdb_get_type_id, (duckdb_logical_type type))
+SLOT(184, void, duckdb_destroy_logical_type, (duckdb_logical_type *type))
+SLOT(187, void, duckdb_destroy_data_chunk, (duckdb_data_chunk *chunk))
+SLOT(190, duckdb_vector, duckdb_data_chunk_get_vector, (duckdb_data_chunk chunk, idx_t col_idx))
+SLOT(191, idx_t, duckdb_data_chunk_get_size, (duckdb_data_chunk chunk))
+SLOT(194, void *, duckdb_vector_get_data, (duckdb_vector vector))
+SLOT(195, uint64_t *, duckdb_vector_get_validity, (duckdb_vector vector))
+SLOT(196, void, duckdb_vector_ensure_validity_writable, (duckdb_vector vector))
+SLOT(198, void, duckdb_vector_assign_string_element_len, (duckdb_vector vector, idx_t index, const char *str, idx_t str_len))
+SLOT(199, duckdb_vector, duckdb_list_vector_get_child, (duckdb_vector vector))
+SLOT(201, duckdb_state, duckdb_list_vector_set_size, (duckdb_vector vector, idx_t size))
+SLOT(202, duckdb_state, duckdb_list_vector_reserve, (duckdb_vector vector, idx_t required_capacity))
+SLOT(203, duckdb_vector, duckdb_struct_vector_get_child, (duckdb_vector vector, idx_t index))
+SLOT(209, duckdb_scalar_function, duckdb_create_scalar_function, (void))
+SLOT(210, void, duckdb_destroy_scalar_function, (duckdb_scalar_function *scalar_function))
+SLOT(211, void, duckdb_scalar_function_set_name, (duckdb_scalar_function scalar_function, const char *name))
+SLOT(213, void, duckdb_scalar_function_set_special_handling, (duckdb_scalar_function scalar_function))
+SLOT(214, void, duckdb_scalar_function_set_volatile, (duckdb_scalar_function scalar_function))
+SLOT(215, void, duckdb_scalar_function_add_parameter, (duckdb_scalar_function scalar_function, duckdb_logical_type type))
+SLOT(216, void, duckdb_scalar_function_set_return_type, (duckdb_scalar_function scalar_function, duckdb_logical_type type))
+SLOT(217, void, duckdb_scalar_function_set_extra_info, (duckdb_scalar_function scalar_function, void *extra_info, duckdb_delete_callback_t destroy))
+SLOT(218, void, duckdb_scalar_function_set_function, (duckdb_scalar_function scalar_function, duckdb_scalar_function_t function))
+SLOT(219, duckdb_state, duckdb_register_scalar_function, (duckdb_connection con, duckdb_scalar_function scalar_function))
+SLOT(220, void *, duckdb_scalar_function_get_extra_info, (duckdb_function_info info))
+SLOT(221, void, duckdb_scalar_function_set_error, (duckdb_function_info info, const char *error))
+SLOT(306, duckdb_data_chunk, duckdb_fetch_chunk, (duckdb_result result))
