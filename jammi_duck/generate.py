@@ -208,10 +208,10 @@ class Generator:
         with self._settling:
             return [*settled, *finish_drops(self._place), *follow(self._place, adopt=True), *repair(self._place)]
 
-    def interrupt(self) -> None:
-        """Stop the builds of the main thread soon: it got a Ctrl-C."""
+    def interrupt(self, *, everywhere: bool = False) -> None:
+        """Stop the builds of the main thread soon, or all: there was a Ctrl-C."""
         for running in list(self._running.values()):
-            if running.in_main_thread:
+            if running.in_main_thread or everywhere:
                 running.interrupted.set()
 
     def _let_go(self, token: str) -> None:

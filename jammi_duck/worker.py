@@ -174,7 +174,7 @@ class Worker:
     def interrupt(self) -> None:
         """Stop the builds that are running: Ctrl-C was pressed in the shell."""
         if self._engine is not None:
-            self._engine.generator.interrupt()
+            self._engine.generator.interrupt(everywhere=True)
 
 
 def _told(error: BaseException) -> str:
@@ -198,6 +198,7 @@ def main() -> None:
             os._exit(0)
         if text == b"x":
             worker.interrupt()
+            control.send(b"x")
         for file in files:
             conversation = Conversation(socket.socket(fileno=file))
             threading.Thread(target=worker.serve, args=[conversation], daemon=True).start()

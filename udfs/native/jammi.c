@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SLOT(place, result, name, parameters) result(*name) parameters;
 #include "slots.h"
@@ -24,6 +25,8 @@ void take_slots(const void *api) {
 
 /* ---- SQL for the worker ---- */
 
+enum { WATCH_US = 200000 };
+
 static pthread_mutex_t sql_guard = PTHREAD_MUTEX_INITIALIZER;
 static duckdb_connection own;
 
@@ -35,6 +38,43 @@ static void let_go(void) {
         own = NULL;
     }
     pthread_mutex_unlock(&sql_guard);
+}
+
+/* Our connection would keep a file open that the shell has closed, as `.open` does: so look whether it is the last. */
+static void *watch_database(void *nothing) {
+    for (;;) {
+        duckdb_result result;
+        bool is_last = false;
+        usleep(WATCH_US);
+        pthread_mutex_lock(&sql_guard);
+        if (own && duckdb_query(own, "FROM duckdb_connection_count()", &result) == DuckDBSuccess) {
+            duckdb_data_chunk chunk = duckdb_fetch_chunk(result);
+            if (chunk) {
+                is_last = *(int64_t *)duckdb_vector_get_data(duckdb_data_chunk_get_vector(chunk, 0)) == 1;
+                duckdb_destroy_data_chunk(&chunk);
+            }
+            duckdb_destroy_result(&result);
+        }
+        pthread_mutex_unlock(&sql_guard);
+        if (is_last) {
+            let_go();
+        }
+    }
+    return nothing;
+}
+
+static void *let_go_here(void *nothing) {
+    let_go();
+    return nothing;
+}
+
+/* The last connection closes the database, which writes what is left to write. When that happens while the process
+ * exits, the main thread's thread-local variables, DuckDB's among them, are gone; those of a new thread are not. */
+static void let_go_at_exit(void) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, let_go_here, NULL) == 0) {
+        pthread_join(thread, NULL);
+    }
 }
 
 /* The columns' types, then chunk by chunk the number of rows and the columns; a chunk of none is the end. */
@@ -333,7 +373,11 @@ __attribute__((visibility("default"))) bool jammi_init_c_api(duckdb_extension_in
     }
     if (!is_registered) {
         is_registered = true;
-        atexit(let_go);
+        atexit(let_go_at_exit);
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, watch_database, NULL) == 0) {
+            pthread_detach(thread);
+        }
     }
     return true;
 }

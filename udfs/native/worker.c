@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { HEAD = 9, PATIENCE_MS = 100, WORKERS_SOCKET = 3 };
+enum { HEAD = 9, PATIENCE_MS = 100, CONFIRMED_MS = 1000, WORKERS_SOCKET = 3 };
 
 static const uint64_t MOST_BYTES = (uint64_t)1 << 33;
 
@@ -30,6 +30,7 @@ static pid_t process = -1;
 static int control = -1;
 static unsigned workers;
 static connection *idle;
+static bool is_doubtful; /* It was told of Ctrl-C, and has not confirmed that yet. */
 
 extern char **environ;
 
@@ -77,6 +78,7 @@ void set_command(char **words) {
 }
 
 static void forget_worker(void) {
+    is_doubtful = false;
     if (control >= 0) {
         close(control);
         control = -1;
@@ -186,8 +188,25 @@ static connection *new_connection(char *error, size_t room) {
     return NULL;
 }
 
+/* A worker that hangs does not confirm what it is told; so it is killed, and the next call starts another. */
+static void end_what_hangs(void) {
+    struct pollfd confirmed = {.fd = control, .events = POLLIN};
+    char all[64];
+    if (!is_doubtful || control < 0) {
+        return;
+    }
+    if (poll(&confirmed, 1, CONFIRMED_MS) == 1) {
+        is_doubtful = recv(control, all, sizeof all, MSG_DONTWAIT) <= 0;
+    }
+    if (is_doubtful) {
+        kill(process, SIGKILL);
+        forget_worker();
+    }
+}
+
 connection *borrow_connection(char *error, size_t room) {
     pthread_mutex_lock(&guard);
+    end_what_hangs();
     connection *found = idle;
     /* One that can be read from, though nothing was asked, is closed at its other end. */
     if (found && poll(&(struct pollfd){.fd = found->socket, .events = POLLIN}, 1, 0) != 0) {
@@ -262,9 +281,7 @@ static outcome wait_for(connection *it, short what) {
         int ready = poll(&polled, 1, PATIENCE_MS);
         if (__atomic_load_n(&interrupts, __ATOMIC_RELAXED) != it->interrupt) {
             pthread_mutex_lock(&guard);
-            if (control >= 0) {
-                tell('x', -1);
-            }
+            is_doubtful = control >= 0 && tell('x', -1);
             pthread_mutex_unlock(&guard);
             return INTERRUPTED;
         }
