@@ -16,13 +16,15 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, ValidationError, convert
 
 from jammi_duck.errors import ConfigError
-from jammi_duck.redaction import redacted, secrets_of, split_user
+from jammi_duck.redaction import public_url, redacted, secrets_of, split_user
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(second|minute|hour|day|week)s?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?))?b", re.IGNORECASE)
+_PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
 _QUERY = re.compile(r"://[^?]*\?")
+_LONGEST = timedelta(days=36_500)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -36,7 +38,7 @@ class Options(dict[str, Any]):
 def default_cache_dir() -> Path:
     """`$XDG_CACHE_HOME/jammi_duck`, or `~/.cache/jammi_duck`."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "jammi_duck"
+    return Path(os.path.expanduser(base)) / "jammi_duck"
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,18 @@ class Kind:
 
 def _duration(value: object) -> object:
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    return timedelta(**{f"{match[2]}s": float(match[1])}) if match else value
+    if match is None:
+        # A number alone would be taken for seconds.
+        return None if isinstance(value, str) and value.strip().isdigit() else value
+    return timedelta(**{f"{match[2]}s": float(match[1])})
 
 
 def _size(value: object) -> object:
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        return None if value == "auto" else value
-    number, unit, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _POWERS[(unit or "").lower()])
+    if match is not None:
+        number, unit, binary = match.groups()
+        value = int(float(number) * (1024 if binary else 1000) ** _POWERS[(unit or "").lower()])
+    return None if isinstance(value, int) and value < 1 else value
 
 
 def _options(value: object) -> object:
@@ -70,20 +75,23 @@ def _location(value: object) -> object:
 
 
 def _path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) and value.strip() else value
+    return Path(os.path.expanduser(value)) if isinstance(value, str) and value.strip() else value
 
 
-Text = Annotated[str, Meta(pattern=r"\S"), Kind("a text that is not empty")]
-Location = Annotated[str, Meta(pattern=r"\S"), Kind("a path, or a URL without a query string", _location)]
-Count = Annotated[int, Meta(ge=1), Kind("a whole number of at least 1")]
-Device = Annotated[int, Meta(ge=-1), Kind("a whole number of at least -1")]
+_SOMETHING = Meta(pattern=r"^[^\0]*[^\s\0][^\0]*$")
+_MOST = 2**31 - 1
+Text = Annotated[str, _SOMETHING, Kind("a text that is not empty")]
+Location = Annotated[str, _SOMETHING, Kind("a path, or a URL without a query string", _location)]
+Count = Annotated[int, Meta(ge=1, le=_MOST), Kind("a whole number of at least 1")]
+Threads = Annotated[int, Meta(ge=1, le=1024), Kind("a whole number of at least 1, and 1024 at most")]
+Device = Annotated[int, Meta(ge=-1, le=_MOST), Kind("a whole number of at least -1")]
 Fraction = Annotated[float, Meta(gt=0, le=1), Kind("a number above 0, and 1 at most")]
-Size = Annotated[int, Meta(ge=1), Kind("'auto', or a size such as '8 GB' or '8 GiB'", _size)]
+Size = Annotated[int | Literal["auto"], Kind("'auto', or a size such as '8 GB' or '8 GiB'", _size)]
 Duration = Annotated[timedelta, Kind("a duration of at least 0, such as '7 days'", _duration)]
 Folder = Annotated[Path, Kind("a path", _path)]
 Table = Annotated[Options, Kind("a table of options", _options)]
-Models = Annotated[tuple[Annotated[str, Meta(pattern=r"\S")], ...], Kind("a list of models' names")]
-Address = Annotated[str, Meta(pattern=r"^\S*:\d{1,5}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
+Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names")]
+Address = Annotated[str, Meta(pattern=rf"^\S*:{_PORT}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Kind("one of auto, float32, bfloat16")]
 Level = Annotated[Literal["debug", "info", "warning", "error"], Kind("one of debug, info, warning, error")]
 Format = Annotated[Literal["text", "json"], Kind("one of text, json")]
@@ -120,13 +128,13 @@ class Config:
     model: Annotated[Text, Key("inference.model", "the model that is taken where none is named")] = DEFAULT_MODEL
     batch_size: Annotated[Count, Key("inference.batch_size", "texts of full length in one forward pass")] = 32
     precision: Annotated[Precision, Key("inference.precision", "auto is bfloat16 where the hardware has it")] = "auto"
-    threads: Annotated[Count | None, Key("inference.threads", "cores that models compute on; all by default")] = None
+    threads: Annotated[Threads | None, Key("inference.threads", "cores that models compute on; all by default")] = None
     max_loaded_models: Annotated[Count, Key("inference.max_loaded_models", "models that stay in memory")] = 3
     preload_models: Annotated[
         Models, Key("inference.preload_models", "models that are loaded by install, not later")
     ] = ()
     device: Annotated[Device | None, Key("gpu.device", "the CUDA device, -1 for the CPU; the first by default")] = None
-    gpu_memory_limit: Annotated[Size | None, Key("gpu.memory_limit", "the most GPU memory to take, if not auto")] = None
+    gpu_memory_limit: Annotated[Size, Key("gpu.memory_limit", "the most GPU memory to take")] = "auto"
     gpu_memory_fraction: Annotated[Fraction, Key("gpu.memory_fraction", "the most of the GPU's memory to take")] = 0.9
     log_level: Annotated[Level, Key("logging.level", "the least that is logged")] = "info"
     log_format: Annotated[Format, Key("logging.format", "what a line of the log looks like")] = "text"
@@ -157,7 +165,7 @@ class Config:
     @property
     def gpu_memory(self) -> int | float:
         """The most GPU memory to take: so many bytes, or a fraction of what there is."""
-        return self.gpu_memory_limit or self.gpu_memory_fraction
+        return self.gpu_memory_fraction if self.gpu_memory_limit == "auto" else self.gpu_memory_limit
 
 
 @dataclass(frozen=True)
@@ -191,12 +199,27 @@ class Option:
             return None
         try:
             converted = convert(self.kind.read(value), self.type, strict=not text)
-            if isinstance(converted, timedelta) and converted < timedelta(0):
-                raise OverflowError
-        except (ValidationError, OverflowError):
-            shown = "wrong" if self.is_secret else redacted(repr(value))
-            raise ConfigError(f"{where} is {shown}; it must be {self.kind.must}") from None
+            is_good = _in_range(converted)
+        except (ValidationError, OverflowError, UnicodeError):
+            is_good = False
+        if not is_good:
+            raise ConfigError(f"{where} is {self._shown(value)}; it must be {self.kind.must}")
         return converted
+
+    def _shown(self, value: object) -> str:
+        """A wrong value as an error may show it."""
+        if self.is_secret or isinstance(value, dict):
+            return "wrong"
+        return redacted(repr(public_url(value) if isinstance(value, str) else value))
+
+
+def _in_range(value: object) -> bool:
+    """What a type cannot say: a date can be counted back by a duration, and a text is UTF-8."""
+    if isinstance(value, timedelta):
+        return timedelta(0) <= value <= _LONGEST
+    if isinstance(value, str):
+        value.encode()
+    return True
 
 
 @functools.cache

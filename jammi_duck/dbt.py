@@ -34,6 +34,8 @@ class Plugin(BasePlugin):
             DbtRuntimeError: there is no such option.
         """
         self._options = self._own_config(plugin_config)
+        if not isinstance(self._options, Mapping):
+            raise _shown(ConfigError("its config is no table; write `config:` and below it a line for each option"))
         unknown = next((str(name) for name in self._options if name not in _OPTIONS), None)
         if unknown is not None:
             near = did_you_mean(unknown, _OPTIONS) or ";"

@@ -168,7 +168,7 @@ class Generator:
                     "read only once, or changes while it is read, CREATE TEMP TABLE from it first"
                 )
             _embed_window(running)
-            running.progress.close()
+            running.progress.done()
             with Progress("indexing", running.build.definition.source, running.build.rows) as indexing:
 
                 def advance(rows: int) -> None:

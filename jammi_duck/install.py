@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.generate import Generated, Generator
 from jammi_duck.host import ConnectionHost
+from jammi_duck.redaction import redacted
 from jammi_duck.storage.catalog import VIEWS, Catalog, literal, quoted
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import PROTOCOL, Place
@@ -63,7 +64,8 @@ class Jammi:
         """
         names = [columns] if isinstance(columns, str) else list(columns)
         text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?)"
-        (row,) = self.con.execute(text, [source, names, key, model, dims]).fetchall()
+        with _redacted():
+            (row,) = self.con.execute(text, [source, names, key, model, dims]).fetchall()
         return Generated(*row)
 
     def infer(
@@ -85,10 +87,11 @@ class Jammi:
         chosen = "NULL" if model is None else literal(model)
         cut = "NULL" if dims is None else int(dims)
         # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
-        return self.con.sql(
-            f"SELECT * FROM jammi_infer({literal(source)}, [{names}], {literal(key)}, "
-            f"model := {chosen}, task := {literal(task)}, dims := {cut})"
-        )
+        with _redacted():
+            return self.con.sql(
+                f"SELECT * FROM jammi_infer({literal(source)}, [{names}], {literal(key)}, "
+                f"model := {chosen}, task := {literal(task)}, dims := {cut})"
+            )
 
     def search(
         self,
@@ -107,7 +110,8 @@ class Jammi:
         """
         text = "SELECT * FROM jammi_search($1, $2, $3, model := $4, exact := $5, embedding_table := $6)"
         asked = query if isinstance(query, str) else [float(number) for number in query]
-        return self.con.sql(text, params=[source, asked, k, model, exact, embedding_table])
+        with _redacted():
+            return self.con.sql(text, params=[source, asked, k, model, exact, embedding_table])
 
     def tables(self) -> duckdb.DuckDBPyRelation:
         """Every embedding table, as a DuckDB relation."""
@@ -116,6 +120,17 @@ class Jammi:
     def models(self) -> duckdb.DuckDBPyRelation:
         """Every model that can be used here without a download, as a DuckDB relation."""
         return self.con.sql("SELECT * FROM jammi_models()")
+
+
+@contextlib.contextmanager
+def _redacted() -> Iterator[None]:
+    """Take users and signatures of URLs, which a source may be, out of what DuckDB says."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if redacted(str(error)) == str(error):
+            raise
+        raise type(error)(redacted(str(error))) from None
 
 
 def install(

@@ -50,6 +50,8 @@ def _write(level: str | int, formatter: logging.Formatter) -> None:
     handler.setFormatter(formatter)
     log.addHandler(handler)
     log.setLevel(level)
+    # Or a logging that the program sets up later would write each line once more.
+    log.propagate = False
 
 
 def _json() -> logging.Formatter:

@@ -35,8 +35,12 @@ class Progress:
             log.info("%s: %d of %d rows", self._label, self._done, self._total, extra=fields)
 
     def close(self) -> None:
-        """Take the bar away, and log how long the stage took."""
+        """Take the bar away: the stage was not done to its end."""
         self._bar.close()
+
+    def done(self) -> None:
+        """Take the bar away, and log how long the stage took."""
+        self.close()
         seconds = round(time.monotonic() - self._started, 3)
         fields = {**self._fields, "rows": self._done, "seconds": seconds}
         log.info("%s: %d rows in %.1f s", self._label, self._done, seconds, extra=fields)
@@ -45,6 +49,9 @@ class Progress:
         """Itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close, whatever happened."""
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Done, or closed where something went wrong."""
+        if kind is None:
+            self.done()
+        else:
+            self.close()

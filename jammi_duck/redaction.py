@@ -9,10 +9,12 @@ from urllib.parse import unquote
 HIDDEN = "***"
 
 # Keys of object stores have slashes in them that nobody escapes; elsewhere a slash ends the user, as RFC 3986 says.
-_USER = re.compile(r"(?<=s3://)(?!arn:)[^\s/@:]+:[^\s@]*@|(?<=://)[^\s/@]*@")
+_USER = re.compile(r"(?<=s3://)(?!arn:)[^\s/@:]+:[^\s@]*@(?:[^\s/]*@)?|(?<=://)[^\s/]*@")
 _QUERY_STRING = re.compile(r"\?[^?]*=.*", re.DOTALL)
 _QUERY_IN_TEXT = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]*")
-_SECRET_OPTION = re.compile("key|secret|token|password|passwd|credential|auth|sas", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"[?&][^=&]*(?:sig|key|secret|token|password|credential|auth)[^=&]*=", re.IGNORECASE)
+# Options of fsspec whose values help whoever reads an error. All others may be secret.
+_PUBLIC_OPTIONS = {"endpoint_url", "region", "region_name", "profile", "signature_version", "addressing_style"}
 _SHORTEST = 4
 
 
@@ -30,17 +32,26 @@ def split_user(url: str) -> tuple[str, str | None, str | None]:
     return url[: match.start()] + url[match.end() :], unquote(user) or None, unquote(password) or None
 
 
+def has_secret(url: str) -> bool:
+    """Whether a URL has a user, or a parameter that looks like a key or a signature."""
+    return "://" in url and bool(_USER.search(url) or _SECRET_PARAMETER.search(url))
+
+
 def secrets_of(options: Mapping[str, object]) -> frozenset[str]:
-    """The values of storage options whose names tell that they are secret, nested ones too."""
-    return frozenset(_secrets(options))
+    """The texts in storage options that may be secret, nested ones too."""
+    return frozenset(text for text in _texts(options) if len(text) >= _SHORTEST)
 
 
-def _secrets(options: Mapping[str, object]) -> Iterator[str]:
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _secrets(value)
-        elif isinstance(value, str) and len(value) >= _SHORTEST and _SECRET_OPTION.search(name):
-            yield value
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name not in _PUBLIC_OPTIONS:
+                yield from _texts(inner)
+    elif isinstance(value, list | tuple | set):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def redacted(text: str, secrets: frozenset[str] = frozenset()) -> str:

@@ -31,7 +31,7 @@ class Settings:
     """A checked configuration, and for each option, by its name in `Config`, where it came from."""
 
     config: Config
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, object] = field(default_factory=dict)
 
     def is_set(self, name: str) -> bool:
         """Whether somebody has set it."""
@@ -39,7 +39,7 @@ class Settings:
 
     def origin(self, name: str) -> str:
         """`default`, `argument`, the variable's name, or the file and the line."""
-        return self.origins.get(name, DEFAULT)
+        return str(self.origins.get(name, DEFAULT))
 
 
 def load(given: Mapping[str, object] | None = None) -> Settings:
@@ -49,12 +49,12 @@ def load(given: Mapping[str, object] | None = None) -> Settings:
         ConfigError: a file cannot be read; a key is unknown; a value is not what it must be. Says where it stands.
     """
     values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    origins: dict[str, object] = {}
     layers = [*map(_from_file, reversed(paths())), _from_environment(os.environ)]
     for option, value, origin in (found for layer in layers for found in layer):
         if option is _SECRETS and option.name in values:
             values[option.name] = Options({**values[option.name], **value})
-            origins[option.name] = f"{origin}, {origins[option.name]}"
+            origins[option.name] = _Several(origin, origins[option.name])
         else:
             values[option.name], origins[option.name] = value, origin
     for name, argument in (given or {}).items():
@@ -64,14 +64,14 @@ def load(given: Mapping[str, object] | None = None) -> Settings:
 
 def paths() -> list[Path]:
     """Where `jammi.toml` is looked for, the nearest first; whether it is there or not."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    home = Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config"))
     return [Path.cwd() / FILE, home / "jammi" / FILE, Path("/etc/jammi") / FILE]
 
 
-def _from_file(path: Path) -> Iterator[tuple[Option, Any, str]]:
+def _from_file(path: Path) -> Iterator[tuple[Option, Any, object]]:
     """The options that a file sets; none where it is not there."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, UnicodeDecodeError) as error:
@@ -82,18 +82,23 @@ def _from_file(path: Path) -> Iterator[tuple[Option, Any, str]]:
 
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the configuration file {path} is no TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # The second is for what is nested a thousand times.
+        raise ConfigError(f"the configuration file {path} is no TOML: {error}") from None
     for key, value in _leaves(document):
-        place = f"{path}:{_line(text, key)}"
+        place = _Place(path, text, key)
         if key in _SECTIONS:
-            raise ConfigError(f"{place}: {key} is {value!r}, and must be a section; write [{key}] above its options")
+            raise ConfigError(f"{place}: {key} must be a section; write [{key}] above its options")
         if "." not in key and isinstance(value, dict):
             raise ConfigError(f"{place}: there is no section [{key}]{_nearest_section(key)}")
         if key not in _BY_KEY:
-            raise ConfigError(f"{place}: there is no option '{key}'{_nearest(key, _BY_KEY)}")
+            raise ConfigError(f"{place}: there is no option {key!r}{_nearest(key, _BY_KEY)}")
         option = _BY_KEY[key]
-        yield option, option.checked(value, f"{place}: {key}"), place
+        try:
+            checked = option.checked(value, key)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from None
+        yield option, checked, place
 
 
 def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -105,21 +110,52 @@ def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield section, content
 
 
-def _line(text: str, key: str) -> int:
-    """The number of the line on which a key begins: the file up to it does not have it yet, and is still TOML."""
+@dataclass(frozen=True)
+class _Several:
+    """Two origins of one table."""
+
+    nearer: object
+    farther: object
+
+    def __str__(self) -> str:
+        return f"{self.nearer}, {self.farther}"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A key in a file; as a text it is the file and the line, which is looked for only then."""
+
+    path: Path
+    text: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self._line()}"
+
+    def _line(self) -> int:
+        """The line on which the key begins: the file up to it does not have the key yet, and is TOML still."""
+        lines = self.text.split("\n")
+        without, beyond = 0, len(lines)
+        while beyond - without > 1:
+            middle = end = (without + beyond) // 2
+            # Within a text or a list of several lines, the file ends nowhere.
+            while (found := _keys("\n".join([*lines[:end], ""]))) is None and end < beyond:
+                end += 1
+            if found is None or self.key in found:
+                beyond = middle
+            else:
+                without = end
+        return without + 1
+
+
+def _keys(text: str) -> set[str] | None:
+    """The keys that a file has, or None where it is no TOML."""
     import tomllib
 
-    lines = text.splitlines(keepends=True)
-    before = 0
-    for count in range(1, len(lines) + 1):
-        try:
-            keys = {name for name, _ in _leaves(tomllib.loads("".join(lines[:count])))}
-        except tomllib.TOMLDecodeError:
-            continue
-        if key in keys:
-            break
-        before = count
-    return before + 1
+    try:
+        return {name for name, _ in _leaves(tomllib.loads(text))}
+    except (ValueError, RecursionError):
+        return None
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, Any, str]]:
@@ -129,6 +165,10 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, 
         upper = name.upper()
         if not upper.startswith(PREFIX):
             continue
+        try:
+            environment[name].encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"the environment variable {name} is not UTF-8") from None
         if upper in variables:
             option = variables[upper]
             yield option, option.checked(_read(option, name, environment[name]), name, text=True), name
@@ -147,7 +187,7 @@ def _read(option: Option, name: str, text: str) -> object:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         shown = "" if option.is_secret else f", not {text!r}"
         raise ConfigError(f"{name} must be {option.kind.must}, as JSON{shown}") from None
 
@@ -160,7 +200,7 @@ def _read_inner(text: str) -> object:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -109,7 +109,7 @@ def open_store(location: str, cache_dir: Path, options: Mapping[str, Any] | None
     extra = {"use_listings_cache": False, "skip_instance_cache": True} if protocol == "s3" else {}
     try:
         filesystem, root = fsspec.core.url_to_fs(location, **{**extra, **(options or {})})
-    except (ImportError, ValueError, TypeError) as error:
+    except (ImportError, ValueError, TypeError, OSError) as error:
         cure = "pip install 'jammi-duck[s3]'" if protocol == "s3" else "use a local path, s3:// or memory://"
         reason = redacted(str(error), secrets)
         raise StorageError(f"cannot open the location '{public_url(location)}': {reason}; {cure}") from None
@@ -410,6 +410,7 @@ def _explained(action: str, path: str | Path, secrets: frozenset[str] = frozense
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        message = f"cannot {action} '{path}': {reason}; check that the location exists, has room, and can be written"
-        shown = redacted(message, secrets)
-        raise StorageError(shown) from (error if shown == message else None)
+        shown = redacted(reason, secrets)
+        raise StorageError(
+            f"cannot {action} '{path}': {shown}; check that the location exists, has room, and can be written"
+        ) from (error if shown == reason else None)

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ class TestUsage:
         [
             "", "nonsense", "sources", "sources add", "sources add x", "generate", "generate t --key id",
             "generate t --columns a, --key id", "search t", "search t q -k many", "drop", "models", "models desc",
+            "generate t --columns '' --key id", "generate t --columns 'a\nb' --key id", "search t q -k 99999999999",
             "models pull", "models list x", "config --nonsense", "sources add x --path p --format xls",
         ],
     )  # fmt: skip
@@ -97,7 +99,14 @@ class TestExitCodes:
             ("search animals.csv owl", "no embedding table for 'animals.csv'"),
             ("drop nothing", "no embedding table 'nothing'; none is ready"),
             ("sources add x --path animals.xls", "cannot tell from its ending what 'animals.xls' is; say --format"),
-            ("sources add x --path s3://KEY:hush@bucket/x.csv", "'s3://bucket/x.csv' has a user in it"),
+            (
+                "sources add x --path https://host/x.csv?X-Amz-Signature=hush",
+                "'https://host/x.csv' has a user or a signature",
+            ),
+            ("sources add 'a b;' --path animals.csv --db animals.csv", "'animals.csv' is not a DuckDB database"),
+            ("tables --db animals.csv", "'animals.csv' is not a DuckDB database; name another with --db"),
+            ("sources add '' --path animals.csv", "'' names no table, view or file"),
+            ("sources add x --path s3://KEY:hush@bucket/x.csv", "'s3://bucket/x.csv' has a user or a signature in it"),
         ],
     )
     def test_a_wrong_call_is_2_and_leaves_nothing(self, folder, capsys, line, message):
@@ -115,6 +124,14 @@ class TestExitCodes:
         assert err.startswith(
             "jammi-duck: the environment variable JAMMI_INFERENCE__MODELS sets no option; did you mean"
         )
+
+    def test_the_demo(self, folder, capsys, monkeypatch):
+        found = [(1, "module", "a.b", "Talk to a web server."), (2, "function", "c", "Compress a file.")]
+        monkeypatch.setattr("jammi_duck.demo.docstrings", lambda _: iter(found))
+        code, out, err = call(capsys, "demo --folder inner/demo")
+        assert code == 0
+        assert "pydoc: 2 docstrings" in out
+        assert (folder / "inner" / "demo" / "pydoc.duckdb").is_file()
 
     def test_a_failure_is_1(self, folder, capsys):
         (folder / "artifacts").write_text("a file is in the way")
@@ -233,15 +250,17 @@ class TestProgram:
         repaired = in_pipe("jammi-duck recover", folder)
         assert (repaired.returncode, "rebuilt" in repaired.stdout or "index" in repaired.stdout) == (0, True)
 
-    def test_ctrl_c_in_a_build(self, folder):
+    @pytest.mark.parametrize("seconds", [0, 0.5, 2])
+    def test_ctrl_c_in_a_build(self, folder, seconds):
         rows = "\n".join(f"{i},word {i} " + "and more words " * 20 for i in range(60000))
         (folder / "many.csv").write_text("id,text\n" + rows)
         terminal = Terminal("jammi-duck generate many.csv --columns text --key id", folder)
-        terminal.read_until(b"k/60.0k")
+        terminal.read_until(b"/60.0k")
+        time.sleep(seconds)
         terminal.press_ctrl_c()
         code, lines = terminal.finish()
         assert code == 130
-        assert not any("Traceback" in line for line in lines)
+        assert not any("Traceback" in line or "terminate" in line for line in lines)
         listed = in_pipe("jammi-duck tables --json", folder)
         assert json.loads(listed.stdout) == []
 
@@ -251,6 +270,27 @@ class TestProgram:
         done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True)
         assert done.stdout in ("1\n", "0\n")
         assert done.stderr == ""
+
+    def test_closed_streams(self, folder):
+        for line in ("jammi-duck config >&-", "jammi-duck tables >&- 2>&- <&-"):
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+
+    def test_output_that_cannot_be_encoded(self, folder):
+        (folder / "animals.csv").write_text("id,text\n1,ein Kätzchen\n")
+        env = {"PYTHONIOENCODING": "ascii"}
+        assert in_pipe("jammi-duck generate animals.csv --columns text --key id", folder, **env).returncode == 0
+        done = in_pipe("jammi-duck search animals.csv x --json", folder, **env)
+        assert (done.returncode, json.loads(done.stdout)[0]["text"]) == (0, "ein Kätzchen")
+        done = in_pipe("jammi-duck search animals.csv x", folder, **env)
+        assert (done.returncode, "ein K\\xe4tzchen" in done.stdout) == (0, True)
+        done = subprocess.run(
+            [f"{BIN}/jammi-duck", "drop", b"a\xff"], env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert "error: an argument is not UTF-8" in done.stderr
 
     def test_as_a_module(self, folder):
         done = in_pipe(f"'{sys.executable}' -m jammi_duck.cli models desc /no/such/model", folder)

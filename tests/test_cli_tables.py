@@ -60,8 +60,11 @@ class TestSources:
 
     def test_names_are_only_names(self, folder, capsys):  # noqa: F811
         strange = "x'; DROP TABLE t; --"
-        (folder / "quo'ted.csv").write_text('"a""b",id\nsome text,1\n')
-        assert call(capsys, f'sources add "{strange}" --path "quo\'ted.csv"')[0] == 0
+        (folder / "quo'ted.csv").write_text('id,"a""b"\n1,some text\n')
+        code, out, _ = call(capsys, f'sources add "\\"{strange}\\"" --path "quo\'ted.csv"')
+        assert code == 0
+        suggested = re.search("Go on with: jammi-duck (.*)", out)[1]
+        assert call(capsys, suggested)[0] == 0
         code, out, err = call(capsys, f'generate "\\"{strange}\\"" --columns \'"a""b"\' --key id --json')
         assert (code, json.loads(out)[0]["row_count"]) == (0, 1)
         code, out, _ = call(capsys, f'search "\\"{strange}\\"" "text; --" --json')
@@ -94,6 +97,8 @@ class TestSources:
         monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__SECRET", "wrong-secret")
         code, out, err = call(capsys, f"sources add again --path s3://{bucket}/in/part1.parquet")
         assert (code, out) == (1, "")
+        assert err.startswith(f"jammi-duck: cannot read 's3://{bucket}/in/part1.parquet' (")
+        assert len(err.splitlines()) == 1
         assert not re.search(f"wrong-secret|{S3_KEYS['secret']}", err)
 
 

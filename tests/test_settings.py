@@ -100,7 +100,7 @@ class TestValues:
             ("JAMMI_STORAGE__RETENTION", "90 minutes", timedelta(minutes=90)),
             ("JAMMI_STORAGE__RETENTION", "1.5 weeks", timedelta(weeks=1.5)),
             ("JAMMI_STORAGE__RETENTION", "P2D", timedelta(days=2)),
-            ("JAMMI_GPU__MEMORY_LIMIT", "auto", None),
+            ("JAMMI_GPU__MEMORY_LIMIT", "auto", "auto"),
             ("JAMMI_GPU__MEMORY_LIMIT", "8 GB", 8_000_000_000),
             ("JAMMI_GPU__MEMORY_LIMIT", "1.5GiB", 1_610_612_736),
             ("JAMMI_GPU__MEMORY_LIMIT", "4096", 4096),
@@ -143,7 +143,7 @@ class TestMistakes:
             ("[gpu]\nwarp = 9", 2, "there is no option 'gpu.warp'; there are: gpu.device, gpu.memory_limit"),
             ("[inferense]\nbatch_size = 1", 1, "there is no section [inferense]; did you mean 'inference'?"),
             ("[x]\ny = 1", 1, "there is no section [x]; there are: storage, inference, gpu, logging, server"),
-            ("storage = 's3://b'", 1, "storage is 's3://b', and must be a section; write [storage] above its options"),
+            ("storage = 's3://b'", 1, "storage must be a section; write [storage] above its options"),
             ("# no\n[inference]\nbatch_size = '64'", 3, "inference.batch_size is '64'; it must be a whole number"),
             ("[inference]\nmodel = ''", 2, "inference.model is ''; it must be a text that is not empty"),
             ("[inference]\npreload_models = [\n 'a',\n 1,\n]\nthreads = 2", 2, "inference.preload_models is ['a', 1]"),
@@ -159,10 +159,28 @@ class TestMistakes:
         with pytest.raises(ConfigError, match=re.escape(f"{here}/jammi.toml:{line}: {message}")):
             settings.load()
 
+    @given(st.integers(0, 40), st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
+    def test_the_line_is_right_wherever_it_is(self, before, after, newline):
+        lines = [f"# \u2028 {i}" for i in range(before)] + ["[inference]", 'model = """', "[gpu]", 'threads = 1"""']
+        lines += [""] * after + ["batch_size = 0"] + ["# more"] * after
+        place = settings._Place(Path("f"), newline.join(lines), "inference.batch_size")
+        assert str(place) == f"f:{before + 4 + after + 1}"
+
+    def test_a_long_file_is_read_at_once(self, here, monkeypatch):
+        write(here, "# a comment\n" * 20_000 + "[inference]\nthreads = 2")
+        parsed = []
+        monkeypatch.setattr(settings, "_keys", lambda text: parsed.append(text))
+        assert settings.load().config.threads == 2
+        assert parsed == []
+
     def test_a_file_that_is_no_toml(self, here):
         write(here, "[inference]\nbatch_size = \n")
         with pytest.raises(ConfigError, match=rf"{here}/jammi.toml is no TOML: .*line 2"):
             settings.load()
+        for text in ("a = " + "[" * 5000, "[inference]\nbatch_size = " + "9" * 5000):
+            write(here, text)
+            with pytest.raises(ConfigError, match=r"jammi.toml is no TOML|it must be a whole number"):
+                settings.load()
         (here / "jammi.toml").write_bytes(b"\xff")
         with pytest.raises(ConfigError, match=r"cannot read .*jammi.toml: it is not UTF-8"):
             settings.load()
@@ -181,6 +199,13 @@ class TestMistakes:
             ("JAMMI_INFERENCE__BATCH_SIZE", "many", "BATCH_SIZE is 'many'; it must be a whole number of at least 1"),
             ("JAMMI_INFERENCE__BATCH_SIZE", "", "JAMMI_INFERENCE__BATCH_SIZE is ''; it must be a whole number"),
             ("JAMMI_INFERENCE__PRELOAD_MODELS", "a, b", "must be a list of models' names, as JSON, not 'a, b'"),
+            ("JAMMI_STORAGE__RETENTION", "7", "JAMMI_STORAGE__RETENTION is '7'; it must be a duration of at least 0"),
+            ("JAMMI_STORAGE__RETENTION", "999999999 days", "RETENTION is '999999999 days'; it must be a duration"),
+            ("JAMMI_INFERENCE__THREADS", "100000", "JAMMI_INFERENCE__THREADS is '100000'; it must be a whole number"),
+            ("JAMMI_GPU__MEMORY_LIMIT", "0 GB", "JAMMI_GPU__MEMORY_LIMIT is '0 GB'; it must be 'auto', or a size"),
+            ("JAMMI_SERVER__HTTP_LISTEN", "x:99999", "JAMMI_SERVER__HTTP_LISTEN is 'x:99999'; it must be a host"),
+            ("JAMMI_INFERENCE__MODEL", "a\udcff", "the environment variable JAMMI_INFERENCE__MODEL is not UTF-8"),
+            ("JAMMI_INFERENCE__PRELOAD_MODELS", "[" * 20000, "JAMMI_INFERENCE__PRELOAD_MODELS must be a list of"),
             ("JAMMI_INFERENCE__PRELOAD_MODELS", '"a"', "JAMMI_INFERENCE__PRELOAD_MODELS is 'a'; it must be a list"),
         ],
     )  # fmt: skip
@@ -208,6 +233,7 @@ class TestSecrets:
             ("JAMMI_STORAGE__OPTIONS", "hush-hush"),
             ("JAMMI_STORAGE__OPTIONS", '["hush-hush"]'),
             ("JAMMI_STORAGE__OPTION__SECRET", "hush-hush"),
+            ("JAMMI_STORAGE__LOCATION", "https://me:hu@hush-hush@h/it's x?sig=hush-hush"),
         ],
     )
     def test_no_error_shows_them(self, here, monkeypatch, name, text):
@@ -219,6 +245,31 @@ class TestSecrets:
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None or caught.value.__suppress_context__
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[[storage]]\noptions = {secret = 'hush-hush'}",
+            "[storage.location]\nsecret = 'hush-hush'",
+            "[storage.location.deeper]\nsecret = 'hush-hush'",
+        ],
+    )
+    def test_no_table_in_the_wrong_place_is_shown(self, here, text):
+        write(here, text)
+        with pytest.raises(ConfigError) as caught:
+            settings.load()
+        assert "hush" not in str(caught.value)
+
+    def test_python_shows_no_signature_of_a_source(self, here):
+        con = duckdb.connect()
+        jammi = jammi_duck.install(con)
+        source = "https://me:hush-hush@127.0.0.1:9/x.parquet?X-Amz-Signature=hush-hush"
+        for call in (jammi.generate, jammi.infer):
+            with pytest.raises(duckdb.Error) as caught:
+                call(source, "text", "id")
+            assert "hush" not in str(caught.value)
+            assert caught.value.__suppress_context__
+        con.close()
+
     def test_an_option_in_a_file_that_is_no_table(self, here):
         write(here, "[storage]\noptions = 'hush-hush'")
         with pytest.raises(ConfigError, match=r"jammi.toml:2: storage.options is wrong; it must be a table of options"):
@@ -228,6 +279,8 @@ class TestSecrets:
         ("url", "public"),
         [
             ("s3://KEY:se/cr+et@bucket/x.parquet", "s3://bucket/x.parquet"),
+            ("s3://KEY:se/cr@et@bucket/x", "s3://bucket/x"),
+            ("http://u:pa@ss@host/x", "http://host/x"),
             ("s3://bucket/mail@home.parquet", "s3://bucket/mail@home.parquet"),
             ("https://me:hush@host:8080/a@b.csv?sig=hush&x=1", "https://host:8080/a@b.csv"),
             ("http://host:8080/users/a@b.csv", "http://host:8080/users/a@b.csv"),
@@ -239,9 +292,10 @@ class TestSecrets:
         assert split_user(public)[1:] == (None, None)
 
     def test_texts(self):
-        secrets = secrets_of(
-            {"key": "AKIA", "client_kwargs": {"aws_secret_access_key": "hushhush"}, "region": "eu-west"}
-        )
+        inner = {"aws_secret_access_key": "hushhush", "region_name": "eu-west"}
+        secrets = secrets_of({"key": "AKIA", "client_kwargs": inner, "anon": False})
+        lists = {"pwd": ["long pass"], "headers": [("Authorization", "Bearer x")]}
+        assert secrets_of(lists) >= {"long pass", "Bearer x"}
         assert secrets == {"AKIA", "hushhush"}
         text = "no access for AKIA/hushhush in eu-west: GET https://me:x@host/f?X-Amz-Signature=abc (403)"
         assert redacted(text, secrets) == "no access for ***/*** in eu-west: GET https://***@host/f?*** (403)"

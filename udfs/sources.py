@@ -28,7 +28,7 @@ def source_id(source: str, schemas: Sequence[str], host: Host) -> str:
     """
     if _is_file(source, host):
         return public_url(source)
-    parts = [folded(part) for part in _parts(source)]
+    parts = [folded(part) for part in name_parts(source)]
     if len(parts) == 1:
         space = next((s for s in map(folded, schemas) if s != "main" and _has(host, s, parts[0])), "main")
     elif len(parts) == 2:
@@ -55,7 +55,8 @@ def _is_file(source: str, host: Host) -> bool:
     return _FILE.fullmatch(source) is not None and not any(_exists(host, kind, first) for kind in known)
 
 
-def _parts(source: str) -> list[str]:
+def name_parts(source: str) -> list[str]:
+    """The parts of a name as SQL has it: `a."b.c"` is `a` and `b.c`. Raises InputError where it is none."""
     if not _NAME.fullmatch(source):
         raise InputError(f"'{source}' names no table, view or file; write table, schema.table, or a path")
     parts = _PART.findall(source)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 
@@ -20,7 +23,8 @@ from jammi_duck.redaction import redacted
 from jammi_duck.settings import load
 from jammi_duck.version import __version__
 
-FAILED, WRONG_CALL, INCOMPLETE, INTERRUPTED = 1, 2, 3, 130
+FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
+FIRST_FREE = 3
 
 _DESCRIPTION = """\
 Embed, store and search text in DuckDB, in plain SQL.
@@ -40,7 +44,12 @@ Embed and search the docstrings of Python's standard library.
 
   jammi-duck demo --folder /tmp/pydoc
 """
-_OURS = re.compile(r"(?:.*executing the UDF: )(?P<kind>\w+): (?P<message>.*?)(?:\n\n(?:At:\n|LINE \d+:).*)?", re.DOTALL)
+# An error of Python's, after what DuckDB says of where it came from.
+_OURS = re.compile(
+    r"(?:.*executing the UDF: |Traceback \(most recent call last\):\n(?:  .*?\n)*)?"
+    r"(?:[\w.]+\.)?(?P<kind>[A-Z]\w*Error): (?P<message>.*?)(?:\n\n(?:At:\n|LINE \d+:).*)?",
+    re.DOTALL,
+)
 _DUCKDBS = re.compile(r"(?:[\w ]+ Error: )?(?P<message>.*?)(?:\n\nLINE \d+:.*)?", re.DOTALL)
 _WRONG = (
     ConfigError,
@@ -52,37 +61,80 @@ _WRONG = (
 )
 
 
+def program() -> None:
+    """The installed script: runs the command line, and ends the process."""
+    _open_streams()
+    code = main()
+    if code == INTERRUPTED:
+        # DuckDB's threads may be on their way into Python still, and would abort the process while it ends in order.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Give closed standard streams somewhere to go, before a database file takes their numbers; never fail to print."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < FIRST_FREE:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, which `jammi-duck --help` explains."""
-    options = parser().parse_args(arguments)
-    secrets: frozenset[str] = frozenset()
-    in_json = False
+    words = sys.argv[1:] if arguments is None else arguments
+    whole = parser()
+    try:
+        " ".join(words).encode()
+    except UnicodeEncodeError:
+        whole.error("an argument is not UTF-8")
+    options = whole.parse_args(words)
+    shown = _Shown()
     ctrl_c = _CtrlC()
     listen(ctrl_c)
     try:
         settings = load(connection.arguments(options))
-        secrets, in_json = settings.config.secrets, settings.config.log_format == "json"
+        shown = _Shown(settings.config.secrets, settings.config.log_format == "json")
         logs.show_program(settings.config.log_level, settings.config.log_format, settings.is_set("log_level"))
         options.settings = settings
         code: int | None = options.run(options)
         sys.stdout.flush()
-    except (JammiError, duckdb.Error, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # Whoever reads the output has seen enough; Python would flush it once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough; Python would flush it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
         if ctrl_c.pressed:
             return INTERRUPTED
+        if not isinstance(error, JammiError | duckdb.Error | OSError):
+            raise
+        return shown.error(error)
+    return code or 0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How errors are shown: without secrets, and as a line of the log where that is JSON."""
+
+    secrets: frozenset[str] = frozenset()
+    in_json: bool = False
+
+    def error(self, error: Exception) -> int:
+        """Show an error; returns the exit code."""
         message, code = _told(error)
-        message = redacted(message, secrets)
-        if in_json:
+        message = redacted(message, self.secrets)
+        if self.in_json:
             logs.log.error(message, extra={"exit_code": code})
         else:
             print(f"jammi-duck: {message}", file=sys.stderr)
         return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return code or 0
 
 
 class _CtrlC:
@@ -121,5 +173,5 @@ def parser() -> argparse.ArgumentParser:
     models.add_to(commands)
     configuration.add_to(commands)
     demo = add_command(commands, "demo", _DEMO, lambda options: run_demo(options.folder))
-    demo.add_argument("--folder", default="demo-data", help="where it writes (default: %(default)s)")
+    demo.add_argument("--folder", type=Path, default=Path("demo-data"), help="where it writes (default: %(default)s)")
     return whole

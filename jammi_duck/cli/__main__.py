@@ -1,7 +1,5 @@
 """`python -m jammi_duck.cli` is `jammi-duck`."""
 
-import sys
+from jammi_duck.cli import program
 
-from jammi_duck.cli import main
-
-sys.exit(main())
+program()

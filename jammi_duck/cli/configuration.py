@@ -10,14 +10,14 @@ from pathlib import Path
 from jammi_duck.cli.commands import Commands, add_command, add_json
 from jammi_duck.cli.output import print_objects
 from jammi_duck.config import Option, Options, options
-from jammi_duck.redaction import HIDDEN
+from jammi_duck.redaction import HIDDEN, redacted
 from jammi_duck.settings import Settings, paths
 
 _CONFIG = """\
 Show every option, its value, and where it came from.
 
   jammi-duck config
-  jammi-duck config > jammi.toml    a file to begin with
+  jammi-duck config > my.toml    a file to begin with
 
 Options come from arguments, then from variables such as JAMMI_INFERENCE__BATCH_SIZE, then
 from jammi.toml in the working directory, in the user's configuration directory and in
@@ -66,7 +66,8 @@ def shown(value: object) -> str:
     plain = _plain(value)
     if isinstance(plain, dict):
         return f"{{{', '.join(f'{json.dumps(name)} = {json.dumps(text)}' for name, text in plain.items())}}}"
-    return "" if plain is None else json.dumps(plain, ensure_ascii=False)
+    # JSON lets a DEL stand as it is, and TOML does not.
+    return "" if plain is None else json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _plain(value: object) -> object:
@@ -75,8 +76,8 @@ def _plain(value: object) -> object:
         return dict.fromkeys(value, HIDDEN)
     if isinstance(value, timedelta):
         return _duration(value)
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, Path | str):
+        return redacted(str(value))
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -14,13 +14,14 @@ import duckdb
 
 from jammi_duck.cli.s3 import read_s3_through_fsspec
 from jammi_duck.config import Config
-from jammi_duck.errors import NotFoundError, did_you_mean
+from jammi_duck.errors import InputError, NotFoundError, did_you_mean
 from jammi_duck.install import Jammi, equip_as
 from jammi_duck.logs import log
 from jammi_duck.settings import Settings
 
 IN_MEMORY = ":memory:"
 _MISSING = re.compile(r"Table with name (.+?) does not exist", re.DOTALL)
+_IS_FILE = "SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()"
 _SOURCES = """
     SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
     FROM duckdb_tables() WHERE database_name = current_database() AND schema_name != 'jammi_catalog'
@@ -71,6 +72,9 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
     """A connection to a database file that shows no progress of its own and reads s3://, closed at the end."""
     con = duckdb.connect(path, read_only=read_only and path != IN_MEMORY)
     try:
+        if path != IN_MEMORY and con.execute(_IS_FILE).fetchone() == (False,):
+            # DuckDB reads a CSV as a database in memory, and nothing would be kept.
+            raise InputError(f"'{path}' is not a DuckDB database; name another with --db")
         con.execute("SET enable_progress_bar = false")
         read_s3_through_fsspec(con, config.storage_options)
         yield con

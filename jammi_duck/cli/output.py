@@ -37,6 +37,8 @@ def print_objects(objects: Iterable[Mapping[str, object]]) -> None:
 
 def _print_list(texts: Iterable[str]) -> None:
     lines = ",\n".join(texts)
+    if (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8":
+        lines = "".join(letter if letter.isascii() else json.dumps(letter)[1:-1] for letter in lines)
     print(f"[\n{lines}\n]" if lines else "[]")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import duckdb
@@ -40,21 +41,39 @@ class S3Files(AbstractFileSystem):  # type: ignore[misc]
 
     def info(self, path: str, **_: Any) -> Any:  # noqa: ANN401 - as fsspec has it
         """Name, size and type of a file."""
-        return self._files.info(path)
+        with _explained(path):
+            return self._files.info(path)
 
     def modified(self, path: str) -> Any:  # noqa: ANN401
         """When the file was written."""
-        return self._files.modified(path)
+        with _explained(path):
+            return self._files.modified(path)
 
     def glob(self, path: str, **_: Any) -> Any:  # noqa: ANN401
         """The files that a pattern means."""
-        return self._files.glob(path)
+        with _explained(path):
+            return self._files.glob(path)
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> Any:  # noqa: ANN401
         """The files in a folder."""
-        return self._files.ls(path, detail=detail)
+        with _explained(path):
+            return self._files.ls(path, detail=detail)
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:  # noqa: ANN401
         if mode != "rb":
             raise PermissionError(f"'{path}' is only read")
-        return self._files.open(path, "rb")
+        with _explained(path):
+            return self._files.open(path, "rb")
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"cannot read 's3://{path.removeprefix('s3://')}' ({error}); check the path, and the keys and the "
+            "endpoint_url in storage.options"
+        ) from None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import os
+import shlex
 
 import duckdb
 
@@ -11,8 +14,9 @@ from jammi_duck.cli.commands import Commands, add_command, add_database, add_gro
 from jammi_duck.cli.connection import IN_MEMORY, opened, sources
 from jammi_duck.cli.output import print_json, print_rows
 from jammi_duck.errors import InputError
-from jammi_duck.redaction import split_user
+from jammi_duck.redaction import has_secret, public_url, redacted
 from jammi_duck.storage.catalog import literal, quoted
+from jammi_duck.udfs.sources import name_parts
 
 _GROUP = """\
 Give files a name, and see what there is to embed.
@@ -53,16 +57,18 @@ def add_to(commands: Commands) -> None:
 
 
 def _add(options: argparse.Namespace) -> None:
-    url, *user = split_user(options.path)
-    if any(user):
-        raise InputError(f"'{url}' has a user in it, and a view shows its text to all; put keys into storage.options")
+    name = ".".join(map(quoted, name_parts(options.name)))
+    if has_secret(options.path):
+        raise InputError(
+            f"'{public_url(options.path)}' has a user or a signature in it, and a view shows its text to all; put keys "
+            "into storage.options, or copy the file"
+        )
     path = options.path if "://" in options.path else os.path.abspath(os.path.expanduser(options.path))
     config = options.settings.config
     query = f"SELECT * FROM {_READERS[options.format or _format(options.path)]}({literal(path)})"
     with opened(IN_MEMORY, config) as con:
         # Before the database is made or changed.
         con.execute(f"{query} LIMIT 1").fetchall()
-    name = ".".join(map(quoted, options.name.split(".")))
     with opened(config.database, config) as con:
         replace = "OR REPLACE " if options.replace else ""
         try:
@@ -79,7 +85,7 @@ def _add(options: argparse.Namespace) -> None:
             return
         print(f"{options.name} is a view over {path}, in {config.database}:")
         print_rows(columns)
-        print(f"Go on with: jammi-duck generate {options.name} {_suggested(columns)}")
+        print(f"Go on with: {_suggested(options.name, columns)}")
 
 
 def _format(path: str) -> str:
@@ -92,17 +98,20 @@ def _format(path: str) -> str:
     return _ENDINGS[ending]
 
 
-def _suggested(columns: duckdb.DuckDBPyRelation) -> str:
-    """Arguments to begin with: the first column as the key, and texts."""
+def _suggested(source: str, columns: duckdb.DuckDBPyRelation) -> str:
+    """A command to begin with: the first column is the key, and others have the text."""
     (key, _), *others = columns.fetchall()
     texts = [name for name, kind in others if kind == "VARCHAR"][:2] or [key]
-    return f"--columns {','.join(texts)} --key {key}"
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(texts)
+    return shlex.join(["jammi-duck", "generate", source, "--columns", row.getvalue(), "--key", key])
 
 
 def _list(options: argparse.Namespace) -> None:
     config = options.settings.config
     if not os.path.exists(config.database):
-        print("[]" if options.json else f"there is no database '{config.database}'; `jammi-duck sources add` makes one")
+        none = f"there is no database '{redacted(config.database)}'; `jammi-duck sources add` makes one"
+        print("[]" if options.json else none)
         return
     with opened(config.database, config, read_only=True) as con:
         (print_json if options.json else print_rows)(sources(con))

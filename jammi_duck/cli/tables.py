@@ -15,6 +15,7 @@ from jammi_duck.install import Jammi
 from jammi_duck.storage.catalog import literal, quoted
 
 INCOMPLETE = 3
+_LARGEST = 2**31 - 1
 
 _GENERATE = """\
 Embed the text of a table or a file, and keep the vectors.
@@ -75,14 +76,14 @@ def add_to(commands: Commands) -> None:
     generate.add_argument("--columns", metavar="A,B", required=True, type=_names, help="the columns that have the text")
     generate.add_argument("--key", metavar="COLUMN", required=True, help="the column that names a row; unique")
     generate.add_argument("--model", help="a name as on the hub, or a directory (default: inference.model)")
-    generate.add_argument("--dims", metavar="N", type=int, help="keep the first N dimensions of the vectors only")
+    generate.add_argument("--dims", metavar="N", type=_number, help="keep the first N dimensions of the vectors only")
     add_database(generate)
     add_json(generate)
 
     search = add_command(commands, "search", _SEARCH, _search)
     search.add_argument("source", metavar="SOURCE", help="what was embedded, by the same name")
-    search.add_argument("query", metavar="QUERY", help="some words")
-    search.add_argument("-k", metavar="N", type=int, default=10, help="how many rows (default: %(default)s)")
+    search.add_argument("query", metavar="QUERY", help="some words; after a -- where they begin with a dash")
+    search.add_argument("-k", metavar="N", type=_number, default=10, help="how many rows (default: %(default)s)")
     search.add_argument("--columns", metavar="A,B", type=_names, help="show these columns of the source only")
     search.add_argument("--model", help="search the embedding table of this model")
     search.add_argument("--table", metavar="NAME", help="search this embedding table")
@@ -106,10 +107,23 @@ def add_to(commands: Commands) -> None:
 
 def _names(text: str) -> list[str]:
     """`title,"a, b"` as names; quotes are those of CSV."""
-    names = [name for row in csv.reader([text], skipinitialspace=True) for name in row]
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"'{text}' has an empty name in it; write names with a comma between")
+    try:
+        names = [name for row in csv.reader([text], skipinitialspace=True) for name in row]
+    except csv.Error:
+        names = []
+    if not names or not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it; write names with a comma between")
     return names
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if abs(number) > _LARGEST:
+        raise ValueError
+    return number
+
+
+_number.__name__ = "number"  # What argparse says that it is not.
 
 
 def _generate(options: argparse.Namespace) -> int:
