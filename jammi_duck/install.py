@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import secrets
 import threading
@@ -15,18 +16,17 @@ import duckdb
 import pyarrow as pa
 
 from jammi_duck import logs, settings
+from jammi_duck.composition import loaded_encoders, open_engine
 from jammi_duck.config import Config
 from jammi_duck.encoder import Encoders
-from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
-from jammi_duck.generate import Generated, Generator
+from jammi_duck.generate import Generated
 from jammi_duck.host import ConnectionHost
 from jammi_duck.redaction import redacted
-from jammi_duck.storage.catalog import VIEWS, Catalog, literal, quoted
+from jammi_duck.storage.catalog import literal
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import PROTOCOL, Place
-from jammi_duck.storage.recovery import finish_drops, follow
-from jammi_duck.udfs.functions import Engine, ScalarFunction, scalar_functions
+from jammi_duck.udfs.functions import ScalarFunction, scalar_functions
 from jammi_duck.udfs.macros import macros
 
 if TYPE_CHECKING:
@@ -189,10 +189,7 @@ def install(
 
 def equip_as(con: duckdb.DuckDBPyConnection, config: Config, given: Mapping[str, object] | None = None) -> Jammi:
     """As `install`, with a checked configuration, of which `given` was asked for in this call."""
-    encoders = LoadedEncoders(
-        config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device, config.gpu_memory
-    )
-    return equip(con, config, encoders, given)
+    return equip(con, config, loaded_encoders(config), given)
 
 
 def equip(
@@ -234,26 +231,11 @@ class Installation:
         """
         self.name = name or secrets.token_hex(8)
         self.config = config
-        for model in config.preload_models:
-            encoders.get(model)
         self.host = ConnectionHost()
         self.host.add(con)
-        catalog = _open_catalog(self.host)
-        place = Place(
-            catalog,
-            config.storage,
-            cache_dir=config.cache_dir,
-            segment_rows=config.segment_rows,
-            retention=config.retention,
-            options=config.storage_options,
-        )
-        generator = Generator(place, encoders, self.host.closed)
-        self.engine = Engine(self.host, place, encoders, generator, config.model)
+        opened = functools.partial(_register_files, self.host)
+        self.engine = open_engine(self.host, config, encoders, self.host.closed, opened)
         self._calls = {function.name: function.call for function in scalar_functions(self.engine)}
-        _register_files(self.host, place)
-        generator.settle()
-        finish_drops(place)
-        follow(place, adopt=not catalog.entries())
         _installations[self.name] = self
         self._register_functions()
 
@@ -310,25 +292,6 @@ def _installation_of(con: duckdb.DuckDBPyConnection) -> str | None:
     finally:
         cursor.close()
     return str(name)
-
-
-def _open_catalog(host: ConnectionHost) -> Catalog:
-    """The catalog in the database itself, or beside a read-only one in memory."""
-    text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
-    ((database, readonly),) = host.sql(text)
-    if not readonly:
-        catalog = Catalog(host, database, (database, VIEWS))
-        catalog.create()
-        return catalog
-    databases = dict(host.sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()"))
-    beside = next(name for name in (VIEWS, f"{VIEWS}_memory", secrets.token_hex(8)) if databases.get(name, True))
-    if beside not in databases:
-        host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
-    catalog = Catalog(host, beside, (beside, "main"))
-    catalog.create()
-    if not catalog.entries():
-        catalog.copy_ready(database)
-    return catalog
 
 
 def _register_files(host: ConnectionHost, place: Place) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Sequence
@@ -24,7 +23,19 @@ from jammi_duck.composition import loaded_encoders, open_engine
 from jammi_duck.errors import JammiError
 from jammi_duck.storage.catalog import literal
 from jammi_duck.udfs.functions import Engine, scalar_functions
-from jammi_duck.udfs.wire import ANSWER, CALL, FAILURE, HEAD, MOST_BYTES, RESULT, SQL, Reader, Type, WireError, column_parts
+from jammi_duck.udfs.wire import (
+    ANSWER,
+    CALL,
+    FAILURE,
+    HEAD,
+    MOST_BYTES,
+    RESULT,
+    SQL,
+    Reader,
+    Type,
+    WireError,
+    column_parts,
+)
 
 CONTROL = 3
 

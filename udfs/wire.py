@@ -166,7 +166,12 @@ def column_parts(column: pa.Array, of: Type) -> list[bytes | memoryview]:
         filled = filled.cast(pa.int64())
     if valid is not None:
         filled = filled.fill_null(False if of.kind == _BOOLEAN else 0)
-    return [*parts, memoryview(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False).astype(kind, copy=False))).cast("B") if rows else b""]
+    return [
+        *parts,
+        memoryview(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False).astype(kind, copy=False))).cast("B")
+        if rows
+        else b"",
+    ]
 
 
 def _offsets_of(column: pa.Array) -> np.ndarray[Any, Any]:
