@@ -12,7 +12,7 @@ import duckdb
 from benchmarks.common import packages, show
 from jammi_duck.config import DEFAULT_MODEL
 from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.install import install
+from jammi_duck.installation import install
 from jammi_duck.storage.build import Build
 
 

@@ -21,7 +21,7 @@ from benchmarks.common import packages, show
 from benchmarks.memory import RandomEncoder, RandomEncoders
 from jammi_duck.config import DEFAULT_MODEL, Config
 from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.install import equip
+from jammi_duck.installation import equip
 from jammi_duck.types import Role, Vectors
 
 QUERIES = 200

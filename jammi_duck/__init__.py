@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from jammi_duck.errors import (
     BuildError,
     ConfigError,
@@ -15,8 +17,10 @@ from jammi_duck.errors import (
     StateError,
     StorageError,
 )
-from jammi_duck.install import Jammi, connect, install
 from jammi_duck.version import __version__
+
+if TYPE_CHECKING:
+    from jammi_duck.installation import Jammi, connect, install
 
 __all__ = [
     "BuildError",
@@ -35,3 +39,12 @@ __all__ = [
     "connect",
     "install",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - as Python asks a module for what it does not have
+    """DuckDB and Arrow are imported with the first of these: not every program that imports a part needs them."""
+    if name not in ("Jammi", "connect", "install"):
+        raise AttributeError(f"module 'jammi_duck' has no attribute '{name}'")
+    from jammi_duck import installation
+
+    return getattr(installation, name)

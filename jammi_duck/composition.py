@@ -32,8 +32,8 @@ def open_engine(
 ) -> Engine:
     """Open the catalog and the location, settle what a dead process left, and find tables that the catalog lacks.
 
-    `closed` tells each connection once that has closed. `opened` is called when the location is known, and before a view
-    over its files is made.
+    `closed` tells each connection once that has closed. `opened` is called when the location is known, and before a
+    view over its files is made.
 
     Raises:
         ModelError: a model of `preload_models` cannot be had.

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, ValidationError, convert
 
+from jammi_duck.cache import default_cache_dir
 from jammi_duck.errors import ConfigError
 from jammi_duck.redaction import public_url, redacted, secrets_of, split_user
 
@@ -33,12 +34,6 @@ class Options(dict[str, Any]):
 
     def __repr__(self) -> str:
         return f"Options({', '.join(self)})"
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/jammi_duck`, or `~/.cache/jammi_duck`."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(base)) / "jammi_duck"
 
 
 @dataclass(frozen=True)

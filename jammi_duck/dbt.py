@@ -16,7 +16,7 @@ from dbt.adapters.duckdb.plugins import BasePlugin
 from dbt_common.exceptions import DbtRuntimeError
 
 from jammi_duck.errors import ConfigError, JammiError, did_you_mean
-from jammi_duck.install import install
+from jammi_duck.installation import install
 
 if TYPE_CHECKING:
     import duckdb

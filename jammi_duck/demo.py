@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from jammi_duck.install import install
+from jammi_duck.installation import install
 
 QUERIES = ("parse command line arguments", "compress a file", "talk to a web server")
 

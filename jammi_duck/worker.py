@@ -1,7 +1,7 @@
-"""The worker of the stock DuckDB shell: runs the functions that the extension calls. Started by it, with a socket as file 3.
+"""The worker of the stock DuckDB shell, which runs the functions that the extension calls.
 
-Each thread of the shell that calls has a conversation of its own, over a socket that it sends. The worker ends when the
-shell does: nobody holds the other end of its socket any more.
+The extension starts it, with a socket as file 3. Each thread of the shell that calls has a conversation of its own,
+over another socket that is sent through the first. The worker ends when the shell does: nobody holds the other end then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jammi_duck import logs, settings
 from jammi_duck.composition import loaded_encoders, open_engine
 from jammi_duck.errors import JammiError
 from jammi_duck.storage.catalog import literal
-from jammi_duck.udfs.functions import Engine, scalar_functions
+from jammi_duck.udfs.functions import FUNCTIONS, Engine
 from jammi_duck.udfs.wire import (
     ANSWER,
     CALL,
@@ -166,10 +166,12 @@ class Worker:
     def _call(self, content: bytearray) -> list[bytes | memoryview]:
         reader = Reader(content)
         number, rows = reader.number("<u4"), reader.number("<u8")
-        function = scalar_functions(self._opened())[number]
+        if number >= len(FUNCTIONS):
+            raise WireError(f"function {number} of {len(FUNCTIONS)}")
+        function = FUNCTIONS[number]
         columns = [pa.chunked_array([reader.column(Type.parse(kind), rows)]) for kind in function.parameters]
         reader.end()
-        answer = function.call(*columns)
+        answer = function.call(self._opened(), *columns)
         return column_parts(answer, Type.parse(function.returns))
 
     def _opened(self) -> Engine:

@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from jammi_duck.config import Config
-from jammi_duck.install import equip
+from jammi_duck.installation import equip
 from tests.fakes import FakeEncoders
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -237,7 +237,7 @@ CHILD = """
 import sys, duckdb
 from pathlib import Path
 from jammi_duck.config import Config
-from jammi_duck.install import equip
+from jammi_duck.installation import equip
 from tests.fakes import FakeEncoders
 
 con = duckdb.connect(sys.argv[1])

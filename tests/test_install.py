@@ -12,7 +12,7 @@ import pytest
 
 import jammi_duck
 from jammi_duck import ConfigError
-from jammi_duck.install import _installations
+from jammi_duck.installation import _installations
 from tests.test_generate import error_of, generate
 
 TEXTS = "CREATE TABLE t AS FROM (VALUES (1, 'a cat'), (2, 'a dog'), (3, 'a duck')) t(id, text)"
@@ -127,7 +127,7 @@ class TestConnections:
 
     def test_a_connection_that_is_only_dropped_lets_the_database_go(self, fake, tmp_path):
         from jammi_duck.config import Config
-        from jammi_duck.install import equip
+        from jammi_duck.installation import equip
         from tests.fakes import FakeEncoders
 
         database = str(tmp_path / "db.duckdb")

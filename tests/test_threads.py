@@ -155,7 +155,7 @@ SLOW = """
 import os, sys, time, threading, duckdb
 from pathlib import Path
 from jammi_duck.config import Config
-from jammi_duck.install import equip
+from jammi_duck.installation import equip
 from tests import fakes
 
 class Slow(fakes.FakeEncoder):

@@ -53,7 +53,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class ScalarFunction:
-    """One SQL function: `call` gets a column for each parameter and gives a column of as many rows."""
+    """One SQL function: `call` gets the engine and a column for each parameter, and gives a column of as many rows."""
 
     name: str
     parameters: tuple[str, ...]
@@ -86,41 +86,6 @@ _ARROW = {
     "VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "BIGINT": pa.int64(), "INTEGER": pa.int32(),
     "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"),
 }  # fmt: skip
-
-
-def scalar_functions(engine: Engine) -> list[ScalarFunction]:
-    """All functions, at work on `engine`."""
-    text, number = "VARCHAR", "BIGINT"
-    caller = (text, number)
-
-    def row_of(shape: dict[str, str]) -> str:
-        return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in shape.items())})"
-
-    def rows_of(shape: dict[str, str]) -> str:
-        return f"{row_of(shape)}[]"
-
-    def function(
-        name: str, parameters: Sequence[str], returns: str, volatile: bool, body: Callable[..., pa.Array]
-    ) -> ScalarFunction:
-        return ScalarFunction(f"_jammi_{name}", tuple(parameters), returns, volatile, lambda *c: body(engine, *c))
-
-    return [
-        function("embed", (text, text, text, number), "FLOAT[]", False, _embed),
-        function("column", (text, text, text), "BOOLEAN", False, _column),
-        function("plan", (text, "VARCHAR[]", text, text, text, number, text), text, False, _plan),
-        function("begin", (text, number, number, number, text, *caller), text, True, _begin),
-        function("push", (text, text, text), "INTEGER", True, _push),
-        function("finish", (text, number), rows_of(_GENERATED), True, _finish),
-        function("plan_inference", (text, "VARCHAR[]", text, text, text, text, number), text, False, _plan_inference),
-        function("infer", (text, text, number), row_of(_INFERRED), True, _infer),
-        function("choose", (text, "VARCHAR[]", text, text, number), _CHOICE, False, _choose),
-        function("search", (_CHOICE, text, "FLOAT[]", "BOOLEAN", number, "BOOLEAN"), rows_of(_HIT), True, _search),
-        function("tables", caller, rows_of(_TABLE), True, _tables),
-        function("models", (number,), rows_of(_MODEL), True, _models),
-        function("recover", caller, rows_of(_ACTION), True, _recover),
-        function("drop", (text,), rows_of(_ACTION), True, _drop),
-        function("vacuum", caller, rows_of(_REMOVED), True, _vacuum),
-    ]
 
 
 def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Column) -> pa.Array:
@@ -359,3 +324,40 @@ def _rows(columns: Sequence[Column]) -> list[tuple[Any, ...]]:
 def _structs(rows: list[list[dict[str, Any]]], shape: dict[str, str]) -> pa.Array:
     struct = pa.struct([pa.field(name, _ARROW[kind]) for name, kind in shape.items()])
     return pa.array(rows, pa.list_(struct))
+
+
+def _row_of(shape: dict[str, str]) -> str:
+    return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in shape.items())})"
+
+
+def _rows_of(shape: dict[str, str]) -> str:
+    return f"{_row_of(shape)}[]"
+
+
+def _function(
+    name: str, parameters: Sequence[str], returns: str, volatile: bool, call: Callable[..., pa.Array]
+) -> ScalarFunction:
+    return ScalarFunction(f"_jammi_{name}", tuple(parameters), returns, volatile, call)
+
+
+_TEXT, _NUMBER = "VARCHAR", "BIGINT"
+_CALLER = (_TEXT, _NUMBER)
+FUNCTIONS = (
+    _function("embed", (_TEXT, _TEXT, _TEXT, _NUMBER), "FLOAT[]", False, _embed),
+    _function("column", (_TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
+    _function("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, _TEXT), _TEXT, False, _plan),
+    _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, *_CALLER), _TEXT, True, _begin),
+    _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, _push),
+    _function("finish", (_TEXT, _NUMBER), _rows_of(_GENERATED), True, _finish),
+    _function(
+        "plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _TEXT, False, _plan_inference
+    ),
+    _function("infer", (_TEXT, _TEXT, _NUMBER), _row_of(_INFERRED), True, _infer),
+    _function("choose", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER), _CHOICE, False, _choose),
+    _function("search", (_CHOICE, _TEXT, "FLOAT[]", "BOOLEAN", _NUMBER, "BOOLEAN"), _rows_of(_HIT), True, _search),
+    _function("tables", _CALLER, _rows_of(_TABLE), True, _tables),
+    _function("models", (_NUMBER,), _rows_of(_MODEL), True, _models),
+    _function("recover", _CALLER, _rows_of(_ACTION), True, _recover),
+    _function("drop", (_TEXT,), _rows_of(_ACTION), True, _drop),
+    _function("vacuum", _CALLER, _rows_of(_REMOVED), True, _vacuum),
+)

@@ -1,7 +1,8 @@
-"""Functions, chunks and answers as bytes, between the extension and the worker: docs/worker-protocol.md has the format."""
+"""Functions, chunks and answers as bytes, as they go between the extension and the worker: docs/worker-protocol.md."""
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Sequence
@@ -18,12 +19,13 @@ CALL, RESULT, ANSWER, FAILURE, SQL = 1, 2, 3, 4, 5
 HEAD = struct.Struct("<QB")
 MOST_BYTES = 1 << 33
 
-_LIST, _STRUCT, _VARCHAR, _BOOLEAN = 24, 25, 17, 1
+_BOOLEAN, _TIMESTAMP, _VARCHAR, _LIST, _STRUCT = 1, 12, 17, 24, 25
 _KINDS = {
-    "BOOLEAN": _BOOLEAN, "INTEGER": 4, "BIGINT": 5, "FLOAT": 10, "DOUBLE": 11, "TIMESTAMP": 12, "VARCHAR": _VARCHAR,
+    "BOOLEAN": _BOOLEAN, "INTEGER": 4, "BIGINT": 5, "FLOAT": 10, "DOUBLE": 11, "TIMESTAMP": _TIMESTAMP,
+    "VARCHAR": _VARCHAR,
 }  # fmt: skip
 _FIXED = {4: ("<i4", pa.int32()), 5: ("<i8", pa.int64()), 10: ("<f4", pa.float32()), 11: ("<f8", pa.float64())}
-_FIXED[12] = ("<i8", pa.timestamp("us"))
+_FIXED[_TIMESTAMP] = ("<i8", pa.timestamp("us"))
 _FIELD = re.compile(r"\s*(\w+) ")
 
 
@@ -40,6 +42,7 @@ class Type:
         self.names = tuple(names)
 
     @classmethod
+    @functools.cache
     def parse(cls, text: str) -> Type:
         """From its SQL text, such as `STRUCT(a VARCHAR, b FLOAT[])[]`."""
         if text.endswith("[]"):
@@ -157,21 +160,18 @@ def column_parts(column: pa.Array, of: Type) -> list[bytes | memoryview]:
         inner = plain.values[int(offsets[0]) : int(offsets[-1])]
         return [*parts, lengths.astype("<u4").tobytes(), *column_parts(inner, of.children[0])]
     if of.kind == _STRUCT:
-        for child, kind in zip(column.flatten(), of.children, strict=True):
-            parts += column_parts(child, kind)
+        for child, inside in zip(column.flatten(), of.children, strict=True):
+            parts += column_parts(child, inside)
         return parts
-    kind = "u1" if of.kind == _BOOLEAN else _FIXED[of.kind][0]
-    filled = column if of.kind == _BOOLEAN else column.cast(_FIXED[of.kind][1])
-    if of.kind == 12:
-        filled = filled.cast(pa.int64())
-    if valid is not None:
-        filled = filled.fill_null(False if of.kind == _BOOLEAN else 0)
-    return [
-        *parts,
-        memoryview(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False).astype(kind, copy=False))).cast("B")
-        if rows
-        else b"",
-    ]
+    if not rows:
+        return parts
+    if of.kind == _BOOLEAN:
+        numbers = column.fill_null(False).to_numpy(zero_copy_only=False).astype(np.uint8)
+    else:
+        kind, arrow = _FIXED[of.kind]
+        whole = column.cast(arrow).cast(pa.int64()) if of.kind == _TIMESTAMP else column.cast(arrow)
+        numbers = np.ascontiguousarray(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(kind, copy=False))
+    return [*parts, numbers.tobytes()]
 
 
 def _offsets_of(column: pa.Array) -> np.ndarray[Any, Any]:

@@ -26,7 +26,7 @@ from jammi_duck.redaction import redacted
 from jammi_duck.storage.catalog import literal
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import PROTOCOL, Place
-from jammi_duck.udfs.functions import ScalarFunction, scalar_functions
+from jammi_duck.udfs.functions import FUNCTIONS, ScalarFunction
 from jammi_duck.udfs.macros import macros
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Installation:
         self.host.add(con)
         opened = functools.partial(_register_files, self.host)
         self.engine = open_engine(self.host, config, encoders, self.host.closed, opened)
-        self._calls = {function.name: function.call for function in scalar_functions(self.engine)}
+        self._calls = {function.name: functools.partial(function.call, self.engine) for function in FUNCTIONS}
         _installations[self.name] = self
         self._register_functions()
 
@@ -262,7 +262,7 @@ class Installation:
         name = self.name
         probe = ScalarFunction(_PROBE, ("INTEGER",), "VARCHAR", True, lambda c: pa.repeat(pa.scalar(name), len(c)))
         lent = [(probe, probe.call)]
-        lent += [(function, _call_by_name(name, function.name)) for function in scalar_functions(self.engine)]
+        lent += [(function, _call_by_name(name, function.name)) for function in FUNCTIONS]
         with self.host.cursor() as cursor:
             for function, call in lent:
                 # One that is there already is of an earlier installation by the same name, and calls this one now.
