@@ -1,7 +1,7 @@
 """The worker of the stock DuckDB shell, which runs the functions that the extension calls.
 
 The extension starts it, with a socket as file 3. Each thread of the shell that calls has a conversation of its own,
-over another socket that is sent through the first. The worker ends when the shell does: nobody holds the other end then.
+over another socket that is sent through the first. The worker ends when the shell does: nobody holds the other end.
 """
 
 from __future__ import annotations

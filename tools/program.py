@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import select
 import shlex
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import pyte
 
 BIN = Path(sys.executable).parent
 ROWS, COLUMNS = 50, 100
+_PATIENCE = 60
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -29,6 +32,11 @@ def in_pipe(command: str, cwd: Path, **more: str) -> subprocess.CompletedProcess
     return subprocess.run(shlex.split(command), cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
 
 
+def _take_terminal() -> None:
+    """Have Ctrl-C on the terminal end up here."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A command at work on a terminal; `screen` is what a person sees, `raw` all that was written."""
 
@@ -39,7 +47,14 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (ROWS, columns))
         self.process = subprocess.Popen(
-            shlex.split(command), cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+            shlex.split(command),
+            cwd=cwd,
+            env=env,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
         )
         os.close(theirs)
         self.screen = pyte.Screen(columns, ROWS)
@@ -51,18 +66,30 @@ class Terminal:
 
         Raises:
             EOFError: it ended without the text.
+            TimeoutError: nothing was written for a minute.
         """
         while text is None or text not in self.raw:
-            try:
-                part = os.read(self._ours, 65536)
-            except OSError:  # the other end is closed
-                part = b""
-            if not part:
+            if not self.read_more():
                 if text is None:
                     return
                 raise EOFError(f"{text!r} was not written, but {self.raw[-2000:]!r}")
-            self.raw += part
-            self._stream.feed(part)
+
+    def read_more(self) -> bool:
+        """Read what is there, or comes within a minute; False at the end. Raises TimeoutError."""
+        if not select.select([self._ours], [], [], _PATIENCE)[0]:
+            self.process.kill()
+            raise TimeoutError(f"nothing was written for {_PATIENCE} s after {self.raw[-2000:]!r}")
+        try:
+            part = os.read(self._ours, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.raw += part
+        self._stream.feed(part)
+        return bool(part)
+
+    def write(self, text: bytes) -> None:
+        """Type a text."""
+        os.write(self._ours, text)
 
     def press_ctrl_c(self) -> None:
         """Interrupt it."""
