@@ -211,7 +211,8 @@ def main() -> None:
             os._exit(0)
         if text == b"x":
             worker.interrupt()
-            control.send(b"x")
+            with contextlib.suppress(OSError):
+                control.send(b"x")
         for file in files:
             conversation = Conversation(socket.socket(fileno=file))
             threading.Thread(target=worker.serve, args=[conversation], daemon=True).start()

@@ -323,8 +323,8 @@ class TestCtrlC:
         self.interrupted(terminal)
         terminal.write(b"SELECT len(embed('again')) + 2000 AS again;\r")
         terminal.read_until(b"2032")
-        terminal.write(b".exit\r")
-        assert terminal.finish()[0] == 0
+        terminal.write(b".exit 0\r")
+        assert terminal.finish()[0] == 1  # As without jammi, after a statement that was interrupted.
 
     def test_where_the_worker_hangs(self, folder):
         terminal = self.at_work(folder)
@@ -333,8 +333,19 @@ class TestCtrlC:
         self.interrupted(terminal)
         terminal.write(b"SELECT len(embed('again')) + 2000 AS again;\r")
         terminal.read_until(b"2032")
-        terminal.write(b".exit\r")
-        assert terminal.finish()[0] == 0
+        terminal.write(b".exit 0\r")
+        assert terminal.finish()[0] == 1  # As without jammi, after a statement that was interrupted.
+        assert gone(worker)
+
+    def test_in_a_pipe(self, folder):
+        session = Session()
+        assert session.ask("SELECT len(embed('x'))") == "32"
+        worker = session.worker
+        session.tell("SELECT count(embed(repeat('water ', 10) || i)) FROM range(2000000) r(i)")
+        time.sleep(1)
+        session.process.send_signal(signal.SIGINT)
+        # As without jammi: what does not stand at a prompt ends.
+        assert session.end() == (1, "", "")
         assert gone(worker)
 
 

@@ -29,6 +29,7 @@ enum { WATCH_US = 200000 };
 
 static pthread_mutex_t sql_guard = PTHREAD_MUTEX_INITIALIZER;
 static duckdb_connection own;
+static unsigned calls; /* that are under way */
 
 static void let_go(void) {
     stop_worker();
@@ -73,6 +74,10 @@ static void *let_go_here(void *nothing) {
  * exits, the main thread's thread-local variables, DuckDB's among them, are gone; those of a new thread are not. */
 static void let_go_at_exit(void) {
     pthread_t thread;
+    /* The shell exits from within a signal's handler, in the midst of a statement, when it is not at a prompt. */
+    if (__atomic_load_n(&calls, __ATOMIC_RELAXED)) {
+        return;
+    }
     if (pthread_create(&thread, NULL, let_go_here, NULL) == 0) {
         pthread_join(thread, NULL);
     }
@@ -195,7 +200,7 @@ static outcome converse(connection *worker, buffer *frame, uint8_t *kind) {
     return so_far;
 }
 
-static void call(duckdb_function_info info, duckdb_data_chunk input, duckdb_vector output) {
+static void forward(duckdb_function_info info, duckdb_data_chunk input, duckdb_vector output) {
     const function *called = duckdb_scalar_function_get_extra_info(info);
     idx_t rows = duckdb_data_chunk_get_size(input);
     char error[512];
@@ -239,6 +244,12 @@ static void call(duckdb_function_info info, duckdb_data_chunk input, duckdb_vect
         duckdb_scalar_function_set_error(info, error);
     }
     release(&frame);
+}
+
+static void call(duckdb_function_info info, duckdb_data_chunk input, duckdb_vector output) {
+    __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+    forward(info, input, output);
+    __atomic_sub_fetch(&calls, 1, __ATOMIC_RELAXED);
 }
 
 /* ---- Loading ---- */
