@@ -211,6 +211,22 @@ class TestArguments:
         assert "bin/duckdb' is DuckDB v1.3.2 0123456; 1.4 or later is needed" in done.stderr
 
 
+    def test_an_installation_without_a_compiler(self, folder, monkeypatch, capsys):
+        from jammi_duck.cli import shell as command
+
+        monkeypatch.setattr(command, "_EXTENSION", folder / "nowhere")
+        assert command.become_shell(["my.db"]) == 2
+        assert "no C compiler was found when jammi-duck was installed; install one" in capsys.readouterr().err
+
+    def test_no_duckdb(self, folder, monkeypatch, capsys):
+        from jammi_duck.cli import shell as command
+
+        monkeypatch.setattr(command, "_carried", lambda: None)
+        monkeypatch.setenv("PATH", str(folder))
+        assert command.become_shell(["my.db"]) == 2
+        assert "there is no duckdb on the PATH; pip install duckdb-cli" in capsys.readouterr().err
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("sql", "message"),
