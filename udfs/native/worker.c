@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { HEAD = 9, PATIENCE_MS = 100, CONFIRMED_MS = 1000, WORKERS_SOCKET = 3 };
+enum { HEAD = 9, PATIENCE_MS = 100, CONFIRMED_MS = 1000, WORKERS_SOCKET = 3, STEP = 1 << 22 };
 
 static const uint64_t MOST_BYTES = (uint64_t)1 << 33;
 
@@ -339,10 +339,18 @@ outcome receive_frame(connection *from, buffer *body, uint8_t *kind) {
         return MALFORMED;
     }
     release(body);
-    body->bytes = malloc(size ? size : 1);
-    if (!body->bytes) {
-        return MALFORMED;
-    }
-    body->size = body->room = size;
-    return transfer(from, body->bytes, size, false);
+    /* Memory is asked for as bytes arrive: a frame that only claims to be large costs nothing. */
+    do {
+        size_t part = size - body->size;
+        part = part < body->size + STEP ? part : body->size + STEP;
+        uint8_t *grown = realloc(body->bytes, body->size + part + 1);
+        if (!grown) {
+            return MALFORMED;
+        }
+        body->bytes = grown;
+        body->room = body->size + part + 1;
+        got = transfer(from, body->bytes + body->size, part, false);
+        body->size += part;
+    } while (got == ARRIVED && body->size < size);
+    return got;
 }
