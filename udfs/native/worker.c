@@ -195,11 +195,17 @@ static void end_what_hangs(void) {
     if (!is_doubtful || control < 0) {
         return;
     }
-    if (poll(&confirmed, 1, CONFIRMED_MS) == 1) {
+    int ready;
+    do {
+        ready = poll(&confirmed, 1, CONFIRMED_MS);
+    } while (ready < 0 && errno == EINTR);
+    if (ready == 1) {
         is_doubtful = recv(control, all, sizeof all, MSG_DONTWAIT) <= 0;
     }
     if (is_doubtful) {
-        kill(process, SIGKILL);
+        if (process > 0) {
+            kill(process, SIGKILL);
+        }
         forget_worker();
     }
 }
@@ -209,7 +215,7 @@ connection *borrow_connection(char *error, size_t room) {
     end_what_hangs();
     connection *found = idle;
     /* One that can be read from, though nothing was asked, is closed at its other end. */
-    if (found && poll(&(struct pollfd){.fd = found->socket, .events = POLLIN}, 1, 0) != 0) {
+    if (found && poll(&(struct pollfd){.fd = found->socket, .events = POLLIN}, 1, 0) > 0) {
         forget_worker();
         found = NULL;
     }
