@@ -43,7 +43,7 @@ static void on_interrupt(int number, siginfo_t *info, void *context) {
     __atomic_add_fetch(&interrupts, 1, __ATOMIC_RELAXED);
     if (before.sa_flags & SA_SIGINFO) {
         before.sa_sigaction(number, info, context);
-    } else if (before.sa_handler != SIG_IGN && before.sa_handler != SIG_DFL) {
+    } else {
         before.sa_handler(number);
     }
 }
@@ -51,9 +51,9 @@ static void on_interrupt(int number, siginfo_t *info, void *context) {
 void watch_interrupts(void) {
     struct sigaction now;
     pthread_mutex_lock(&guard);
-    /* The shell may have put its own back. Where there is none, Ctrl-C ends the process, as it should. */
+    /* The shell may have put its own back. Where there is none, Ctrl-C ends the process, or is ignored, as it should. */
     if (sigaction(SIGINT, NULL, &now) == 0 && (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_interrupt) &&
-        now.sa_handler != SIG_DFL) {
+        now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN) {
         struct sigaction ours = now;
         ours.sa_flags = (now.sa_flags & SA_RESTART) | SA_SIGINFO;
         ours.sa_sigaction = on_interrupt;
