@@ -92,8 +92,11 @@ static void put_rows(buffer *to, duckdb_result *result) {
     duckdb_data_chunk chunk;
     while (types && (chunk = duckdb_fetch_chunk(*result))) {
         idx_t rows = duckdb_data_chunk_get_size(chunk);
-        put_u64(to, rows);
-        for (idx_t i = 0; i < columns; i++) {
+        /* The end is told once, below. */
+        if (rows) {
+            put_u64(to, rows);
+        }
+        for (idx_t i = 0; rows && i < columns; i++) {
             if (!width_of(types[i].kind) && types[i].kind != DUCKDB_TYPE_VARCHAR) {
                 to->failed = true;
             } else {
