@@ -364,11 +364,13 @@ __attribute__((visibility("default"))) bool jammi_init_c_api(duckdb_extension_in
         return false;
     }
     let_go(); /* of a database that was open before in this process */
+    pthread_mutex_lock(&sql_guard);
     bool good = duckdb_connect(*access->get_database(info), &own) == DuckDBSuccess;
     if (good) {
         reader from = {announced.bytes, announced.bytes + announced.size, false};
         good = register_functions(&from);
     }
+    pthread_mutex_unlock(&sql_guard);
     release(&announced);
     if (!good) {
         let_go();
