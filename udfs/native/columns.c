@@ -364,7 +364,13 @@ bool take_vector(reader *from, duckdb_vector vector, const type *it, idx_t count
     }
     size_t width = width_of(it->kind);
     const uint8_t *data = count <= (size_t)(from->end - from->at) / width ? take(from, count * width) : NULL;
-    if (data && count) {
+    if (data && it->kind == DUCKDB_TYPE_BOOLEAN) {
+        /* Any other byte would be neither true nor false to DuckDB. */
+        bool *to = duckdb_vector_get_data(vector);
+        for (idx_t i = 0; i < count; i++) {
+            to[i] = data[i] != 0;
+        }
+    } else if (data && count) {
         memcpy(duckdb_vector_get_data(vector), data, count * width);
     }
     return data != NULL && !from->bad;
