@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { HEAD = 9, PATIENCE_MS = 100, CONFIRMED_MS = 1000, WORKERS_SOCKET = 3, STEP = 1 << 22 };
+enum { HEAD = 9, PATIENCE_MS = 100, CONFIRMED_MS = 1000, WORKERS_SOCKET = 3, STEP = 1 << 22, MOST_LEAVING = 16 };
 
 static const uint64_t MOST_BYTES = (uint64_t)1 << 33;
 
@@ -26,7 +26,7 @@ struct connection {
 
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static char **command;
-static pid_t process = -1;
+static pid_t process = -1, leaving[MOST_LEAVING];
 static int control = -1;
 static unsigned workers;
 static connection *idle;
@@ -51,7 +51,7 @@ static void on_interrupt(int number, siginfo_t *info, void *context) {
 void watch_interrupts(void) {
     struct sigaction now;
     pthread_mutex_lock(&guard);
-    /* The shell may have put its own back. Where there is none, Ctrl-C ends the process, or is ignored, as it should. */
+    /* The shell may have put its own back. Where it has none, Ctrl-C ends the process or is ignored, as it should. */
     if (sigaction(SIGINT, NULL, &now) == 0 && (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_interrupt) &&
         now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN) {
         struct sigaction ours = now;
@@ -91,17 +91,27 @@ static void forget_worker(void) {
     }
 }
 
+/* The workers before have ended, or will do so now that nobody holds the other end; each is waited for until it has. */
+static void reap(void) {
+    for (int i = 0; i < MOST_LEAVING; i++) {
+        if (leaving[i] <= 0) {
+            leaving[i] = process;
+            process = -1;
+        }
+        if (leaving[i] > 0 && waitpid(leaving[i], NULL, WNOHANG) != 0) {
+            leaving[i] = -1;
+        }
+    }
+    process = -1;
+}
+
 static bool start_worker(char *error, size_t room) {
     int ends[2];
     if (!command) {
         snprintf(error, room, "the extension jammi was loaded without its announcement; start it by `jammi-duck shell`");
         return false;
     }
-    if (process > 0) {
-        /* Of the one before, which has ended or will do so now that nobody holds the other end. */
-        waitpid(process, NULL, WNOHANG);
-        process = -1;
-    }
+    reap();
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
         snprintf(error, room, "cannot start the jammi worker: %s", strerror(errno));
         return false;
