@@ -105,6 +105,7 @@ static void make_calls(unsigned habits, reader *from, function *called, duckdb_d
     stop_worker();
     check_closed();
     process = -1;
+    memset(leaving, 0, sizeof leaving);
     command = NULL;
     own = NULL;
 }

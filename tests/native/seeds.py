@@ -1,7 +1,7 @@
 """What the fuzzer begins with: real announcements, and calls with real answers: python -m tests.native.seeds.
 
-Writes to tests/native/corpus/, beside what the fuzzer has found: a file's name is the SHA-1 of its content, as the fuzzer
-names them.
+Writes to tests/native/corpus/, beside what the fuzzer has found: a file's name is the SHA-1 of its content, as the
+fuzzer names them.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from jammi_duck.udfs.functions import scalar_functions
 CORPUS = Path(__file__).with_name("corpus")
 ROWS = 5
 ARROW = {
-    1: pa.bool_(), 4: pa.int32(), 5: pa.int64(), 10: pa.float32(), 11: pa.float64(), 12: pa.timestamp("us"), 17: pa.string(),
+    1: pa.bool_(), 4: pa.int32(), 5: pa.int64(), 10: pa.float32(), 11: pa.float64(), 12: pa.timestamp("us"),
+    17: pa.string(),
 }  # fmt: skip
 VALUES = {
     1: [True, False, None], 4: [7, None, -1], 5: [1 << 40, None, -1], 10: [0.5, None, -2.0], 11: [None, 0.25],
@@ -37,7 +38,8 @@ def value(of, number):
     if of.kind == 24:
         return None if number % 4 == 3 else [value(of.children[0], number + i) for i in range(number % 3)]
     if of.kind == 25:
-        return None if number % 5 == 4 else {name: value(child, number) for name, child in zip(of.names, of.children)}
+        fields = zip(of.names, of.children, strict=True)
+        return None if number % 5 == 4 else {name: value(child, number) for name, child in fields}
     return VALUES[of.kind][number % len(VALUES[of.kind])]
 
 
