@@ -67,7 +67,8 @@ static duckdb_logical_type fake_duckdb_create_list_type(duckdb_logical_type chil
     return made;
 }
 
-static duckdb_logical_type fake_duckdb_create_struct_type(duckdb_logical_type *children, const char **names, idx_t count) {
+static duckdb_logical_type fake_duckdb_create_struct_type(duckdb_logical_type *children, const char **names,
+                                                          idx_t count) {
     duckdb_logical_type made = new_type(DUCKDB_TYPE_STRUCT, count);
     for (idx_t i = 0; i < count; i++) {
         made->children[i] = copy_of(children[i]);
@@ -188,7 +189,9 @@ static duckdb_state fake_duckdb_list_vector_set_size(duckdb_vector it, idx_t siz
     return size <= it->children[0]->capacity ? DuckDBSuccess : DuckDBError;
 }
 
-static duckdb_vector fake_duckdb_struct_vector_get_child(duckdb_vector it, idx_t number) { return it->children[number]; }
+static duckdb_vector fake_duckdb_struct_vector_get_child(duckdb_vector it, idx_t number) {
+    return it->children[number];
+}
 
 bool is_null(duckdb_vector it, idx_t row) {
     return it->validity && !(it->validity[row / WORD] >> (row % WORD) & 1);
@@ -221,7 +224,8 @@ bool is_equal(duckdb_vector one, idx_t row, duckdb_vector other, idx_t its_row) 
         return is;
     }
     if (kind == DUCKDB_TYPE_VARCHAR) {
-        duckdb_string_t *mine = &((duckdb_string_t *)one->values)[row], *its = &((duckdb_string_t *)other->values)[its_row];
+        duckdb_string_t *mine = &((duckdb_string_t *)one->values)[row];
+        duckdb_string_t *its = &((duckdb_string_t *)other->values)[its_row];
         uint32_t length = mine->distant.length;
         bool is_short = length <= sizeof mine->inlined.text;
         return length == its->distant.length &&
@@ -247,7 +251,9 @@ static void fake_duckdb_destroy_data_chunk(duckdb_data_chunk *it) {
     *it = NULL;
 }
 
-static duckdb_vector fake_duckdb_data_chunk_get_vector(duckdb_data_chunk it, idx_t number) { return it->columns[number]; }
+static duckdb_vector fake_duckdb_data_chunk_get_vector(duckdb_data_chunk it, idx_t number) {
+    return it->columns[number];
+}
 
 static idx_t fake_duckdb_data_chunk_get_size(duckdb_data_chunk it) { return it->rows; }
 
@@ -309,7 +315,8 @@ static duckdb_data_chunk fake_duckdb_fetch_chunk(duckdb_result result) {
             if (row % 3 == 1) {
                 set_null(made->columns[i], row);
             } else if (type->kind == DUCKDB_TYPE_VARCHAR) {
-                fake_duckdb_vector_assign_string_element_len(made->columns[i], row, "a text that is long", 7 * row % 19);
+                idx_t length = 7 * row % 19;
+                fake_duckdb_vector_assign_string_element_len(made->columns[i], row, "a text that is long", length);
             }
         }
         fake_duckdb_destroy_logical_type(&type);
@@ -350,7 +357,9 @@ static void fake_duckdb_destroy_scalar_function(duckdb_scalar_function *it) {
     *it = NULL;
 }
 
-static void fake_duckdb_scalar_function_set_name(duckdb_scalar_function it, const char *name) { it->name = strdup(name); }
+static void fake_duckdb_scalar_function_set_name(duckdb_scalar_function it, const char *name) {
+    it->name = strdup(name);
+}
 
 static void fake_duckdb_scalar_function_set_special_handling(duckdb_scalar_function it) { (void)it; }
 
@@ -365,7 +374,8 @@ static void fake_duckdb_scalar_function_set_return_type(duckdb_scalar_function i
     it->returns = copy_of(type);
 }
 
-static void fake_duckdb_scalar_function_set_extra_info(duckdb_scalar_function it, void *extra, duckdb_delete_callback_t destroy) {
+static void fake_duckdb_scalar_function_set_extra_info(duckdb_scalar_function it, void *extra,
+                                                       duckdb_delete_callback_t destroy) {
     it->extra = extra;
     it->destroy = destroy;
 }

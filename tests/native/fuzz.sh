@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
-# Fuzzes the extension's decoders from the corpus that is kept: fuzz.sh SECONDS. libFuzzer where clang has it, else our own
-# driver. What fails is left in the working directory; FOUND=FOLDER keeps what libFuzzer finds new.
+# Fuzzes the extension's decoders, from the corpus that is kept:
+#   fuzz.sh SECONDS [FOLDER]     libFuzzer where clang has it, which keeps what it finds new in FOLDER; else our own driver
+#   fuzz.sh merge FOLDER         takes into the corpus what covers more than the corpus does
+# What fails is left in the working directory.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# A frame may say that it has 8 GiB, of which nothing comes: the extension asks for that memory, and touches none of it.
-export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1} UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-if CC=clang bash "$here/build.sh" "$folder/fuzz" -fsanitize=fuzzer 2>"$folder/log"; then
-    mkdir -p "${FOUND:=$folder/found}"
-    "$folder/fuzz" -max_total_time="$1" -max_len=65536 -timeout=20 -rss_limit_mb=4096 -malloc_limit_mb=16384 \
-        -print_final_stats=1 "$FOUND" "$here/corpus"
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+if CC=clang bash "$here/build.sh" "$folder/fuzz" fuzz 2>"$folder/log"; then
+    if [ "$1" = merge ]; then
+        "$folder/fuzz" -merge=1 -use_counters=0 "$here/corpus" "$2"
+    else
+        found=${2:-$folder/found}
+        mkdir -p "$found"
+        "$folder/fuzz" -max_total_time="$1" -max_len=65536 -timeout=20 -print_final_stats=1 "$found" "$here/corpus"
+    fi
+elif [ "$1" = merge ]; then
+    cat "$folder/log" >&2
+    exit 1
 else
     echo "no clang with libFuzzer, so changes at random: $(tail -1 "$folder/log")"
-    bash "$here/build.sh" "$folder/harness"
+    bash "$here/build.sh" "$folder/harness" harness
     "$folder/harness" mutate "$1" "$here"/corpus/*
 fi

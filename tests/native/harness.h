@@ -9,8 +9,8 @@
 /*
  * One input of the fuzzer; aborts where the extension does not do what it must. The first byte tells which:
  * A: an announcement, the rest.
- * C: a call. Then 2 bytes of habits (see system.h), 2 of the number of rows, the type that the function returns, the number
- *    of its parameters, their types and columns; the rest are the frames that the worker sends.
+ * C: a call. Then 2 bytes of habits (see system.h), 2 of the number of rows, the type that the function returns, the
+ *    number of its parameters, their types and columns; the rest are the frames that the worker sends.
  */
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 

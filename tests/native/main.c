@@ -2,7 +2,7 @@
  * run FILE ...               each file through the fuzzer's target
  * mutate SECONDS FILE ...    the files, changed at random, through it: a fuzzer that needs nothing but a compiler
  * roundtrip FROM TO          columns that come of these seeds, encoded and decoded
- * recode                     columns from standard input, decoded and encoded again to standard output; see `recode_all`
+ * recode                     columns from standard input, decoded and encoded again to standard output: `recode_all`
  */
 #include "harness.h"
 
