@@ -103,6 +103,7 @@ static void mutate(long seconds, int count, char **paths) {
         free(bytes);
     }
     free(copy);
+    remove("last-input");
     printf("%" PRIu64 " inputs\n", inputs);
 }
 
