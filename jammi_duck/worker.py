@@ -10,10 +10,10 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from datetime import datetime
+from importlib import import_module
 from typing import Any
 
 import pyarrow as pa
@@ -99,7 +99,6 @@ class ShellHost:
     def __init__(self) -> None:
         """A host that no call is under way on."""
         self._here = threading.local()
-        self._numbers = iter(range(1, sys.maxsize))
 
     @contextlib.contextmanager
     def during(self, conversation: Conversation) -> Any:  # noqa: ANN401 - a context
@@ -115,12 +114,8 @@ class ShellHost:
         conversation: Conversation = self._here.conversation
         if not parameters:
             return conversation.sql(text)
-        name = f"_jammi_{next(self._numbers)}"
-        conversation.sql(f"PREPARE {name} AS {text}")
-        try:
-            return conversation.sql(f"EXECUTE {name}({', '.join(map(_literal, parameters))})")
-        finally:
-            conversation.sql(f"DEALLOCATE {name}")
+        # In one go, so that no other thread's statement of that name comes between.
+        return conversation.sql(f"PREPARE _jammi AS {text}; EXECUTE _jammi({', '.join(map(_literal, parameters))})")
 
 
 def _literal(value: object) -> str:
@@ -201,6 +196,8 @@ def main() -> None:
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
     worker = Worker()
+    # While the first call opens the engine: nearly every call needs it.
+    threading.Thread(target=import_module, args=["jammi_duck.encoder.transformer"], daemon=True).start()
     while True:
         try:
             text, files, _, _ = socket.recv_fds(control, 1, 1)

@@ -160,8 +160,7 @@ class TestExitCodes:
     def test_rows_that_could_not_be_embedded_are_3(self, folder, capsys, monkeypatch):
         from tests.fakes import FakeEncoders
 
-        # By its place among the modules: the package has a function of the same name.
-        monkeypatch.setattr(sys.modules["jammi_duck.installation"], "LoadedEncoders", lambda *_: FakeEncoders())
+        monkeypatch.setattr("jammi_duck.installation.loaded_encoders", lambda _: FakeEncoders())
         monkeypatch.setenv("JAMMI_INFERENCE__MODEL", "fake/small")
         (folder / "animals.csv").write_text("id,text\n1,a cat\n2,unencodable\n")
         code, out, err = call(capsys, "generate animals.csv --columns text --key id")

@@ -210,7 +210,6 @@ class TestArguments:
         assert (done.returncode, done.stdout) == (2, "")
         assert "bin/duckdb' is DuckDB v1.3.2 0123456; 1.4 or later is needed" in done.stderr
 
-
     def test_an_installation_without_a_compiler(self, folder, monkeypatch, capsys):
         from jammi_duck.cli import shell as command
 

@@ -24,11 +24,11 @@ _SHELL = """\
 Start the stock DuckDB shell with jammi in it.
 
   jammi-duck shell patents.duckdb
-  jammi-duck shell patents.duckdb -json -c "FROM jammi_search('patents', 'robot arm', 3)"
+  jammi-duck shell patents.duckdb -c "FROM jammi_search('patents', 'robot arm', 3)"
   jammi-duck shell --print    an alias that does the same
 
-It takes the duckdb on the PATH, or that of the package duckdb-cli, in version 1.4 or later, and
-hands it all other arguments.
+It takes the duckdb on the PATH, or that of the package duckdb-cli, in version 1.4 or
+later, and hands it all other arguments.
 """
 _PACKAGE = Path(jammi_duck.__file__).parent
 _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"

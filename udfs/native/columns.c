@@ -168,34 +168,42 @@ static bool is_valid(const uint64_t *validity, idx_t row) {
 
 static idx_t row_at(const idx_t *rows, idx_t i) { return rows ? rows[i] : i; }
 
-static void put_validity(buffer *to, const uint64_t *validity, const idx_t *rows, idx_t count) {
-    put_u8(to, validity != NULL);
-    for (idx_t i = 0; validity && i < count; i++) {
-        put_u8(to, is_valid(validity, row_at(rows, i)));
+/* A byte for each row, whether it is valid, to be freed; NULL where all are. */
+static uint8_t *valid_rows(buffer *to, duckdb_vector vector, const idx_t *rows, const uint8_t *above, idx_t count) {
+    const uint64_t *validity = duckdb_vector_get_validity(vector);
+    if (!validity && !above) {
+        return NULL;
     }
+    uint8_t *valid = malloc(count + 1);
+    if (!valid) {
+        to->failed = true;
+        return NULL;
+    }
+    for (idx_t i = 0; i < count; i++) {
+        valid[i] = (!above || above[i]) && is_valid(validity, row_at(rows, i));
+    }
+    return valid;
 }
 
-static void put_texts(buffer *to, const duckdb_string_t *texts, const uint64_t *validity, const idx_t *rows, idx_t count) {
+static void put_texts(buffer *to, const duckdb_string_t *texts, const idx_t *rows, const uint8_t *valid, idx_t count) {
     for (idx_t i = 0; i < count; i++) {
-        idx_t row = row_at(rows, i);
-        put_u32(to, is_valid(validity, row) ? texts[row].distant.length : 0);
+        put_u32(to, !valid || valid[i] ? texts[row_at(rows, i)].distant.length : 0);
     }
     for (idx_t i = 0; i < count; i++) {
-        idx_t row = row_at(rows, i);
-        if (is_valid(validity, row)) {
-            const duckdb_string_t *text = &texts[row];
+        if (!valid || valid[i]) {
+            const duckdb_string_t *text = &texts[row_at(rows, i)];
             bool is_short = text->distant.length <= sizeof text->inlined.text;
             put(to, is_short ? text->inlined.text : text->distant.text, text->distant.length);
         }
     }
 }
 
-static void put_lists(buffer *to, duckdb_vector vector, const type *it, const uint64_t *validity, const idx_t *rows,
+static void put_lists(buffer *to, duckdb_vector vector, const type *it, const idx_t *rows, const uint8_t *valid,
                       idx_t count) {
     const duckdb_list_entry *lists = duckdb_vector_get_data(vector);
     idx_t total = 0;
     for (idx_t i = 0; i < count; i++) {
-        idx_t row = row_at(rows, i), length = is_valid(validity, row) ? lists[row].length : 0;
+        idx_t length = !valid || valid[i] ? lists[row_at(rows, i)].length : 0;
         if (length > UINT32_MAX) {
             to->failed = true;
             return;
@@ -211,7 +219,7 @@ static void put_lists(buffer *to, duckdb_vector vector, const type *it, const ui
     idx_t filled = 0;
     for (idx_t i = 0; i < count; i++) {
         idx_t row = row_at(rows, i);
-        for (idx_t j = 0; is_valid(validity, row) && j < lists[row].length; j++) {
+        for (idx_t j = 0; (!valid || valid[i]) && j < lists[row].length; j++) {
             inner[filled++] = lists[row].offset + j;
         }
     }
@@ -219,26 +227,43 @@ static void put_lists(buffer *to, duckdb_vector vector, const type *it, const ui
     free(inner);
 }
 
-void put_vector(buffer *to, duckdb_vector vector, const type *it, const idx_t *rows, idx_t count) {
-    const uint64_t *validity = duckdb_vector_get_validity(vector);
-    size_t width = width_of(it->kind);
-    put_validity(to, validity, rows, count);
+static void put_numbers(buffer *to, const uint8_t *numbers, size_t width, const idx_t *rows, idx_t count) {
+    if (!rows) {
+        put(to, numbers, count * width);
+        return;
+    }
+    for (idx_t i = 0; i < count; i++) {
+        put(to, numbers + rows[i] * width, width);
+    }
+}
+
+/* `above` tells of each row whether the struct is valid that it is a member of: below one that is NULL, DuckDB leaves
+ * what was there, which may point anywhere. */
+static void put_column(buffer *to, duckdb_vector vector, const type *it, const idx_t *rows, const uint8_t *above,
+                       idx_t count) {
+    uint8_t *valid = valid_rows(to, vector, rows, above, count);
+    if (to->failed) {
+        free(valid);
+        return;
+    }
+    put_u8(to, valid != NULL);
+    put(to, valid, valid ? count : 0);
     if (it->kind == DUCKDB_TYPE_VARCHAR) {
-        put_texts(to, duckdb_vector_get_data(vector), validity, rows, count);
+        put_texts(to, duckdb_vector_get_data(vector), rows, valid, count);
     } else if (it->kind == DUCKDB_TYPE_LIST) {
-        put_lists(to, vector, it, validity, rows, count);
+        put_lists(to, vector, it, rows, valid, count);
     } else if (it->kind == DUCKDB_TYPE_STRUCT) {
         for (uint32_t i = 0; i < it->count; i++) {
-            put_vector(to, duckdb_struct_vector_get_child(vector, i), &it->children[i], rows, count);
+            put_column(to, duckdb_struct_vector_get_child(vector, i), &it->children[i], rows, valid, count);
         }
-    } else if (!rows) {
-        put(to, duckdb_vector_get_data(vector), count * width);
     } else {
-        const uint8_t *data = duckdb_vector_get_data(vector);
-        for (idx_t i = 0; i < count; i++) {
-            put(to, data + rows[i] * width, width);
-        }
+        put_numbers(to, duckdb_vector_get_data(vector), width_of(it->kind), rows, count);
     }
+    free(valid);
+}
+
+void put_vector(buffer *to, duckdb_vector vector, const type *it, const idx_t *rows, idx_t count) {
+    put_column(to, vector, it, rows, NULL, count);
 }
 
 /* `count` numbers of 32 bits, and their sum; NULL where the bytes have fewer. */
@@ -339,7 +364,13 @@ bool take_vector(reader *from, duckdb_vector vector, const type *it, idx_t count
     }
     size_t width = width_of(it->kind);
     const uint8_t *data = count <= (size_t)(from->end - from->at) / width ? take(from, count * width) : NULL;
-    if (data && count) {
+    if (data && it->kind == DUCKDB_TYPE_BOOLEAN) {
+        /* Any other byte would be neither true nor false to DuckDB. */
+        bool *to = duckdb_vector_get_data(vector);
+        for (idx_t i = 0; i < count; i++) {
+            to[i] = data[i] != 0;
+        }
+    } else if (data && count) {
         memcpy(duckdb_vector_get_data(vector), data, count * width);
     }
     return data != NULL && !from->bad;

@@ -97,8 +97,11 @@ static void put_rows(buffer *to, duckdb_result *result) {
     duckdb_data_chunk chunk;
     while (types && (chunk = duckdb_fetch_chunk(*result))) {
         idx_t rows = duckdb_data_chunk_get_size(chunk);
-        put_u64(to, rows);
-        for (idx_t i = 0; i < columns; i++) {
+        /* The end is told once, below. */
+        if (rows) {
+            put_u64(to, rows);
+        }
+        for (idx_t i = 0; rows && i < columns; i++) {
             if (!width_of(types[i].kind) && types[i].kind != DUCKDB_TYPE_VARCHAR) {
                 to->failed = true;
             } else {
@@ -372,11 +375,13 @@ __attribute__((visibility("default"))) bool jammi_init_c_api(duckdb_extension_in
         return false;
     }
     let_go(); /* of a database that was open before in this process */
+    pthread_mutex_lock(&sql_guard);
     bool good = duckdb_connect(*access->get_database(info), &own) == DuckDBSuccess;
     if (good) {
         reader from = {announced.bytes, announced.bytes + announced.size, false};
         good = register_functions(&from);
     }
+    pthread_mutex_unlock(&sql_guard);
     release(&announced);
     if (!good) {
         let_go();

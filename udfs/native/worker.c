@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { HEAD = 9, PATIENCE_MS = 100, CONFIRMED_MS = 1000, WORKERS_SOCKET = 3 };
+enum { HEAD = 9, PATIENCE_MS = 100, CONFIRMED_MS = 1000, WORKERS_SOCKET = 3, STEP = 1 << 22, MOST_LEAVING = 16 };
 
 static const uint64_t MOST_BYTES = (uint64_t)1 << 33;
 
@@ -26,7 +26,7 @@ struct connection {
 
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static char **command;
-static pid_t process = -1;
+static pid_t process = -1, leaving[MOST_LEAVING];
 static int control = -1;
 static unsigned workers;
 static connection *idle;
@@ -43,7 +43,7 @@ static void on_interrupt(int number, siginfo_t *info, void *context) {
     __atomic_add_fetch(&interrupts, 1, __ATOMIC_RELAXED);
     if (before.sa_flags & SA_SIGINFO) {
         before.sa_sigaction(number, info, context);
-    } else if (before.sa_handler != SIG_IGN && before.sa_handler != SIG_DFL) {
+    } else {
         before.sa_handler(number);
     }
 }
@@ -51,9 +51,9 @@ static void on_interrupt(int number, siginfo_t *info, void *context) {
 void watch_interrupts(void) {
     struct sigaction now;
     pthread_mutex_lock(&guard);
-    /* The shell may have put its own back. Where there is none, Ctrl-C ends the process, as it should. */
+    /* The shell may have put its own back. Where it has none, Ctrl-C ends the process or is ignored, as it should. */
     if (sigaction(SIGINT, NULL, &now) == 0 && (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_interrupt) &&
-        now.sa_handler != SIG_DFL) {
+        now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN) {
         struct sigaction ours = now;
         ours.sa_flags = (now.sa_flags & SA_RESTART) | SA_SIGINFO;
         ours.sa_sigaction = on_interrupt;
@@ -91,17 +91,27 @@ static void forget_worker(void) {
     }
 }
 
+/* The workers before have ended, or will do so now that nobody holds the other end; each is waited for until it has. */
+static void reap(void) {
+    for (int i = 0; i < MOST_LEAVING; i++) {
+        if (leaving[i] <= 0) {
+            leaving[i] = process;
+            process = -1;
+        }
+        if (leaving[i] > 0 && waitpid(leaving[i], NULL, WNOHANG) != 0) {
+            leaving[i] = -1;
+        }
+    }
+    process = -1;
+}
+
 static bool start_worker(char *error, size_t room) {
     int ends[2];
     if (!command) {
         snprintf(error, room, "the extension jammi was loaded without its announcement; start it by `jammi-duck shell`");
         return false;
     }
-    if (process > 0) {
-        /* Of the one before, which has ended or will do so now that nobody holds the other end. */
-        waitpid(process, NULL, WNOHANG);
-        process = -1;
-    }
+    reap();
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
         snprintf(error, room, "cannot start the jammi worker: %s", strerror(errno));
         return false;
@@ -195,11 +205,17 @@ static void end_what_hangs(void) {
     if (!is_doubtful || control < 0) {
         return;
     }
-    if (poll(&confirmed, 1, CONFIRMED_MS) == 1) {
+    int ready;
+    do {
+        ready = poll(&confirmed, 1, CONFIRMED_MS);
+    } while (ready < 0 && errno == EINTR);
+    if (ready == 1) {
         is_doubtful = recv(control, all, sizeof all, MSG_DONTWAIT) <= 0;
     }
     if (is_doubtful) {
-        kill(process, SIGKILL);
+        if (process > 0) {
+            kill(process, SIGKILL);
+        }
         forget_worker();
     }
 }
@@ -209,7 +225,7 @@ connection *borrow_connection(char *error, size_t room) {
     end_what_hangs();
     connection *found = idle;
     /* One that can be read from, though nothing was asked, is closed at its other end. */
-    if (found && poll(&(struct pollfd){.fd = found->socket, .events = POLLIN}, 1, 0) != 0) {
+    if (found && poll(&(struct pollfd){.fd = found->socket, .events = POLLIN}, 1, 0) > 0) {
         forget_worker();
         found = NULL;
     }
@@ -339,10 +355,18 @@ outcome receive_frame(connection *from, buffer *body, uint8_t *kind) {
         return MALFORMED;
     }
     release(body);
-    body->bytes = malloc(size ? size : 1);
-    if (!body->bytes) {
-        return MALFORMED;
-    }
-    body->size = body->room = size;
-    return transfer(from, body->bytes, size, false);
+    /* Memory is asked for as bytes arrive: a frame that only claims to be large costs nothing. */
+    do {
+        size_t part = size - body->size;
+        part = part < body->size + STEP ? part : body->size + STEP;
+        uint8_t *grown = realloc(body->bytes, body->size + part + 1);
+        if (!grown) {
+            return MALFORMED;
+        }
+        body->bytes = grown;
+        body->room = body->size + part + 1;
+        got = transfer(from, body->bytes + body->size, part, false);
+        body->size += part;
+    } while (got == ARRIVED && body->size < size);
+    return got;
 }
