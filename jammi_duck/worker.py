@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Sequence
 from datetime import datetime
-from importlib import import_module
 from typing import Any
 
 import pyarrow as pa
@@ -66,10 +65,8 @@ class Conversation:
 
     def send(self, kind: int, parts: Sequence[bytes | memoryview]) -> None:
         """One frame of these parts."""
-        self._socket.sendall(HEAD.pack(sum(map(len, parts)), kind))
-        for part in parts:
-            if len(part):
-                self._socket.sendall(part)
+        # At once: each part for itself would wake the shell anew.
+        self._socket.sendall(b"".join([HEAD.pack(sum(map(len, parts)), kind), *parts]))
 
     def sql(self, text: str) -> list[tuple[Any, ...]]:
         """Have the shell run a statement. Raises JammiError with what DuckDB says."""
@@ -196,8 +193,6 @@ def main() -> None:
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
     worker = Worker()
-    # While the first call opens the engine: nearly every call needs it.
-    threading.Thread(target=import_module, args=["jammi_duck.encoder.transformer"], daemon=True).start()
     while True:
         try:
             text, files, _, _ = socket.recv_fds(control, 1, 1)
