@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from jammi_duck.udfs import wire
-from jammi_duck.udfs.functions import scalar_functions
+from jammi_duck.udfs.functions import FUNCTIONS
 
 CORPUS = Path(__file__).with_name("corpus")
 ROWS = 5
@@ -59,9 +59,8 @@ def call(parameters, returns, frames, *, habits=0, rows=ROWS):
 
 
 def seeds():
-    functions = scalar_functions(None)
-    yield b"A" + wire.announcement(["/usr/bin/python3", "-m", "jammi_duck.worker"], functions)
-    for function in functions:
+    yield b"A" + wire.announcement(["/usr/bin/python3", "-m", "jammi_duck.worker"], FUNCTIONS)
+    for function in FUNCTIONS:
         yield b"A" + wire.announcement(["worker"], [function])
         returns = wire.Type.parse(function.returns)
         parameters = [wire.Type.parse(text) for text in function.parameters[:4]]

@@ -29,7 +29,7 @@ enum { WATCH_US = 200000 };
 
 static pthread_mutex_t sql_guard = PTHREAD_MUTEX_INITIALIZER;
 static duckdb_connection own;
-static unsigned calls; /* that are under way */
+static unsigned under_way; /* calls, of all threads */
 
 static void let_go(void) {
     stop_worker();
@@ -75,7 +75,7 @@ static void *let_go_here(void *nothing) {
 static void let_go_at_exit(void) {
     pthread_t thread;
     /* The shell exits from within a signal's handler, in the midst of a statement, when it is not at a prompt. */
-    if (__atomic_load_n(&calls, __ATOMIC_RELAXED)) {
+    if (__atomic_load_n(&under_way, __ATOMIC_RELAXED)) {
         return;
     }
     if (pthread_create(&thread, NULL, let_go_here, NULL) == 0) {
@@ -250,9 +250,9 @@ static void forward(duckdb_function_info info, duckdb_data_chunk input, duckdb_v
 }
 
 static void call(duckdb_function_info info, duckdb_data_chunk input, duckdb_vector output) {
-    __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&under_way, 1, __ATOMIC_RELAXED);
     forward(info, input, output);
-    __atomic_sub_fetch(&calls, 1, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&under_way, 1, __ATOMIC_RELAXED);
 }
 
 /* ---- Loading ---- */
