@@ -10,6 +10,7 @@ from jammi_duck import settings
 from jammi_duck.config import options
 from tests.conftest import S3_KEYS
 from tests.test_cli import call, folder  # noqa: F401 - a fixture
+from tools.program import in_pipe
 
 
 @pytest.fixture
@@ -100,6 +101,26 @@ class TestSources:
         assert err.startswith(f"jammi-duck: cannot read 's3://{bucket}/in/part1.parquet' (")
         assert len(err.splitlines()) == 1
         assert not re.search(f"wrong-secret|{S3_KEYS['secret']}", err)
+
+    @pytest.mark.s3
+    def test_no_secret_is_kept(self, folder, s3_server):  # noqa: F811
+        import s3fs
+
+        bucket, secret = s3_server.bucket("secrets"), S3_KEYS["secret"]
+        env = {
+            "JAMMI_STORAGE__LOCATION": f"s3://{S3_KEYS['key']}:{secret}@{bucket}/out",
+            "JAMMI_STORAGE__OPTIONS__CLIENT_KWARGS": json.dumps(s3_server.options()["client_kwargs"]),
+            "JAMMI_LOGGING__LEVEL": "debug",
+        }
+        assert in_pipe("jammi-duck sources add animals --path animals.csv", folder, **env).returncode == 0
+        built = in_pipe("jammi-duck generate animals --columns text --key id", folder, **env)
+        assert (built.returncode, f"s3://{bucket}/out" in built.stdout) == (0, True)
+        files = s3fs.S3FileSystem(**s3_server.options(), skip_instance_cache=True)
+        kept = [files.cat_file(path) for path in files.find(f"{bucket}/out")]
+        assert len(kept) == 4
+        kept += [path.read_bytes() for path in folder.iterdir() if path.is_file()]
+        kept += [(built.stdout + built.stderr).encode()]
+        assert not any(secret.encode() in content for content in kept)
 
 
 class TestSearch:

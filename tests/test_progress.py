@@ -1,5 +1,6 @@
 """Long work shows a bar on a terminal, lines in a log, and nothing in a pipe."""
 
+import json
 import logging
 import os
 import pty
@@ -48,6 +49,24 @@ def test_a_bar_on_a_terminal(tmp_path):
 def test_nothing_in_a_pipe(tmp_path):
     done = subprocess.run([sys.executable, "-c", WORK, str(tmp_path)], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(("variables", "lines"), [({"JAMMI_LOGGING__FORMAT": "json"}, 3), ({}, 0)])
+def test_a_log_where_the_configuration_asks_for_one(tmp_path, tiny_model, variables, lines):
+    work = """
+import duckdb, jammi_duck, sys
+con = duckdb.connect()
+con.execute("SET enable_progress_bar = false")
+jammi = jammi_duck.install(con, storage=sys.argv[1], model=sys.argv[2])
+con.execute("CREATE TABLE t AS SELECT range AS id, 'word ' || range AS text FROM range(9)")
+jammi.generate("t", "text", "id")
+con.close()
+"""
+    command = [sys.executable, "-c", work, str(tmp_path), str(tiny_model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **variables})
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (done.stdout, len(told)) == ("", lines)
+    assert {line["level"] for line in told} <= {"INFO"}
 
 
 @pytest.mark.parametrize("stage", ["embedding animals: 5 rows in", "indexing animals: 5 rows in"])
