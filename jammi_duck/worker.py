@@ -39,15 +39,23 @@ from jammi_duck.udfs.wire import (
 CONTROL = 3
 
 
+class HungUpError(Exception):
+    """The shell has closed its end."""
+
+
 class Conversation:
     """Frames to and from one thread of the shell."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """`connection` is closed at the end."""
+        """`connection` leads there."""
         self._socket = connection
 
+    def close(self) -> None:
+        """Tell the other end that no answer comes any more."""
+        self._socket.close()
+
     def receive(self) -> tuple[int, bytearray]:
-        """The next frame: its kind and content. Raises EOFError at the end, WireError for what is none."""
+        """The next frame: its kind and content. Raises HungUpError at the end, WireError for what is none."""
         size, kind = HEAD.unpack(self._read(HEAD.size))
         if size > MOST_BYTES:
             raise WireError(f"a frame of {size} bytes")
@@ -57,16 +65,23 @@ class Conversation:
         content = bytearray(size)
         view = memoryview(content)
         while view:
-            got = self._socket.recv_into(view)
+            try:
+                got = self._socket.recv_into(view)
+            except OSError as error:
+                raise HungUpError from error
             if not got:
-                raise EOFError
+                raise HungUpError
             view = view[got:]
         return content
 
     def send(self, kind: int, parts: Sequence[bytes | memoryview]) -> None:
-        """One frame of these parts."""
+        """One frame of these parts. Raises HungUpError."""
         # At once: each part for itself would wake the shell anew.
-        self._socket.sendall(b"".join([HEAD.pack(sum(map(len, parts)), kind), *parts]))
+        frame = b"".join([HEAD.pack(sum(map(len, parts)), kind), *parts])
+        try:
+            self._socket.sendall(frame)
+        except OSError as error:
+            raise HungUpError from error
 
     def sql(self, text: str) -> list[tuple[Any, ...]]:
         """Have the shell run a statement. Raises JammiError with what DuckDB says."""
@@ -140,7 +155,8 @@ class Worker:
 
     def serve(self, conversation: Conversation) -> None:
         """Answer calls until the other end is closed."""
-        with contextlib.suppress(EOFError, OSError):
+        # What is no frame ends the conversation, which the shell tells its user.
+        with contextlib.closing(conversation), contextlib.suppress(HungUpError, WireError):
             while True:
                 kind, content = conversation.receive()
                 if kind != CALL:
@@ -148,7 +164,7 @@ class Worker:
                 with self._host.during(conversation):
                     try:
                         answer = self._call(content)
-                    except (EOFError, OSError, WireError):
+                    except (HungUpError, WireError):
                         raise
                     except BaseException as error:
                         conversation.send(FAILURE, [_told(error).encode(errors="replace")])

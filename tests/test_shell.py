@@ -308,6 +308,13 @@ class TestWorker:
             done = shell("SELECT 1 AS a")
             assert "the announcement of the extension jammi is of another version" in done.stderr
 
+    def test_an_error_of_the_system_is_told_and_is_not_the_workers_end(self, folder):
+        (folder / "broken").mkdir()
+        (folder / "broken" / "torch.py").write_text("raise OSError('libtorch cannot be mapped')\n")
+        done = shell("SELECT embed('x')", PYTHONPATH=str(folder / "broken"))
+        assert (done.returncode, "OSError: libtorch cannot be mapped" in done.stderr) == (1, True), done.stderr
+        assert "Traceback" not in done.stderr
+
     def test_the_reason_shows_where_torch_is_missing(self, folder):
         (folder / "broken").mkdir()
         (folder / "broken" / "torch.py").write_text("raise ImportError('no torch here')\n")
