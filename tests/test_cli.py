@@ -105,6 +105,10 @@ class TestExitCodes:
             ),
             ("sources add 'a b;' --path animals.csv --db animals.csv", "'animals.csv' is not a DuckDB database"),
             ("tables --db animals.csv", "'animals.csv' is not a DuckDB database; name another with --db"),
+            (
+                "sources add x --path animals.csv --db :memory:",
+                "a view in memory would be gone at once; name a database",
+            ),
             ("sources add '' --path animals.csv", "'' names no table, view or file"),
             ("sources add x --path s3://KEY:hush@bucket/x.csv", "'s3://bucket/x.csv' has a user or a signature in it"),
         ],

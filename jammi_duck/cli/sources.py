@@ -69,6 +69,8 @@ def _add(options: argparse.Namespace) -> None:
     with opened(IN_MEMORY, config) as con:
         # Before the database is made or changed.
         con.execute(f"{query} LIMIT 1").fetchall()
+    if config.database == IN_MEMORY:
+        raise InputError("a view in memory would be gone at once; name a database file with --db")
     with opened(config.database, config) as con:
         replace = "OR REPLACE " if options.replace else ""
         try:
