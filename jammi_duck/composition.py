@@ -9,11 +9,12 @@ from jammi_duck.config import Config
 from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.generate import Generator
+from jammi_duck.selection import Selections
 from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import finish_drops, follow
 from jammi_duck.types import Host
-from jammi_duck.udfs.functions import Engine
+from jammi_duck.udfs.engine import Engine
 
 
 def loaded_encoders(config: Config) -> LoadedEncoders:
@@ -55,7 +56,7 @@ def open_engine(
     generator.settle()
     finish_drops(place)
     follow(place, adopt=not catalog.entries())
-    return Engine(host, place, encoders, generator, config.model)
+    return Engine(host, place, encoders, generator, Selections(place), config.model)
 
 
 def _open_catalog(host: Host) -> Catalog:

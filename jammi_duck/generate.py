@@ -22,7 +22,7 @@ from jammi_duck.progress import Progress
 from jammi_duck.storage.build import Build
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action, finish_drops, follow, repair, settle
-from jammi_duck.types import Counts, Definition
+from jammi_duck.types import Caller, Counts, Definition
 
 # Rows that are encoded together: enough to sort by length, few enough for a small and steady memory.
 WINDOW_ROWS = 4096
@@ -56,14 +56,6 @@ class Census:
     keyed: int
     distinct: int
     key_type: str
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who runs a query: a connection's id, and the number of its transaction."""
-
-    connection: str
-    transaction: int
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from jammi_duck.redaction import redacted
 from jammi_duck.storage.catalog import literal
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import PROTOCOL, Place
-from jammi_duck.udfs.functions import FUNCTIONS, ScalarFunction
+from jammi_duck.udfs.engine import ScalarFunction
+from jammi_duck.udfs.functions import FUNCTIONS
 from jammi_duck.udfs.macros import macros
 
 if TYPE_CHECKING:

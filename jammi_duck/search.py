@@ -2,59 +2,71 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.errors import InputError, ModelError, NotFoundError, did_you_mean
+from jammi_duck.selection import Selected, opened
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.table import Ranked
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from jammi_duck.types import Vectors
+from jammi_duck.storage.table import Answers, Stage, Table
+from jammi_duck.types import Vectors
 
 
 @dataclass(frozen=True)
-class Query:
-    """One search of the embedding table that `build` made, by whose `key` its hits are joined.
+class Like:
+    """A query for the rows that are like this one, which is itself left out."""
 
-    `query` is a text or a vector; `k` is how many rows are wanted.
-    """
+    row_id: str
 
-    build: str
-    key: str
-    query: str | NDArray[np.float32]
+
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted of a search: `k` rows, by looking at every vector if `exact`, of similarity `least` or more."""
+
     k: int
-    exact: bool
+    exact: bool = False
+    least: float | None = None
 
 
-def search(place: Place, encoders: Encoders, queries: Sequence[Query]) -> list[Ranked]:
-    """Answer many searches at once: texts for one table are encoded in one batch.
+Query = str | NDArray[np.float32] | Like
+
+
+def search(
+    place: Place, encoders: Encoders, selected: Selected, asked: Asked, queries: Sequence[Query]
+) -> tuple[str, Answers]:
+    """Answer many searches of one table at once: the source's name, and the answers in the order of the queries.
 
     Raises:
         InputError: a `k` below 1, an empty text, or a vector that does not fit the table.
         NotFoundError: the embedding table was dropped meanwhile.
         ModelError: the table's model cannot be had, or is not what it was.
     """
-    answers: dict[int, Ranked] = {}
-    alike: defaultdict[tuple[str, str, int, bool], list[int]] = defaultdict(list)
-    for i, query in enumerate(queries):
-        if query.k < 1:
-            raise InputError(f"k is {query.k}; it must be at least 1")
-        alike[query.build, query.key, query.k, query.exact].append(i)
-    for (build, key, k, exact), mine in alike.items():
-        entry = _ready(place, build, key)
-        vectors = _vectors(encoders, entry, [queries[i].query for i in mine])
-        answers |= zip(mine, place.table(entry).search(vectors, k, exact=exact), strict=True)
-    return [answers[i] for i in range(len(queries))]
+    if asked.k < 1:
+        raise InputError(f"k is {asked.k}; it must be at least 1")
+    table = opened(place, selected.build)
+    entry = table.entry
+    began = time.perf_counter()
+    vectors, known = _vectors(encoders, entry, table, queries)
+    encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
+    like = {i: query.row_id for i, query in enumerate(queries) if isinstance(query, Like)}
+    # A row is its own nearest neighbour.
+    k = asked.k + 1 if like else asked.k
+    answers = table.search(vectors, k, exact=asked.exact, among=selected.among, least=asked.least)
+    stages = [encoding, *answers.stages]
+    if like or len(known) < len(queries):
+        answers = _spread(answers, known, len(queries), like, asked.k)
+    if selected.traced:
+        selected.stages[:] = [_described(entry, table), *selected.stages, *stages]
+        selected.ended = time.perf_counter()
+    return entry.definition.source, answers
 
 
 def choose(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
@@ -86,25 +98,33 @@ def choose(place: Place, encoders: Encoders, source: str, model: str | None, tab
     return of_model[0]
 
 
-def _ready(place: Place, build: str, key: str) -> Entry:
-    for entry in place.catalog.entries("ready"):
-        if entry.build == build and entry.definition.key == key:
-            return entry
-    raise NotFoundError("the embedding table was replaced or dropped while this query was planned; run it again")
-
-
-def _vectors(encoders: Encoders, entry: Entry, queries: Sequence[str | NDArray[np.float32]]) -> Vectors:
+def _vectors(
+    encoders: Encoders, entry: Entry, table: Table, queries: Sequence[Query]
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """The unit vectors of the queries that have one, and which these are: a row without a vector has none."""
     vectors = np.empty((len(queries), entry.definition.dimensions), np.float32)
+    known = np.ones(len(queries), bool)
     texts = {i: query for i, query in enumerate(queries) if isinstance(query, str)}
     if texts:
         if not all(text.strip() for text in texts.values()):
             raise InputError("the query is an empty text; give some words, or NULL for no rows")
         encoded = _encoder_of(encoders, entry).encode(list(texts.values()), "query")
         vectors[list(texts)] = cut(encoded, entry.definition.dimensions)
-    for i, query in enumerate(queries):
-        if not isinstance(query, str):
-            vectors[i] = _normalised(query, entry)
-    return vectors
+    like = {i: query.row_id for i, query in enumerate(queries) if isinstance(query, Like)}
+    if like:
+        stored = table.vectors(list(set(like.values())))
+        for i, row_id in like.items():
+            known[i] = row_id in stored
+            if known[i]:
+                vectors[i] = stored[row_id]
+    given = {i: query for i, query in enumerate(queries) if isinstance(query, np.ndarray)}
+    for i, vector in given.items():
+        if len(vector) != vectors.shape[1]:
+            raise InputError(f"the query vector has {len(vector)} dimensions; '{entry.name}' has {vectors.shape[1]}")
+        vectors[i] = vector
+    if given:
+        vectors[list(given)] = _normalised(vectors[list(given)])
+    return vectors[known], np.flatnonzero(known)
 
 
 def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
@@ -118,12 +138,31 @@ def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
     return encoder
 
 
-def _normalised(vector: NDArray[np.float32], entry: Entry) -> NDArray[np.float32]:
-    wanted = entry.definition.dimensions
-    if len(vector) != wanted:
-        raise InputError(f"the query vector has {len(vector)} dimensions; '{entry.name}' has {wanted}")
-    exact = vector.astype(np.float64)
-    norm = float(np.linalg.norm(exact))
-    if not np.isfinite(norm) or norm == 0:
+def _normalised(vectors: Vectors) -> Vectors:
+    exact = vectors.astype(np.float64)
+    norms = np.linalg.norm(exact, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
         raise InputError("the query vector is zero, or has a NULL, a NaN or an infinity in it")
-    return (exact / norm).astype(np.float32)
+    unit: Vectors = (exact / norms).astype(np.float32)
+    return unit
+
+
+def _spread(answers: Answers, known: NDArray[np.int64], queries: int, like: dict[int, str], k: int) -> Answers:
+    """Answers for all queries, those without a vector included, where `like` rows lose themselves."""
+    ends = np.cumsum(answers.counts)
+    counts = np.zeros(queries, np.int64)
+    kept: list[NDArray[np.int64]] = []
+    for i, start, end in zip(known, ends - answers.counts, ends, strict=True):
+        mine = np.arange(start, end)
+        if i in like:
+            itself = np.array([row_id == like[i] for row_id in answers.row_ids[start:end].to_pylist()], bool)
+            mine = mine[~itself]
+        kept.append(mine[:k])
+        counts[i] = len(kept[-1])
+    places = np.concatenate(kept) if kept else np.empty(0, np.int64)
+    return Answers(counts, answers.row_ids.take(pa.array(places)), answers.similarities[places])
+
+
+def _described(entry: Entry, table: Table) -> Stage:
+    segments = f"{len(table.segments)} segment" + "s" * (len(table.segments) != 1)
+    return Stage("table", f"{entry.name}, {segments}, {entry.definition.dimensions} dimensions", table.rows)

@@ -24,6 +24,14 @@ class Host(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Caller:
+    """Who runs a query: a connection's id, and the number of its transaction."""
+
+    connection: str
+    transaction: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Definition:
     """All that decides what vectors an embedding table holds.
 

@@ -21,7 +21,8 @@ from jammi_duck import logs, settings
 from jammi_duck.composition import loaded_encoders, open_engine
 from jammi_duck.errors import JammiError
 from jammi_duck.storage.catalog import literal
-from jammi_duck.udfs.functions import FUNCTIONS, Engine
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.functions import FUNCTIONS
 from jammi_duck.udfs.wire import (
     ANSWER,
     CALL,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jammi_duck.errors import DamagedError, JammiError, StorageError
 from jammi_duck.storage import index, layout, manifest
 from jammi_duck.storage.filesystem import Digest, Store
-from jammi_duck.storage.manifest import Manifest, Segment
+from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment
 from jammi_duck.storage.parquet import SegmentWriter, read_footer
 from jammi_duck.storage.place import Place, files_of, names_in
 from jammi_duck.types import Counts, Definition
@@ -188,13 +188,13 @@ def add_sidecars(
     Raises:
         DamagedError: the Parquet is not what its digest says.
     """
-    files = [layout.sidecar(table, number, kind, rebuilt) for kind in ("usearch", "rowmap")]
+    files = [layout.sidecar(table, number, kind, rebuilt) for kind in SIDECARS]
     scratches = [store.scratch(file, build) for file in files]
     try:
         with _writing(scratches[0]):
-            index.build(store.checked(parquet), scratches[0], scratches[1], dimensions, progress)
-        usearch, rowmap = (store.create(file, path) for file, path in zip(files, scratches, strict=True))
-        return Segment(number=number, rows=rows, parquet=parquet, usearch=usearch, rowmap=rowmap)
+            index.build(store.checked(parquet), *scratches, rows=rows, dimensions=dimensions, progress=progress)
+        sidecars = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
+        return Segment(number, rows, parquet, *sidecars)
     finally:
         for scratch in scratches:
             with contextlib.suppress(StorageError):

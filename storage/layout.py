@@ -14,7 +14,7 @@ FOLDER = "jammi_db"
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__\d{8}T\d{6}(?:_\d+)?"
 _FILE = re.compile(
     rf"(?P<table>{_NAME})(?:\.(?P<number>\d{{5}}))?(?:\.r(?P<rebuilt>\d{{5}}))?"
-    r"\.(?P<kind>parquet|usearch|rowmap|manifest\.json)"
+    r"\.(?P<kind>parquet|usearch|rowmap|vectors|manifest\.json)"
 )
 _SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp")
 
@@ -44,7 +44,7 @@ def parquet(table: str, segment: int) -> str:
 
 
 def sidecar(table: str, segment: int, kind: str, rebuilt: int = 0) -> str:
-    """The `usearch` or `rowmap` of a segment; `rebuilt` is the number of the manifest that it was rebuilt for."""
+    """The `usearch`, `rowmap` or `vectors` of a segment; `rebuilt` is the number of the manifest that it is for."""
     again = f".r{rebuilt:05d}" if rebuilt else ""
     return f"{table}{_numbered(segment)}{again}.{kind}"
 

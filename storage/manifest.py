@@ -16,6 +16,7 @@ from jammi_duck.storage.filesystem import Digest, Store
 from jammi_duck.types import Counts, Definition
 
 FORMAT_VERSION = 1
+SIDECARS = ("usearch", "rowmap", "vectors")
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,17 @@ class Segment:
     parquet: Digest
     usearch: Digest
     rowmap: Digest
+    vectors: Digest
 
     @property
-    def files(self) -> tuple[Digest, Digest, Digest]:
+    def files(self) -> tuple[Digest, ...]:
         """All files of the segment, the Parquet first."""
-        return self.parquet, self.usearch, self.rowmap
+        return self.parquet, *self.sidecars
+
+    @property
+    def sidecars(self) -> tuple[Digest, ...]:
+        """The disposable files of the segment, in the order of SIDECARS."""
+        return self.usearch, self.rowmap, self.vectors
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,7 @@ def commit(store: Store, manifest: Manifest) -> None:
 
 
 def _segment(fields: dict[str, Any]) -> Segment:
-    digests = {kind: Digest(**fields[kind]) for kind in ("parquet", "usearch", "rowmap")}
+    digests = {kind: Digest(**fields[kind]) for kind in ("parquet", *SIDECARS)}
     return Segment(number=fields["number"], rows=fields["rows"], **digests)
 
 

@@ -139,6 +139,15 @@ def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
         raise _explained(path, error, "cannot be read") from error
 
 
+def read_row_ids(path: Path) -> pa.StringArray:
+    """The row ids of a segment, in the order of its rows. Raises as `read_vectors` does."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=["_row_id"]).column("_row_id").combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise _explained(path, error, "cannot be read") from error
+
+
 def _explained(path: Path, error: Exception, what: str) -> StorageError:
     """Damage, unless it is memory or the system that failed: then the file may be whole."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]

@@ -227,7 +227,7 @@ def _repair(place: Place, entry: Entry) -> Action | None:
 def _from_catalog(place: Place, entry: Entry) -> tuple[Segment, ...]:
     missing = Digest("", 0, "")
     return tuple(
-        Segment(number, rows, Digest(file, size, sha256), missing, missing)
+        Segment(number, rows, Digest(file, size, sha256), missing, missing, missing)
         for number, rows, file, size, sha256 in place.catalog.segments(entry.build)
     )
 
@@ -238,7 +238,7 @@ def _named(files: Iterable[str], entry: Entry) -> list[layout.FileName]:
 
 def _is_whole(store: Store, segment: Segment) -> bool:
     try:
-        for sidecar in (segment.usearch, segment.rowmap):
+        for sidecar in segment.sidecars:
             store.checked(sidecar)
     except DamagedError:
         return False

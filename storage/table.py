@@ -1,56 +1,71 @@
-"""A ready embedding table, open for search: by the index where that is whole, else exactly over the Parquet."""
+"""A ready embedding table, open for search: every segment by its graph or exactly, merged into one answer."""
 
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, JammiWarning
-from jammi_duck.storage import manifest
+from jammi_duck.storage import manifest, plan
 from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.exact import Candidates, Mask
 from jammi_duck.storage.filesystem import Digest, Store
-from jammi_duck.storage.index import SegmentIndex
-from jammi_duck.storage.parquet import read_vectors
+from jammi_duck.storage.segment import MappedSegment, ParquetSegment, Segment
 from jammi_duck.types import Vectors
 
-# Neighbours fetched beyond k, to see whether others tie with the k-th.
-_SPARE = 16
-_TIE = 1e-6
-_QUERIES_AT_ONCE = 256
+_WIDER = 4
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """The answer to one query, the best first: row ids of `source`, and their cosine similarities as float32."""
+class Among:
+    """The rows that may be found: a mask for each segment, and how many there are."""
 
-    source: str
-    row_ids: list[str]
-    similarities: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Segment:
+    masks: tuple[Mask, ...]
     rows: int
-    parquet: Digest
-    index: SegmentIndex | None
+
+
+@dataclass
+class Stage:
+    """A part of a search: what was done, with how many rows, in how many seconds."""
+
+    name: str
+    detail: str
+    rows: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to n queries, one after another, each the best first.
+
+    `counts` are how many rows each has, int64 [n]; `similarities` are their cosines, float32.
+    """
+
+    counts: NDArray[np.int64]
+    row_ids: pa.StringArray
+    similarities: NDArray[np.float32]
+    stages: list[Stage] = field(default_factory=list)
 
 
 class Table:
     """An embedding table's segments. Threads may share it."""
 
-    def __init__(self, store: Store, entry: Entry, segments: Sequence[_Segment], damage: str | None) -> None:
-        """`damage` says why a segment has no index; the first search that suffers from it warns."""
+    def __init__(self, entry: Entry, segments: Sequence[Segment], damage: str | None) -> None:
+        """`damage` says why a segment has no sidecars; the first search that suffers from it warns."""
         self.entry = entry
         self.rows = sum(segment.rows for segment in segments)
         self.damage = damage
-        self._store = store
-        self._segments = segments
+        self.segments = tuple(segments)
+        self._starts = np.cumsum([0, *(segment.rows for segment in segments)])
         self._warning = threading.Lock()
 
     @classmethod
@@ -63,35 +78,135 @@ class Table:
         try:
             found = newest_manifest(store, entry)
         except DamagedError as error:
-            return cls(store, entry, [_Segment(rows, parquet, None) for rows, parquet in parquets], str(error))
+            return cls(entry, [ParquetSegment(store, parquet, rows) for rows, parquet in parquets], str(error))
         damage = None
-        segments = []
-        for segment in found.segments:
+        segments: list[Segment] = []
+        with ThreadPoolExecutor() as cores:
+            checks = [[cores.submit(store.checked, file) for file in segment.sidecars] for segment in found.segments]
+        for segment, checked in zip(found.segments, checks, strict=True):
             try:
-                usearch, rowmap = store.checked(segment.usearch), store.checked(segment.rowmap)
-                index = SegmentIndex(usearch, rowmap, segment.rows, entry.definition.dimensions)
+                usearch, rowmap, vectors = (check.result() for check in checked)
+                segments.append(MappedSegment(usearch, rowmap, vectors, segment.rows, entry.definition.dimensions))
             except DamagedError as error:
-                index, damage = None, str(error)
-            segments.append(_Segment(segment.rows, segment.parquet, index))
-        return cls(store, entry, segments, damage)
+                segments.append(ParquetSegment(store, segment.parquet, segment.rows))
+                damage = str(error)
+        return cls(entry, segments, damage)
 
-    def search(self, queries: Vectors, k: int, *, exact: bool = False) -> list[Ranked]:
+    def among(self, row_ids: pa.StringArray) -> Among:
+        """The rows with these ids; others than the table's count for nothing. Raises DamagedError."""
+        masks = [pc.is_in(segment.row_ids, value_set=row_ids) for segment in self.segments]
+        arrays = tuple(mask.to_numpy(zero_copy_only=False) for mask in masks)
+        return Among(arrays, sum(int(mask.sum()) for mask in arrays))
+
+    def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors of those of the rows that the table has. Raises DamagedError."""
+        wanted = pa.array(row_ids, pa.string())
+        found: dict[str, NDArray[np.float32]] = {}
+        for segment in self.segments:
+            places = np.flatnonzero(pc.is_in(segment.row_ids, value_set=wanted).to_numpy(zero_copy_only=False))
+            if len(places):
+                names = segment.row_ids.take(pa.array(places)).to_pylist()
+                found |= zip(names, segment.vectors(places), strict=True)
+        return found
+
+    def sample(self, count: int) -> Vectors:
+        """The vectors of about so many rows, spread evenly over the table. Raises DamagedError."""
+        places = np.unique(np.linspace(0, self.rows - 1, min(count, self.rows)).astype(np.int64))
+        parts = []
+        for start, end, segment in zip(self._starts[:-1], self._starts[1:], self.segments, strict=True):
+            mine = places[(places >= start) & (places < end)] - start
+            parts.append(segment.vectors(mine))
+        return np.concatenate(parts)
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        exact: bool = False,
+        among: Among | None = None,
+        least: float | None = None,
+    ) -> Answers:
         """The `k` rows nearest to each of the L2-normalised queries, float32 [n, dimensions]: all, if there are fewer.
 
-        Similarity is the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
-        Raises DamagedError where rows can be had neither by the index nor from the Parquet.
+        Only the rows of `among` are found, and of these only those whose similarity is `least` or more. Similarity is
+        the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
+        Raises DamagedError where rows can be had neither from a sidecar nor from the Parquet.
         """
-        exact = exact or 4 * k >= self.rows
-        candidates: list[list[_Candidates]] = [[] for _ in queries]
-        for segment in self._segments:
-            if segment.index is not None:
-                found = [_by_index(segment.index, query, min(k, segment.rows), exact) for query in queries]
-            else:
-                self._warn()
-                found = _by_parquet(self._store, segment, queries, k)
-            for mine, new in zip(candidates, found, strict=True):
-                mine.append(new)
-        return [_best(self.entry.definition.source, mine, k) for mine in candidates]
+        parts, stages = [], []
+        for number, (start, segment) in enumerate(zip(self._starts[:-1], self.segments, strict=True)):
+            allowed = among.masks[number] if among else None
+            found, done = self._search(segment, queries, k, exact, allowed)
+            parts.append(Candidates(np.where(found.places < 0, -1, found.places + start), found.similarities))
+            done.detail = f"segment {number}: {done.detail}"
+            stages.append(done)
+        ranking = Stage("rank", "by exact similarity, ties by row id")
+        began = time.perf_counter()
+        places = np.concatenate([part.places for part in parts], axis=1)
+        near = np.concatenate([part.similarities for part in parts], axis=1)
+        if least is not None:
+            near = np.where(near >= np.float32(least), near, np.float32(-np.inf))
+        answers = self._best(places, near, k)
+        ranking.rows, ranking.seconds = len(answers.similarities), time.perf_counter() - began
+        return Answers(answers.counts, answers.row_ids, answers.similarities, [*stages, ranking])
+
+    def _search(
+        self, segment: Segment, queries: Vectors, k: int, exact: bool, allowed: Mask | None
+    ) -> tuple[Candidates, Stage]:
+        began = time.perf_counter()
+        there = segment.rows if allowed is None else int(allowed.sum())
+        count = min(k, there)
+        if isinstance(segment, MappedSegment) and not exact:
+            chosen = plan.choose(segment.rows, there, count, queries.shape[1], len(queries))
+        else:
+            self._warn()
+            chosen = plan.Plan("exact", 0, "exact := true" if exact else "there is no index")
+        if not count:
+            none = np.empty((len(queries), 0))
+            found, stage = Candidates(none.astype(np.int64), none.astype(np.float32)), Stage("exact", "no rows")
+        elif chosen.way == "graph" and isinstance(segment, MappedSegment):
+            found, stage = _by_graph(segment, queries, count, allowed, there, chosen)
+        else:
+            found = segment.exactly(queries, count, None if there == segment.rows else allowed)
+            stage = Stage("exact", chosen.reason, there)
+        stage.seconds = time.perf_counter() - began
+        return found, stage
+
+    def _best(self, places: NDArray[np.int64], near: NDArray[np.float32], k: int) -> Answers:
+        order = np.argsort(-near, axis=1, kind="stable")
+        falling = np.take_along_axis(near, order, 1)
+        counts = np.minimum((falling > -np.inf).sum(axis=1), k)
+        ties = (falling[:, 1 : k + 1] == falling[:, :k][:, : falling.shape[1] - 1]) & (falling[:, 1 : k + 1] > -np.inf)
+        for i in np.flatnonzero(ties.any(axis=1)):
+            self._settle_ties(order[i], falling[i], places[i], k)
+        order, falling = order[:, :k], falling[:, :k]
+        chosen = np.arange(order.shape[1]) < counts[:, None]
+        rows = np.take_along_axis(places, order, 1)[chosen]
+        return Answers(counts, self._row_ids(rows), np.clip(falling[chosen], -1, 1))
+
+    def _settle_ties(
+        self, order: NDArray[np.int64], falling: NDArray[np.float32], places: NDArray[np.int64], k: int
+    ) -> None:
+        """Order the first `k` rows of equal similarity, and those that tie with them, by row id, in place."""
+        end = int(np.searchsorted(-falling, -falling[min(k, len(falling)) - 1], side="right"))
+        if falling[end - 1] == -np.inf:
+            end = int(np.searchsorted(-falling, np.inf))
+        row_ids = self._row_ids(places[order[:end]]).to_pylist()
+        by_id = sorted(range(end), key=lambda i: (-falling[i], row_ids[i]))
+        order[:end] = order[by_id]
+
+    def _row_ids(self, places: NDArray[np.int64]) -> pa.StringArray:
+        if len(self.segments) == 1:
+            return self.segments[0].row_ids.take(pa.array(places))
+        numbers = np.searchsorted(self._starts, places, side="right") - 1
+        parts, back = [], []
+        for number in np.unique(numbers):
+            mine = np.flatnonzero(numbers == number)
+            parts.append(self.segments[number].row_ids.take(pa.array(places[mine] - self._starts[number])))
+            back.append(mine)
+        if not parts:
+            return pa.array([], pa.string())
+        return pa.concat_arrays(parts).take(pa.array(np.argsort(np.concatenate(back))))
 
     def _warn(self) -> None:
         with self._warning:
@@ -116,70 +231,35 @@ def newest_manifest(store: Store, entry: Entry) -> manifest.Manifest:
     return found
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    row_ids: NDArray[np.object_]
-    similarities: NDArray[np.float32]
-
-
-def _by_index(index: SegmentIndex, query: NDArray[np.float32], k: int, exact: bool) -> _Candidates:
-    """Candidates for the best k, and all that tie with the k-th, so that row ids can settle who is in."""
-    wanted = k
-    while True:
-        wanted = min(wanted + _SPARE, index.rows)
-        row_ids, vectors = index.nearest(query, wanted, exact)
-        found = _Candidates(np.array(row_ids, object), _similarities(vectors, query))
-        falling = -np.sort(-found.similarities)
-        if len(falling) < wanted and not exact:
-            exact = True  # the graph did not reach enough rows
-        elif wanted == index.rows or falling[k - 1] - falling[-1] > _TIE:
-            return found
+def _by_graph(
+    segment: MappedSegment, queries: Vectors, k: int, allowed: Mask | None, there: int, chosen: plan.Plan
+) -> tuple[Candidates, Stage]:
+    """Ask the graph for more and more, for the queries that need it; look at every vector where that is quicker."""
+    wanted = chosen.wanted
+    found, sure = segment.by_graph(queries, k, wanted, allowed)
+    stage = Stage("graph", chosen.reason, wanted)
+    while not sure.all():
+        open_ = np.flatnonzero(~sure)
+        wanted = min(segment.rows, wanted * _WIDER)
+        exactly = plan.exact_ms(segment.rows, there, queries.shape[1], len(open_))
+        if wanted >= segment.rows or exactly <= plan.graph_ms(wanted, k):
+            more, now = segment.exactly(queries[open_], k, allowed), np.ones(len(open_), bool)
+            stage.detail += f"; exactly for {len(open_):,} queries, as their neighbours were too few"
         else:
-            wanted *= 4
+            more, now = segment.by_graph(queries[open_], k, wanted, allowed)
+            stage.detail += f"; {wanted:,} neighbours for {len(open_):,} queries, as the first were too few"
+            stage.rows = wanted
+        found = _replaced(found, open_, more)
+        sure[open_] = now
+    return found, stage
 
 
-def _by_parquet(store: Store, segment: _Segment, queries: Vectors, count: int) -> list[_Candidates]:
-    try:
-        path = store.checked(segment.parquet)
-        found: list[list[_Candidates]] = [[] for _ in queries]
-        for row_ids, vectors in read_vectors(path):
-            for start in range(0, len(queries), _QUERIES_AT_ONCE):
-                block = queries[start : start + _QUERIES_AT_ONCE]
-                for offset, rough in enumerate(block @ vectors.T):
-                    near = _near_top(rough, count)
-                    ids = row_ids.take(pa.array(near)).to_numpy(zero_copy_only=False)
-                    found[start + offset].append(_Candidates(ids, _similarities(vectors[near], block[offset])))
-    except DamagedError as error:
-        raise DamagedError(
-            f"{error}; its rows are lost: drop the table with jammi_drop and generate it again"
-        ) from error
-    return [_joined(parts) for parts in found]
-
-
-def _near_top(rough: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    if len(rough) <= count:
-        return np.arange(len(rough))
-    threshold = np.partition(rough, len(rough) - count)[len(rough) - count]
-    return np.flatnonzero(rough >= threshold - _TIE)
-
-
-def _similarities(vectors: Vectors, query: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
-
-
-def _joined(parts: Sequence[_Candidates]) -> _Candidates:
-    if not parts:
-        return _Candidates(np.empty(0, object), np.empty(0, np.float32))
-    return _Candidates(
-        np.concatenate([part.row_ids for part in parts]), np.concatenate([part.similarities for part in parts])
-    )
-
-
-def _best(source: str, parts: Sequence[_Candidates], k: int) -> Ranked:
-    found = _joined(parts)
-    similarities, row_ids = found.similarities, found.row_ids
-    if len(similarities) > k:
-        good = np.flatnonzero(similarities >= np.partition(similarities, len(similarities) - k)[len(similarities) - k])
-        similarities, row_ids = similarities[good], row_ids[good]
-    order = sorted(range(len(row_ids)), key=lambda i: (-similarities[i], row_ids[i]))[:k]
-    return Ranked(source, row_ids[order].tolist(), np.clip(similarities[order], -1, 1))
+def _replaced(found: Candidates, rows: NDArray[np.int64], by: Candidates) -> Candidates:
+    width = max(found.places.shape[1], by.places.shape[1])
+    places = np.full((len(found.places), width), -1)
+    near = np.full(places.shape, -np.inf, np.float32)
+    for target, source, new in ((places, found.places, by.places), (near, found.similarities, by.similarities)):
+        target[:, : source.shape[1]] = source
+        target[rows] = -1 if target is places else -np.inf
+        target[rows, : new.shape[1]] = new
+    return Candidates(places, near)

@@ -37,7 +37,7 @@ DEFINITION = Definition(
 
 
 def segment(number, rows, part, letters):
-    kinds = zip(("parquet", "usearch", "rowmap"), (10, 20, 30), letters, strict=True)
+    kinds = zip(("parquet", "usearch", "rowmap", "vectors"), (10, 20, 30, 40), letters, strict=True)
     files = [Digest(f"{NAME}{part}.{kind}", size + number, letter * 64) for kind, size, letter in kinds]
     return Segment(number, rows, *files)
 
@@ -50,7 +50,7 @@ MANIFEST = Manifest(
     counts=Counts(3, 1, 0, 2),
     started=datetime(2026, 3, 25, 12, 0, 0, 250000, tzinfo=UTC),
     finished=datetime(2026, 3, 25, 12, 0, 9, tzinfo=UTC),
-    segments=(segment(0, 2, "", "abc"), segment(1, 1, ".00001", "def")),
+    segments=(segment(0, 2, "", "abc7"), segment(1, 1, ".00001", "def8")),
 )
 
 

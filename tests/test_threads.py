@@ -133,7 +133,7 @@ def test_a_build_that_removes_its_files_is_not_settled_meanwhile(fake, storage, 
     delete = LocalStore.delete
     seen = []
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     def looked_at(self, file):

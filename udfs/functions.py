@@ -10,60 +10,27 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.encoder.listing import COLUMNS
 from jammi_duck.errors import InputError, did_you_mean
-from jammi_duck.generate import Caller, Census, Generator, Request
+from jammi_duck.generate import Census, Request
 from jammi_duck.infer import check_task, infer
 from jammi_duck.interrupts import listen
-from jammi_duck.search import Query, choose, search
-from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
-from jammi_duck.types import Host, Role, Vectors
+from jammi_duck.types import Caller, Role, Vectors
+from jammi_duck.udfs import searching
+from jammi_duck.udfs.columns import Column, caller_of, rows_of, struct_type, structs, table_type, vector_column
+from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.macros import generate_query, infer_query
 from jammi_duck.udfs.sources import folded, source_id
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from jammi_duck.storage.table import Ranked
-
-Column: TypeAlias = pa.ChunkedArray
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What the functions of one database work with."""
-
-    host: Host
-    place: Place
-    encoders: Encoders
-    generator: Generator
-    default_model: str
-
-
-@dataclass(frozen=True)
-class ScalarFunction:
-    """One SQL function: `call` gets the engine and a column for each parameter, and gives a column of as many rows."""
-
-    name: str
-    parameters: tuple[str, ...]
-    returns: str
-    volatile: bool
-    call: Callable[..., pa.Array]
-
-
-_CHOICE = "STRUCT(build VARCHAR, key VARCHAR)"
-_HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
 _GENERATED = {
     "embedding_table": "VARCHAR", "source": "VARCHAR", "model": "VARCHAR", "status": "VARCHAR",
     "row_count": "BIGINT", "skipped_count": "BIGINT", "failed_count": "BIGINT", "truncated_count": "BIGINT",
@@ -81,11 +48,6 @@ _TABLE = {
 _MODEL = dict.fromkeys(COLUMNS, "VARCHAR") | {"dimensions": "INTEGER", "max_tokens": "INTEGER"}
 _ACTION = {"embedding_table": "VARCHAR", "status": "VARCHAR", "action": "VARCHAR"}
 _REMOVED = {"file": "VARCHAR", "bytes": "BIGINT", "reason": "VARCHAR"}
-
-_ARROW = {
-    "VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "BIGINT": pa.int64(), "INTEGER": pa.int32(),
-    "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"),
-}  # fmt: skip
 
 
 def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Column) -> pa.Array:
@@ -105,23 +67,7 @@ def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colu
         if mine:
             vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
             encoded.append((mine, cut(vectors, dimensions)))
-    return _list_array(len(texts), encoded)
-
-
-def _list_array(rows: int, parts: Sequence[tuple[Sequence[int], Vectors]]) -> pa.Array:
-    """A column of vectors: each part's at its row numbers, NULL elsewhere. A single part is not copied."""
-    lengths = np.zeros(rows, np.int32)
-    for numbers, vectors in parts:
-        lengths[numbers] = vectors.shape[1]
-    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-    if len(parts) == 1:
-        flat = parts[0][1].reshape(-1)
-    else:
-        flat = np.empty(offsets[-1], np.float32)
-        for numbers, vectors in parts:
-            for number, vector in zip(numbers, vectors, strict=True):
-                flat[offsets[number] : offsets[number + 1]] = vector
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=pa.array(lengths == 0))
+    return vector_column(len(texts), encoded)
 
 
 def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> pa.Array:
@@ -136,7 +82,7 @@ def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> p
 
 def _plan(engine: Engine, *columns: Column) -> pa.Array:
     plans = []
-    for source, schemas, cols, key, model, dims, connection in _rows(columns):
+    for source, schemas, cols, key, model, dims, connection in rows_of(columns):
         names = _column_names("jammi_generate", source, cols, key)
         in_main_thread = listen(engine.generator)
         name = source_id(source, schemas, engine.host)
@@ -159,7 +105,7 @@ def _column_names(verb: str, source: str | None, cols: str | None, key: str | No
 
 def _plan_inference(engine: Engine, *columns: Column) -> pa.Array:
     plans = []
-    for source, schemas, cols, key, model, task, dims in _rows(columns):
+    for source, schemas, cols, key, model, task, dims in rows_of(columns):
         check_task(task)
         names = _column_names("jammi_infer", source, cols, key)
         name = source_id(source, schemas, engine.host)
@@ -181,14 +127,14 @@ def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Arr
         pa.array(["error" if each.error else "ok" for each in inferred], pa.string()),
         pa.array([each.error for each in inferred], pa.string()),
         pa.array([each.latency_ms for each in inferred], pa.float64()),
-        _list_array(len(inferred), vectors),
+        vector_column(len(inferred), vectors),
     ]
     return pa.StructArray.from_arrays(columns, names=list(_INFERRED))
 
 
 def _begin(engine: Engine, *columns: Column) -> pa.Array:
     tokens = []
-    for text, rows, keyed, distinct, key_type, connection, transaction in _rows(columns):
+    for text, rows, keyed, distinct, key_type, connection, transaction in rows_of(columns):
         fields = json.loads(text)
         request = Request(**{**fields, "columns": tuple(fields["columns"])})
         census = Census(rows, keyed, distinct, key_type or "")
@@ -203,65 +149,12 @@ def _push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Arra
 
 
 def _finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
-    done = [[dataclasses.asdict(engine.generator.finish(*row))] for row in _rows((token, pushed))]
-    return _structs(done, _GENERATED)
-
-
-def _choose(engine: Engine, *columns: Column) -> pa.Array:
-    chosen = []
-    for source, schemas, model, table, _ in _rows(columns):
-        if source is None:
-            raise InputError("the source is NULL; name the table whose rows are searched")
-        entry = choose(engine.place, engine.encoders, source_id(source, schemas, engine.host), model, table)
-        chosen.append({"build": entry.build, "key": entry.definition.key})
-    return pa.array(chosen, pa.struct([("build", pa.string()), ("key", pa.string())]))
-
-
-def _search(
-    engine: Engine, choice: Column, text: Column, vector: Column, given: Column, k: Column, exact: Column
-) -> pa.Array:
-    vectors = vector.combine_chunks()
-    asked: dict[int, Query] = {}
-    for i, (chosen, words, there, count, exactly) in enumerate(_rows((choice, text, given, k, exact))):
-        if not there:
-            continue
-        query = words if words is not None else _vector(vectors, i)
-        if query is None:
-            raise InputError("the query is neither a text nor a list of numbers")
-        if count is None:
-            raise InputError("k is NULL; it must be at least 1")
-        asked[i] = Query(chosen["build"], chosen["key"], query, count, bool(exactly))
-    answers = dict(zip(asked, search(engine.place, engine.encoders, list(asked.values())), strict=True))
-    return _hits(len(choice), answers)
-
-
-def _vector(vectors: Any, i: int) -> NDArray[np.float32] | None:  # noqa: ANN401 - a ListArray or a ChunkedArray
-    value = vectors[i]
-    return np.asarray(value.values.to_numpy(zero_copy_only=False), np.float32) if value.is_valid else None
-
-
-def _hits(rows: int, answers: dict[int, Ranked]) -> pa.Array:
-    lengths = np.zeros(rows, np.int32)
-    for i, ranked in answers.items():
-        lengths[i] = len(ranked.row_ids)
-    row_ids = [row_id for i in answers for row_id in answers[i].row_ids]
-    names = [ranked.source for ranked in answers.values() for _ in ranked.row_ids]
-    ranks = [np.arange(1, len(ranked.row_ids) + 1, dtype=np.int32) for ranked in answers.values()]
-    near = [ranked.similarities for ranked in answers.values()]
-    similarity = np.concatenate(near) if near else np.empty(0, np.float32)
-    columns = [
-        pa.array(row_ids, pa.string()),
-        pa.array(names, pa.string()),
-        pa.array(np.concatenate(ranks) if ranks else np.empty(0, np.int32)),
-        pa.array(similarity),
-        pa.array(np.float32(1) - similarity),
-    ]
-    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, names=list(_HIT)))
+    done = [[dataclasses.asdict(engine.generator.finish(*row))] for row in rows_of((token, pushed))]
+    return structs(done, _GENERATED)
 
 
 def _tables(engine: Engine, *caller: Column) -> pa.Array:
-    engine.generator.settle(_caller(caller), wait=False)
+    engine.generator.settle(caller_of(caller), wait=False)
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [
         {
@@ -285,53 +178,31 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
         }
         for entry in engine.place.catalog.entries("building", "ready", "failed")
     ]
-    return _structs([rows], _TABLE)
+    return structs([rows], _TABLE)
 
 
 def _models(engine: Engine, _: Column) -> pa.Array:
-    return _structs([[model.row() for model in engine.encoders.available(engine.default_model)]], _MODEL)
+    return structs([[model.row() for model in engine.encoders.available(engine.default_model)]], _MODEL)
 
 
 def _recover(engine: Engine, *caller: Column) -> pa.Array:
-    return _structs([[_action(action) for action in engine.generator.recover(_caller(caller))]], _ACTION)
+    return structs([[_action(action) for action in engine.generator.recover(caller_of(caller))]], _ACTION)
 
 
 def _drop(engine: Engine, names: Column) -> pa.Array:
     if any(name is None for name in names.to_pylist()):
         raise InputError("jammi_drop needs the name of an embedding table; SELECT * FROM jammi_tables() lists them")
-    return _structs([[_action(drop(engine.place, name))] for name in names.to_pylist()], _ACTION)
+    return structs([[_action(drop(engine.place, name))] for name in names.to_pylist()], _ACTION)
 
 
 def _vacuum(engine: Engine, *caller: Column) -> pa.Array:
-    engine.generator.settle(_caller(caller), wait=False)
+    engine.generator.settle(caller_of(caller), wait=False)
     removed = [{"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.place)]
-    return _structs([removed], _REMOVED)
+    return structs([removed], _REMOVED)
 
 
 def _action(action: Action) -> dict[str, str]:
     return {"embedding_table": action.table, "status": action.status, "action": action.action}
-
-
-def _caller(columns: Sequence[Column]) -> Caller:
-    connection, transaction = (column[0].as_py() for column in columns)
-    return Caller(connection, transaction)
-
-
-def _rows(columns: Sequence[Column]) -> list[tuple[Any, ...]]:
-    return list(zip(*(column.to_pylist() for column in columns), strict=True))
-
-
-def _structs(rows: list[list[dict[str, Any]]], shape: dict[str, str]) -> pa.Array:
-    struct = pa.struct([pa.field(name, _ARROW[kind]) for name, kind in shape.items()])
-    return pa.array(rows, pa.list_(struct))
-
-
-def _row_of(shape: dict[str, str]) -> str:
-    return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in shape.items())})"
-
-
-def _rows_of(shape: dict[str, str]) -> str:
-    return f"{_row_of(shape)}[]"
 
 
 def _function(
@@ -342,22 +213,36 @@ def _function(
 
 _TEXT, _NUMBER = "VARCHAR", "BIGINT"
 _CALLER = (_TEXT, _NUMBER)
+# The source, the search path, the model, the embedding table, and the transaction.
+_CHOICE = (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _NUMBER), "FLOAT[]", False, _embed),
     _function("column", (_TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
     _function("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, _TEXT), _TEXT, False, _plan),
     _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, *_CALLER), _TEXT, True, _begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, _push),
-    _function("finish", (_TEXT, _NUMBER), _rows_of(_GENERATED), True, _finish),
+    _function("finish", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish),
     _function(
         "plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _TEXT, False, _plan_inference
     ),
-    _function("infer", (_TEXT, _TEXT, _NUMBER), _row_of(_INFERRED), True, _infer),
-    _function("choose", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER), _CHOICE, False, _choose),
-    _function("search", (_CHOICE, _TEXT, "FLOAT[]", "BOOLEAN", _NUMBER, "BOOLEAN"), _rows_of(_HIT), True, _search),
-    _function("tables", _CALLER, _rows_of(_TABLE), True, _tables),
-    _function("models", (_NUMBER,), _rows_of(_MODEL), True, _models),
-    _function("recover", _CALLER, _rows_of(_ACTION), True, _recover),
-    _function("drop", (_TEXT,), _rows_of(_ACTION), True, _drop),
-    _function("vacuum", _CALLER, _rows_of(_REMOVED), True, _vacuum),
+    _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
+    _function("rows", _CHOICE, _TEXT, False, searching.rows_query),
+    _function("selection", (*_CHOICE, _TEXT, "BOOLEAN", "BOOLEAN"), _TEXT, False, searching.selection_query),
+    # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
+    _function("select", (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", _NUMBER, "DOUBLE"), _TEXT, False, searching.select),
+    _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),
+    _function(
+        "search",
+        (_TEXT, _TEXT, "FLOAT[]", _TEXT, "BOOLEAN", _NUMBER, "BOOLEAN", "DOUBLE"),
+        table_type(searching.HIT),
+        True,
+        searching.search_rows,
+    ),
+    _function("stages", (*_CALLER, _NUMBER), table_type(searching.STAGE), True, searching.stages),
+    _function("check", (*_CHOICE, _NUMBER), table_type(searching.CHECK), True, searching.check_index),
+    _function("tables", _CALLER, table_type(_TABLE), True, _tables),
+    _function("models", (_NUMBER,), table_type(_MODEL), True, _models),
+    _function("recover", _CALLER, table_type(_ACTION), True, _recover),
+    _function("drop", (_TEXT,), table_type(_ACTION), True, _drop),
+    _function("vacuum", _CALLER, table_type(_REMOVED), True, _vacuum),
 )

@@ -6,16 +6,44 @@ from collections.abc import Sequence
 
 from jammi_duck.storage.catalog import literal
 
-_TEXT_OR_VECTOR = (
-    "CASE WHEN typeof(query) NOT LIKE '%]' THEN query::VARCHAR END, "
-    "CASE WHEN typeof(query) LIKE '%]' THEN TRY_CAST(query AS FLOAT[]) END, query IS NOT NULL"
+# A query stands in a row of its own, since DuckDB plans a sub-query anew wherever a macro repeats it.
+_QUERY = (
+    "CASE WHEN typeof(_jammi_query) NOT LIKE '%]' THEN _jammi_query::VARCHAR END, "
+    "CASE WHEN typeof(_jammi_query) LIKE '%]' THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL"
 )
-# Which table is searched is settled while the query is bound, once for its key and for its hits; the transaction's
-# number is there to have a prepared statement bound again each time.
-_CHOICE = "_jammi_choose(source, current_schemas(false), model, embedding_table, txid_current()::BIGINT)"
-_HITS = f"SELECT unnest(_jammi_search({_CHOICE}, {_TEXT_OR_VECTOR}, k, exact), recursive := true)"
-_SEARCH = "(source, query, k := 10, model := NULL, exact := false, embedding_table := NULL)"
-_KEY = f"_jammi_row[{_CHOICE}.key]"
+_ROW = "NULL, NULL, _jammi_query::VARCHAR"
+# Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
+# statement bound again each time.
+_CHOICE = "source, current_schemas(false), model, embedding_table, txid_current()::BIGINT"
+_OPTIONS = "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL"
+_SEARCH = f"(source, query, k := 10, {_OPTIONS})"
+_SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
+
+
+def _hits(caller: str, query: str, asked: str = _QUERY, *, joined: bool = True, traced: bool = False) -> str:
+    """A query for the hits of a search: row ids with their ranks."""
+    selection = f"query(_jammi_selection({_CHOICE}, filter::VARCHAR, {joined}, {traced}))"
+    token = f"(SELECT _jammi_select({caller}, {traced}, build, row_ids, source_rows, began) FROM {selection})"
+    return (
+        f"SELECT unnest(_jammi_search({token}, {asked}, _jammi_query IS NOT NULL, k, exact, "
+        f"min_similarity::DOUBLE), recursive := true) FROM (SELECT {query} AS _jammi_query)"
+    )
+
+
+def _with_rows(hits: str) -> str:
+    """The hits, each with its row `_jammi_row` of the source."""
+    return (
+        f"({hits}) _jammi_hit JOIN query(_jammi_rows({_CHOICE})) _jammi_row "
+        "ON _jammi_row._jammi_key = cast_to_type(_jammi_hit._row_id, _jammi_row._jammi_key)"
+    )
+
+
+def _found(hits: str) -> str:
+    """What a search gives: the source's columns, then the hits'."""
+    return (
+        "TABLE SELECT _jammi_row.* EXCLUDE (_jammi_key), _jammi_hit._row_id, _jammi_hit._rank, _jammi_hit._similarity, "
+        f"_jammi_hit._distance FROM {_with_rows(hits)} ORDER BY _jammi_hit._rank"
+    )
 
 
 def macros(connection: str) -> list[str]:
@@ -36,13 +64,18 @@ def macros(connection: str) -> list[str]:
             "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::BIGINT))"
         ),
-        f"jammi_search{_SEARCH}": (
-            "TABLE SELECT _jammi_row.*, _jammi_hit._row_id, _jammi_hit._rank, _jammi_hit._similarity, "
-            f"_jammi_hit._distance FROM ({_HITS}) _jammi_hit JOIN query_table(source) _jammi_row "
-            f"ON {_KEY} = cast_to_type(_jammi_hit._row_id, {_KEY}) ORDER BY _jammi_hit._rank"
-        ),
+        f"jammi_search{_SEARCH}": _found(_hits(caller, "query")),
+        f"jammi_similar{_SIMILAR}": _found(_hits(caller, "key", _ROW)),
         f"jammi_matches{_SEARCH}": (
-            f"TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance FROM ({_HITS}) ORDER BY _rank"
+            "TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance "
+            f"FROM ({_hits(caller, 'query', joined=False)}) ORDER BY _rank"
+        ),
+        f"jammi_explain{_SEARCH}": (
+            f"TABLE SELECT unnest(_jammi_stages({caller}, _jammi_fetched), recursive := true) FROM "
+            f"(SELECT count(_jammi_row) AS _jammi_fetched FROM {_with_rows(_hits(caller, 'query', traced=True))})"
+        ),
+        "jammi_check(source, k := 10, model := NULL, embedding_table := NULL)": (
+            f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k), recursive := true)"
         ),
         "jammi_tables()": (
             f"TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.errors import JammiError
-from jammi_duck.udfs.functions import ScalarFunction
+from jammi_duck.udfs.engine import ScalarFunction
 
 MAGIC = b"jammi 1\n"
 CALL, RESULT, ANSWER, FAILURE, SQL = 1, 2, 3, 4, 5

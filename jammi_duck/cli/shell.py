@@ -33,7 +33,7 @@ later, and hands it all other arguments.
 _PACKAGE = Path(jammi_duck.__file__).parent
 _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"
 # What the prepared files are made from: they are made again when one of these changes.
-_MADE_FROM = ("functions.py", "macros.py", "wire.py")
+_MADE_FROM = ("functions.py", "searching.py", "macros.py", "wire.py")
 _OLDEST = (1, 4)
 _CONNECTION = "shell"
 _WRONG_CALL = 2

@@ -1,0 +1,136 @@
+"""The rows that a search may find: those that pass its filter, or that the source still has.
+
+DuckDB works them out once for a query, in the caller's own transaction, and hands them over as row ids; what comes back
+is a short token, which stands for them in every call of that query.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from jammi_duck.errors import InputError, JammiWarning, NotFoundError
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.table import Among, Stage, Table
+from jammi_duck.types import Caller
+
+# A connection runs one query at a time, which holds no more searches than this.
+_MOST_KEPT = 256
+
+
+@dataclass
+class Selected:
+    """A table that is searched, and the rows that may be found: all where `among` is None.
+
+    A search that is `traced` leaves its stages here; `ended` is when, by `time.perf_counter`.
+    """
+
+    build: str
+    among: Among | None = None
+    traced: bool = False
+    stages: list[Stage] = field(default_factory=list)
+    ended: float = 0.0
+
+
+class Selections:
+    """What the searches of one database have selected; each connection's until its next transaction."""
+
+    def __init__(self, place: Place) -> None:
+        """Of the tables in `place`."""
+        self._place = place
+        self._kept: dict[str, tuple[int, OrderedDict[str, Selected]]] = {}
+        self._told: set[str] = set()
+        self._number = itertools.count()
+        self._lock = threading.Lock()
+
+    def keep(
+        self,
+        caller: Caller,
+        build: str,
+        source_rows: int | None,
+        row_ids: pa.StringArray | None,
+        began: float | None = None,
+        *,
+        traced: bool = False,
+    ) -> str:
+        """Keep a selection for the query that `caller` runs; returns its token.
+
+        `row_ids` are those that may be found; None is for all. `source_rows` is how many rows the source has, where
+        that is why there are `row_ids`. `began` is when DuckDB started to select, by `time.perf_counter`.
+        Raises NotFoundError where the table is gone.
+        """
+        if row_ids is None and not traced:
+            return build
+        table = opened(self._place, build)
+        selected = Selected(build, traced=traced)
+        if row_ids is not None:
+            selected.among = table.among(row_ids)
+            if source_rows is not None:
+                self._tell(table.entry, source_rows)
+            what = "the rows that pass" if source_rows is None else "the rows that the source still has"
+            seconds = time.perf_counter() - began if began else 0.0
+            selected.stages.append(Stage("filter", what, selected.among.rows, seconds))
+        token = f"{build}/{caller.connection}/{next(self._number)}"
+        with self._lock:
+            transaction, kept = self._kept.get(caller.connection, (None, OrderedDict()))
+            if transaction != caller.transaction:
+                kept = OrderedDict()
+            kept[token] = selected
+            while len(kept) > _MOST_KEPT:
+                kept.popitem(last=False)
+            self._kept[caller.connection] = caller.transaction, kept
+        return token
+
+    def of(self, token: str) -> Selected:
+        """What a token stands for."""
+        build, _, rest = token.partition("/")
+        if not rest:
+            return Selected(build)
+        with self._lock:
+            _, kept = self._kept.get(rest.partition("/")[0], (0, OrderedDict()))
+            if token in kept:
+                return kept[token]
+        raise InputError(f"a query can hold {_MOST_KEPT} searches with a filter, and this one holds more; split it")
+
+    def traced(self, caller: Caller) -> Selected:
+        """The last traced search that the caller's query has run."""
+        with self._lock:
+            _, kept = self._kept.get(caller.connection, (0, OrderedDict()))
+            return next(selected for selected in reversed(kept.values()) if selected.traced)
+
+    def _tell(self, entry: Entry, source_rows: int) -> None:
+        with self._lock:
+            told = entry.build in self._told
+            self._told.add(entry.build)
+        if not told:
+            counts = entry.counts
+            warnings.warn(
+                f"'{entry.definition.source}' has {source_rows:,} rows now, and had "
+                f"{counts.rows + counts.skipped + counts.failed:,} when '{entry.name}' was generated: a search leaves "
+                "out the rows that are gone, and cannot find new or changed ones; generate it again",
+                JammiWarning,
+                stacklevel=2,
+            )
+
+
+def opened(place: Place, build: str) -> Table:
+    """The ready table that `build` made, open for search. Raises NotFoundError."""
+    table = place.table(_ready(place, build))
+    if table.damage:
+        # Its files are missing because it was dropped meanwhile, perhaps.
+        _ready(place, build)
+    return table
+
+
+def _ready(place: Place, build: str) -> Entry:
+    for entry in place.catalog.entries("ready"):
+        if entry.build == build:
+            return entry
+    raise NotFoundError("the embedding table was replaced or dropped while this query was planned; run it again")

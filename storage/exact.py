@@ -1,0 +1,114 @@
+"""Exact search: looks at every vector, block by block, so that memory stays bounded.
+
+A product in float32 finds the rows that may be among the best; their similarity is then computed in float64, so that
+it does not depend on where in a block a row stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jammi_duck.types import Vectors
+
+# A product in float32 may be wrong by so much: rows this near to the last of the best may belong to them.
+TIE = 1e-6
+# Where at most one row in so many is allowed, those are copied out of the block before they are multiplied.
+SPARSE = 8
+_QUERIES_AT_ONCE = 256
+_LEAST = -2.0
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows that may be among the best for each of n queries, in no order; where there are fewer, it is filled up.
+
+    `places` are row numbers, int64 [n, width], -1 where there is none; `similarities` are float32, -inf there.
+    """
+
+    places: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+
+
+def scan(blocks: Iterable[tuple[int, Vectors]], queries: Vectors, count: int, allowed: Mask | None) -> Candidates:
+    """The `count` rows nearest to each query, and all that tie with the last.
+
+    `blocks` are vectors with the number of their first row; `allowed`, if given, says which rows may be found.
+    """
+    best = [_Best(query, count) for query in queries]
+    for start, block in blocks:
+        vectors, places, barred = block, np.arange(start, start + len(block)), None
+        if allowed is not None:
+            inside = allowed[start : start + len(block)]
+            here = np.flatnonzero(inside)
+            if len(here) * SPARSE <= len(block):
+                vectors, places = block[here], start + here
+            else:
+                barred = ~inside
+        if not len(vectors):
+            continue
+        for first in range(0, len(queries), _QUERIES_AT_ONCE):
+            last = first + _QUERIES_AT_ONCE
+            for rough, found in zip(_products(queries[first:last], vectors), best[first:last], strict=True):
+                if barred is not None:
+                    rough[barred] = -np.inf
+                found.offer(rough, vectors, places)
+    return padded([found.places for found in best], [found.similarities for found in best])
+
+
+def similarities(vectors: Vectors, queries: Vectors) -> NDArray[np.float32]:
+    """Inner products of each query, [n, dimensions], with vectors of its own, [n, width, dimensions]."""
+    products = np.matmul(vectors.astype(np.float64), queries.astype(np.float64)[:, :, None])
+    exact: NDArray[np.float32] = products[:, :, 0].astype(np.float32)
+    return exact
+
+
+def padded(places: Sequence[NDArray[np.int64]], near: Sequence[NDArray[np.float32]]) -> Candidates:
+    """Candidates of lists of different lengths."""
+    width = max(map(len, places), default=0)
+    found = Candidates(np.full((len(places), width), -1), np.full((len(places), width), -np.inf, np.float32))
+    for i, (rows, similar) in enumerate(zip(places, near, strict=True)):
+        found.places[i, : len(rows)] = rows
+        found.similarities[i, : len(rows)] = similar
+    return found
+
+
+def _products(queries: Vectors, vectors: Vectors) -> NDArray[np.float32]:
+    products: NDArray[np.float32] = (vectors @ queries[0])[None] if len(queries) == 1 else queries @ vectors.T
+    return products
+
+
+class _Best:
+    """The best rows for one query so far."""
+
+    def __init__(self, query: NDArray[np.float32], count: int) -> None:
+        self._query = query
+        self._count = count
+        self._bar = _LEAST
+        self.places = np.empty(0, np.int64)
+        self.similarities = np.empty(0, np.float32)
+
+    def offer(self, rough: NDArray[np.float32], vectors: Vectors, places: NDArray[np.int64]) -> None:
+        near = np.flatnonzero(rough >= self._bar - TIE)
+        if len(near) > self._count:
+            near = near[rough[near] >= _last_of(rough[near], self._count) - TIE]
+        if not len(near):
+            return
+        self.places = np.concatenate([self.places, places[near]])
+        exactly = similarities(vectors[None, near], self._query[None])[0]
+        self.similarities = np.concatenate([self.similarities, exactly])
+        if len(self.places) > self._count:
+            self._bar = float(_last_of(self.similarities, self._count))
+            kept = self.similarities >= self._bar
+            self.places, self.similarities = self.places[kept], self.similarities[kept]
+
+
+def _last_of(values: NDArray[np.float32], count: int) -> np.float32:
+    """The `count`-th largest of more values than that."""
+    last: np.float32 = np.partition(values, len(values) - count)[len(values) - count]
+    return last

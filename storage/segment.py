@@ -1,0 +1,175 @@
+"""A segment that is open for search: its sidecars memory-mapped, or its Parquet where those are not whole."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jammi_duck.errors import DamagedError
+from jammi_duck.storage.exact import TIE, Candidates, Mask, scan, similarities
+from jammi_duck.storage.filesystem import Digest, Store
+from jammi_duck.storage.index import EXPANSION_SEARCH
+from jammi_duck.storage.parquet import read_row_ids, read_vectors
+from jammi_duck.storage.plan import SPARE
+from jammi_duck.types import Vectors
+
+_BLOCK_ROWS = 1 << 15
+# By how much a similarity of bfloat16 vectors may be wrong.
+_ROUGH = 0.01
+# So many queries' vectors fit into a core's cache.
+_QUERIES_AT_ONCE = 64
+
+
+class Segment(Protocol):
+    """The rows of one segment; row i has `row_ids[i]`. Threads may share it."""
+
+    rows: int
+
+    @property
+    def row_ids(self) -> pa.StringArray:
+        """The row ids, in the order of the rows. Raises DamagedError."""
+        ...
+
+    def vectors(self, places: NDArray[np.int64]) -> Vectors:
+        """The vectors of these rows, which rise, float32. Raises DamagedError."""
+        ...
+
+    def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
+        """The best `k` of the rows that are `allowed` for each query, and ties. Raises DamagedError."""
+        ...
+
+
+class ParquetSegment:
+    """A segment without its sidecars: each search streams the Parquet, which is checked first."""
+
+    def __init__(self, store: Store, parquet: Digest, rows: int) -> None:
+        """Nothing is read yet."""
+        self.rows = rows
+        self._store = store
+        self._parquet = parquet
+
+    @cached_property
+    def row_ids(self) -> pa.StringArray:
+        """See `Segment`."""
+        with self._reading() as path:
+            return read_row_ids(path)
+
+    def vectors(self, places: NDArray[np.int64]) -> Vectors:
+        """See `Segment`."""
+        with self._reading() as path:
+            found: Vectors = np.concatenate(
+                [
+                    block[places[np.searchsorted(places, start) : np.searchsorted(places, start + len(block))] - start]
+                    for start, block in _numbered(path)
+                ]
+            )
+        return found
+
+    def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
+        """See `Segment`."""
+        with self._reading() as path:
+            return scan(_numbered(path), queries, k, allowed)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Path]:
+        try:
+            yield self._store.checked(self._parquet)
+        except DamagedError as error:
+            raise DamagedError(
+                f"{error}; its rows are lost: drop the table with jammi_drop and generate it again"
+            ) from error
+
+
+class MappedSegment:
+    """A segment's sidecars, memory-mapped."""
+
+    def __init__(self, usearch: Path, rowmap: Path, vectors: Path, rows: int, dimensions: int) -> None:
+        """Map the files, which must have been checked: a damaged graph can crash the process.
+
+        Raises:
+            DamagedError: the files do not fit each other, or the segment.
+        """
+        from usearch.index import Index
+
+        try:
+            batches = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id")
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise DamagedError(f"'{rowmap.name}' cannot be read: {error}") from error
+        self.row_ids: pa.StringArray = batches.combine_chunks()
+        self._graph = Index.restore(str(usearch), view=True) if rows else Index(ndim=dimensions)
+        fits = {rows, len(self.row_ids), len(self._graph)} == {rows} and self._graph.ndim == dimensions
+        if not fits or vectors.stat().st_size != rows * dimensions * 4:
+            raise DamagedError(f"'{usearch.name}', '{rowmap.name}' and '{vectors.name}' are not of this segment")
+        mapped = np.memmap(vectors, "<f4", "r").reshape(rows, dimensions) if rows else np.empty((0, dimensions), "<f4")
+        self._vectors: Vectors = np.asarray(mapped)
+        self._graph.expansion_search = EXPANSION_SEARCH
+        self.rows = rows
+        self._one_at_a_time = threading.Lock()
+
+    def vectors(self, places: NDArray[np.int64]) -> Vectors:
+        """See `Segment`."""
+        return self._vectors[places]
+
+    def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
+        """See `Segment`."""
+        starts = range(0, self.rows, _BLOCK_ROWS)
+        blocks = ((start, self._vectors[start : start + _BLOCK_ROWS]) for start in starts)
+        return scan(blocks, queries, k, allowed)
+
+    def by_graph(
+        self, queries: Vectors, k: int, wanted: int, allowed: Mask | None
+    ) -> tuple[Candidates, NDArray[np.bool_]]:
+        """What `wanted` neighbours of each query in the graph hold of the rows that are `allowed`.
+
+        The second array says for which queries the best `k`, and all that tie with the last, are sure to be among
+        them, as far as the graph finds them.
+        """
+        with self._one_at_a_time:
+            matches = self._graph.search(queries, wanted, threads=0 if len(queries) > 1 else 1)
+        places = matches.keys.astype(np.int64).reshape(len(queries), -1)
+        distances = matches.distances.reshape(places.shape)
+        reached = np.asarray(matches.counts if len(queries) > 1 else [len(matches)])
+        there = np.arange(places.shape[1]) < reached[:, None]
+        if allowed is not None:
+            there &= allowed[np.where(there, places, 0)]
+            # The nearest that are allowed, which stand first.
+            first = np.argsort(~there, axis=1, kind="stable")[:, : k + SPARE]
+            places, there = np.take_along_axis(places, first, 1), np.take_along_axis(there, first, 1)
+        near = np.full(places.shape, -np.inf, np.float32)
+        safe = np.where(there, places, 0)
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            part = slice(start, start + _QUERIES_AT_ONCE)
+            near[part] = similarities(self._vectors[safe[part]], queries[part])
+        near[~there] = -np.inf
+        return Candidates(np.where(there, places, -1), near), _is_sure(near, there, 1 - distances, reached, k)
+
+
+def _is_sure(
+    near: NDArray[np.float32], there: Mask, rough: NDArray[np.float32], reached: NDArray[np.int64], k: int
+) -> NDArray[np.bool_]:
+    """Whether nothing beyond what the graph gave can be among the best `k`: `rough` falls along each row."""
+    found = there.sum(axis=1)
+    enough: Mask = found >= k
+    if near.shape[1] < k:
+        return enough
+    falling = -np.sort(-near, axis=1)
+    last = falling[:, k - 1]
+    least = np.take_along_axis(falling, np.maximum(found - 1, 0)[:, None], 1)[:, 0]
+    farthest = np.take_along_axis(rough, np.maximum(reached - 1, 0)[:, None], 1)[:, 0]
+    sure: Mask = enough & ((last - least > TIE) | (farthest < last - _ROUGH))
+    return sure
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, Vectors]]:
+    start = 0
+    for _, vectors in read_vectors(path):
+        yield start, vectors
+        start += len(vectors)

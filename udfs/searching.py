@@ -1,0 +1,183 @@
+"""The scalar functions of a search: which table it is and which rows may be found, the hits, and what it took."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jammi_duck.check import check
+from jammi_duck.errors import InputError
+from jammi_duck.search import Asked, Like, Query, choose, search
+from jammi_duck.storage.catalog import Entry, literal, quoted
+from jammi_duck.storage.table import Answers, Stage
+from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.predicates import condition
+from jammi_duck.udfs.sources import name_parts, source_id
+
+HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
+STAGE = {"stage": "VARCHAR", "detail": "VARCHAR", "row_count": "BIGINT", "milliseconds": "DOUBLE"}
+CHECK = {
+    "embedding_table": "VARCHAR", "row_count": "BIGINT", "segments": "INTEGER", "k": "INTEGER", "queries": "INTEGER",
+    "recall": "DOUBLE", "index_ms": "DOUBLE", "exact_ms": "DOUBLE", "advice": "VARCHAR",
+}  # fmt: skip
+
+
+def rows_query(engine: Engine, *columns: Column) -> pa.Array:
+    """The source's rows, each with its key as `_jammi_key`."""
+    texts = []
+    for source, schemas, model, table, _ in rows_of(columns):
+        key = _chosen(engine, source, schemas, model, table).definition.key
+        texts.append(f"SELECT {quoted(key)} AS _jammi_key, * FROM query_table({literal(source)})")
+    return pa.array(texts, pa.string())
+
+
+def selection_query(engine: Engine, *columns: Column) -> pa.Array:
+    """The ids of the rows that a search may find, as one list: NULL for all of the embedding table's.
+
+    With a filter they are those of the source's rows that pass. Without one, where the source is joined and its
+    number of rows has changed, they are all of the source's, since rows that are gone may not take others' places;
+    `source_rows` has that number.
+    """
+    texts = []
+    for source, schemas, model, table, _, predicate, joined, traced in rows_of(columns):
+        entry = _chosen(engine, source, schemas, model, table)
+        rows, counts = f"query_table({literal(source)})", entry.counts
+        row_ids = f"list({quoted(entry.definition.key)}::VARCHAR)"
+        began = "max(_jammi_began)" if traced else "NULL"
+        clock = "(SELECT _jammi_clock(0) AS _jammi_began), " if traced else ""
+        if predicate is not None:
+            only, alias = condition(predicate, engine.host), _alias(source)
+            parts = [f"coalesce({row_ids}, [])", "NULL", began, f"{clock}{rows}{alias} WHERE {only}"]
+        elif joined:
+            then = counts.rows + counts.skipped + counts.failed
+            changed = f"(SELECT count(*) AS _jammi_rows FROM {rows} HAVING count(*) <> {then:d})"
+            parts = [row_ids, "max(_jammi_rows)", began, f"{clock}{changed}, {rows}"]
+        else:
+            parts = ["NULL", "NULL", "NULL", "(SELECT 1)"]
+        texts.append(
+            f"SELECT {literal(entry.build)} AS build, {parts[0]}::VARCHAR[] AS row_ids, "
+            f"{parts[1]}::BIGINT AS source_rows, {parts[2]}::DOUBLE AS began FROM {parts[3]}"
+        )
+    return pa.array(texts, pa.string())
+
+
+def select(
+    engine: Engine,
+    connection: Column,
+    transaction: Column,
+    traced: Column,
+    build: Column,
+    row_ids: Column,
+    source_rows: Column,
+    began: Column,
+) -> pa.Array:
+    """Keep the rows of a selection; gives its token."""
+    lists = row_ids.combine_chunks()
+    tokens = []
+    for i, (of, rows, start, trace) in enumerate(rows_of((build, source_rows, began, traced))):
+        chosen = lists[i].values if lists[i].is_valid else None
+        caller = caller_of((connection[i:], transaction[i:]))
+        tokens.append(engine.selections.keep(caller, of, rows, chosen, start, traced=trace))
+    return pa.array(tokens, pa.string())
+
+
+def clock(engine: Engine, *_: Column) -> pa.Array:
+    """Seconds on the clock that stages are timed by."""
+    return pa.array([time.perf_counter()])
+
+
+def search_rows(
+    engine: Engine,
+    token: Column,
+    text: Column,
+    vector: Column,
+    row_id: Column,
+    given: Column,
+    k: Column,
+    exact: Column,
+    least: Column,
+) -> pa.Array:
+    """The hits of each query, a list for each; those that ask for the same are answered together."""
+    vectors = vector.combine_chunks()
+    alike: defaultdict[tuple[str, Asked], list[int]] = defaultdict(list)
+    queries: dict[int, Query] = {}
+    for i, (of, words, row, there, count, exactly, near) in enumerate(
+        rows_of((token, text, row_id, given, k, exact, least))
+    ):
+        if not there:
+            continue
+        query = words if words is not None else Like(row) if row is not None else _vector(vectors, i)
+        if query is None:
+            raise InputError("the query is neither a text nor a list of numbers")
+        if count is None:
+            raise InputError("k is NULL; it must be at least 1")
+        queries[i] = query
+        alike[of, Asked(count, bool(exactly), near)].append(i)
+    answers = []
+    for (of, asked), mine in alike.items():
+        selected = engine.selections.of(of)
+        answers.append((mine, *search(engine.place, engine.encoders, selected, asked, [queries[i] for i in mine])))
+    return _hits(len(token), answers)
+
+
+def stages(engine: Engine, connection: Column, transaction: Column, fetched: Column) -> pa.Array:
+    """What the last traced search of this connection did, once its rows were fetched."""
+    now = time.perf_counter()
+    done = engine.selections.traced(caller_of((connection, transaction)))
+    fetch = Stage("fetch", "the source's rows, joined by key", fetched[0].as_py(), now - (done.ended or now))
+    rows = [(stage.name, stage.detail, stage.rows, stage.seconds * 1000) for stage in (*done.stages, fetch)]
+    return structs([[dict(zip(STAGE, row, strict=True)) for row in rows]], STAGE)
+
+
+def check_index(engine: Engine, *columns: Column) -> pa.Array:
+    """The recall of a table's index on a sample."""
+    checked = []
+    for source, schemas, model, table, _, k in rows_of(columns):
+        entry = _chosen(engine, source, schemas, model, table)
+        checked.append([dataclasses.asdict(check(engine.place, entry, k))])
+    return structs(checked, CHECK)
+
+
+def _chosen(engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None) -> Entry:
+    if source is None:
+        raise InputError("the source is NULL; name the table whose rows are searched")
+    return choose(engine.place, engine.encoders, source_id(source, schemas, engine.host), model, table)
+
+
+def _alias(source: str) -> str:
+    """A name for the source's rows, by which a filter may call them."""
+    try:
+        return f" AS {quoted(name_parts(source)[-1])}"
+    except InputError:
+        return ""
+
+
+def _vector(vectors: Any, i: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:  # noqa: ANN401 - a ListArray
+    value = vectors[i]
+    return np.asarray(value.values.to_numpy(zero_copy_only=False), np.float32) if value.is_valid else None
+
+
+def _hits(rows: int, answered: Sequence[tuple[list[int], str, Answers]]) -> pa.Array:
+    if not answered:
+        return structs([[]] * rows, HIT)
+    lengths = np.zeros(rows, np.int64)
+    for mine, _, answers in answered:
+        lengths[mine] = answers.counts
+    row_ids = pa.concat_arrays([answers.row_ids for _, _, answers in answered])
+    names = pa.concat_arrays([pa.repeat(pa.scalar(name), len(answers.row_ids)) for _, name, answers in answered])
+    near = np.concatenate([answers.similarities for _, _, answers in answered])
+    if len(answered) > 1:
+        of_row = np.concatenate([np.repeat(mine, answers.counts) for mine, _, answers in answered])
+        order = np.argsort(of_row, kind="stable")
+        row_ids, names, near = row_ids.take(pa.array(order)), names.take(pa.array(order)), near[order]
+    offsets = offsets_of(lengths)
+    ranks = np.arange(1, len(near) + 1, dtype=np.int32) - np.repeat(offsets[:-1], lengths)
+    columns = [row_ids, names, pa.array(ranks), pa.array(near), pa.array(np.float32(1) - near)]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, names=list(HIT)))
