@@ -20,7 +20,8 @@ from jammi_duck.errors import (
 from jammi_duck.version import __version__
 
 if TYPE_CHECKING:
-    from jammi_duck.installation import Jammi, connect, install
+    from jammi_duck.installation import connect, install
+    from jammi_duck.jammi import Jammi
 
 __all__ = [
     "BuildError",

@@ -7,7 +7,7 @@ import functools
 import inspect
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,8 @@ from jammi_duck.composition import loaded_encoders, open_engine
 from jammi_duck.config import Config
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
-from jammi_duck.generate import Generated
 from jammi_duck.host import ConnectionHost
-from jammi_duck.redaction import redacted
-from jammi_duck.storage.catalog import literal
+from jammi_duck.jammi import Jammi
 from jammi_duck.storage.filesystem import LocalStore, open_store
 from jammi_duck.storage.place import PROTOCOL, Place
 from jammi_duck.udfs.engine import ScalarFunction
@@ -33,105 +31,9 @@ from jammi_duck.udfs.macros import macros
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
 _PROBE = "_jammi_installation"
 _installations: dict[str, Installation] = {}
 _installing = threading.Lock()
-
-
-class Jammi:
-    """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped."""
-
-    def __init__(self, con: duckdb.DuckDBPyConnection, location: str) -> None:
-        """`location` is where the embedding tables are."""
-        self.con = con
-        self.location = location
-
-    def generate(
-        self,
-        source: str,
-        columns: str | Sequence[str],
-        key: str,
-        model: str | None = None,
-        *,
-        dims: int | None = None,
-    ) -> Generated:
-        """Embed the text of `columns` for every row of `source` and persist it; says what came of it.
-
-        Raises:
-            duckdb.Error: anything that SQL's `jammi_generate` refuses, with the reason.
-        """
-        names = [columns] if isinstance(columns, str) else list(columns)
-        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?)"
-        with _redacted():
-            (row,) = self.con.execute(text, [source, names, key, model, dims]).fetchall()
-        return Generated(*row)
-
-    def infer(
-        self,
-        source: str,
-        columns: str | Sequence[str],
-        key: str,
-        model: str | None = None,
-        *,
-        task: str = "text_embedding",
-        dims: int | None = None,
-    ) -> duckdb.DuckDBPyRelation:
-        """The vector of each row of `source`, as a DuckDB relation; nothing is persisted.
-
-        Raises:
-            duckdb.Error: anything that SQL's `jammi_infer` refuses, with the reason.
-        """
-        names = ", ".join(map(literal, [columns] if isinstance(columns, str) else columns))
-        chosen = "NULL" if model is None else literal(model)
-        cut = "NULL" if dims is None else int(dims)
-        # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
-        with _redacted():
-            return self.con.sql(
-                f"SELECT * FROM jammi_infer({literal(source)}, [{names}], {literal(key)}, "
-                f"model := {chosen}, task := {literal(task)}, dims := {cut})"
-            )
-
-    def search(
-        self,
-        source: str,
-        query: str | Sequence[float] | NDArray[np.float32],
-        k: int = 10,
-        *,
-        model: str | None = None,
-        exact: bool = False,
-        embedding_table: str | None = None,
-    ) -> duckdb.DuckDBPyRelation:
-        """The `k` rows of `source` nearest to a text or a vector, as a DuckDB relation, best first.
-
-        Raises:
-            duckdb.Error: anything that SQL's `jammi_search` refuses, with the reason.
-        """
-        text = "SELECT * FROM jammi_search($1, $2, $3, model := $4, exact := $5, embedding_table := $6)"
-        asked = query if isinstance(query, str) else [float(number) for number in query]
-        with _redacted():
-            return self.con.sql(text, params=[source, asked, k, model, exact, embedding_table])
-
-    def tables(self) -> duckdb.DuckDBPyRelation:
-        """Every embedding table, as a DuckDB relation."""
-        return self.con.sql("SELECT * FROM jammi_tables()")
-
-    def models(self) -> duckdb.DuckDBPyRelation:
-        """Every model that can be used here without a download, as a DuckDB relation."""
-        return self.con.sql("SELECT * FROM jammi_models()")
-
-
-@contextlib.contextmanager
-def _redacted() -> Iterator[None]:
-    """Take users and signatures of URLs, which a source may be, out of what DuckDB says."""
-    try:
-        yield
-    except duckdb.Error as error:
-        if redacted(str(error)) == str(error):
-            raise
-        raise type(error)(redacted(str(error))) from None
 
 
 def install(

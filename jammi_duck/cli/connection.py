@@ -15,7 +15,8 @@ import duckdb
 from jammi_duck.cli.s3 import read_s3_through_fsspec
 from jammi_duck.config import Config
 from jammi_duck.errors import InputError, NotFoundError, did_you_mean
-from jammi_duck.installation import Jammi, equip_as
+from jammi_duck.installation import equip_as
+from jammi_duck.jammi import Jammi
 from jammi_duck.logs import log
 from jammi_duck.settings import Settings
 

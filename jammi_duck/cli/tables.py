@@ -11,7 +11,7 @@ from jammi_duck.cli.commands import Commands, add_command, add_database, add_jso
 from jammi_duck.cli.connection import equipped
 from jammi_duck.cli.output import fact_lines, print_json, print_objects, print_rows
 from jammi_duck.errors import InputError, did_you_mean
-from jammi_duck.installation import Jammi
+from jammi_duck.jammi import Jammi
 from jammi_duck.storage.catalog import literal, quoted
 
 INCOMPLETE = 3

@@ -1,0 +1,171 @@
+"""The verbs of the SQL as methods for Python."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import duckdb
+
+from jammi_duck.generate import Generated
+from jammi_duck.redaction import redacted
+from jammi_duck.storage.catalog import literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector: TypeAlias = Sequence[float] | NDArray[np.float32] | NDArray[np.float64]
+
+
+class Jammi:
+    """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, location: str) -> None:
+        """`location` is where the embedding tables are."""
+        self.con = con
+        self.location = location
+
+    def generate(
+        self,
+        source: str,
+        columns: str | Sequence[str],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+    ) -> Generated:
+        """Embed the text of `columns` for every row of `source` and persist it; says what came of it.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_generate` refuses, with the reason.
+        """
+        names = [columns] if isinstance(columns, str) else list(columns)
+        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?)"
+        with _redacted():
+            (row,) = self.con.execute(text, [source, names, key, model, dims]).fetchall()
+        return Generated(*row)
+
+    def infer(
+        self,
+        source: str,
+        columns: str | Sequence[str],
+        key: str,
+        model: str | None = None,
+        *,
+        task: str = "text_embedding",
+        dims: int | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """The vector of each row of `source`, as a DuckDB relation; nothing is persisted.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_infer` refuses, with the reason.
+        """
+        names = ", ".join(map(literal, [columns] if isinstance(columns, str) else columns))
+        chosen = "NULL" if model is None else literal(model)
+        cut = "NULL" if dims is None else int(dims)
+        # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
+        with _redacted():
+            return self.con.sql(
+                f"SELECT * FROM jammi_infer({literal(source)}, [{names}], {literal(key)}, "
+                f"model := {chosen}, task := {literal(task)}, dims := {cut})"
+            )
+
+    def search(
+        self,
+        source: str,
+        query: str | Vector,
+        k: int = 10,
+        *,
+        model: str | None = None,
+        filter: str | None = None,
+        exact: bool = False,
+        embedding_table: str | None = None,
+        min_similarity: float | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """The `k` rows of `source` nearest to a text or a vector, as a DuckDB relation, best first.
+
+        `filter` is a condition in SQL over the columns of `source`; `min_similarity` is a cosine.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_search` refuses, with the reason.
+        """
+        return self._searched(
+            "jammi_search", source, _plain(query), k, model, filter, exact, embedding_table, min_similarity
+        )
+
+    def similar(
+        self,
+        source: str,
+        key: object,
+        k: int = 10,
+        *,
+        model: str | None = None,
+        filter: str | None = None,
+        exact: bool = False,
+        embedding_table: str | None = None,
+        min_similarity: float | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """The `k` rows of `source` nearest to its row with this key, without that row; otherwise as `search`."""
+        return self._searched("jammi_similar", source, key, k, model, filter, exact, embedding_table, min_similarity)
+
+    def explain(
+        self,
+        source: str,
+        query: str | Vector,
+        k: int = 10,
+        *,
+        model: str | None = None,
+        filter: str | None = None,
+        exact: bool = False,
+        embedding_table: str | None = None,
+        min_similarity: float | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """How such a search is done, a row for each stage: what, why, with how many rows, and in how many ms."""
+        return self._searched(
+            "jammi_explain", source, _plain(query), k, model, filter, exact, embedding_table, min_similarity
+        )
+
+    def check(
+        self, source: str, k: int = 10, *, model: str | None = None, embedding_table: str | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """The recall of the index of `source` for `k` neighbours, and how long a search takes with it and without.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_check` refuses, with the reason.
+        """
+        text = "SELECT * FROM jammi_check($1, $2, model := $3, embedding_table := $4)"
+        with _redacted():
+            return self.con.sql(text, params=[source, k, model, embedding_table])
+
+    def tables(self) -> duckdb.DuckDBPyRelation:
+        """Every embedding table, as a DuckDB relation."""
+        return self.con.sql("SELECT * FROM jammi_tables()")
+
+    def models(self) -> duckdb.DuckDBPyRelation:
+        """Every model that can be used here without a download, as a DuckDB relation."""
+        return self.con.sql("SELECT * FROM jammi_models()")
+
+    def _searched(self, function: str, *arguments: object) -> duckdb.DuckDBPyRelation:
+        text = (
+            f"SELECT * FROM {function}($1, $2, $3, model := $4, filter := $5, exact := $6, embedding_table := $7, "
+            "min_similarity := $8)"
+        )
+        with _redacted():
+            return self.con.sql(text, params=list(arguments))
+
+
+def _plain(query: str | Vector) -> str | list[float]:
+    return query if isinstance(query, str) else [float(number) for number in query]
+
+
+@contextlib.contextmanager
+def _redacted() -> Iterator[None]:
+    """Take users and signatures of URLs, which a source may be, out of what DuckDB says."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if redacted(str(error)) == str(error):
+            raise
+        raise type(error)(redacted(str(error))) from None
