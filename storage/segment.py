@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from jammi_duck.storage.index import EXPANSION_SEARCH
 from jammi_duck.storage.parquet import read_row_ids, read_vectors
 from jammi_duck.storage.plan import SPARE
 from jammi_duck.types import Vectors
+
+if TYPE_CHECKING:
+    from usearch.index import Index
 
 _BLOCK_ROWS = 1 << 15
 # By how much a similarity of bfloat16 vectors may be wrong.
@@ -91,28 +94,43 @@ class ParquetSegment:
 class MappedSegment:
     """A segment's sidecars, memory-mapped."""
 
-    def __init__(self, usearch: Path, rowmap: Path, vectors: Path, rows: int, dimensions: int) -> None:
-        """Map the files, which must have been checked: a damaged graph can crash the process.
+    def __init__(self, rowmap: Path, vectors: Path, rows: int, dimensions: int) -> None:
+        """Map the files, which must have been checked.
 
         Raises:
             DamagedError: the files do not fit each other, or the segment.
         """
-        from usearch.index import Index
-
         try:
             batches = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id")
         except (pa.ArrowException, OSError, KeyError) as error:
             raise DamagedError(f"'{rowmap.name}' cannot be read: {error}") from error
         self.row_ids: pa.StringArray = batches.combine_chunks()
-        self._graph = Index.restore(str(usearch), view=True) if rows else Index(ndim=dimensions)
-        fits = {rows, len(self.row_ids), len(self._graph)} == {rows} and self._graph.ndim == dimensions
-        if not fits or vectors.stat().st_size != rows * dimensions * 4:
-            raise DamagedError(f"'{usearch.name}', '{rowmap.name}' and '{vectors.name}' are not of this segment")
+        if len(self.row_ids) != rows or vectors.stat().st_size != rows * dimensions * 4:
+            raise DamagedError(f"'{rowmap.name}' and '{vectors.name}' are not of this segment")
         mapped = np.memmap(vectors, "<f4", "r").reshape(rows, dimensions) if rows else np.empty((0, dimensions), "<f4")
         self._vectors: Vectors = np.asarray(mapped)
-        self._graph.expansion_search = EXPANSION_SEARCH
+        self._graph: Index | None = None
         self.rows = rows
         self._one_at_a_time = threading.Lock()
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether `by_graph` can be asked."""
+        return self._graph is not None
+
+    def map_graph(self, usearch: Path) -> None:
+        """Map the graph as well, which must have been checked: a damaged one can crash the process.
+
+        Raises:
+            DamagedError: it is not of this segment.
+        """
+        from usearch.index import Index
+
+        graph = Index.restore(str(usearch), view=True) if self.rows else None
+        if graph is None or (len(graph), graph.ndim) != self._vectors.shape:
+            raise DamagedError(f"'{usearch.name}' is not of this segment")
+        graph.expansion_search = EXPANSION_SEARCH
+        self._graph = graph
 
     def vectors(self, places: NDArray[np.int64]) -> Vectors:
         """See `Segment`."""
@@ -132,6 +150,7 @@ class MappedSegment:
         The second array says for which queries the best `k`, and all that tie with the last, are sure to be among
         them, as far as the graph finds them.
         """
+        assert self._graph is not None
         with self._one_at_a_time:
             matches = self._graph.search(queries, wanted, threads=0 if len(queries) > 1 else 1)
         places = matches.keys.astype(np.int64).reshape(len(queries), -1)

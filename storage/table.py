@@ -6,8 +6,9 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -83,13 +84,10 @@ class Table:
         segments: list[Segment] = []
         with ThreadPoolExecutor() as cores:
             checks = [[cores.submit(store.checked, file) for file in segment.sidecars] for segment in found.segments]
-        for segment, checked in zip(found.segments, checks, strict=True):
-            try:
-                usearch, rowmap, vectors = (check.result() for check in checked)
-                segments.append(MappedSegment(usearch, rowmap, vectors, segment.rows, entry.definition.dimensions))
-            except DamagedError as error:
-                segments.append(ParquetSegment(store, segment.parquet, segment.rows))
-                damage = str(error)
+        for segment, sidecars in zip(found.segments, checks, strict=True):
+            opened, why = _open(store, segment, sidecars, entry.definition.dimensions)
+            segments.append(opened)
+            damage = why or damage
         return cls(entry, segments, damage)
 
     def among(self, row_ids: pa.StringArray) -> Among:
@@ -133,6 +131,8 @@ class Table:
         the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
         Raises DamagedError where rows can be had neither from a sidecar nor from the Parquet.
         """
+        if not len(queries):
+            return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
         parts, stages = [], []
         for number, (start, segment) in enumerate(zip(self._starts[:-1], self.segments, strict=True)):
             allowed = among.masks[number] if among else None
@@ -156,10 +156,12 @@ class Table:
         began = time.perf_counter()
         there = segment.rows if allowed is None else int(allowed.sum())
         count = min(k, there)
-        if isinstance(segment, MappedSegment) and not exact:
+        mapped = isinstance(segment, MappedSegment) and segment.has_graph
+        if mapped and not exact:
             chosen = plan.choose(segment.rows, there, count, queries.shape[1], len(queries))
         else:
-            self._warn()
+            if not mapped:
+                self._warn()
             chosen = plan.Plan("exact", 0, "exact := true" if exact else "there is no index")
         if not count:
             none = np.empty((len(queries), 0))
@@ -229,6 +231,23 @@ def newest_manifest(store: Store, entry: Entry) -> manifest.Manifest:
     if found.build != entry.build:
         raise DamagedError(f"'{file}' is another build's manifest")
     return found
+
+
+def _open(
+    store: Store, segment: manifest.Segment, sidecars: Sequence[Future[Path]], dimensions: int
+) -> tuple[Segment, str | None]:
+    """A segment with those of its sidecars that are whole, and what is wrong with the others."""
+    usearch, rowmap, vectors = sidecars
+    try:
+        mapped = MappedSegment(rowmap.result(), vectors.result(), segment.rows, dimensions)
+    except DamagedError as error:
+        return ParquetSegment(store, segment.parquet, segment.rows), str(error)
+    try:
+        if segment.rows:
+            mapped.map_graph(usearch.result())
+    except DamagedError as error:
+        return mapped, str(error)
+    return mapped, None
 
 
 def _by_graph(

@@ -59,7 +59,8 @@ class TestDamage:
 
     @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "altered", "another's"])
     @pytest.mark.parametrize(
-        "kinds", [["usearch"], ["rowmap"], ["manifest.json"], ["usearch", "rowmap", "manifest.json"]]
+        "kinds",
+        [["usearch"], ["rowmap"], ["vectors"], ["manifest.json"], ["usearch", "rowmap", "vectors", "manifest.json"]],
     )
     def test_search_falls_back_warns_once_and_recovers(self, built, storage, kinds, how):
         name, other, before, reopen = built
@@ -139,5 +140,10 @@ class TestDamage:
         (storage / "jammi_db" / f"{name}.usearch").unlink()
         con = reopen().con
         with pytest.warns(JammiWarning, match="usearch' is missing"):
+            assert ids(con, "red n5", 10)
+        con.close()
+        (storage / "jammi_db" / f"{name}.vectors").unlink()
+        con = reopen().con
+        with pytest.warns(JammiWarning, match="is missing"):
             assert "SHA-256 differs" in error_of(con, "FROM jammi_search('t', 'red')")
         assert "cannot be repaired" in con.execute("SELECT action FROM jammi_recover()").fetchall()[0][0]

@@ -1,0 +1,377 @@
+"""Filters, rows that are gone, rows like a row, thresholds: a search finds all that it may find, and nothing else."""
+
+import threading
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jammi_duck.errors import JammiWarning
+from jammi_duck.storage import plan
+from tests.fakes import text_vector
+from tests.test_generate import error_of, generate
+from tests.test_search import WORDS, fill, ids
+
+TEXTS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join), max_size=40)
+
+
+@pytest.fixture(params=["graph", "exact"])
+def way(request, monkeypatch):
+    """Both plans, whatever the planner would choose for so few rows."""
+    monkeypatch.setattr(plan, "graph_ms" if request.param == "graph" else "exact_ms", lambda *_: 0.0)
+    return request.param
+
+
+@pytest.fixture
+def numbers(fake):
+    """A table of 2,000 rows in segments of 300, with words in common, and its embedding table."""
+    con = fake(segment_rows=300).con
+    con.execute("CREATE TABLE t (id BIGINT, text VARCHAR, bucket INTEGER, kind VARCHAR)")
+    rng = np.random.default_rng(3)
+    texts = [" ".join(rng.choice(WORDS, 3)) + f" n{i}" for i in range(2000)]
+    con.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", [(i, t, i % 1000, t.split()[0]) for i, t in enumerate(texts)])
+    generate(con, "t")
+    return con, texts
+
+
+def nearest(texts, query, k, keep=lambda i: True, least=-2.0):
+    """The oracle: exact search in plain numpy over the rows that are kept; ids, best first, ties by the id as text."""
+    vector = (text_vector(query) if isinstance(query, str) else query).astype(np.float64)
+    near = [
+        (-np.float32(text_vector(text).astype(np.float64) @ vector), str(i)) for i, text in enumerate(texts) if keep(i)
+    ]
+    return [int(i) for similarity, i in sorted(near)[:k] if -similarity >= np.float32(least)]
+
+
+class TestFilter:
+    @given(
+        texts=TEXTS,
+        query=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join),
+        k=st.integers(1, 50),
+        segment_rows=st.sampled_from([1, 7, 1000]),
+        modulus=st.integers(1, 9),
+        least=st.sampled_from([-1.0, 0.0, 0.3, 1.0]),
+    )
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_finds_what_exact_search_over_the_survivors_finds(
+        self, fake, way, texts, query, k, segment_rows, modulus, least
+    ):
+        con = fake(duckdb.connect(), segment_rows=segment_rows).con
+        fill(con, texts)
+        generate(con, "t")
+        expected = nearest(texts, query, k, lambda i: i % modulus == 0, least)
+        found = ids(con, query, k, filter=f"'id % {modulus} = 0'", min_similarity=least)
+        assert found == expected
+        con.close()
+
+    @pytest.mark.parametrize(
+        "predicate",
+        [
+            "bucket < 1",
+            "bucket < 20",
+            "bucket < 500",
+            "kind = 'red'",
+            "kind = 'red' AND bucket < 50",
+            "id IN (SELECT id FROM t WHERE bucket = 7)",
+            "true",
+            "false",
+            "NULL",
+        ],
+    )
+    def test_gives_as_many_rows_as_there_are(self, numbers, way, predicate):
+        con, texts = numbers
+        survivors = {i for (i,) in con.execute(f"SELECT id FROM t WHERE {predicate}").fetchall()}
+        hits = wanted = 0
+        for query in ("red night", "glass", "owl n77", "n1999 stone water"):
+            expected = nearest(texts, query, 10, survivors.__contains__)
+            found = ids(con, query, 10, filter="'" + predicate.replace("'", "''") + "'")
+            assert len(found) == min(10, len(survivors))
+            assert set(found) <= survivors
+            hits += len(set(found) & set(expected))
+            wanted += len(expected)
+        assert hits >= 0.97 * wanted
+
+    def test_the_table_can_be_called_by_its_name(self, numbers):
+        con, _ = numbers
+        assert ids(con, "n5", 1, filter="'t.id = 6'") == [6]
+        assert ids(con, "n5", 1, filter="'\"T\".id = 6 -- that one'") == [6]
+
+    def test_in_the_callers_own_transaction(self, numbers):
+        con, texts = numbers
+        con.begin()
+        con.execute("CREATE TEMP TABLE chosen AS SELECT 11 AS id")
+        con.execute("UPDATE t SET bucket = -1 WHERE id IN (11, 12)")
+        assert sorted(ids(con, "red", 10, filter="'bucket = -1'")) == [11, 12]
+        assert ids(con, "red", 10, filter="'id IN (FROM chosen)'") == [11]
+        con.rollback()
+        assert ids(con, "red", 10, filter="'bucket = -1'") == []
+
+    def test_prepared_with_the_filter_as_a_parameter(self, numbers):
+        con, texts = numbers
+        con.execute("PREPARE find AS SELECT id FROM jammi_search('t', $1, 3, filter := $2)")
+        assert con.execute("EXECUTE find('n5', 'id = 6')").fetchall() == [(6,)]
+        assert con.execute("EXECUTE find('n5', 'id = 8')").fetchall() == [(8,)]
+        assert con.execute("EXECUTE find('n5', NULL)").fetchall() == [(i,) for i in nearest(texts, "n5", 3)]
+
+    def test_lateral_selects_once(self, numbers, monkeypatch):
+        con, texts = numbers
+        from jammi_duck.selection import Selections
+
+        kept, keep = [], Selections.keep
+        monkeypatch.setattr(Selections, "keep", lambda *a, **b: kept.append(a[4]) or keep(*a, **b))
+        con.execute("CREATE TABLE q AS SELECT range AS n, 'owl n' || range AS text FROM range(3000)")
+        rows = con.execute(
+            "SELECT q.n, list(s.id ORDER BY s._rank) FROM q, jammi_search('t', q.text, 3, filter := 'bucket < 50') s "
+            "GROUP BY q.n"
+        ).fetchall()
+        assert len(rows) == 3000
+        assert [len(row_ids) for row_ids in kept] == [100]
+        assert all(found == nearest(texts, f"owl n{n}", 3, lambda i: i % 1000 < 50) for n, found in rows[:30])
+
+    def test_several_in_one_query(self, numbers):
+        con, _ = numbers
+        unions = " UNION ALL ".join(
+            f"SELECT {i} AS n, id FROM jammi_search('t', 'n5', 1, filter := 'id = {i}')" for i in range(20)
+        )
+        assert sorted(con.execute(unions).fetchall()) == [(i, i) for i in range(20)]
+
+    def test_matches_filters_too(self, numbers):
+        con, _ = numbers
+        rows = con.execute("SELECT _row_id FROM jammi_matches('t', 'n5', 5, filter := 'id IN (6, 7)')").fetchall()
+        assert sorted(rows) == [("6",), ("7",)]
+
+    @pytest.mark.parametrize(
+        ("predicate", "message"),
+        [
+            ("buckt = 1", 'Candidate bindings: "bucket"'),
+            ("bucket =", "the filter 'bucket =' cannot be parsed: syntax error"),
+            ("", "the filter is empty"),
+            ("1=1) UNION SELECT (1", "is more than a condition"),
+            ("1=1) ORDER BY (1", "is more than a condition"),
+            ("true) GROUP BY (1", "is more than a condition"),
+            ("true); DROP TABLE t; SELECT (1", "cannot be parsed"),
+            ("true /*", "cannot be parsed"),
+            ("id = $1", "is more than a condition"),
+            ("count(*) > 1", "cannot contain aggregates"),
+            ("id", None),
+            ("text", "Could not convert"),
+        ],
+    )
+    def test_mistakes(self, numbers, predicate, message):
+        con, _ = numbers
+        text = "FROM jammi_search('t', 'x', filter := '" + predicate.replace("'", "''") + "')"
+        if message is None:
+            con.execute(text).fetchall()
+        else:
+            assert message in error_of(con, text)
+        assert con.execute("SELECT count(*) FROM t").fetchone() == (2000,)
+
+
+class TestGone:
+    def test_answers_stay_full_and_the_user_is_told_once(self, numbers, way):
+        con, texts = numbers
+        gone = set(ids(con, "owl n5", 8))
+        con.execute(f"DELETE FROM t WHERE id IN ({', '.join(map(str, gone))})")
+        with pytest.warns(JammiWarning, match="'t' has 1,992 rows now, and had 2,000") as told:
+            for query in ("owl n5", "owl n6"):
+                assert ids(con, query, 10) == nearest(texts, query, 10, lambda i: i not in gone)
+        assert len(told) == 1
+        assert len(ids(con, "owl n5", 5000)) == 1992
+
+    def test_within_a_transaction(self, numbers):
+        con, texts = numbers
+        con.begin()
+        con.execute("DELETE FROM t WHERE id <> 7")
+        with pytest.warns(JammiWarning, match="has 1 rows now"):
+            assert ids(con, "owl", 10) == [7]
+        con.rollback()
+        assert ids(con, "owl", 10) == nearest(texts, "owl", 10)
+
+    def test_an_empty_source_and_new_rows(self, numbers):
+        con, texts = numbers
+        con.execute("INSERT INTO t SELECT id + 5000, text, bucket, kind FROM t")
+        with pytest.warns(JammiWarning, match="has 4,000 rows now"):
+            assert ids(con, "owl", 10) == nearest(texts, "owl", 10)
+        con.execute("DELETE FROM t")
+        assert ids(con, "owl", 10) == []
+
+    def test_rows_without_text_are_not_taken_for_gone(self, fake):
+        con = fake().con
+        fill(con, ["red", "", "blue", "  "])
+        generate(con, "t")
+        assert ids(con, "red", 1) == [0]
+
+
+class TestSimilar:
+    def test_leaves_the_row_itself_out(self, numbers, way):
+        con, texts = numbers
+        rows = con.execute("SELECT id, _rank FROM jammi_similar('t', 77, 5)").fetchall()
+        assert [i for i, _ in rows] == nearest(texts, texts[77], 5, lambda i: i != 77)
+        assert [rank for _, rank in rows] == [1, 2, 3, 4, 5]
+
+    def test_among_more_copies_than_are_wanted(self, fake):
+        con = fake().con
+        fill(con, ["red cat"] * 9 + ["dog"])
+        generate(con, "t")
+        assert con.execute("SELECT id FROM jammi_similar('t', 8, 3)").fetchall() == [(0,), (1,), (2,)]
+        assert con.execute("SELECT id FROM jammi_similar('t', 9, 3)").fetchall() == [(0,), (1,), (2,)]
+
+    def test_a_row_without_a_vector_has_no_neighbours(self, fake):
+        con = fake().con
+        fill(con, ["red", "", "blue"])
+        generate(con, "t")
+        rows = con.execute("SELECT t.id, s.id FROM t, jammi_similar('t', t.id, 5) s ORDER BY ALL").fetchall()
+        assert rows == [(0, 2), (2, 0)]
+        assert con.execute("FROM jammi_similar('t', 17)").fetchall() == []
+        assert con.execute("FROM jammi_similar('t', NULL)").fetchall() == []
+
+    def test_with_a_filter_and_a_threshold(self, numbers):
+        con, texts = numbers
+        rows = con.execute("SELECT id FROM jammi_similar('t', 77, 5, filter := 'id % 2 = 0', min_similarity := 0.5)")
+        assert [i for (i,) in rows.fetchall()] == nearest(texts, texts[77], 5, lambda i: i % 2 == 0, 0.5)
+
+    def test_where_the_sidecars_are_gone(self, numbers, storage, fake):
+        con, texts = numbers
+        for sidecar in storage.rglob("*.vectors"):
+            sidecar.unlink()
+        other = fake(duckdb.connect()).con
+        other.execute("CREATE TABLE t AS SELECT range AS id FROM range(2000)")
+        with pytest.warns(JammiWarning, match="vectors' is missing"):
+            rows = other.execute("SELECT id FROM jammi_similar('t', 77, 5)").fetchall()
+        assert [i for (i,) in rows] == nearest(texts, texts[77], 5, lambda i: i != 77)
+
+
+class TestQueries:
+    def test_everything_closer_than_this(self, numbers, way):
+        con, texts = numbers
+        expected = nearest(texts, "red night", 1000, least=0.5)
+        assert 0 < len(expected) < 1000
+        assert ids(con, "red night", 1000, min_similarity=0.5) == expected
+        assert ids(con, "red night", 1000, min_similarity="NULL")[: len(expected)] == expected
+
+    def test_a_batch_of_vectors_is_answered_as_one_by_one(self, numbers, way):
+        con, _ = numbers
+        con.execute("CREATE TABLE q AS SELECT id AS n, embed(text) AS v FROM t WHERE id < 200")
+        batch = con.execute(
+            "SELECT q.n, list(s.id ORDER BY s._rank) FROM q, jammi_search('t', q.v, 4) s GROUP BY q.n ORDER BY q.n"
+        ).fetchall()
+        for n, found in batch[:20]:
+            assert ids(con, con.execute("SELECT v FROM q WHERE n = ?", [n]).fetchall()[0][0], 4) == found
+
+    def test_threads_and_connections_at_once(self, numbers, fake, way):
+        con, texts = numbers
+        problems = []
+
+        def ask(number):
+            try:
+                mine = con.cursor()
+                fake(mine)
+                for i in range(number, 60, 6):
+                    assert ids(mine, f"owl n{i}", 3) == nearest(texts, f"owl n{i}", 3)
+                    assert ids(mine, f"owl n{i}", 1, filter=f"'id = {i}'") == [i]
+            except Exception as problem:
+                problems.append(problem)
+
+        threads = [threading.Thread(target=ask, args=[number]) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems == []
+
+
+class TestExplain:
+    def test_says_what_was_done(self, numbers):
+        con, _ = numbers
+        rows = con.execute("FROM jammi_explain('t', 'red', 4, filter := 'bucket < 10')").fetchall()
+        stages = [row[0] for row in rows]
+        assert stages == ["table", "filter", "encode", *["exact"] * 7, "rank", "fetch"]
+        by_stage = {row[0]: row for row in rows}
+        assert by_stage["table"][1].startswith("t__embedding__small__")
+        assert "7 segments, 64 dimensions" in by_stage["table"][1]
+        assert (by_stage["filter"][2], by_stage["fetch"][2]) == (20, 4)
+        assert "predicted" in next(row[1] for row in rows if row[0] == "exact")
+        assert all(milliseconds >= 0 for *_, milliseconds in rows)
+
+    def test_says_when_the_graph_was_taken(self, numbers, monkeypatch):
+        con, _ = numbers
+        monkeypatch.setattr(plan, "graph_ms", lambda *_: 0.0)
+        rows = con.execute("SELECT stage, detail FROM jammi_explain('t', 'red', 4)").fetchall()
+        assert rows[2][0] == "graph"
+        assert "20 neighbours by the graph" in rows[2][1]
+
+    def test_runs_nothing_but_the_search_it_explains(self, numbers):
+        con, _ = numbers
+        con.begin()
+        con.execute("DELETE FROM t WHERE id > 500")
+        with pytest.warns(JammiWarning):
+            rows = con.execute("SELECT stage, detail, row_count FROM jammi_explain('t', 'red', 4)").fetchall()
+        assert rows[1] == ("filter", "the rows that the source still has", 501)
+        con.rollback()
+        assert "no embedding table for 'x'" in error_of(con, "FROM jammi_explain('x', 'red')")
+
+    def test_no_query_gives_only_the_fetch(self, numbers):
+        con, _ = numbers
+        assert con.execute("SELECT stage, row_count FROM jammi_explain('t', NULL)").fetchall() == [("fetch", 0)]
+
+
+class TestCheck:
+    def test_recall_of_an_index(self, numbers, way):
+        con, _ = numbers
+        row = con.execute("FROM jammi_check('t', 5)").fetchall()
+        (name, rows, segments, k, queries, recall, index_ms, exact_ms, advice), again = row[0], row[0][5]
+        assert name.startswith("t__embedding__small__")
+        assert (rows, segments, k, queries) == (2000, 7, 5, 200)
+        assert recall > 0.97
+        assert index_ms > 0
+        assert exact_ms > 0
+        assert advice in ("the index is good", advice if recall < 0.99 else "")
+        assert con.execute("SELECT recall FROM jammi_check('t', 5)").fetchall() == [(again,)]
+
+    def test_an_index_that_finds_little(self, numbers, monkeypatch):
+        from jammi_duck.storage.segment import MappedSegment
+
+        con, _ = numbers
+        monkeypatch.setattr(plan, "graph_ms", lambda *_: 0.0)
+        monkeypatch.setattr(plan, "SPARE", 0)
+        search = MappedSegment.by_graph
+
+        def poor(self, queries, k, wanted, allowed):
+            found, sure = search(self, queries[:, ::-1].copy(), k, wanted, allowed)
+            return found, np.ones_like(sure)
+
+        monkeypatch.setattr(MappedSegment, "by_graph", poor)
+        recall, advice = con.execute("SELECT recall, advice FROM jammi_check('t')").fetchall()[0]
+        assert recall < 0.5
+        assert "exact := true finds all of them" in advice
+
+    @pytest.mark.parametrize("texts", [[], ["red"]])
+    def test_of_no_rows_and_of_one(self, fake, texts):
+        con = fake().con
+        fill(con, texts)
+        generate(con, "t")
+        assert con.execute("SELECT queries, recall, advice FROM jammi_check('t')").fetchall() == [
+            (0, None, "nothing to compare")
+        ]
+        assert ids(con, "red", 10) == list(range(len(texts)))
+        assert con.execute("FROM jammi_similar('t', 0)").fetchall() == []
+
+    def test_mistakes(self, numbers):
+        con, _ = numbers
+        assert "k is 0" in error_of(con, "FROM jammi_check('t', 0)")
+        assert "no embedding table for 'x'" in error_of(con, "FROM jammi_check('x')")
+
+
+class TestPython:
+    def test_the_same_as_methods(self, fake):
+        jammi = fake()
+        fill(jammi.con, ["red cat", "red dog", "green duck", "blue owl"])
+        jammi.generate("t", "text", "id")
+        vector = text_vector("red").astype(np.float64)
+        assert jammi.search("t", vector, 1, filter="id > 0").project("id").fetchall() == [(1,)]
+        assert jammi.search("t", "red", min_similarity=0.999).fetchall() == []
+        assert jammi.similar("t", 0, 1).project("id").fetchall() == [(1,)]
+        assert jammi.explain("t", "red").project("stage").fetchall()[-1] == ("fetch",)
+        assert jammi.check("t", 2).project("recall").fetchall() == [(1.0,)]
