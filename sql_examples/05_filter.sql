@@ -1,5 +1,5 @@
--- Filters: WHERE works on a search result as on any table. It sees only the k rows that were found, so with a strict
--- filter ask for more rows, and cut the list with LIMIT.
+-- Filters: filter := takes any condition over the columns of the source, and comes before the ranking: three rows come
+-- back, if three rows qualify. WHERE comes after it, and sees only the rows that were found.
 
 CREATE TABLE tickets (id INTEGER, state VARCHAR, message VARCHAR);
 INSERT INTO tickets VALUES
@@ -21,24 +21,27 @@ SELECT status, row_count FROM jammi_generate('tickets', 'message', 'id');
 -- The three nearest, whatever their state.
 SELECT id, state FROM jammi_search('tickets', 'user cannot log in', 3) ORDER BY _rank;
 
--- The trap: three are found first, and only then are the closed ones thrown away. This is not "the three best open
--- tickets".
+-- The three best open tickets.
 SELECT id, state, message
+FROM jammi_search('tickets', 'user cannot log in', 3, filter := 'state = ''open''')
+ORDER BY _rank;
+
+-- The trap: here three are found first, and only then are the closed ones thrown away.
+SELECT id, state
 FROM jammi_search('tickets', 'user cannot log in', 3)
 WHERE state = 'open'
 ORDER BY _rank;
 
--- Better: find plenty, filter, and keep three. What is plenty depends on how many rows pass the filter; where few do,
--- embed a view of just those rows (see 11_sources.sql).
-SELECT id, state, message
-FROM jammi_search('tickets', 'user cannot log in', 12)
-WHERE state = 'open'
-ORDER BY _rank
-LIMIT 3;
+-- A filter may hold sub-queries. Two dollar signs around it spare the doubled quotes.
+CREATE TABLE assigned (ticket INTEGER, agent VARCHAR);
+INSERT INTO assigned VALUES (3, 'Ines'), (5, 'Ines'), (8, 'Tom'), (9, 'Tom'), (11, 'Ines');
+
+SELECT id, message
+FROM jammi_search('tickets', 'user cannot log in', 1,
+                  filter := $$ id IN (SELECT ticket FROM assigned WHERE agent = 'Tom') $$);
 
 -- A search always has k answers, good or bad. A least similarity leaves out what is beside the point; what value
 -- suits depends on the model and on the texts, so look at some results first.
 SELECT id, message
-FROM jammi_search('tickets', 'user cannot log in', 12)
-WHERE _similarity > 0.25
+FROM jammi_search('tickets', 'user cannot log in', 12, min_similarity := 0.25)
 ORDER BY _rank;

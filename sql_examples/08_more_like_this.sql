@@ -1,5 +1,5 @@
--- More like this: instead of a text, a search takes a vector, for instance that of a row the reader has just seen.
--- The vectors of an embedding table stand in the view jammi."NAME", where NAME is what jammi_generate returned.
+-- More like this: jammi_similar takes the key of a row instead of a text, for instance of one that the reader has just
+-- seen. The row itself is left out.
 
 CREATE TABLE films (id INTEGER, title VARCHAR, plot VARCHAR);
 INSERT INTO films VALUES
@@ -14,23 +14,29 @@ INSERT INTO films VALUES
     (9, 'Paws', 'A stray dog crosses the whole country to find the boy who once fed it.'),
     (10, 'Curtain Call', 'An old theatre is to be closed, and its actors put on one more play.');
 
--- The name holds the time of the build, so it is new every time: a variable remembers it.
-SET VARIABLE films = (SELECT embedding_table FROM jammi_generate('films', 'plot', 'id'));
+SELECT status, row_count FROM jammi_generate('films', 'plot', 'id');
+
+-- Films like number 6.
+SELECT title, round(_similarity, 2) AS similarity FROM jammi_similar('films', 6, 2) ORDER BY _rank;
+
+-- The same for every film: its nearest neighbour.
+SELECT f.title, s.title AS more_like_this
+FROM films f, jammi_similar('films', f.id, 1) s
+ORDER BY f.id;
+
+-- A search takes a vector, too: here what is near to two films at once. The vectors stand in the view jammi."NAME",
+-- where NAME is what jammi_generate returned; it holds the time of the build, so a variable remembers it.
+SET VARIABLE films = (SELECT max(embedding_table) FROM jammi_tables());
 CREATE TEMP VIEW vectors AS FROM query_table('jammi."' || getvariable('films') || '"');
 
 SELECT _row_id, _source_id, typeof(vector) AS type FROM vectors WHERE _row_id = '6';
 
--- Films like number 6. The nearest to a vector is the row that it came from, so leave that one out.
-SET VARIABLE seen = (SELECT vector FROM vectors WHERE _row_id = '6');
-SELECT title, round(_similarity, 2) AS similarity
-FROM jammi_search('films', getvariable('seen'), 3)
-WHERE id <> 6
+SELECT title
+FROM jammi_search('films', (
+    SELECT list(value ORDER BY place)
+    FROM (SELECT place, avg(value) AS value
+          FROM (SELECT unnest(vector::FLOAT[]) AS value, generate_subscripts(vector::FLOAT[], 1) AS place
+                FROM vectors WHERE _row_id IN ('4', '8'))
+          GROUP BY place)
+), 3, filter := 'id NOT IN (4, 8)')
 ORDER BY _rank;
-
--- The same for every film: its nearest neighbour.
-SELECT f.title, s.title AS more_like_this
-FROM films f
-JOIN vectors v ON v._row_id = f.id::VARCHAR,
-     jammi_search('films', v.vector, 2) s
-WHERE s.id <> f.id
-ORDER BY f.id;

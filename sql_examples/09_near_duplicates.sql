@@ -14,29 +14,21 @@ INSERT INTO listings VALUES
     (9, 'Washing machine, three years old, works well'),
     (10, 'Well-working washing machine, 3 years old');
 
-SET VARIABLE listings = (SELECT embedding_table FROM jammi_generate('listings', 'title', 'id'));
-CREATE TEMP VIEW vectors AS FROM query_table('jammi."' || getvariable('listings') || '"');
+SELECT status, row_count FROM jammi_generate('listings', 'title', 'id');
 
--- Each pair once, by a self-join. Stored vectors have the length 1, so their inner product is their similarity. Both
--- bicycles for grown-ups are near each other, and the one for children keeps its distance.
+-- Each row looks for others that are very near, and each pair is shown once. Both bicycles for grown-ups are near each
+-- other, and the one for children keeps its distance.
 CREATE TEMP TABLE pairs AS
-SELECT a._row_id::INTEGER AS id, b._row_id::INTEGER AS other, array_inner_product(a.vector, b.vector) AS similarity
-FROM vectors a JOIN vectors b ON a._row_id::INTEGER < b._row_id::INTEGER;
+SELECT l.id, s.id AS other, s._similarity AS similarity
+FROM listings l, jammi_similar('listings', l.id, 10, min_similarity := 0.7) s
+WHERE l.id < s.id;
 
 SELECT p.id, x.title, p.other, y.title AS other_title, round(p.similarity, 2) AS similarity
 FROM pairs p JOIN listings x ON x.id = p.id JOIN listings y ON y.id = p.other
-WHERE p.similarity > 0.7
 ORDER BY p.id, p.other;
 
 -- The first of each group stays.
 SELECT id, title
 FROM listings
-WHERE id NOT IN (SELECT other FROM pairs WHERE similarity > 0.7)
+WHERE id NOT IN (SELECT other FROM pairs)
 ORDER BY id;
-
--- A self-join compares each row with each: good for some thousands of rows. For more, let each row search for its
--- nearest neighbours; that takes the index, and comes to the same.
-SELECT DISTINCT least(v._row_id::INTEGER, s.id) AS id, greatest(v._row_id::INTEGER, s.id) AS other
-FROM vectors v, jammi_search('listings', v.vector, 3) s
-WHERE s.id <> v._row_id::INTEGER AND s._similarity > 0.7
-ORDER BY ALL;

@@ -32,6 +32,7 @@ Find the rows that are nearest to a text.
 
   jammi-duck search patents "membrane that cleans water"
   jammi-duck search patents "robot arm" -k 3 --columns id,title
+  jammi-duck search patents "robot arm" --filter "center = 'JSC'"
   jammi-duck search patents "robot arm" --json | jq -r '.[].title'
 
 It takes the newest embedding table of the source, and its model. Similarity is the
@@ -87,6 +88,8 @@ def add_to(commands: Commands) -> None:
     search.add_argument("--columns", metavar="A,B", type=_names, help="show these columns of the source only")
     search.add_argument("--model", help="search the embedding table of this model")
     search.add_argument("--table", metavar="NAME", help="search this embedding table")
+    search.add_argument("--filter", metavar="SQL", help="a condition over the columns; only rows that pass are ranked")
+    search.add_argument("--min-similarity", metavar="X", type=float, help="leave out rows that are farther than this")
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
     add_json(search)
@@ -143,8 +146,10 @@ def _search(options: argparse.Namespace) -> None:
             options.query,
             options.k,
             model=options.model,
+            filter=options.filter,
             exact=options.exact,
             embedding_table=options.table,
+            min_similarity=options.min_similarity,
         )
         if options.json:
             print_json(found.project(_chosen(options, found, _LAST)) if options.columns else found)
