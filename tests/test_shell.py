@@ -132,6 +132,15 @@ class TestWorker:
         session.end()
         assert gone(worker)
 
+    def test_it_imports_no_pandas(self, folder):
+        pytest.importorskip("pandas")
+        session = Session()
+        assert session.ask("SELECT status FROM jammi_generate('t', 'text', 'id')") == "ready"
+        assert session.ask("SELECT id FROM jammi_search('t', 'duck', 1)") == "1"
+        mapped = Path(f"/proc/{session.worker}/maps").read_text()
+        assert ("/pyarrow/" in mapped, "/pandas/" in mapped) == (True, False)
+        assert session.end() == (0, "", "")
+
     def test_one_that_cannot_start(self, folder):
         assert rows("SELECT 1 AS a") == [{"a": 1}]
         (announcement,) = folder.glob("cache/jammi_duck/shell/*/announcement")

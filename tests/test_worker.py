@@ -1,7 +1,10 @@
 """The worker's end of a conversation, without the shell: whatever the other end sends, the next one is answered."""
 
+import gc
 import socket
 import struct
+import subprocess
+import sys
 import threading
 
 import pyarrow as pa
@@ -143,3 +146,28 @@ class TestSql:
         end = self.asked(shell)
         end.sendall(sent)
         assert received(end) is None
+
+
+class TestStart:
+    def test_garbage_is_collected_later(self):
+        try:
+            timer = worker.postpone_collection(60)
+            assert not gc.isenabled()
+            timer.cancel()
+            worker.postpone_collection(0).join()
+            assert gc.isenabled()
+        finally:
+            gc.enable()
+            gc.unfreeze()
+
+    def test_pandas_is_hidden_from_arrow_alone(self):
+        pytest.importorskip("pandas")
+        program = (
+            "import sys, numpy, pyarrow\n"
+            "from jammi_duck import worker\n"
+            "worker.do_without_pandas()\n"
+            "assert pyarrow.array(numpy.array([1.5, 2])).to_pylist() == [1.5, 2]\n"
+            "assert 'pandas' not in sys.modules\n"
+            "import pandas\n"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
