@@ -197,6 +197,29 @@ class TestCtrlC:
         terminal.write(b".exit 0\r")
         assert terminal.finish()[0] == 1  # As without jammi, after a statement that was interrupted.
 
+    def test_while_the_worker_starts(self, folder):
+        (folder / "slow").mkdir()
+        starting = folder / "starting"
+        (folder / "slow" / "sitecustomize.py").write_text(
+            "import pathlib, sys, time\n"
+            "if 'jammi_duck.worker' in sys.orig_argv:\n"
+            f"    pathlib.Path({str(starting)!r}).touch()\n"
+            "    time.sleep(3)\n"
+        )
+        terminal = Terminal("jammi-duck shell my.db -dark-mode", folder, PYTHONPATH=str(folder / "slow"))
+        terminal.read_until(b"D ")
+        terminal.write(b"SELECT len(embed('x')) + 1000 AS ready;\r")
+        end = time.monotonic() + 30
+        while not starting.exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        self.interrupted(terminal)
+        terminal.write(b"SELECT len(embed('again')) + 2000 AS again;\r")
+        terminal.read_until(b"2032")
+        assert b"KeyboardInterrupt" not in terminal.raw
+        terminal.write(b".exit 0\r")
+        assert terminal.finish()[0] == 1  # As without jammi, after a statement that was interrupted.
+
     def test_where_the_worker_hangs(self, folder):
         terminal = self.at_work(folder)
         (worker,) = children(terminal.process.pid)
