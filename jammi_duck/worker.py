@@ -7,9 +7,11 @@ over another socket that is sent through the first. The worker ends when the she
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from datetime import datetime
@@ -38,6 +40,8 @@ from jammi_duck.udfs.wire import (
 )
 
 CONTROL = 3
+# In which a worker has loaded its first model.
+_START_SECONDS = 5
 
 
 class HungUpError(Exception):
@@ -203,9 +207,44 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+class _NoPandas:
+    """Among the finders of imports, one that hides pandas."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """See `importlib.abc.MetaPathFinder`."""
+        if name == "pandas":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def do_without_pandas() -> None:
+    """Have Arrow look for pandas, which it does once, and find none: its import takes long and nothing needs it."""
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([])
+    finally:
+        sys.meta_path.remove(finder)
+
+
+def postpone_collection(seconds: float) -> threading.Timer:
+    """Collect no garbage for so long: while modules are imported there is none, and to look for it takes long."""
+    gc.disable()
+
+    def resume() -> None:
+        gc.freeze()
+        gc.enable()
+
+    timer = threading.Timer(seconds, resume)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 def main() -> None:
     """Serve until the shell ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    postpone_collection(_START_SECONDS)
+    do_without_pandas()
     os.closerange(CONTROL + 1, 4096)
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)

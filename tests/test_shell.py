@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import shlex
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,101 +11,13 @@ import duckdb
 import pytest
 
 import jammi_duck
-from tools.program import BIN, Terminal, environment, in_pipe
+from tests.stock_shell import Session, children, folder, gone, needs_extension, rows, shell
+from tools.program import Terminal
 
-pytestmark = [
-    pytest.mark.skipif(
-        not (Path(jammi_duck.__file__).parent / "udfs/native/jammi.duckdb_extension").is_file(),
-        reason="the extension was not built: no C compiler",
-    )
-]
+__all__ = ["folder"]
+
+pytestmark = [needs_extension]
 OLD_STORAGE = {"storage_compatibility_version": "v1.0.0"}
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch, tiny_model):
-    """A working directory with a database that every shell can read, and the small model as the default."""
-    pytest.importorskip("duckdb_cli")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAMMI_INFERENCE__MODEL", str(tiny_model))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    shell("CREATE TABLE t AS FROM (VALUES (1, 'the duck in water'), (2, 'a loud dog'), (3, NULL)) t(id, text)")
-    return tmp_path
-
-
-def shell(sql, *words, database="my.db", **more):
-    """Run the shell with these words and a statement; returns the finished process."""
-    return in_pipe(shlex.join(["jammi-duck", "shell", database, *words, "-c", sql]), Path.cwd(), **more)
-
-
-def rows(sql, *words, **more):
-    """What a statement gives, as objects."""
-    done = shell(sql, "-json", *words, **more)
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return json.loads(done.stdout or "[]")
-
-
-class Session:
-    """A shell that reads statements from a pipe, one at a time."""
-
-    def __init__(self, database="my.db"):
-        self.process = subprocess.Popen(
-            [f"{BIN}/jammi-duck", "shell", database, "-csv", "-noheader"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-
-    def ask(self, sql):
-        """The first line that a statement gives."""
-        self.tell(sql)
-        return self.process.stdout.readline().rstrip("\n")
-
-    def tell(self, sql):
-        self.process.stdin.write(f"{sql};\n" if not sql.startswith(".") else f"{sql}\n")
-        self.process.stdin.flush()
-
-    @property
-    def worker(self):
-        """The worker's process id."""
-        (found,) = children(self.process.pid)
-        return found
-
-    def end(self):
-        """The exit code, the rest of standard output, and standard error."""
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-
-def children(parent):
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(status[1]) == parent and status[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def gone(process, seconds=10):
-    """Whether a process ends within some seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
 
 
 class TestUse:
@@ -162,70 +72,6 @@ class TestUse:
         assert len(rows("FROM t")) == 3
 
 
-class TestArguments:
-    def test_they_pass_through(self, folder):
-        assert shell("SELECT 1 AS a", "-csv").stdout == "a\n1\n"
-        (folder / "q.sql").write_text("SELECT 2 AS b;\n")
-        assert in_pipe("jammi-duck shell -csv my.db -f q.sql", folder).stdout == "b\n2\n"
-        done = subprocess.run(
-            [f"{BIN}/jammi-duck", "shell", "-noheader", "-csv"], input="SELECT 3;\n", capture_output=True, text=True,
-            env=environment(), cwd=folder,
-        )  # fmt: skip
-        assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
-        assert shell("SELECT nothing").returncode == 1
-
-    def test_the_users_own_file_is_read(self, folder):
-        (folder / ".duckdbrc").write_text(".mode csv\n.headers off\nCREATE TEMP MACRO own() AS 42;\n")
-        done = shell("SELECT own(), len(embed('x'))")
-        assert done.stdout == "42,32\n"
-
-    def test_read_only(self, folder):
-        rows("FROM jammi_generate('t', 'text', 'id')")
-        assert len(rows("FROM jammi_search('t', 'duck', 2)", "-readonly")) == 2
-
-    def test_in_memory(self, folder):
-        assert len(rows("SELECT embed('x') AS e", database=":memory:")[0]["e"]) == 32
-
-    def test_the_alias_does_the_same(self, folder):
-        printed = in_pipe("jammi-duck shell --print", folder)
-        assert re.fullmatch(r"alias duckdb='.*'\n", printed.stdout)
-        line = f"shopt -s expand_aliases\n{printed.stdout}duckdb my.db -csv -noheader -c \"SELECT len(embed('x'))\""
-        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment(), cwd=folder)
-        assert (done.stdout, done.stderr) == ("32\n", "")
-
-    def test_no_wal_and_no_worker_is_left(self, folder):
-        session = Session()
-        assert session.ask("SELECT status FROM jammi_generate('t', 'text', 'id')") == "ready"
-        worker = session.worker
-        assert session.end() == (0, "", "")
-        assert gone(worker)
-        assert not (folder / "my.db.wal").exists()
-
-    def test_what_cannot_start(self, folder):
-        (folder / "bin").mkdir()
-        old = folder / "bin" / "duckdb"
-        old.write_text("#!/bin/sh\necho v1.3.2 0123456\n")
-        old.chmod(0o755)
-        done = in_pipe("jammi-duck shell", folder, PATH=f"{folder}/bin:{BIN}:/usr/bin:/bin")
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "bin/duckdb' is DuckDB v1.3.2 0123456; 1.4 or later is needed" in done.stderr
-
-    def test_an_installation_without_a_compiler(self, folder, monkeypatch, capsys):
-        from jammi_duck.cli import shell as command
-
-        monkeypatch.setattr(command, "_EXTENSION", folder / "nowhere")
-        assert command.become_shell(["my.db"]) == 2
-        assert "no C compiler was found when jammi-duck was installed; install one" in capsys.readouterr().err
-
-    def test_no_duckdb(self, folder, monkeypatch, capsys):
-        from jammi_duck.cli import shell as command
-
-        monkeypatch.setattr(command, "_carried", lambda: None)
-        monkeypatch.setenv("PATH", str(folder))
-        assert command.become_shell(["my.db"]) == 2
-        assert "there is no duckdb on the PATH; pip install duckdb-cli" in capsys.readouterr().err
-
-
 class TestMistakes:
     @pytest.mark.parametrize(
         ("sql", "message"),
@@ -250,12 +96,6 @@ class TestMistakes:
         finally:
             con.close()
         assert (done.returncode, "Could not set lock on file" in done.stderr) == (1, True)
-
-    @pytest.mark.skipif(duckdb.__version__ < "2", reason="this DuckDB writes what the shell reads")
-    def test_a_database_in_a_newer_format(self, folder):
-        duckdb.connect("new.db").execute("CREATE TABLE t AS SELECT 1 AS a").close()
-        done = shell("FROM t", database="new.db")
-        assert (done.returncode, "created with a newer version of DuckDB" in done.stderr) == (1, True)
 
 
 class TestWorker:
@@ -291,6 +131,15 @@ class TestWorker:
         session.process.send_signal(how)
         session.end()
         assert gone(worker)
+
+    def test_it_imports_no_pandas(self, folder):
+        pytest.importorskip("pandas")
+        session = Session()
+        assert session.ask("SELECT status FROM jammi_generate('t', 'text', 'id')") == "ready"
+        assert session.ask("SELECT id FROM jammi_search('t', 'duck', 1)") == "1"
+        mapped = Path(f"/proc/{session.worker}/maps").read_text()
+        assert ("/pyarrow/" in mapped, "/pandas/" in mapped) == (True, False)
+        assert session.end() == (0, "", "")
 
     def test_one_that_cannot_start(self, folder):
         assert rows("SELECT 1 AS a") == [{"a": 1}]
@@ -348,6 +197,29 @@ class TestCtrlC:
         terminal.write(b".exit 0\r")
         assert terminal.finish()[0] == 1  # As without jammi, after a statement that was interrupted.
 
+    def test_while_the_worker_starts(self, folder):
+        (folder / "slow").mkdir()
+        starting = folder / "starting"
+        (folder / "slow" / "sitecustomize.py").write_text(
+            "import pathlib, sys, time\n"
+            "if 'jammi_duck.worker' in sys.orig_argv:\n"
+            f"    pathlib.Path({str(starting)!r}).touch()\n"
+            "    time.sleep(3)\n"
+        )
+        terminal = Terminal("jammi-duck shell my.db -dark-mode", folder, PYTHONPATH=str(folder / "slow"))
+        terminal.read_until(b"D ")
+        terminal.write(b"SELECT len(embed('x')) + 1000 AS ready;\r")
+        end = time.monotonic() + 30
+        while not starting.exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        self.interrupted(terminal)
+        terminal.write(b"SELECT len(embed('again')) + 2000 AS again;\r")
+        terminal.read_until(b"2032")
+        assert b"KeyboardInterrupt" not in terminal.raw
+        terminal.write(b".exit 0\r")
+        assert terminal.finish()[0] == 1  # As without jammi, after a statement that was interrupted.
+
     def test_where_the_worker_hangs(self, folder):
         terminal = self.at_work(folder)
         (worker,) = children(terminal.process.pid)
@@ -392,7 +264,20 @@ class TestSeveral:
             except duckdb.IOException:
                 assert time.monotonic() < end
                 time.sleep(0.1)
-        (init,) = folder.glob("cache/jammi_duck/shell/*/init.sql")
-        session.tell(f'.read "{init}"')
+        session.tell("SELECT len(embed('x'))")
+        session.tell(".read /dev/fd/9")
         assert session.ask("SELECT len(embed('x'))") == "32"
+        session.tell(".open my.db")
+        session.tell(".read /dev/fd/9")
+        assert session.ask("SELECT len(embed('x'))") == "32"
+        code, out, err = session.end()
+        assert (code, out, err.count("Scalar Function with name embed does not exist!")) == (1, "", 1)
+
+    def test_another_database_is_attached(self, folder):
+        session = Session()
+        session.tell("ATTACH 'other.db' AS other")
+        session.tell("USE other")
+        session.tell("CREATE TABLE own AS SELECT 7 AS id, 'a duck' AS text")
+        assert session.ask("SELECT status FROM jammi_generate('own', 'text', 'id')") == "ready"
+        assert session.ask("SELECT id FROM jammi_search('own', 'duck')") == "7"
         assert session.end() == (0, "", "")

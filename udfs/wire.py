@@ -114,7 +114,7 @@ class Reader:
     def column(self, of: Type, rows: int) -> pa.Array:
         """A column of so many rows."""
         valid = self.numbers("u1", rows) != 0 if self.number("u1") else None
-        bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+        bits = None if valid is None else _bits(valid)
         if of.kind == _VARCHAR:
             lengths = self.numbers("<u4", rows)
             offsets = _offsets(lengths)
@@ -127,10 +127,10 @@ class Reader:
             return pa.Array.from_buffers(kind, rows, [bits, pa.py_buffer(offsets)], children=[inner])
         if of.kind == _STRUCT:
             columns = [self.column(child, rows) for child in of.children]
-            mask = None if valid is None else pa.array(~valid)
-            return pa.StructArray.from_arrays(columns, names=list(of.names), mask=mask)
+            kind = pa.struct([pa.field(name, column.type) for name, column in zip(of.names, columns, strict=True)])
+            return pa.Array.from_buffers(kind, rows, [bits], children=columns)
         if of.kind == _BOOLEAN:
-            return pa.array(self.numbers("u1", rows) != 0, mask=None if valid is None else ~valid)
+            return pa.Array.from_buffers(pa.bool_(), rows, [bits, _bits(self.numbers("u1", rows) != 0)])
         kind, arrow = _FIXED[of.kind]
         return pa.Array.from_buffers(arrow, rows, [bits, pa.py_buffer(self.numbers(kind, rows).copy())])
 
@@ -139,43 +139,49 @@ def _offsets(lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
+def _bits(values: np.ndarray[Any, Any]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(values, bitorder="little"))
+
+
 def column_parts(column: pa.Array, of: Type) -> list[bytes | memoryview]:
     """A column as bytes, in parts."""
+    # From Arrow's buffers: what computes on them, pyarrow.compute, takes longer to import than a search takes.
     rows = len(column)
-    valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
-    parts: list[Any] = [b"\0" if valid is None else b"\1" + valid.astype(np.uint8).tobytes()]
+    valid = _bits_of(column, 0) if column.null_count else None
+    parts: list[bytes | memoryview] = [b"\0" if valid is None else b"\1" + valid.tobytes()]
     if of.kind == _VARCHAR:
-        plain = column.cast(pa.large_string())
-        offsets = _offsets_of(plain)
-        _, _, content = plain.buffers()
-        lengths = np.diff(offsets).astype("<u4")
-        parts += [lengths.tobytes(), memoryview(content or b"")[offsets[0] : offsets[-1]]]
-        return parts
+        offsets, content = _offsets_of(column), column.buffers()[2]
+        return [*parts, _lengths(offsets), memoryview(content or b"")[offsets[0] : offsets[-1]]]
     if of.kind == _LIST:
-        plain = column.cast(pa.large_list(column.type.value_type))
-        offsets = _offsets_of(plain)
-        lengths = np.diff(offsets)
-        if valid is not None and lengths[~valid].any():
+        offsets = _offsets_of(column)
+        if valid is not None and np.diff(offsets)[~valid].any():
             return column_parts(pa.array(column.to_pylist(), column.type), of)
-        inner = plain.values[int(offsets[0]) : int(offsets[-1])]
-        return [*parts, lengths.astype("<u4").tobytes(), *column_parts(inner, of.children[0])]
+        inner = column.values[int(offsets[0]) : int(offsets[-1])]
+        return [*parts, _lengths(offsets), *column_parts(inner, of.children[0])]
     if of.kind == _STRUCT:
         for child, inside in zip(column.flatten(), of.children, strict=True):
             parts += column_parts(child, inside)
         return parts
-    if not rows:
-        return parts
     if of.kind == _BOOLEAN:
-        numbers = column.fill_null(False).to_numpy(zero_copy_only=False).astype(np.uint8)
-    else:
-        kind, arrow = _FIXED[of.kind]
-        whole = column.cast(arrow).cast(pa.int64()) if of.kind == _TIMESTAMP else column.cast(arrow)
-        numbers = np.ascontiguousarray(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(kind, copy=False))
+        return [*parts, _bits_of(column, 1).tobytes()]
+    kind, arrow = _FIXED[of.kind]
+    plain = column if column.type == arrow else column.cast(arrow)
+    numbers = np.frombuffer(plain.buffers()[1] or b"", kind)[plain.offset : plain.offset + rows]
     return [*parts, numbers.tobytes()]
 
 
+def _bits_of(column: pa.Array, place: int) -> np.ndarray[Any, Any]:
+    packed = np.frombuffer(column.buffers()[place] or b"", np.uint8)
+    return np.unpackbits(packed, bitorder="little")[column.offset : column.offset + len(column)].view(np.bool_)
+
+
 def _offsets_of(column: pa.Array) -> np.ndarray[Any, Any]:
-    _, offsets, *_ = column.buffers()
-    if offsets is None:
+    if not len(column):
         return np.zeros(1, np.int64)
-    return np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    is_large = pa.types.is_large_string(column.type) or pa.types.is_large_list(column.type)
+    offsets = np.frombuffer(column.buffers()[1], np.int64 if is_large else np.int32)
+    return offsets[column.offset : column.offset + len(column) + 1]
+
+
+def _lengths(offsets: np.ndarray[Any, Any]) -> bytes:
+    return np.diff(offsets).astype("<u4").tobytes()

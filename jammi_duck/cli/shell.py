@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import jammi_duck
 from jammi_duck.cache import default_cache_dir
+from jammi_duck.cli.database_file import refusal
 from jammi_duck.version import __version__
 
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ Start the stock DuckDB shell with jammi in it.
   jammi-duck shell --print    an alias that does the same
 
 It takes the duckdb on the PATH, or that of the package duckdb-cli, in version 1.4 or
-later, and hands it all other arguments.
+later, and hands it all other arguments. After `.open other.duckdb`, the functions
+are missing until `.read /dev/fd/9`.
 """
 _PACKAGE = Path(jammi_duck.__file__).parent
 _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"
@@ -36,7 +36,9 @@ _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"
 _MADE_FROM = ("functions.py", "searching.py", "macros.py", "wire.py")
 _OLDEST = (1, 4)
 _CONNECTION = "shell"
-_WRONG_CALL = 2
+# The statements are /dev/fd/9 to the shell, says the help above.
+_INIT = 9
+_FAILED, _WRONG_CALL = 1, 2
 
 
 def add_to(commands: Commands) -> None:
@@ -54,20 +56,37 @@ def become_shell(words: Sequence[str]) -> int:
         from jammi_duck.cli import main
 
         return main(["shell", "--help"])
+    if words[:1] == ["--print"]:
+        print(_alias())
+        return 0
     try:
         program = _duckdb()
-        prepared = _prepared()
+        prepared = _prepared(program)
     except _CannotStartError as error:
         print(f"jammi-duck: {error}", file=sys.stderr)
         return _WRONG_CALL
-    command = [program, "-unsigned", "-cmd", f'.read "{prepared / "init.sql"}"']
-    announcement = {"_JAMMI_ANNOUNCEMENT": str(prepared / "announcement")}
-    if words[:1] == ["--print"]:
-        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in announcement.items())
-        print(f"alias duckdb={shlex.quote(f'{variables} {shlex.join(command)}')}")
-        return 0
-    os.environ.update(announcement)
-    os.execv(program, [*command, *words])
+    refused = refusal(program, words)
+    if refused:
+        print(refused, file=sys.stderr)
+        return _FAILED
+    os.environ["_JAMMI_ANNOUNCEMENT"] = str(prepared / "announcement")
+    init = prepared / "init.sql"
+    _keep_open(init)
+    os.execv(program, [program, "-unsigned", "-cmd", f'.read "{init}"', *words])
+
+
+def _keep_open(init: Path) -> None:
+    """Give the file a short name for as long as the shell runs: after `.open`, its user must have it read again."""
+    os.dup2(os.open(init, os.O_RDONLY), _INIT)
+    os.set_inheritable(_INIT, True)
+
+
+def _alias() -> str:
+    """One that stays right when jammi-duck or DuckDB changes: it names neither a version nor a prepared file."""
+    import shlex
+
+    # -P, as Python would look for modules in the working directory first.
+    return f"alias duckdb={shlex.quote(shlex.join([sys.executable, '-P', '-m', 'jammi_duck.cli', 'shell']))}"
 
 
 class _CannotStartError(Exception):
@@ -75,18 +94,23 @@ class _CannotStartError(Exception):
 
 
 def _duckdb() -> str:
-    """The program, of a version that can be used."""
+    """The program."""
     found = shutil.which("duckdb")
     if found is None or Path(found).parent == Path(sys.executable).parent:
         # There is a script in Python, which would start the program that it carries only after a while.
         found = _carried() or found
     if found is None:
         raise _CannotStartError("there is no duckdb on the PATH; pip install duckdb-cli")
-    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    return found
+
+
+def _check_version(program: str) -> None:
+    import subprocess
+
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     version = re.match(r"v?(\d+)\.(\d+)", told)
     if version is None or (int(version[1]), int(version[2])) < _OLDEST:
-        raise _CannotStartError(f"'{found}' is DuckDB {told.strip() or 'of no version'}; 1.4 or later is needed")
-    return found
+        raise _CannotStartError(f"'{program}' is DuckDB {told.strip() or 'of no version'}; 1.4 or later is needed")
 
 
 def _carried() -> str | None:
@@ -100,17 +124,23 @@ def _carried() -> str | None:
     return str(program) if program.is_file() else None
 
 
-def _prepared() -> Path:
-    """A folder with what the extension reads when it is loaded, and the statements that load it and make the macros."""
+def _prepared(program: str) -> Path:
+    """A folder with what the extension reads when it is loaded, and the statements that load it and make the macros.
+
+    Where there is one, `program` was of a version that can be used when it was made.
+    """
     if not _EXTENSION.is_file():
         raise _CannotStartError(
             "the extension for DuckDB is not there, as no C compiler was found when jammi-duck was installed; "
             "install one, such as gcc, and jammi-duck once more: pip install --force-reinstall --no-deps jammi-duck"
         )
     sources = [(_PACKAGE / "udfs" / name).stat().st_mtime_ns for name in _MADE_FROM]
-    made_from = repr((__version__, sys.executable, str(_EXTENSION), sources))
+    file = os.stat(program)
+    shell = (os.path.realpath(program), file.st_size, file.st_mtime_ns)
+    made_from = repr((__version__, sys.executable, str(_EXTENSION), sources, shell))
     folder = default_cache_dir() / "shell" / hashlib.sha256(made_from.encode()).hexdigest()[:16]
     if not folder.is_dir():
+        _check_version(program)
         _prepare(folder)
     return folder
 
@@ -127,7 +157,8 @@ def _prepare(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
         made = Path(unfinished) / "made"
         made.mkdir()
-        command = [sys.executable, "-m", "jammi_duck.worker"]
+        # -P, as the working directory is the user's, and no place for modules of the worker.
+        command = [sys.executable, "-P", "-m", "jammi_duck.worker"]
         (made / "announcement").write_bytes(announcement(command, FUNCTIONS))
         statements = [f"LOAD {literal(str(_EXTENSION))}", *macros(_CONNECTION)]
         (made / "init.sql").write_text("".join(f"{statement};\n" for statement in statements))

@@ -235,15 +235,15 @@ static void forward(duckdb_function_info info, duckdb_data_chunk input, duckdb_v
     if (came == ARRIVED) {
         give_connection(worker);
     } else {
-        close_connection(worker);
         if (came == INTERRUPTED) {
             snprintf(error, sizeof error, "interrupted");
         } else if (came == MALFORMED) {
             stop_worker();
             snprintf(error, sizeof error, "the jammi worker sent what is no answer; the next call starts another");
         } else {
-            describe_end(error, sizeof error);
+            describe_end(worker, error, sizeof error);
         }
+        close_connection(worker);
         duckdb_scalar_function_set_error(info, error);
     }
     release(&frame);

@@ -38,6 +38,7 @@ extern char **environ;
 
 static struct sigaction before;
 static volatile unsigned interrupts;
+static unsigned told_of; /* how many there had been when the worker was last told of one */
 
 static void on_interrupt(int number, siginfo_t *info, void *context) {
     __atomic_add_fetch(&interrupts, 1, __ATOMIC_RELAXED);
@@ -118,8 +119,10 @@ static bool start_worker(char *error, size_t room) {
     }
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
-    sigset_t none, ignored;
-    sigemptyset(&none);
+    sigset_t blocked, ignored;
+    /* Until it ignores Ctrl-C itself: what the terminal sends goes to both processes. */
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGINT);
     sigemptyset(&ignored);
     sigaddset(&ignored, SIGPIPE);
     posix_spawn_file_actions_init(&actions);
@@ -128,7 +131,7 @@ static bool start_worker(char *error, size_t room) {
     posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigmask(&attributes, &blocked);
     posix_spawnattr_setsigdefault(&attributes, &ignored);
     int failed = posix_spawnp(&process, command[0], &actions, &attributes, command, environ);
     posix_spawnattr_destroy(&attributes);
@@ -259,15 +262,22 @@ void close_connection(connection *it) {
     free(it);
 }
 
-void describe_end(char *error, size_t room) {
-    pthread_mutex_lock(&guard);
+void describe_end(const connection *of, char *error, size_t room) {
     int status = 0;
     pid_t ended = 0;
-    for (int i = 0; process > 0 && ended == 0 && i < 20; i++) {
-        ended = waitpid(process, &status, WNOHANG);
-        if (ended == 0) {
+    for (int i = 0; ended == 0 && i < 20; i++) {
+        if (i) {
             usleep(10000);
         }
+        pthread_mutex_lock(&guard);
+        /* Another thread may have seen the end before, and even have started the next worker. */
+        bool is_known = process > 0 && of->worker == workers;
+        ended = is_known ? waitpid(process, &status, WNOHANG) : -1;
+        if (is_known && ended != 0) {
+            process = -1;
+            forget_worker();
+        }
+        pthread_mutex_unlock(&guard);
     }
     if (ended > 0 && WIFSIGNALED(status)) {
         snprintf(error, room, "the jammi worker was killed by signal %d; the next call starts another", WTERMSIG(status));
@@ -276,11 +286,6 @@ void describe_end(char *error, size_t room) {
     } else {
         snprintf(error, room, "the jammi worker ended; the next call starts another");
     }
-    if (ended != 0) {
-        process = -1;
-        forget_worker();
-    }
-    pthread_mutex_unlock(&guard);
 }
 
 void stop_worker(void) {
@@ -295,9 +300,13 @@ static outcome wait_for(connection *it, short what) {
     for (;;) {
         struct pollfd polled = {.fd = it->socket, .events = what};
         int ready = poll(&polled, 1, PATIENCE_MS);
-        if (__atomic_load_n(&interrupts, __ATOMIC_RELAXED) != it->interrupt) {
+        unsigned so_far = __atomic_load_n(&interrupts, __ATOMIC_RELAXED);
+        if (so_far != it->interrupt) {
             pthread_mutex_lock(&guard);
-            is_doubtful = control >= 0 && tell('x', -1);
+            if (so_far != told_of) {
+                told_of = so_far;
+                is_doubtful = control >= 0 && tell('x', -1);
+            }
             pthread_mutex_unlock(&guard);
             return INTERRUPTED;
         }

@@ -28,8 +28,8 @@ outcome send_frame(connection *to, buffer *body, uint8_t kind);
 /* Receive a frame into `body`, to be freed by `release`. */
 outcome receive_frame(connection *from, buffer *body, uint8_t *kind);
 
-/* How the worker ended, as words, where it did; and forget it, so that the next call starts another. */
-void describe_end(char *error, size_t room);
+/* How the worker of a connection ended, as words; and forget it, so that the next call starts another. */
+void describe_end(const connection *of, char *error, size_t room);
 
 /* Let the worker end. */
 void stop_worker(void);
