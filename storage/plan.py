@@ -17,11 +17,11 @@ SPARE = 16
 # A filter's rows may be rarer near the query than elsewhere: so many times as many as should do are asked for.
 _MARGIN = 1.5
 
-_MS_PER_BYTE_READ = 1 / 12e6
-_MS_PER_BYTE_COPIED = 1 / 3e6
+_MS_PER_BYTE_READ = 1 / 30e6
+_MS_PER_BYTE_COPIED = 1 / 5e6
 _MS_PER_PRODUCT = 1 / 20e6
 _MS_PER_BLOCK_ROW = 1 / 1e6
-_MS_PER_NEIGHBOUR = 0.003
+_MS_PER_NEIGHBOUR = 0.0025
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +26,8 @@ from jammi_duck.types import Vectors
 if TYPE_CHECKING:
     from usearch.index import Index
 
-_BLOCK_ROWS = 1 << 15
+# A block that a core looks at in one go.
+_LEAST_ROWS, _MOST_ROWS = 1 << 11, 1 << 15
 # By how much a similarity of bfloat16 vectors may be wrong.
 _ROUGH = 0.01
 # So many queries' vectors fit into a core's cache.
@@ -138,9 +141,19 @@ class MappedSegment:
 
     def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
         """See `Segment`."""
-        starts = range(0, self.rows, _BLOCK_ROWS)
-        blocks = ((start, self._vectors[start : start + _BLOCK_ROWS]) for start in starts)
-        return scan(blocks, queries, k, allowed)
+        # One query is read for by all cores; many are multiplied by all cores anyway.
+        cores = (os.cpu_count() or 1) if len(queries) == 1 else 1
+        size = min(_MOST_ROWS, max(_LEAST_ROWS, -(-self.rows // cores)))
+
+        def part(first: int) -> Candidates:
+            starts = range(first * size, self.rows, cores * size)
+            return scan(((start, self._vectors[start : start + size]) for start in starts), queries, k, allowed)
+
+        parts = [part(0)] if size >= self.rows else list(_cores().map(part, range(cores)))
+        return Candidates(
+            np.concatenate([found.places for found in parts], axis=1),
+            np.concatenate([found.similarities for found in parts], axis=1),
+        )
 
     def by_graph(
         self, queries: Vectors, k: int, wanted: int, allowed: Mask | None
@@ -169,6 +182,11 @@ class MappedSegment:
             near[part] = similarities(self._vectors[safe[part]], queries[part])
         near[~there] = -np.inf
         return Candidates(np.where(there, places, -1), near), _is_sure(near, there, 1 - distances, reached, k)
+
+
+@cache
+def _cores() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="jammi-search")
 
 
 def _is_sure(

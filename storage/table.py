@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, JammiWarning
@@ -20,6 +20,7 @@ from jammi_duck.storage import manifest, plan
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.exact import Candidates, Mask
 from jammi_duck.storage.filesystem import Digest, Store
+from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import MappedSegment, ParquetSegment, Segment
 from jammi_duck.types import Vectors
 
@@ -69,6 +70,10 @@ class Table:
         self._starts = np.cumsum([0, *(segment.rows for segment in segments)])
         self._warning = threading.Lock()
 
+    @cached_property
+    def _row_ids(self) -> tuple[RowIds, ...]:
+        return tuple(RowIds(segment.row_ids) for segment in self.segments)
+
     @classmethod
     def open(cls, store: Store, entry: Entry, parquets: Sequence[tuple[int, Digest]]) -> Table:
         """Map the sidecars that the newest manifest names, each checked by its SHA-256.
@@ -92,16 +97,15 @@ class Table:
 
     def among(self, row_ids: pa.StringArray) -> Among:
         """The rows with these ids; others than the table's count for nothing. Raises DamagedError."""
-        masks = [pc.is_in(segment.row_ids, value_set=row_ids) for segment in self.segments]
-        arrays = tuple(mask.to_numpy(zero_copy_only=False) for mask in masks)
-        return Among(arrays, sum(int(mask.sum()) for mask in arrays))
+        masks = tuple(ids.mask(row_ids) for ids in self._row_ids)
+        return Among(masks, sum(int(mask.sum()) for mask in masks))
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those of the rows that the table has. Raises DamagedError."""
         wanted = pa.array(row_ids, pa.string())
         found: dict[str, NDArray[np.float32]] = {}
-        for segment in self.segments:
-            places = np.flatnonzero(pc.is_in(segment.row_ids, value_set=wanted).to_numpy(zero_copy_only=False))
+        for segment, ids in zip(self.segments, self._row_ids, strict=True):
+            places = np.flatnonzero(ids.mask(wanted))
             if len(places):
                 names = segment.row_ids.take(pa.array(places)).to_pylist()
                 found |= zip(names, segment.vectors(places), strict=True)
@@ -184,7 +188,7 @@ class Table:
         order, falling = order[:, :k], falling[:, :k]
         chosen = np.arange(order.shape[1]) < counts[:, None]
         rows = np.take_along_axis(places, order, 1)[chosen]
-        return Answers(counts, self._row_ids(rows), np.clip(falling[chosen], -1, 1))
+        return Answers(counts, self._named(rows), np.clip(falling[chosen], -1, 1))
 
     def _settle_ties(
         self, order: NDArray[np.int64], falling: NDArray[np.float32], places: NDArray[np.int64], k: int
@@ -193,11 +197,11 @@ class Table:
         end = int(np.searchsorted(-falling, -falling[min(k, len(falling)) - 1], side="right"))
         if falling[end - 1] == -np.inf:
             end = int(np.searchsorted(-falling, np.inf))
-        row_ids = self._row_ids(places[order[:end]]).to_pylist()
+        row_ids = self._named(places[order[:end]]).to_pylist()
         by_id = sorted(range(end), key=lambda i: (-falling[i], row_ids[i]))
         order[:end] = order[by_id]
 
-    def _row_ids(self, places: NDArray[np.int64]) -> pa.StringArray:
+    def _named(self, places: NDArray[np.int64]) -> pa.StringArray:
         if len(self.segments) == 1:
             return self.segments[0].row_ids.take(pa.array(places))
         numbers = np.searchsorted(self._starts, places, side="right") - 1

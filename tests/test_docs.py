@@ -83,7 +83,15 @@ def test_every_column_is_documented():
     from jammi_duck.udfs import functions, searching
 
     page = (ROOT / "docs" / "sql.md").read_text()
-    shapes = (searching.HIT, searching.STAGE, searching.CHECK, functions._GENERATED, functions._INFERRED, functions._TABLE, functions._ACTION)
+    shapes = (
+        searching.HIT,
+        searching.STAGE,
+        searching.CHECK,
+        functions._GENERATED,
+        functions._INFERRED,
+        functions._TABLE,
+        functions._ACTION,
+    )
     for shape in (*shapes, functions._MODEL, functions._REMOVED):
         for column in shape:
             assert f"`{column}`" in page, column

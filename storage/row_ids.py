@@ -1,0 +1,64 @@
+"""Which rows of a segment have one of many ids."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jammi_duck.storage.exact import Mask
+
+# Whole numbers are looked up in an array over their range, if that has at most so many places for each.
+_SPARSEST = 4
+
+
+class RowIds:
+    """The row ids of a segment, in the order of its rows."""
+
+    def __init__(self, row_ids: pa.StringArray) -> None:
+        """Nothing is made of them until it is needed."""
+        self._row_ids = row_ids
+
+    def mask(self, wanted: pa.StringArray) -> Mask:
+        """For each row, whether its id is one of these."""
+        # Imported late: a search without a filter does without it.
+        import pyarrow.compute as pc
+
+        numbers = _whole_numbers(wanted) if self._places is not None else None
+        if self._places is None or numbers is None:
+            mask: Mask = pc.is_in(self._row_ids, value_set=wanted).to_numpy(zero_copy_only=False)
+            return mask
+        least, places = self._places
+        inside = numbers[(numbers >= least) & (numbers < least + len(places))]
+        found = places[inside - least]
+        mask = np.zeros(len(self._row_ids), bool)
+        mask[found[found >= 0]] = True
+        return mask
+
+    @cached_property
+    def _places(self) -> tuple[int, NDArray[np.int32]] | None:
+        """The least id, and for each number from there on the row that has it, or -1: where ids are such numbers."""
+        numbers = _whole_numbers(self._row_ids)
+        if numbers is None or not len(numbers):
+            return None
+        least, span = int(numbers.min()), int(numbers.max()) - int(numbers.min()) + 1
+        if span > _SPARSEST * len(numbers):
+            return None
+        places = np.full(span, -1, np.int32)
+        places[numbers - least] = np.arange(len(numbers), dtype=np.int32)
+        return least, places
+
+
+def _whole_numbers(texts: pa.StringArray) -> NDArray[np.int64] | None:
+    """The numbers that texts stand for, NULLs left out; None where one is no number, or could be written otherwise."""
+    texts = texts.drop_null()
+    try:
+        numbers = texts.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    if not numbers.cast(pa.string()).equals(texts):
+        return None
+    found: NDArray[np.int64] = numbers.to_numpy()
+    return found
