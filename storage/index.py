@@ -6,6 +6,7 @@ as float32 at half the size, since the rows that it gives are ranked by their fl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ EXPANSION_ADD = 200
 EXPANSION_SEARCH = 128
 # What a row of the graph takes beside its vector, in bytes.
 _LINKS = 160
+# So many megabytes are told in the log.
+_NOTABLE = 32
 
 
 def build(
@@ -40,7 +43,9 @@ def build(
     # Imported late: it takes a good part of the time that `install` takes.
     from usearch.index import Index
 
-    log.info("indexing %s vectors takes about %s MB of memory", f"{rows:,}", f"{memory(rows, dimensions) >> 20:,}")
+    megabytes = memory(rows, dimensions) >> 20
+    level = logging.INFO if megabytes >= _NOTABLE else logging.DEBUG
+    log.log(level, "indexing %s vectors takes about %s MB of memory", f"{rows:,}", f"{megabytes:,}")
     graph = Index(ndim=dimensions, metric="cos", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD)
     schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
     row_ids: list[pa.Array] = []

@@ -1,11 +1,12 @@
 """How a segment is searched: by its graph, or by looking at every vector, whichever is predicted to be faster.
 
-The costs were measured (docs/search.md) and are those of one core; only their ratios matter.
+The costs were measured (docs/search.md); only their ratios matter.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,7 @@ _MARGIN = 1.5
 
 _MS_PER_BYTE_READ = 1 / 30e6
 _MS_PER_BYTE_COPIED = 1 / 5e6
-_MS_PER_PRODUCT = 1 / 20e6
+_MS_PER_PRODUCT = 1 / 50e6
 _MS_PER_BLOCK_ROW = 1 / 1e6
 _MS_PER_NEIGHBOUR = 0.0025
 
@@ -36,7 +37,7 @@ class Plan:
 def choose(rows: int, allowed: int, k: int, dimensions: int, queries: int) -> Plan:
     """The plan for a segment of `rows`, of which so many are allowed, when `k` of them are wanted for each query."""
     wanted = neighbours(rows, allowed, k)
-    exactly, graph = exact_ms(rows, allowed, dimensions, queries), graph_ms(wanted, k)
+    exactly, graph = exact_ms(rows, allowed, dimensions, queries), graph_ms(wanted, k, queries)
     by_graph, by_all = f"{wanted:,} neighbours by the graph", f"{allowed:,} of {rows:,} vectors"
     if wanted >= rows or exactly <= graph:
         return Plan("exact", 0, f"{by_all}: {exactly:.2g} ms predicted, {graph:.2g} ms for {by_graph}")
@@ -60,6 +61,7 @@ def exact_ms(rows: int, allowed: int, dimensions: int, queries: int) -> float:
     return read / queries + products + multiplied * _MS_PER_BLOCK_ROW
 
 
-def graph_ms(wanted: int, k: int) -> float:
-    """What asking a graph for so many neighbours costs for one query, in milliseconds."""
-    return (max(wanted, EXPANSION_SEARCH) + min(wanted, k + SPARE)) * _MS_PER_NEIGHBOUR
+def graph_ms(wanted: int, k: int, queries: int) -> float:
+    """What asking a graph for so many neighbours costs for one of so many queries, in milliseconds."""
+    cores = min(queries, os.cpu_count() or 1)
+    return (max(wanted, EXPANSION_SEARCH) + min(wanted, k + SPARE)) * _MS_PER_NEIGHBOUR / cores

@@ -117,7 +117,7 @@ class TestSources:
         assert (built.returncode, f"s3://{bucket}/out" in built.stdout) == (0, True)
         files = s3fs.S3FileSystem(**s3_server.options(), skip_instance_cache=True)
         kept = [files.cat_file(path) for path in files.find(f"{bucket}/out")]
-        assert len(kept) == 4
+        assert len(kept) == 5
         kept += [path.read_bytes() for path in folder.iterdir() if path.is_file()]
         kept += [(built.stdout + built.stderr).encode()]
         assert not any(secret.encode() in content for content in kept)
@@ -142,7 +142,7 @@ class TestSearch:
 
     def test_a_source_whose_name_is_nearly_right(self, database, capsys):
         code, _, err = call(capsys, "search animal duck --db my.duckdb")
-        assert (code, "no table, view or file 'animal' in 'my.duckdb'; did you mean 'animals'?" in err) == (2, True)
+        assert (code, "no embedding table for 'animal'; did you mean 'animals'?" in err) == (2, True)
 
     def test_no_number_is_null_in_json(self, folder, capsys):  # noqa: F811
         with duckdb.connect("jammi_duck.duckdb") as con:

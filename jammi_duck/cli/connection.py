@@ -22,6 +22,7 @@ from jammi_duck.settings import Settings
 
 IN_MEMORY = ":memory:"
 _MISSING = re.compile(r"Table with name (.+?) does not exist", re.DOTALL)
+_NOT_GENERATED = re.compile(r"(no embedding table for .+)\. SELECT .+ makes one", re.DOTALL)
 _IS_FILE = "SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()"
 _SOURCES = """
     SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
@@ -55,6 +56,11 @@ def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
         try:
             # A command ends too soon for loaded models to be of use.
             yield equip_as(con, dataclasses.replace(settings.config, preload_models=()))
+        except duckdb.InvalidInputException as error:
+            told = _NOT_GENERATED.search(str(error))
+            if told is None:
+                raise
+            raise NotFoundError(f"{told[1]}; `jammi-duck generate` makes one") from error
         except duckdb.CatalogException as error:
             missing = _MISSING.search(str(error))
             if missing is None:
