@@ -1,117 +1,274 @@
-"""Search: a warm jammi_search with a vector from SQL, k = 10, over 100,000 vectors of 384 dimensions.
+"""Search over real vectors: this project against its index alone, LanceDB, DuckDB's vss and lance, FAISS and hnswlib.
 
-The vectors are those of 20,000 real texts, each five times with a little noise; the queries are held out.
+Each contender is in a process of its own, and is searched at the least work that gives a recall@10 of 0.99, or at its
+best. They take turns: each round measures every contender once, in an order that moves on by one; the first round warms
+up and is dropped. A ratio is the median of the rounds' ratios. Builds are measured once, without any encoding. The
+rivals need benchmarks/requirements-search.txt, and an environment with the older DuckDB (see CONTRIBUTING.md).
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from statistics import median
 
-import duckdb
-import numpy as np
+from benchmarks import search_exact, search_filters, search_sweep
+from benchmarks.common import show
+from benchmarks.rounds import ROOT, Report, Samples, interleave
+from benchmarks.search_contenders import (
+    CONTENDERS,
+    CORES,
+    EXTENSIONS,
+    FAISS,
+    HNSWLIB,
+    LANCE_SQL,
+    LANCEDB,
+    LANCEDB_PQ,
+    OURS,
+    PYTHON,
+    USEARCH,
+    VSS,
+    K,
+    Setting,
+)
+from benchmarks.search_data import HELD_OUT, NOISE, TEXTS, Data, Places, nearest, originals, recall
+from benchmarks.search_worker import Worker, first
+from jammi_duck.storage.index import CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH
+from jammi_duck.storage.plan import neighbours
 
-from benchmarks.common import packages, show
-from benchmarks.memory import RandomEncoder, RandomEncoders
-from jammi_duck.config import DEFAULT_MODEL, Config
-from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.installation import equip
-from jammi_duck.types import Role, Vectors
-
-QUERIES = 200
-RECALL_QUERIES = 50
-
-T = TypeVar("T")
+PARTS = ("contenders", "filters", "exact", "sweep")
+RECALL = 0.99
+# Those that are measured with more rows than there are texts.
+LARGE = (OURS, PYTHON, USEARCH, LANCEDB)
+# Rivals that ours should be ahead of in everything.
+AHEAD_OF = (LANCEDB, LANCEDB_PQ, VSS)
+HEADER = ("contender", "setting", "recall@10", "p50", "batch", "build", "index", "all it reads", "first answer")
 
 
-class _Prepared(RandomEncoder):
-    """Gives rows of a matrix in turn, whatever the texts."""
+@dataclass
+class Entrant:
+    """A contender that takes part."""
 
-    def __init__(self, vectors: Vectors) -> None:
-        super().__init__()
-        self._vectors = vectors
-
-    def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
-        places = [int(text) for text in texts]
-        return self._vectors[places]
-
-
-class _PreparedEncoders(RandomEncoders):
-    def __init__(self, vectors: Vectors) -> None:
-        super().__init__()
-        self._encoder = _Prepared(vectors)
+    worker: Worker
+    build: float
+    setting: Setting = ()
+    label: str = ""
+    recall: float = 0.0
 
 
 def main() -> None:
-    """Print the median latencies, the recall, and how long the encoding of a query takes."""
+    """Print the contenders' figures, and the goals and whether they are met."""
+    options = _options()
+    began, load = time.perf_counter(), os.getloadavg()[0]
+    report = Report()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = Data.prepare(folder, options.cache, options.rows, options.queries)
+        right = nearest(data.documents, data.queries)
+        chosen = CONTENDERS if options.rows <= TEXTS else LARGE
+        builds = _build(folder, [each for each in chosen if _takes_part(each, options.only)], options, report)
+        with ExitStack() as running:
+            entrants = _opened(running, folder, builds, options)
+            for each, entrant in entrants.items():
+                _tune(each, entrant, right)
+            tables = _measure(entrants, data, right, options, report)
+        if "contenders" in options.only:
+            starts = _first_answers(folder, entrants, options, report)
+            tables[0][2][:] = [(*line, _seconds(starts[line[0]])) for line in tables[0][2]]
+    for table in tables:
+        show(*table)
+    title = f"Goals, {options.rows:,} vectors, {CORES} cores, {options.rounds} rounds"
+    show(title, ("measure", "ours", "against", "theirs", "ratio", "goal", "met"), report.lines)
+    if options.rows > TEXTS:
+        print(f"Rows after the first {TEXTS:,} are the same with noise, {NOISE} for each number; the {K} nearest stem")
+        print(f"from {originals(right):.0f} different texts (median).")
+    print(f"Other load on the machine when it began (average of a minute): {load:.1f}.")
+    for missing, reason in report.missing.items():
+        print(f"Not measured: {missing}: {reason}")
+    print(f"\n{time.perf_counter() - began:.0f} s in all")
+
+
+def _options() -> argparse.Namespace:
+    cache = Path(tempfile.gettempdir(), "jammi-duck-benchmark-search")
+    extensions = ROOT / ".venv-search-extensions" / "bin" / "python"
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=QUERIES)
+    parser.add_argument("--rows", type=int, default=TEXTS)
+    parser.add_argument("--rounds", type=int, default=5, help="after the one that warms up")
+    parser.add_argument("--queries", type=int, default=1000, help="of a batch, and to find the recall by")
+    parser.add_argument("--singles", type=int, default=100, help="queries that are asked alone in a round")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--cache", type=Path, default=cache, help="where the texts' vectors are kept")
+    parser.add_argument("--sweep", type=Path, help="the file for benchmarks.search_picture; in the cache, if not given")
+    parser.add_argument("--extensions", default=str(extensions), help="the Python with DuckDB's vss and lance")
     options = parser.parse_args()
-    encoder = LoadedEncoders(32, 3).get(DEFAULT_MODEL)
-    texts = packages("summary", options.rows // 5 + QUERIES)
-    real = encoder.encode(texts)
-    queries, documents = real[:QUERIES], _noisy(real[QUERIES:], options.rows)
-    with tempfile.TemporaryDirectory() as folder:
-        con = duckdb.connect()
-        config = Config(storage=folder, cache_dir=Path(folder, "cache"))
-        equip(con, config, _PreparedEncoders(documents))
-        con.execute(f"CREATE TABLE t AS SELECT range AS id, range::VARCHAR AS text FROM range({options.rows:d})")
-        started = time.perf_counter()
-        con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
-        build = time.perf_counter() - started
-        con.execute("CREATE TABLE q (n INTEGER, v FLOAT[384])")
-        con.executemany("INSERT INTO q VALUES (?, ?)", [(n, vector.tolist()) for n, vector in enumerate(queries)])
-        latencies: dict[str, list[float]] = {"search": [], "matches": [], "exact": [], "encode": []}
-        hits = 0
-        for n in range(options.rounds):
-            vector = f"(SELECT v FROM q WHERE n = {n % QUERIES:d})"
-            found = _timed(latencies["search"], partial(_ids, con, "jammi_search", f"{vector}, 10"))
-            _timed(latencies["matches"], partial(_ids, con, "jammi_matches", f"{vector}, 10"))
-            if n < RECALL_QUERIES:
-                exactly = partial(_ids, con, "jammi_search", f"{vector}, 10, exact := true")
-                hits += len(set(found) & set(_timed(latencies["exact"], exactly)))
-            _timed(latencies["encode"], partial(encoder.encode, [texts[n % QUERIES]], "query"))
-        con.close()
-    rows = [
-        ("jammi_search, the source's rows (goal: under 10)", *_figures(latencies["search"])),
-        ("jammi_matches, row ids only", *_figures(latencies["matches"])),
-        ("jammi_search, exact := true", *_figures(latencies["exact"])),
-        ("encoding a text query, apart", *_figures(latencies["encode"])),
+    if not 1 <= options.singles <= options.queries < HELD_OUT:
+        parser.error(f"--queries has to be less than {HELD_OUT:,}, and --singles no more than that")
+    options.sweep = options.sweep or options.cache / "sweep.json"
+    options.only = set(options.only)
+    return options
+
+
+def _takes_part(name: str, parts: set[str]) -> bool:
+    if "contenders" in parts or name == OURS:
+        return True
+    sweep = {PYTHON, FAISS, HNSWLIB} if "sweep" in parts else set()
+    exact = {PYTHON} if "exact" in parts else set()
+    return name in sweep | exact or (name == LANCEDB and "filters" in parts)
+
+
+def _python(name: str, options: argparse.Namespace) -> str:
+    return str(options.extensions) if name in EXTENSIONS else sys.executable
+
+
+def _build(folder: Path, names: list[str], options: argparse.Namespace, report: Report) -> dict[str, float]:
+    """Build one after another; the seconds of each that is installed."""
+    builds = {}
+    for name in names:
+        print(f"building: {name}", file=sys.stderr, flush=True)
+        try:
+            with closing(Worker(name, folder, _python(name, options))) as worker:
+                worker.call("prepare")
+                builds[name] = worker.seconds("build", CONNECTIVITY, EXPANSION_ADD)
+        except ImportError as error:
+            report.missing[name] = str(error)
+    return builds
+
+
+def _opened(
+    running: ExitStack, folder: Path, builds: dict[str, float], options: argparse.Namespace
+) -> dict[str, Entrant]:
+    entrants = {}
+    for name, seconds in builds.items():
+        worker = running.enter_context(closing(Worker(name, folder, _python(name, options))))
+        worker.call("open")
+        worker.call("load")
+        entrants[name] = Entrant(worker, seconds)
+    return entrants
+
+
+def _tune(name: str, entrant: Entrant, right: Places) -> None:
+    """Choose the first setting that finds enough, or the one that finds most."""
+    print(f"choosing a setting: {name}", file=sys.stderr, flush=True)
+    worker = entrant.worker
+    as_ours = {USEARCH: (EXPANSION_SEARCH, neighbours(1 << 62, 1 << 62, K)), PYTHON: (EXPANSION_SEARCH,)}
+    settings: list[Setting] = [as_ours[name]] if name in as_ours else worker.call("settings")
+    entrant.recall = -1.0
+    for setting in settings:
+        worker.call("use", setting)
+        found = recall(worker.ids("batch", len(right)), right)
+        if found > entrant.recall:
+            entrant.setting, entrant.recall = setting, found
+        if found >= RECALL:
+            break
+    worker.call("use", entrant.setting)
+    labels = worker.call("labels")
+    entrant.label = ", ".join(f"{label} {value}" for label, value in zip(labels, entrant.setting, strict=True))
+
+
+def _measure(
+    entrants: dict[str, Entrant], data: Data, right: Places, options: argparse.Namespace, report: Report
+) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """Take all measures of what is open; the tables, beside the report."""
+    tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
+    workers = {name: entrant.worker for name, entrant in entrants.items()}
+    singles, rounds = options.singles, options.rounds
+    if "contenders" in options.only:
+        title = f"Search over {options.rows:,} vectors, k = {K}, batches of {options.queries:,}"
+        tables.append((title, HEADER, _contenders(entrants, options, report)))
+    if "filters" in options.only:
+        compared = {name: workers[name] for name in (OURS, LANCEDB) if name in workers}
+        if LANCEDB in compared:
+            compared[LANCEDB].call("index_columns")
+        lines = search_filters.measure(compared, OURS, data, singles, rounds, report)
+        tables.append((f"Filters over {options.rows:,} vectors", search_filters.HEADER, lines))
+    if "exact" in options.only:
+        search_exact.measure(workers, data, max(1, singles // 10), rounds, report)
+    if "sweep" in options.only:
+        compared = {name: workers[name] for name in (PYTHON, FAISS, HNSWLIB) if name in workers}
+        lines = search_sweep.measure(compared, data, right, singles, min(rounds, 3), options.sweep)
+        tables.append((f"Breadth of the search, kept in {options.sweep}", search_sweep.HEADER, lines))
+    return tables
+
+
+def _contenders(entrants: dict[str, Entrant], options: argparse.Namespace, report: Report) -> list[tuple[str, ...]]:
+    """The lines of the contenders, but for their first answers; what is compared goes to the report."""
+    shown = {name: entrant for name, entrant in entrants.items() if name != PYTHON}
+    count = options.queries
+    asked = {name: partial(each.worker.p50, "one", range(options.singles)) for name, each in shown.items()}
+    latencies = interleave("single queries", asked, options.rounds)
+    batches = {name: partial(each.worker.seconds, "batch", count) for name, each in shown.items()}
+    seconds = interleave("batches", batches, options.rounds)
+    rates = {name: [count / each for each in values] for name, values in seconds.items()}
+    sizes = {name: [size / 1e6 for size in each.worker.call("sizes")] for name, each in shown.items()}
+    _goals(shown, latencies, rates, sizes, report)
+    return [
+        (
+            name,
+            each.label,
+            f"{each.recall:.4f}",
+            f"{median(latencies[name]):.3f} ms",
+            f"{median(rates[name]):,.0f}/s",
+            _seconds(each.build),
+            *(f"{size:.1f} MB" for size in sizes[name]),
+        )
+        for name, each in shown.items()
     ]
-    show(f"Search over {options.rows:,} vectors, k = 10, ms", ("what", "median", "p95"), rows)
-    most = 10 * min(RECALL_QUERIES, options.rounds)
-    print(f"recall@10 against exact search: {hits / most:.3f}; build without encoding: {build:.1f} s")
 
 
-def _noisy(vectors: Vectors, rows: int) -> Vectors:
-    random = np.random.default_rng(0)
-    many = np.tile(vectors, (rows // len(vectors) + 1, 1))[:rows]
-    many = many + random.standard_normal(many.shape, np.float32) * np.float32(0.01)
-    result: Vectors = many / np.linalg.norm(many, axis=1, keepdims=True)
-    return result
+def _goals(
+    entrants: dict[str, Entrant], latencies: Samples, rates: Samples, sizes: dict[str, list[float]], report: Report
+) -> None:
+    ours = entrants[OURS]
+    report.add("recall@10", f"{ours.recall:.4f}", "", "", ours.recall, f">= {RECALL}")
+    more = [a - b for a, b in zip(latencies[OURS], latencies[USEARCH], strict=True)]
+    figures = f"{median(latencies[OURS]):.3g} ms", USEARCH, f"{median(latencies[USEARCH]):.3g} ms"
+    report.add("p50 of a query, ms more", *figures, median(more), "<= 3")
+    report.compare("batch", rates[OURS], USEARCH, rates[USEARCH], "queries/s", ">= 0.7")
+    for rival in (*AHEAD_OF, LANCE_SQL):
+        if rival not in entrants:
+            continue
+        theirs = entrants[rival]
+        # The files of lance are LanceDB's: it has no build and no size of its own.
+        goals = ("",) * 4 if rival == LANCE_SQL else (">= 1", "< 1", "> 1", "< 1")
+        report.compare("recall@10", [ours.recall], rival, [theirs.recall], "", goals[0])
+        report.compare("p50 of a query", latencies[OURS], rival, latencies[rival], "ms", goals[1])
+        report.compare("batch", rates[OURS], rival, rates[rival], "queries/s", goals[2])
+        if rival == LANCE_SQL:
+            continue
+        report.compare("build", [ours.build], rival, [theirs.build], "s", goals[3])
+        for what, size, other in zip(("index", "all it reads"), sizes[OURS], sizes[rival], strict=True):
+            report.compare(what, [size], rival, [other], "MB", goals[3])
+    for rival in (FAISS, HNSWLIB):
+        if rival in entrants:
+            report.compare(f"batch, {USEARCH}", rates[USEARCH], rival, rates[rival], "queries/s", ">= 0.8")
+            report.compare(f"index, {USEARCH}", sizes[USEARCH][:1], rival, sizes[rival][:1], "MB", "<= 0.5")
 
 
-def _ids(con: duckdb.DuckDBPyConnection, function: str, rest: str) -> list[str]:
-    return [row_id for (row_id,) in con.execute(f"SELECT _row_id FROM {function}('t', {rest})").fetchall()]
+def _first_answers(
+    folder: Path, entrants: dict[str, Entrant], options: argparse.Namespace, report: Report
+) -> dict[str, float]:
+    """Seconds of each, in new processes: only now, as a database that is open is locked."""
+    measures = {
+        name: partial(first, name, folder, each.setting, _python(name, options))
+        for name, each in entrants.items()
+        if name != PYTHON
+    }
+    samples = interleave("new processes", measures, options.rounds)
+    for rival in AHEAD_OF:
+        if rival in samples:
+            report.compare("new process to first answer", samples[OURS], rival, samples[rival], "s", "< 1")
+    return {name: median(values) for name, values in samples.items()}
 
 
-def _timed(seconds: list[float], work: Callable[[], T]) -> T:
-    started = time.perf_counter()
-    outcome = work()
-    seconds.append(time.perf_counter() - started)
-    return outcome
-
-
-def _figures(seconds: list[float]) -> tuple[str, str]:
-    ordered = sorted(seconds)
-    return f"{statistics.median(ordered) * 1000:.2f}", f"{ordered[int(len(ordered) * 0.95)] * 1000:.2f}"
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s"
 
 
 if __name__ == "__main__":
