@@ -17,11 +17,11 @@ from jammi_duck.logs import log
 from jammi_duck.storage.filesystem import fsync
 from jammi_duck.storage.parquet import read_vectors
 
-CONNECTIVITY = 16
-EXPANSION_ADD = 200
+CONNECTIVITY = 20
+EXPANSION_ADD = 128
 EXPANSION_SEARCH = 128
 # What a row of the graph takes beside its vector, in bytes.
-_LINKS = 160
+_LINKS = 190
 # So many megabytes are told in the log.
 _NOTABLE = 32
 

@@ -15,6 +15,7 @@ from jammi_duck.storage.index import EXPANSION_SEARCH
 
 # Neighbours asked for beyond k: bfloat16 puts some in another order, and others may tie with the k-th.
 SPARE = 16
+CORES = os.cpu_count() or 1
 # A filter's rows may be rarer near the query than elsewhere: so many times as many as should do are asked for.
 _MARGIN = 1.5
 
@@ -63,5 +64,4 @@ def exact_ms(rows: int, allowed: int, dimensions: int, queries: int) -> float:
 
 def graph_ms(wanted: int, k: int, queries: int) -> float:
     """What asking a graph for so many neighbours costs for one of so many queries, in milliseconds."""
-    cores = min(queries, os.cpu_count() or 1)
-    return (max(wanted, EXPANSION_SEARCH) + min(wanted, k + SPARE)) * _MS_PER_NEIGHBOUR / cores
+    return (max(wanted, EXPANSION_SEARCH) + min(wanted, k + SPARE)) * _MS_PER_NEIGHBOUR / min(queries, CORES)

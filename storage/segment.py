@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from jammi_duck.storage.exact import TIE, Candidates, Mask, scan, similarities
 from jammi_duck.storage.filesystem import Digest, Store
 from jammi_duck.storage.index import EXPANSION_SEARCH
 from jammi_duck.storage.parquet import read_row_ids, read_vectors
-from jammi_duck.storage.plan import SPARE
+from jammi_duck.storage.plan import CORES, SPARE
 from jammi_duck.types import Vectors
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ class MappedSegment:
     def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
         """See `Segment`."""
         # One query is read for by all cores; many are multiplied by all cores anyway.
-        cores = (os.cpu_count() or 1) if len(queries) == 1 else 1
+        cores = CORES if len(queries) == 1 else 1
         size = min(_MOST_ROWS, max(_LEAST_ROWS, -(-self.rows // cores)))
 
         def part(first: int) -> Candidates:
@@ -186,7 +185,7 @@ class MappedSegment:
 
 @cache
 def _cores() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="jammi-search")
+    return ThreadPoolExecutor(CORES, thread_name_prefix="jammi-search")
 
 
 def _is_sure(
