@@ -22,7 +22,7 @@ from jammi_duck.storage.table import Among, Stage, Table
 from jammi_duck.types import Caller
 
 # A connection runs one query at a time, which holds no more searches than this.
-_MOST_KEPT = 256
+_MOST_KEPT = 64
 
 
 @dataclass

@@ -69,6 +69,7 @@ class Table:
         self.segments = tuple(segments)
         self._starts = np.cumsum([0, *(segment.rows for segment in segments)])
         self._warning = threading.Lock()
+        self._warned = False
 
     @cached_property
     def _row_ids(self) -> tuple[RowIds, ...]:
@@ -216,11 +217,11 @@ class Table:
 
     def _warn(self) -> None:
         with self._warning:
-            damage, self.damage = self.damage, None
-        if damage:
+            warned, self._warned = self._warned, True
+        if self.damage and not warned:
             warnings.warn(
-                f"the search index of '{self.entry.name}' cannot be used ({damage}); searching exactly, with the same "
-                "rows but slower; SELECT * FROM jammi_recover() builds it again",
+                f"the search index of '{self.entry.name}' cannot be used ({self.damage}); searching exactly, with the "
+                "same rows but slower; SELECT * FROM jammi_recover() builds it again",
                 JammiWarning,
                 stacklevel=2,
             )

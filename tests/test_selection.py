@@ -347,6 +347,14 @@ class TestCheck:
         assert recall < 0.5
         assert "exact := true finds all of them" in advice
 
+    def test_an_index_that_is_gone(self, numbers, storage, fake):
+        for sidecar in storage.rglob("*.usearch"):
+            sidecar.unlink()
+        other = fake(duckdb.connect()).con
+        rows = other.execute("SELECT queries, recall, advice FROM jammi_check('t')").fetchall()
+        assert rows[0][:2] == (0, None)
+        assert "usearch' is missing); SELECT * FROM jammi_recover() builds it again" in rows[0][2]
+
     @pytest.mark.parametrize("texts", [[], ["red"]])
     def test_of_no_rows_and_of_one(self, fake, texts):
         con = fake().con
@@ -361,6 +369,7 @@ class TestCheck:
     def test_mistakes(self, numbers):
         con, _ = numbers
         assert "k is 0" in error_of(con, "FROM jammi_check('t', 0)")
+        assert "k is NULL" in error_of(con, "FROM jammi_check('t', NULL)")
         assert "no embedding table for 'x'" in error_of(con, "FROM jammi_check('x')")
 
 
