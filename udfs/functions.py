@@ -80,22 +80,27 @@ def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> p
     return pa.array(found)
 
 
-def _plan(engine: Engine, *columns: Column) -> pa.Array:
-    plans = []
-    for source, schemas, cols, key, model, dims, connection in rows_of(columns):
-        names = _column_names("jammi_generate", source, cols, key)
-        in_main_thread = listen(engine.generator)
-        name = source_id(source, schemas, engine.host)
-        request = Request(name, tuple(names), key, model or engine.default_model, dims, in_main_thread)
-        text = json.dumps(dataclasses.asdict(request))
-        plans.append(generate_query(source, name, text, names, key, connection))
-    return pa.array(plans, pa.string())
-
-
-def _column_names(verb: str, source: str | None, cols: str | None, key: str | None) -> list[str]:
-    """The names in `cols`, which is JSON: of a name, or of a list of them."""
+def _plan(
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    cols: str | None,
+    key: str | None,
+    model: str | None,
+    dims: int | None,
+    connection: str,
+) -> str:
     if source is None or cols is None or key is None:
-        raise InputError(f"{verb} needs a source, its columns and its key: none of them may be NULL")
+        raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
+    names = _column_names(cols)
+    in_main_thread = listen(engine.generator)
+    name = source_id(source, schemas, engine.host)
+    request = Request(name, tuple(names), key, model or engine.default_model, dims, in_main_thread)
+    return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection)
+
+
+def _column_names(cols: str) -> list[str]:
+    """The names in `cols`, which is JSON: of a name, or of a list of them."""
     parsed = json.loads(cols)
     names = [parsed] if isinstance(parsed, str) else parsed
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -103,14 +108,21 @@ def _column_names(verb: str, source: str | None, cols: str | None, key: str | No
     return names
 
 
-def _plan_inference(engine: Engine, *columns: Column) -> pa.Array:
-    plans = []
-    for source, schemas, cols, key, model, task, dims in rows_of(columns):
-        check_task(task)
-        names = _column_names("jammi_infer", source, cols, key)
-        name = source_id(source, schemas, engine.host)
-        plans.append(infer_query(source, name, names, key, model or engine.default_model, dims))
-    return pa.array(plans, pa.string())
+def _plan_inference(
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    cols: str | None,
+    key: str | None,
+    model: str | None,
+    task: str | None,
+    dims: int | None,
+) -> str:
+    check_task(task)
+    if source is None or cols is None or key is None:
+        raise InputError("jammi_infer needs a source, its columns and its key: none of them may be NULL")
+    name = source_id(source, schemas, engine.host)
+    return infer_query(source, name, _column_names(cols), key, model or engine.default_model, dims)
 
 
 def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Array:
@@ -211,6 +223,11 @@ def _function(
     return ScalarFunction(f"_jammi_{name}", tuple(parameters), returns, volatile, call)
 
 
+def _text(name: str, parameters: Sequence[str], call: Callable[..., str]) -> ScalarFunction:
+    """A function whose text becomes part of a query while that is bound."""
+    return ScalarFunction(f"_jammi_{name}", tuple(parameters), "VARCHAR", False, call, by_row=True)
+
+
 _TEXT, _NUMBER = "VARCHAR", "BIGINT"
 _CALLER = (_TEXT, _NUMBER)
 # The source, the search path, the model, the embedding table, and the transaction.
@@ -218,16 +235,14 @@ _CHOICE = (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _NUMBER), "FLOAT[]", False, _embed),
     _function("column", (_TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
-    _function("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, _TEXT), _TEXT, False, _plan),
+    _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, _TEXT), _plan),
     _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, *_CALLER), _TEXT, True, _begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, _push),
     _function("finish", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish),
-    _function(
-        "plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _TEXT, False, _plan_inference
-    ),
+    _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
-    _function("rows", _CHOICE, _TEXT, False, searching.rows_query),
-    _function("selection", (*_CHOICE, _TEXT, "BOOLEAN", "BOOLEAN"), _TEXT, False, searching.selection_query),
+    _text("rows", _CHOICE, searching.rows_query),
+    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), searching.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function("select", (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", _NUMBER, "DOUBLE"), _TEXT, False, searching.select),
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),

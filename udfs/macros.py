@@ -20,13 +20,13 @@ _SEARCH = f"(source, query, k := 10, {_OPTIONS})"
 _SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
 
 
-def _hits(caller: str, query: str, asked: str = _QUERY, *, joined: bool = True, traced: bool = False) -> str:
+def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = True, traced: bool = False) -> str:
     """A query for the hits of a search: row ids with their ranks."""
-    selection = f"query(_jammi_selection({_CHOICE}, filter::VARCHAR, {joined}, {traced}))"
-    token = f"(SELECT _jammi_select({caller}, {traced}, build, row_ids, source_rows, began) FROM {selection})"
+    selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
     return (
-        f"SELECT unnest(_jammi_search({token}, {asked}, _jammi_query IS NOT NULL, k, exact, "
-        f"min_similarity::DOUBLE), recursive := true) FROM (SELECT {query} AS _jammi_query)"
+        f"SELECT unnest(_jammi_search(_jammi_selected.token, {asked}, _jammi_query IS NOT NULL, k, exact, "
+        "min_similarity::DOUBLE), recursive := true) "
+        f"FROM (SELECT {query} AS _jammi_query), {selection} _jammi_selected"
     )
 
 
@@ -51,7 +51,8 @@ def macros(connection: str) -> list[str]:
 
     They are TEMP, so that nothing of ours stays in a database file.
     """
-    caller = f"{literal(connection)}, txid_current()::BIGINT"
+    me = literal(connection)
+    caller = f"{me}, txid_current()::BIGINT"
     bodies = {
         "embed(text, model := NULL, role := 'document', dims := NULL)": (
             "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::BIGINT)"
@@ -64,15 +65,15 @@ def macros(connection: str) -> list[str]:
             "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::BIGINT))"
         ),
-        f"jammi_search{_SEARCH}": _found(_hits(caller, "query")),
-        f"jammi_similar{_SIMILAR}": _found(_hits(caller, "key", _ROW)),
+        f"jammi_search{_SEARCH}": _found(_hits(me, "query")),
+        f"jammi_similar{_SIMILAR}": _found(_hits(me, "key", _ROW)),
         f"jammi_matches{_SEARCH}": (
             "TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance "
-            f"FROM ({_hits(caller, 'query', joined=False)}) ORDER BY _rank"
+            f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank"
         ),
         f"jammi_explain{_SEARCH}": (
             f"TABLE SELECT unnest(_jammi_stages({caller}, _jammi_fetched), recursive := true) FROM "
-            f"(SELECT count(_jammi_row) AS _jammi_fetched FROM {_with_rows(_hits(caller, 'query', traced=True))})"
+            f"(SELECT count(_jammi_row) AS _jammi_fetched FROM {_with_rows(_hits(me, 'query', traced=True))})"
         ),
         "jammi_check(source, k := 10, model := NULL, embedding_table := NULL)": (
             f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k), recursive := true)"

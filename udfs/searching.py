@@ -29,43 +29,53 @@ CHECK = {
 }  # fmt: skip
 
 
-def rows_query(engine: Engine, *columns: Column) -> pa.Array:
+def rows_query(
+    engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None, _: int
+) -> str:
     """The source's rows, each with its key as `_jammi_key`."""
-    texts = []
-    for source, schemas, model, table, _ in rows_of(columns):
-        key = _chosen(engine, source, schemas, model, table).definition.key
-        texts.append(f"SELECT {quoted(key)} AS _jammi_key, * FROM query_table({literal(source)})")
-    return pa.array(texts, pa.string())
+    key = _chosen(engine, source, schemas, model, table).definition.key
+    return f"SELECT {quoted(key)} AS _jammi_key, * FROM {_rows(source)}"
 
 
-def selection_query(engine: Engine, *columns: Column) -> pa.Array:
-    """The ids of the rows that a search may find, as one list: NULL for all of the embedding table's.
+def selection_query(
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    model: str | None,
+    table: str | None,
+    transaction: int,
+    connection: str,
+    predicate: str | None,
+    joined: bool,
+    traced: bool,
+) -> str:
+    """A token for the rows that a search may find, as one row.
 
     With a filter they are those of the source's rows that pass. Without one, where the source is joined and its
-    number of rows has changed, they are all of the source's, since rows that are gone may not take others' places;
-    `source_rows` has that number.
+    number of rows has changed, they are all of the source's, since rows that are gone may not take others' places.
+    Otherwise they are all of the table's.
     """
-    texts = []
-    for source, schemas, model, table, _, predicate, joined, traced in rows_of(columns):
-        entry = _chosen(engine, source, schemas, model, table)
-        rows, counts = f"query_table({literal(source)})", entry.counts
-        row_ids = f"list({quoted(entry.definition.key)}::VARCHAR)"
-        began = "max(_jammi_began)" if traced else "NULL"
-        clock = "(SELECT _jammi_clock(0) AS _jammi_began), " if traced else ""
-        if predicate is not None:
-            only, alias = condition(predicate, engine.host), _alias(source)
-            parts = [f"coalesce({row_ids}, [])", "NULL", began, f"{clock}{rows}{alias} WHERE {only}"]
-        elif joined:
-            then = counts.rows + counts.skipped + counts.failed
-            changed = f"(SELECT count(*) AS _jammi_rows FROM {rows} HAVING count(*) <> {then:d})"
-            parts = [row_ids, "max(_jammi_rows)", began, f"{clock}{changed}, {rows}"]
-        else:
-            parts = ["NULL", "NULL", "NULL", "(SELECT 1)"]
-        texts.append(
-            f"SELECT {literal(entry.build)} AS build, {parts[0]}::VARCHAR[] AS row_ids, "
-            f"{parts[1]}::BIGINT AS source_rows, {parts[2]}::DOUBLE AS began FROM {parts[3]}"
-        )
-    return pa.array(texts, pa.string())
+    entry = _chosen(engine, source, schemas, model, table)
+    rows, counts, build = _rows(source), entry.counts, literal(entry.build)
+    began, clock = ("max(_jammi_began)", "(SELECT _jammi_clock(0) AS _jammi_began), ") if traced else ("NULL", "")
+
+    def token(row_ids: str, source_rows: str, start: str = began) -> str:
+        caller = f"{literal(connection)}, {transaction:d}"
+        return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {source_rows}, {start})"
+
+    keys = f"list({quoted(entry.definition.key)}::VARCHAR)"
+    if predicate is not None:
+        only = condition(predicate, engine.host)
+        passing = token(f"coalesce({keys}, [])", "NULL")
+        return f"SELECT {passing} AS token FROM {clock}{rows}{_alias(source)} WHERE {only}"
+    everything = token("NULL", "NULL", "NULL") if traced else build
+    if not joined:
+        return f"SELECT {everything} AS token"
+    then = counts.rows + counts.skipped + counts.failed
+    return (
+        f"SELECT CASE WHEN max(_jammi_rows) IS NULL THEN {everything} ELSE {token(keys, 'max(_jammi_rows)')} END "
+        f"AS token FROM {clock}(SELECT count(*) AS _jammi_rows FROM {rows} HAVING count(*) <> {then:d}), {rows}"
+    )
 
 
 def select(
@@ -151,10 +161,14 @@ def _chosen(engine: Engine, source: str | None, schemas: Sequence[str], model: s
     return choose(engine.place, engine.encoders, source_id(source, schemas, engine.host), model, table)
 
 
-def _alias(source: str) -> str:
+def _rows(source: str | None) -> str:
+    return f"query_table({literal(str(source))})"
+
+
+def _alias(source: str | None) -> str:
     """A name for the source's rows, by which a filter may call them."""
     try:
-        return f" AS {quoted(name_parts(source)[-1])}"
+        return f" AS {quoted(name_parts(str(source))[-1])}"
     except InputError:
         return ""
 
