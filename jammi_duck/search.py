@@ -64,7 +64,8 @@ def search(
     if like or len(known) < len(queries):
         answers = _spread(answers, known, len(queries), like, asked.k)
     if selected.traced:
-        selected.stages[:] = [_described(entry, table), *selected.stages, *stages]
+        filtering = [selected.filtering] if selected.filtering else []
+        selected.stages = [_described(entry, table), *filtering, *stages]
         selected.ended = time.perf_counter()
     return entry.definition.source, answers
 

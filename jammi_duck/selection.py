@@ -23,29 +23,32 @@ from jammi_duck.types import Caller
 
 # A connection runs one query at a time, which holds no more searches than this.
 _MOST_KEPT = 64
+_MOST_CONNECTIONS = 256
 
 
 @dataclass
 class Selected:
     """A table that is searched, and the rows that may be found: all where `among` is None.
 
-    A search that is `traced` leaves its stages here; `ended` is when, by `time.perf_counter`.
+    `filtering` is how these rows were found. A search that is `traced` leaves its stages here; `ended` is when, by
+    `time.perf_counter`.
     """
 
     build: str
     among: Among | None = None
+    filtering: Stage | None = None
     traced: bool = False
     stages: list[Stage] = field(default_factory=list)
     ended: float = 0.0
 
 
 class Selections:
-    """What the searches of one database have selected; each connection's until its next transaction."""
+    """What the searches of one database have selected; each connection's until it selects in another transaction."""
 
     def __init__(self, place: Place) -> None:
         """Of the tables in `place`."""
         self._place = place
-        self._kept: dict[str, tuple[int, OrderedDict[str, Selected]]] = {}
+        self._kept: OrderedDict[str, tuple[int, OrderedDict[str, Selected]]] = OrderedDict()
         self._told: set[str] = set()
         self._number = itertools.count()
         self._lock = threading.Lock()
@@ -76,7 +79,7 @@ class Selections:
                 self._tell(table.entry, source_rows)
             what = "the rows that pass" if source_rows is None else "the rows that the source still has"
             seconds = time.perf_counter() - began if began else 0.0
-            selected.stages.append(Stage("filter", what, selected.among.rows, seconds))
+            selected.filtering = Stage("filter", what, selected.among.rows, seconds)
         token = f"{build}/{caller.connection}/{next(self._number)}"
         with self._lock:
             transaction, kept = self._kept.get(caller.connection, (None, OrderedDict()))
@@ -86,6 +89,9 @@ class Selections:
             while len(kept) > _MOST_KEPT:
                 kept.popitem(last=False)
             self._kept[caller.connection] = caller.transaction, kept
+            self._kept.move_to_end(caller.connection)
+            while len(self._kept) > _MOST_CONNECTIONS:
+                self._kept.popitem(last=False)
         return token
 
     def of(self, token: str) -> Selected:
@@ -103,7 +109,8 @@ class Selections:
         """The last traced search that the caller's query has run."""
         with self._lock:
             _, kept = self._kept.get(caller.connection, (0, OrderedDict()))
-            return next(selected for selected in reversed(kept.values()) if selected.traced)
+            nothing = Selected("", traced=True)
+            return next((selected for selected in reversed(kept.values()) if selected.traced), nothing)
 
     def _tell(self, entry: Entry, source_rows: int) -> None:
         with self._lock:

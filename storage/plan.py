@@ -49,7 +49,8 @@ def neighbours(rows: int, allowed: int, k: int) -> int:
     """How many neighbours to ask a graph for, so that `k` of those that are allowed are likely to be among them."""
     if allowed >= rows:
         return min(rows, k + SPARE)
-    return min(rows, math.ceil((k + SPARE) * rows / max(allowed, 1) * _MARGIN))
+    # Of those that are left out, too, the graph has to visit some.
+    return min(rows, max(2 * EXPANSION_SEARCH, math.ceil((k + SPARE) * rows / max(allowed, 1) * _MARGIN)))
 
 
 def exact_ms(rows: int, allowed: int, dimensions: int, queries: int) -> float:

@@ -58,7 +58,7 @@ def _whole_numbers(texts: pa.StringArray) -> NDArray[np.int64] | None:
         numbers = texts.cast(pa.int64())
     except pa.ArrowInvalid:
         return None
-    if not numbers.cast(pa.string()).equals(texts):
+    if not numbers.cast(texts.type).equals(texts):
         return None
     found: NDArray[np.int64] = numbers.to_numpy()
     return found

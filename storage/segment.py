@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from jammi_duck.storage.exact import TIE, Candidates, Mask, scan, similarities
 from jammi_duck.storage.filesystem import Digest, Store
 from jammi_duck.storage.index import EXPANSION_SEARCH
 from jammi_duck.storage.parquet import read_row_ids, read_vectors
-from jammi_duck.storage.plan import CORES, SPARE
+from jammi_duck.storage.plan import CORES
 from jammi_duck.types import Vectors
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class MappedSegment:
         """See `Segment`."""
         # One query is read for by all cores; many are multiplied by all cores anyway.
         cores = CORES if len(queries) == 1 else 1
-        size = min(_MOST_ROWS, max(_LEAST_ROWS, -(-self.rows // cores)))
+        blocks = cores * math.ceil(self.rows / (cores * _MOST_ROWS))
+        size = max(_LEAST_ROWS, math.ceil(self.rows / blocks))
 
         def part(first: int) -> Candidates:
             starts = range(first * size, self.rows, cores * size)
@@ -171,8 +173,8 @@ class MappedSegment:
         there = np.arange(places.shape[1]) < reached[:, None]
         if allowed is not None:
             there &= allowed[np.where(there, places, 0)]
-            # The nearest that are allowed, which stand first.
-            first = np.argsort(~there, axis=1, kind="stable")[:, : k + SPARE]
+            # Those that are allowed come first, and the columns that are left without any go.
+            first = np.argsort(~there, axis=1, kind="stable")[:, : int(there.sum(axis=1).max())]
             places, there = np.take_along_axis(places, first, 1), np.take_along_axis(there, first, 1)
         near = np.full(places.shape, -np.inf, np.float32)
         safe = np.where(there, places, 0)

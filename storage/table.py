@@ -29,9 +29,9 @@ _WIDER = 4
 
 @dataclass(frozen=True)
 class Among:
-    """The rows that may be found: a mask for each segment, and how many there are."""
+    """The rows that may be found: a mask for each segment, a bit for each row, and how many there are."""
 
-    masks: tuple[Mask, ...]
+    masks: tuple[NDArray[np.uint8], ...]
     rows: int
 
 
@@ -99,7 +99,7 @@ class Table:
     def among(self, row_ids: pa.StringArray) -> Among:
         """The rows with these ids; others than the table's count for nothing. Raises DamagedError."""
         masks = tuple(ids.mask(row_ids) for ids in self._row_ids)
-        return Among(masks, sum(int(mask.sum()) for mask in masks))
+        return Among(tuple(map(np.packbits, masks)), sum(int(mask.sum()) for mask in masks))
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those of the rows that the table has. Raises DamagedError."""
@@ -136,11 +136,12 @@ class Table:
         the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
         Raises DamagedError where rows can be had neither from a sidecar nor from the Parquet.
         """
+        k = min(k, self.rows)
         if not len(queries):
             return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
         parts, stages = [], []
         for number, (start, segment) in enumerate(zip(self._starts[:-1], self.segments, strict=True)):
-            allowed = among.masks[number] if among else None
+            allowed = np.unpackbits(among.masks[number], count=segment.rows).view(bool) if among else None
             found, done = self._search(segment, queries, k, exact, allowed)
             parts.append(Candidates(np.where(found.places < 0, -1, found.places + start), found.similarities))
             done.detail = f"segment {number}: {done.detail}"
@@ -150,7 +151,7 @@ class Table:
         places = np.concatenate([part.places for part in parts], axis=1)
         near = np.concatenate([part.similarities for part in parts], axis=1)
         if least is not None:
-            near = np.where(near >= np.float32(least), near, np.float32(-np.inf))
+            near = np.where(near >= np.float32(np.clip(least, -2, 2)), near, np.float32(-np.inf))
         answers = self._best(places, near, k)
         ranking.rows, ranking.seconds = len(answers.similarities), time.perf_counter() - began
         return Answers(answers.counts, answers.row_ids, answers.similarities, [*stages, ranking])

@@ -28,10 +28,13 @@ def way(request, monkeypatch):
 def numbers(fake):
     """A table of 2,000 rows in segments of 300, with words in common, and its embedding table."""
     con = fake(segment_rows=300).con
-    con.execute("CREATE TABLE t (id BIGINT, text VARCHAR, bucket INTEGER, kind VARCHAR)")
     rng = np.random.default_rng(3)
     texts = [" ".join(rng.choice(WORDS, 3)) + f" n{i}" for i in range(2000)]
-    con.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", [(i, t, i % 1000, t.split()[0]) for i, t in enumerate(texts)])
+    con.execute(
+        "CREATE TABLE t AS SELECT i AS id, text, (i % 1000)::INTEGER AS bucket, split_part(text, ' ', 1) AS kind "
+        "FROM (SELECT unnest(range(2000)) AS i, unnest($1) AS text)",
+        [texts],
+    )
     generate(con, "t")
     return con, texts
 
@@ -101,6 +104,29 @@ class TestFilter:
             wanted += len(expected)
         assert hits >= 0.97 * wanted
 
+    def test_a_row_that_does_not_pass_is_never_given(self, numbers):
+        con, _ = numbers
+        con.execute("INSERT INTO t SELECT id, 'a secret', bucket, 'hidden' FROM t WHERE id < 9")
+        rows = con.execute(
+            "SELECT id, kind FROM jammi_search('t', 'n5', 100, filter := $$kind <> 'hidden'$$)"
+        ).fetchall()
+        assert len(rows) == 100
+        assert "hidden" not in {kind for _, kind in rows}
+
+    def test_ties_beyond_what_the_graph_was_asked_for(self, fake, way):
+        con = fake().con
+        fill(con, [*["red cat"] * 600, *(f"owl n{i}" for i in range(600))])
+        generate(con, "t")
+        smallest = sorted((i for i in range(0, 600, 2)), key=str)
+        assert ids(con, "red cat", 7, filter="'id % 2 = 0'") == smallest[:7]
+        assert ids(con, "red cat", 7) == sorted(range(600), key=str)[:7]
+
+    def test_columns_of_a_lateral_join(self, numbers):
+        con, _ = numbers
+        con.execute("CREATE TABLE q AS SELECT range AS wanted FROM range(20)")
+        rows = con.execute("SELECT q.wanted, s.id FROM q, jammi_search('t', 'owl', 1, filter := 't.id = q.wanted') s")
+        assert sorted(rows.fetchall()) == [(i, i) for i in range(20)]
+
     def test_the_table_can_be_called_by_its_name(self, numbers):
         con, _ = numbers
         assert ids(con, "n5", 1, filter="'t.id = 6'") == [6]
@@ -163,6 +189,9 @@ class TestFilter:
             ("true /*", "cannot be parsed"),
             ("id = $1", "is more than a condition"),
             ("count(*) > 1", "cannot contain aggregates"),
+            ("EXISTS (FROM jammi_drop('x'))", "calls jammi_drop, and a filter may change nothing"),
+            ("nextval('s') > 1", "calls nextval"),
+            ("_jammi_clock(1) > 1", "calls _jammi_clock"),
             ("id", None),
             ("text", "Could not convert"),
         ],
@@ -230,6 +259,16 @@ class TestSimilar:
         assert con.execute("SELECT id FROM jammi_similar('t', 8, 3)").fetchall() == [(0,), (1,), (2,)]
         assert con.execute("SELECT id FROM jammi_similar('t', 9, 3)").fetchall() == [(0,), (1,), (2,)]
 
+    @pytest.mark.parametrize(
+        ("kind", "key"),
+        [("BIGINT", "'07'"), ("BIGINT", "7.0"), ("DOUBLE", "7"), ("DECIMAL(9, 2)", "7"), ("VARCHAR", "7")],
+    )
+    def test_a_key_that_is_written_otherwise(self, fake, kind, key):
+        con = fake().con
+        con.execute(f"CREATE TABLE t AS SELECT range::{kind} AS id, 'word' || range AS text FROM range(20)")
+        generate(con, "t")
+        assert len(con.execute(f"SELECT id FROM jammi_similar('t', {key}, 3)").fetchall()) == 3
+
     def test_a_row_without_a_vector_has_no_neighbours(self, fake):
         con = fake().con
         fill(con, ["red", "", "blue"])
@@ -256,6 +295,18 @@ class TestSimilar:
 
 
 class TestQueries:
+    def test_numbers_beyond_all_bounds(self, numbers):
+        con, texts = numbers
+        most = 2**63 - 1
+        assert len(ids(con, "red", most)) == 2000
+        assert len(con.execute(f"FROM jammi_similar('t', 4, {most})").fetchall()) == 1999
+        assert con.execute(f"SELECT recall FROM jammi_check('t', {2**31 - 1})").fetchall() == [(1.0,)]
+        assert ids(con, "red", 3, min_similarity=1e300) == []
+        assert ids(con, "red", 3, min_similarity=-1e300) == nearest(texts, "red", 3)
+        assert "min_similarity is not a number" in error_of(
+            con, "FROM jammi_search('t', 'red', min_similarity := 'nan'::DOUBLE)"
+        )
+
     def test_everything_closer_than_this(self, numbers, way):
         con, texts = numbers
         expected = nearest(texts, "red night", 1000, least=0.5)
@@ -326,6 +377,16 @@ class TestExplain:
         assert rows[1] == ("filter", "the rows that the source still has", 501)
         con.rollback()
         assert "no embedding table for 'x'" in error_of(con, "FROM jammi_explain('x', 'red')")
+
+    def test_several_in_one_query(self, numbers):
+        con, _ = numbers
+        one, other = (
+            f"SELECT '{n}', row_count FROM jammi_explain('t', 'red', 4, filter := 'bucket < {n}')" for n in (1, 4)
+        )
+        rows = con.execute(f"FROM ({one} UNION ALL {other})").fetchall()
+        assert ("1", 2) in rows
+        assert ("4", 8) in rows
+        assert ("1", 8) not in rows
 
     def test_no_query_gives_only_the_fetch(self, numbers):
         con, _ = numbers

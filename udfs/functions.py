@@ -241,7 +241,7 @@ FUNCTIONS = (
     _function("finish", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish),
     _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
-    _text("rows", _CHOICE, searching.rows_query),
+    _text("rows", (*_CHOICE, _TEXT), searching.rows_query),
     _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), searching.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function("select", (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", _NUMBER, "DOUBLE"), _TEXT, False, searching.select),
@@ -253,7 +253,7 @@ FUNCTIONS = (
         True,
         searching.search_rows,
     ),
-    _function("stages", (*_CALLER, _NUMBER), table_type(searching.STAGE), True, searching.stages),
+    _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.STAGE), True, searching.stages),
     _function("check", (*_CHOICE, _NUMBER), table_type(searching.CHECK), True, searching.check_index),
     _function("tables", _CALLER, table_type(_TABLE), True, _tables),
     _function("models", (_NUMBER,), table_type(_MODEL), True, _models),

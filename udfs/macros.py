@@ -11,10 +11,15 @@ _QUERY = (
     "CASE WHEN typeof(_jammi_query) NOT LIKE '%]' THEN _jammi_query::VARCHAR END, "
     "CASE WHEN typeof(_jammi_query) LIKE '%]' THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL"
 )
-_ROW = "NULL, NULL, _jammi_query::VARCHAR"
+_ROW = "NULL, NULL, _jammi_query"
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
 _CHOICE = "source, current_schemas(false), model, embedding_table, txid_current()::BIGINT"
+# A key as the source writes it, however the caller does: 7.0 or '07' for 7.
+_KEY = (
+    f"(SELECT any_value(_jammi_row._jammi_key::VARCHAR) FROM query(_jammi_rows({_CHOICE}, NULL)) _jammi_row "
+    "WHERE _jammi_row._jammi_key = key)"
+)
 _OPTIONS = "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL"
 _SEARCH = f"(source, query, k := 10, {_OPTIONS})"
 _SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
@@ -24,16 +29,16 @@ def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = Tr
     """A query for the hits of a search: row ids with their ranks."""
     selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
     return (
-        f"SELECT unnest(_jammi_search(_jammi_selected.token, {asked}, _jammi_query IS NOT NULL, k, exact, "
-        "min_similarity::DOUBLE), recursive := true) "
-        f"FROM (SELECT {query} AS _jammi_query), {selection} _jammi_selected"
+        f"SELECT _jammi_token, unnest(_jammi_search(_jammi_token, {asked}, _jammi_query IS NOT NULL, k::BIGINT, "
+        "exact::BOOLEAN, min_similarity::DOUBLE), recursive := true) "
+        f"FROM {selection}, (SELECT {query} AS _jammi_query)"
     )
 
 
 def _with_rows(hits: str) -> str:
     """The hits, each with its row `_jammi_row` of the source."""
     return (
-        f"({hits}) _jammi_hit JOIN query(_jammi_rows({_CHOICE})) _jammi_row "
+        f"({hits}) _jammi_hit JOIN query(_jammi_rows({_CHOICE}, filter::VARCHAR)) _jammi_row "
         "ON _jammi_row._jammi_key = cast_to_type(_jammi_hit._row_id, _jammi_row._jammi_key)"
     )
 
@@ -66,14 +71,15 @@ def macros(connection: str) -> list[str]:
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::BIGINT))"
         ),
         f"jammi_search{_SEARCH}": _found(_hits(me, "query")),
-        f"jammi_similar{_SIMILAR}": _found(_hits(me, "key", _ROW)),
+        f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW)),
         f"jammi_matches{_SEARCH}": (
             "TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance "
             f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank"
         ),
         f"jammi_explain{_SEARCH}": (
-            f"TABLE SELECT unnest(_jammi_stages({caller}, _jammi_fetched), recursive := true) FROM "
-            f"(SELECT count(_jammi_row) AS _jammi_fetched FROM {_with_rows(_hits(me, 'query', traced=True))})"
+            f"TABLE SELECT unnest(_jammi_stages(_jammi_token, {caller}, _jammi_fetched), recursive := true) FROM "
+            "(SELECT any_value(_jammi_hit._jammi_token) AS _jammi_token, count(_jammi_row) AS _jammi_fetched FROM "
+            f"{_with_rows(_hits(me, 'query', traced=True))})"
         ),
         "jammi_check(source, k := 10, model := NULL, embedding_table := NULL)": (
             f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k), recursive := true)"

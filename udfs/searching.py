@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jammi_duck.errors import InputError
 from jammi_duck.search import Asked, Like, Query, choose, search
 from jammi_duck.storage.catalog import Entry, literal, quoted
 from jammi_duck.storage.table import Answers, Stage
+from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.predicates import condition
@@ -30,11 +32,22 @@ CHECK = {
 
 
 def rows_query(
-    engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None, _: int
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    model: str | None,
+    table: str | None,
+    _: int,
+    predicate: str | None,
 ) -> str:
-    """The source's rows, each with its key as `_jammi_key`."""
+    """The source's rows that pass a filter, each with its key as `_jammi_key`.
+
+    The filter is there once more since a key may have been doubled in the source meanwhile.
+    """
     key = _chosen(engine, source, schemas, model, table).definition.key
-    return f"SELECT {quoted(key)} AS _jammi_key, * FROM {_rows(source)}"
+    only = "" if predicate is None else f" WHERE {condition(predicate, engine.host)}"
+    alias = _alias(source)
+    return f"SELECT {alias}.{quoted(key)} AS _jammi_key, * FROM {_rows(source)} AS {alias}{only}"
 
 
 def selection_query(
@@ -57,24 +70,28 @@ def selection_query(
     """
     entry = _chosen(engine, source, schemas, model, table)
     rows, counts, build = _rows(source), entry.counts, literal(entry.build)
-    began, clock = ("max(_jammi_began)", "(SELECT _jammi_clock(0) AS _jammi_began), ") if traced else ("NULL", "")
+    alias, began, clock = _alias(source), "NULL", ""
+    if traced:
+        began, clock = "max(_jammi_clocked.began)", "(SELECT _jammi_clock(0) AS began) AS _jammi_clocked, "
 
     def token(row_ids: str, source_rows: str, start: str = began) -> str:
         caller = f"{literal(connection)}, {transaction:d}"
         return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {source_rows}, {start})"
 
-    keys = f"list({quoted(entry.definition.key)}::VARCHAR)"
+    keys = f"list({alias}.{quoted(entry.definition.key)}::VARCHAR)"
     if predicate is not None:
         only = condition(predicate, engine.host)
         passing = token(f"coalesce({keys}, [])", "NULL")
-        return f"SELECT {passing} AS token FROM {clock}{rows}{_alias(source)} WHERE {only}"
+        return f"SELECT {passing} AS _jammi_token FROM {clock}{rows} AS {alias} WHERE {only}"
     everything = token("NULL", "NULL", "NULL") if traced else build
     if not joined:
-        return f"SELECT {everything} AS token"
+        return f"SELECT {everything} AS _jammi_token"
+    now = "max(_jammi_changed.n)"
     then = counts.rows + counts.skipped + counts.failed
     return (
-        f"SELECT CASE WHEN max(_jammi_rows) IS NULL THEN {everything} ELSE {token(keys, 'max(_jammi_rows)')} END "
-        f"AS token FROM {clock}(SELECT count(*) AS _jammi_rows FROM {rows} HAVING count(*) <> {then:d}), {rows}"
+        f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {token(keys, now)} END AS _jammi_token "
+        f"FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) AS _jammi_changed, "
+        f"{rows} AS {alias}"
     )
 
 
@@ -128,6 +145,8 @@ def search_rows(
             raise InputError("the query is neither a text nor a list of numbers")
         if count is None:
             raise InputError("k is NULL; it must be at least 1")
+        if near is not None and math.isnan(near):
+            raise InputError("min_similarity is not a number; it must be a cosine, such as 0.5")
         queries[i] = query
         alike[of, Asked(count, bool(exactly), near)].append(i)
     answers = []
@@ -137,13 +156,17 @@ def search_rows(
     return _hits(len(token), answers)
 
 
-def stages(engine: Engine, connection: Column, transaction: Column, fetched: Column) -> pa.Array:
-    """What the last traced search of this connection did, once its rows were fetched."""
+def stages(engine: Engine, *columns: Column) -> pa.Array:
+    """What traced searches did, once their rows were fetched: by token, or the connection's last that found nothing."""
     now = time.perf_counter()
-    done = engine.selections.traced(caller_of((connection, transaction)))
-    fetch = Stage("fetch", "the source's rows, joined by key", fetched[0].as_py(), now - (done.ended or now))
-    rows = [(stage.name, stage.detail, stage.rows, stage.seconds * 1000) for stage in (*done.stages, fetch)]
-    return structs([[dict(zip(STAGE, row, strict=True)) for row in rows]], STAGE)
+    traces = []
+    for token, connection, transaction, fetched in rows_of(columns):
+        selections = engine.selections
+        done = selections.of(token) if token else selections.traced(Caller(connection, transaction))
+        fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
+        rows = [(stage.name, stage.detail, stage.rows, stage.seconds * 1000) for stage in (*done.stages, fetch)]
+        traces.append([dict(zip(STAGE, row, strict=True)) for row in rows])
+    return structs(traces, STAGE)
 
 
 def check_index(engine: Engine, *columns: Column) -> pa.Array:
@@ -166,11 +189,11 @@ def _rows(source: str | None) -> str:
 
 
 def _alias(source: str | None) -> str:
-    """A name for the source's rows, by which a filter may call them."""
+    """A name for the source's rows, by which a filter may call them: its own, if it is one."""
     try:
-        return f" AS {quoted(name_parts(str(source))[-1])}"
+        return quoted(name_parts(str(source))[-1])
     except InputError:
-        return ""
+        return "_jammi_source"
 
 
 def _vector(vectors: Any, i: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:  # noqa: ANN401 - a ListArray
