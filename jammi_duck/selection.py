@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -58,22 +59,23 @@ class Selections:
         caller: Caller,
         build: str,
         source_rows: int | None,
-        row_ids: pa.StringArray | None,
+        row_ids: Sequence[pa.Array],
         began: float | None = None,
         *,
         traced: bool = False,
     ) -> str:
         """Keep a selection for the query that `caller` runs; returns its token.
 
-        `row_ids` are those that may be found; None is for all. `source_rows` is how many rows the source has, where
-        that is why there are `row_ids`. `began` is when DuckDB started to select, by `time.perf_counter`.
+        `row_ids` are those that may be found, as texts or as whole numbers; none at all is for all. `source_rows` is
+        how many rows the source has, where that is why there are `row_ids`. `began` is when DuckDB started to select,
+        by `time.perf_counter`.
         Raises NotFoundError where the table is gone.
         """
-        if row_ids is None and not traced:
+        if not row_ids and not traced:
             return build
         table = opened(self._place, build)
         selected = Selected(build, traced=traced)
-        if row_ids is not None:
+        if row_ids:
             selected.among = table.among(row_ids)
             if source_rows is not None:
                 self._tell(table.entry, source_rows)

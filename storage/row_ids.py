@@ -21,14 +21,18 @@ class RowIds:
         """Nothing is made of them until it is needed."""
         self._row_ids = row_ids
 
-    def mask(self, wanted: pa.StringArray) -> Mask:
-        """For each row, whether its id is one of these."""
+    def mask(self, wanted: pa.Array) -> Mask:
+        """For each row, whether its id is one of these, which are texts or whole numbers."""
         # Imported late: a search without a filter does without it.
         import pyarrow.compute as pc
 
-        numbers = _whole_numbers(wanted) if self._places is not None else None
+        if pa.types.is_integer(wanted.type):
+            numbers: NDArray[np.int64] | None = wanted.drop_null().to_numpy()
+        else:
+            numbers = _whole_numbers(wanted) if self._places is not None else None
         if self._places is None or numbers is None:
-            mask: Mask = pc.is_in(self._row_ids, value_set=wanted).to_numpy(zero_copy_only=False)
+            texts = wanted.cast(self._row_ids.type)
+            mask: Mask = pc.is_in(self._row_ids, value_set=texts).to_numpy(zero_copy_only=False)
             return mask
         least, places = self._places
         inside = numbers[(numbers >= least) & (numbers < least + len(places))]

@@ -96,9 +96,12 @@ class Table:
             damage = why or damage
         return cls(entry, segments, damage)
 
-    def among(self, row_ids: pa.StringArray) -> Among:
-        """The rows with these ids; others than the table's count for nothing. Raises DamagedError."""
-        masks = tuple(ids.mask(row_ids) for ids in self._row_ids)
+    def among(self, row_ids: Sequence[pa.Array]) -> Among:
+        """The rows whose id is in one of these arrays, of texts or of whole numbers; others count for nothing.
+
+        Raises DamagedError.
+        """
+        masks = [np.any([ids.mask(wanted) for wanted in row_ids], axis=0) for ids in self._row_ids]
         return Among(tuple(map(np.packbits, masks)), sum(int(mask.sum()) for mask in masks))
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:

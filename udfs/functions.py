@@ -244,7 +244,13 @@ FUNCTIONS = (
     _text("rows", (*_CHOICE, _TEXT), searching.rows_query),
     _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), searching.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
-    _function("select", (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", _NUMBER, "DOUBLE"), _TEXT, False, searching.select),
+    _function(
+        "select",
+        (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", "BIGINT[]", _NUMBER, "DOUBLE"),
+        _TEXT,
+        False,
+        searching.select,
+    ),
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),
     _function(
         "search",

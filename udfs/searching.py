@@ -74,22 +74,24 @@ def selection_query(
     if traced:
         began, clock = "max(_jammi_clocked.began)", "(SELECT _jammi_clock(0) AS began) AS _jammi_clocked, "
 
-    def token(row_ids: str, source_rows: str, start: str = began) -> str:
+    def token(row_ids: str, numbers: str, source_rows: str, start: str = began) -> str:
         caller = f"{literal(connection)}, {transaction:d}"
-        return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {source_rows}, {start})"
+        return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {numbers}, {source_rows}, {start})"
 
-    keys = f"list({alias}.{quoted(entry.definition.key)}::VARCHAR)"
+    key = f"{alias}.{quoted(entry.definition.key)}"
     if predicate is not None:
         only = condition(predicate, engine.host)
-        passing = token(f"coalesce({keys}, [])", "NULL")
+        texts, numbers = _keys(key)
+        passing = token(texts, f"coalesce({numbers}, [])", "NULL")
         return f"SELECT {passing} AS _jammi_token FROM {clock}{rows} AS {alias} WHERE {only}"
-    everything = token("NULL", "NULL", "NULL") if traced else build
+    everything = token("NULL", "NULL", "NULL", "NULL") if traced else build
     if not joined:
         return f"SELECT {everything} AS _jammi_token"
     now = "max(_jammi_changed.n)"
     then = counts.rows + counts.skipped + counts.failed
+    all_there = token(f"list({key}::VARCHAR)", "NULL", now)
     return (
-        f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {token(keys, now)} END AS _jammi_token "
+        f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END AS _jammi_token "
         f"FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) AS _jammi_changed, "
         f"{rows} AS {alias}"
     )
@@ -102,14 +104,15 @@ def select(
     traced: Column,
     build: Column,
     row_ids: Column,
+    numbers: Column,
     source_rows: Column,
     began: Column,
 ) -> pa.Array:
-    """Keep the rows of a selection; gives its token."""
-    lists = row_ids.combine_chunks()
+    """Keep the rows of a selection, whose ids are texts or whole numbers; gives its token."""
+    lists, whole = row_ids.combine_chunks(), numbers.combine_chunks()
     tokens = []
     for i, (of, rows, start, trace) in enumerate(rows_of((build, source_rows, began, traced))):
-        chosen = lists[i].values if lists[i].is_valid else None
+        chosen = [each[i].values for each in (lists, whole) if each[i].is_valid]
         caller = caller_of((connection[i:], transaction[i:]))
         tokens.append(engine.selections.keep(caller, of, rows, chosen, start, traced=trace))
     return pa.array(tokens, pa.string())
@@ -182,6 +185,18 @@ def _chosen(engine: Engine, source: str | None, schemas: Sequence[str], model: s
     if source is None:
         raise InputError("the source is NULL; name the table whose rows are searched")
     return choose(engine.place, engine.encoders, source_id(source, schemas, engine.host), model, table)
+
+
+def _keys(key: str) -> tuple[str, str]:
+    """The values of a column as a list of texts, and as one of whole numbers, of which the other is NULL or empty.
+
+    The usual whole numbers need no text. The type of a column is known when a query is bound, and so DuckDB works out
+    one of the two only.
+    """
+    whole = f"typeof({key}) IN ('BIGINT', 'INTEGER')"
+    texts = f"list(CASE WHEN {whole} THEN NULL ELSE {key}::VARCHAR END) FILTER (WHERE NOT {whole})"
+    numbers = f"list(CASE WHEN {whole} THEN TRY_CAST({key} AS BIGINT) END) FILTER (WHERE {whole})"
+    return texts, numbers
 
 
 def _rows(source: str | None) -> str:
