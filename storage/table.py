@@ -165,18 +165,18 @@ class Table:
         began = time.perf_counter()
         there = segment.rows if allowed is None else int(allowed.sum())
         count = min(k, there)
-        mapped = isinstance(segment, MappedSegment) and segment.has_graph
-        if mapped and not exact:
+        with_graph = segment if isinstance(segment, MappedSegment) and segment.has_graph else None
+        if with_graph and not exact:
             chosen = plan.choose(segment.rows, there, count, queries.shape[1], len(queries))
         else:
-            if not mapped:
+            if not with_graph:
                 self._warn()
             chosen = plan.Plan("exact", 0, "exact := true" if exact else "there is no index")
         if not count:
             none = np.empty((len(queries), 0))
             found, stage = Candidates(none.astype(np.int64), none.astype(np.float32)), Stage("exact", "no rows")
-        elif chosen.way == "graph" and isinstance(segment, MappedSegment):
-            found, stage = _by_graph(segment, queries, count, allowed, there, chosen)
+        elif with_graph and chosen.way == "graph":
+            found, stage = _by_graph(with_graph, queries, count, allowed, there, chosen)
         else:
             found = segment.exactly(queries, count, None if there == segment.rows else allowed)
             stage = Stage("exact", chosen.reason, there)
