@@ -9,6 +9,9 @@ from jammi_duck.config import Config
 from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.generate import Generator
+from jammi_duck.importing import Importer
+from jammi_duck.refresh import Refresher
+from jammi_duck.running import Runner
 from jammi_duck.selection import Selections
 from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
 from jammi_duck.storage.place import Place
@@ -51,12 +54,22 @@ def open_engine(
         retention=config.retention,
         options=config.storage_options,
     )
-    generator = Generator(place, encoders, closed)
+    runner = Runner(place, closed)
     opened(place)
-    generator.settle()
+    runner.settle()
     finish_drops(place)
     follow(place, adopt=not catalog.entries())
-    return Engine(host, place, encoders, generator, Selections(place), config.model)
+    return Engine(
+        host,
+        place,
+        encoders,
+        runner,
+        Generator(place, encoders, runner),
+        Refresher(place, encoders, runner),
+        Importer(place, encoders, runner),
+        Selections(place),
+        config.model,
+    )
 
 
 def _open_catalog(host: Host) -> Catalog:

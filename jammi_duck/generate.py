@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
-from jammi_duck.encoder import Encoder, Encoders, TokenBudget
-from jammi_duck.encoder.dimensions import cut, wanted
+from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.encoder.dimensions import wanted
 from jammi_duck.errors import BuildError, InputError
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
+from jammi_duck.running import Runner, Running, W
 from jammi_duck.storage.build import Build
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import Action, finish_drops, follow, repair, settle
 from jammi_duck.types import Caller, Counts, Definition
+from jammi_duck.window import Window
 
-# Rows that are encoded together: enough to sort by length, few enough for a small and steady memory.
-WINDOW_ROWS = 4096
-WINDOW_CHARACTERS = 16_000_000
+# The token of a build that is none: a table is there already.
+_REUSED = "ready/"
 
 # Types whose text does not lead back to the same value in every session.
 _UNFIT_KEYS = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")
@@ -37,7 +38,8 @@ _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 class Request:
     """What the user asked to generate; `columns` are joined by one space, NULLs left out.
 
-    `dims` is how many dimensions the vectors are cut to. `in_main_thread` says that Ctrl-C is meant for it.
+    `dims` is how many dimensions the vectors are cut to. `in_main_thread` says that Ctrl-C is meant for it. `reuse` is
+    a table that is as good as a new one if it does not differ from the source.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Request:
     model: str
     dims: int | None = None
     in_main_thread: bool = False
+    reuse: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,44 +78,19 @@ class Generated:
     location: str
 
 
-@dataclass
-class _Running:
-    build: Build
-    encoder: Encoder
-    budget: TokenBudget
-    caller: Caller
-    census: Census
-    in_main_thread: bool
-    progress: Progress
-    started: float
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    interrupted: threading.Event = field(default_factory=threading.Event)
-    counts: Counts = field(default_factory=Counts)
-    keys: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    characters: int = 0
-
-    def keep_going(self) -> None:
-        """Raise BuildError where somebody wants the build to end."""
-        if self.stopped.is_set() or self.interrupted.is_set():
-            raise BuildError("the build was interrupted")
-
-
 class Generator:
     """The builds that run in one database of this process."""
 
-    def __init__(self, place: Place, encoders: Encoders, closed: Callable[[], Sequence[str]]) -> None:
-        """Build in `place`, with models of `encoders`. `closed` tells each connection once that has closed."""
+    def __init__(self, place: Place, encoders: Encoders, runner: Runner) -> None:
+        """Build in `place`, with models of `encoders`."""
         self._place = place
         self._encoders = encoders
-        self._closed = closed
-        self._running: dict[str, _Running] = {}
-        # Held while builds are settled, and while one begins: so none is taken for a dead one.
-        self._settling = threading.Lock()
+        self._runner = runner
 
-    def begin(self, request: Request, census: Census, caller: Caller) -> str:
+    def begin(self, request: Request, census: Census, differing: int | None, caller: Caller) -> str:
         """Check everything that can be wrong, and start a build; returns its token.
+
+        `differing` is how many rows differ from the table that the request would use again.
 
         Raises:
             InputError: the keys are not unique, not all there, or of a type that cannot be a key; or the model has
@@ -120,133 +98,92 @@ class Generator:
             ModelError: the model cannot be had.
             StorageError: the location cannot be written.
         """
-        self.settle(caller)
-        _check_keys(request, census)
+        self._runner.settle(caller)
+        check_keys(request.source, request.key, census)
         encoder = self._encoders.get(request.model)
-        definition = _define(request, encoder)
+        definition = define(request, encoder)
+        if request.reuse and differing == 0:
+            made = self._place.ready(request.reuse)
+            if dataclasses.replace(made.definition, revision=definition.revision) == definition:
+                return _REUSED + made.name
         owner = f"{caller.connection}/{caller.transaction}"
-        with self._settling:
-            build = Build(self._place, definition, owner)
+
+        def start() -> Running[_Build]:
+            build = _Build(self._place, definition, owner, encoder, census)
             progress = Progress("embedding", request.source, census.rows)
-            running = _Running(
-                build, encoder, encoder.budget(), caller, census, request.in_main_thread, progress, time.monotonic()
-            )
-            self._running[build.id] = running
-        with self._abandoning(running):
-            build.open()
-        return build.id
+            return Running(build, "build", caller, request.in_main_thread, progress)
+
+        running = self._runner.start(start)
+        with self._runner.abandoning(running):
+            running.work.open()
+        return running.work.id
 
     def push(self, token: str, keys: Sequence[str | None], texts: Sequence[str | None]) -> None:
         """Take a chunk of rows, and embed what has gathered when it is enough. Threads may push at once."""
-        running = self._known(token)
-        with running.lock, self._abandoning(running):
+        if token.startswith(_REUSED):
+            return
+        running = self._runner.known(token, _Build)
+        build = running.work
+        with running.lock, self._runner.abandoning(running):
             for key, text in zip(keys, texts, strict=True):
                 if key is None or text is None or not text.strip():
-                    running.counts += Counts(skipped=1)
-                    continue
-                running.keys.append(key)
-                running.texts.append(text)
-                running.characters += len(text)
-            if len(running.texts) >= WINDOW_ROWS or running.characters >= WINDOW_CHARACTERS:
-                _embed_window(running)
+                    build.counts += Counts(skipped=1)
+                else:
+                    build.window.add([key], text)
+            if build.window.is_full:
+                embed(running, build.window, build)
 
     def finish(self, token: str, pushed: int) -> Generated:
         """Embed the rest, build the index, and make the table ready. `pushed` is how many rows came."""
-        running = self._known(token)
-        with running.lock, self._abandoning(running):
-            if pushed != running.census.rows:
+        if token.startswith(_REUSED):
+            return _again(self._place.ready(token.removeprefix(_REUSED)))
+        running = self._runner.known(token, _Build)
+        build = running.work
+        with running.lock, self._runner.abandoning(running):
+            if pushed != build.census.rows:
                 raise BuildError(
-                    f"the source was counted with {running.census.rows} rows, and then gave {pushed}; if it can be "
+                    f"the source was counted with {build.census.rows} rows, and then gave {pushed}; if it can be "
                     "read only once, or changes while it is read, CREATE TEMP TABLE from it first"
                 )
-            _embed_window(running)
+            embed(running, build.window, build)
             running.progress.done()
-            with Progress("indexing", running.build.definition.source, running.build.rows) as indexing:
-
-                def advance(rows: int) -> None:
-                    running.keep_going()
-                    indexing.advance(rows)
-
-                running.build.finish(running.counts, advance)
-        del self._running[token]
-        generated = _report(running, self._place.store.location)
-        _log_built(generated)
+            with indexing(running, build.rows) as advance:
+                finished = build.finish(build.counts, advance)
+        self._runner.done(running)
+        generated = report(finished, build.began, self._place.store.location)
+        log_built(generated)
         return generated
 
-    def settle(self, caller: Caller | None = None, *, wait: bool = True) -> list[Action]:
-        """Settle the builds that nobody runs any more.
 
-        They are those of other processes, of connections that have closed, and of the caller's own earlier queries.
-        Without `wait`, nothing is done while another thread is at it.
-        """
-        if not wait and self._settling.locked():
-            return []
-        with self._settling:
-            closed = self._closed()
-            for token, running in list(self._running.items()):
-                theirs = running.caller
-                earlier = caller and theirs.connection == caller.connection and theirs.transaction != caller.transaction
-                if (earlier or theirs.connection in closed) and not running.stopped.is_set():
-                    self._let_go(token)
-            settled = settle(self._place, frozenset(self._running))
-        for action in settled:
-            fields = {"embedding_table": action.table, "status": action.status}
-            log.warning("settled %s: %s, %s", action.table, action.status, action.action, extra=fields)
-        return settled
+class _Build(Build):
+    """A build, and what it is made of so far."""
 
-    def recover(self, caller: Caller) -> list[Action]:
-        """Settle builds, finish drops, find tables that the catalog does not know, and repair those that it does."""
-        settled = self.settle(caller)
-        with self._settling:
-            return [*settled, *finish_drops(self._place), *follow(self._place, adopt=True), *repair(self._place)]
-
-    def interrupt(self, *, everywhere: bool = False) -> None:
-        """Stop the builds of the main thread soon, or all: there was a Ctrl-C."""
-        for running in list(self._running.values()):
-            if running.in_main_thread or everywhere:
-                running.interrupted.set()
-
-    def _let_go(self, token: str) -> None:
-        running = self._running.pop(token, None)
-        if running is None:
-            return
-        running.stopped.set()
-        running.progress.close()
-        running.build.let_go()
-        fields = {"embedding_table": running.build.name, "status": "building"}
-        log.warning("the build of %s was interrupted", running.build.name, extra=fields)
-
-    def _known(self, token: str) -> _Running:
-        try:
-            return self._running[token]
-        except KeyError:
-            raise BuildError("this build is over: an earlier part of it failed, or was interrupted") from None
-
-    @contextlib.contextmanager
-    def _abandoning(self, running: _Running) -> Iterator[None]:
-        """What goes wrong inside ends the build: `failed`, no files left. An interrupted one is settled later."""
-        if running.stopped.is_set():
-            raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or running.interrupted.is_set():
-                self._let_go(running.build.id)
-            else:
-                running.stopped.set()
-                running.progress.close()
-                fields = {"embedding_table": running.build.name, "status": "failed"}
-                log.error("the build of %s failed: %s", running.build.name, error, extra=fields)
-                try:
-                    running.build.abandon(f"{type(error).__name__}: {error}")
-                finally:
-                    # Not before: a build that nobody runs is settled, and this one is removing its own files.
-                    self._running.pop(running.build.id, None)
-            raise
+    def __init__(self, place: Place, definition: Definition, owner: str, encoder: Encoder, census: Census) -> None:
+        super().__init__(place, definition, owner)
+        self.census = census
+        self.counts = Counts()
+        self.window = Window(encoder, encoder.budget(), definition.dimensions, self)
+        self.began = time.monotonic()
 
 
-def _check_keys(request: Request, census: Census) -> None:
-    where = f"the key '{request.key}' of '{request.source}'"
+def to_reuse(place: Place, encoders: Encoders, request: Request) -> Entry | None:
+    """The newest ready table that may be what a request would make."""
+    return next(alike(place.catalog.entries("ready", source=request.source), encoders, request), None)
+
+
+def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Iterator[Entry]:
+    """The tables whose definition may be that of a request."""
+    names = encoders.names(request.model)
+    for entry in entries:
+        made = entry.definition
+        dims = request.dims in (None, made.dimensions)
+        if (made.columns, made.key) == (request.columns, request.key) and made.model in names and dims:
+            yield entry
+
+
+def check_keys(source: str, key: str, census: Census) -> None:
+    """Raise InputError where the keys of a source are not unique, not all there, or of a type that cannot be a key."""
+    where = f"the key '{key}' of '{source}'"
     if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith(_UNFIT_ENDINGS):
         raise InputError(
             f"{where} is a {census.key_type}, whose text depends on the session or is no key; cast it first"
@@ -261,7 +198,8 @@ def _check_keys(request: Request, census: Census) -> None:
         )
 
 
-def _define(request: Request, encoder: Encoder) -> Definition:
+def define(request: Request, encoder: Encoder) -> Definition:
+    """The definition of what a request makes. Raises InputError where the model has not so many dimensions."""
     description = encoder.description
     return Definition(
         source=request.source,
@@ -278,29 +216,36 @@ def _define(request: Request, encoder: Encoder) -> Definition:
     )
 
 
-def _embed_window(running: _Running) -> None:
-    keys, texts = running.keys, running.texts
-    running.keys, running.texts, running.characters = [], [], 0
-    told = 0
+class Counted(Protocol):
+    """What counts its rows."""
+
+    counts: Counts
+
+
+def embed(running: Running[W], window: Window, work: Counted) -> None:
+    """Embed what waits in a window, and count it."""
 
     def progress(done: int) -> None:
-        nonlocal told
-        told += done
         running.keep_going()
         running.progress.advance(done)
 
-    encodings = running.encoder.encode_rows(texts, "document", running.budget, progress)
-    kept = (~encodings.failed).nonzero()[0]
-    digests = [hashlib.md5(texts[i].encode(), usedforsecurity=False).digest() for i in kept]
-    vectors = encodings.vectors if len(kept) == len(texts) else encodings.vectors[kept]
-    vectors = cut(vectors, running.build.definition.dimensions)
-    running.build.write([keys[i] for i in kept], vectors, digests)
-    truncated = int(encodings.truncated[kept].sum())
-    running.counts += Counts(rows=len(kept), failed=len(texts) - len(kept), truncated=truncated)
-    running.progress.advance(len(texts) - told)
+    work.counts += window.embed(progress)
 
 
-def _log_built(generated: Generated) -> None:
+@contextlib.contextmanager
+def indexing(running: Running[W], rows: int) -> Iterator[Callable[[int], None]]:
+    """Show the progress of an index of so many rows; gives what is to be told of each part."""
+    with Progress("indexing", running.work.definition.source, rows) as bar:
+
+        def advance(done: int) -> None:
+            running.keep_going()
+            bar.advance(done)
+
+        yield advance
+
+
+def log_built(generated: Generated) -> None:
+    """Tell the log."""
     log.info(
         "built %s: %d rows in %.1f s; %d skipped, %d failed, %d truncated",
         generated.embedding_table,
@@ -313,10 +258,17 @@ def _log_built(generated: Generated) -> None:
     )
 
 
-def _report(running: _Running, location: str) -> Generated:
-    counts, definition = running.counts, running.build.definition
+def _again(entry: Entry) -> Generated:
+    counts, definition = entry.counts, entry.definition
+    sizes = (counts.rows, counts.skipped, counts.failed, counts.truncated, definition.dimensions)
+    return Generated(entry.name, definition.source, definition.model, "ready", *sizes, 0.0, entry.location)
+
+
+def report(finished: Manifest, began: float, location: str) -> Generated:
+    """What a build came to that began then, by `time.monotonic`."""
+    counts, definition = finished.counts, finished.definition
     return Generated(
-        embedding_table=running.build.name,
+        embedding_table=finished.table,
         source=definition.source,
         model=definition.model,
         status="ready",
@@ -325,6 +277,6 @@ def _report(running: _Running, location: str) -> Generated:
         failed_count=counts.failed,
         truncated_count=counts.truncated,
         dimensions=definition.dimensions,
-        seconds=round(time.monotonic() - running.started, 3),
+        seconds=round(time.monotonic() - began, 3),
         location=location,
     )

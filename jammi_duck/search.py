@@ -51,7 +51,9 @@ def search(
     """
     if asked.k < 1:
         raise InputError(f"k is {asked.k}; it must be at least 1")
-    table = opened(place, selected.build)
+    present = opened(place, selected.build)
+    # The table may have been refreshed since rows of it were selected.
+    table = selected.table or present
     entry = table.entry
     began = time.perf_counter()
     vectors, known = _vectors(encoders, entry, table, queries)

@@ -13,6 +13,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -29,13 +30,14 @@ _MOST_CONNECTIONS = 256
 
 @dataclass
 class Selected:
-    """A table that is searched, and the rows that may be found: all where `among` is None.
+    """A table that is searched, and the rows that may be found: all where `among` is None, or those of `table`.
 
     `filtering` is how these rows were found. A search that is `traced` leaves its stages here; `ended` is when, by
     `time.perf_counter`.
     """
 
     build: str
+    table: Table | None = None
     among: Among | None = None
     filtering: Stage | None = None
     traced: bool = False
@@ -50,7 +52,7 @@ class Selections:
         """Of the tables in `place`."""
         self._place = place
         self._kept: OrderedDict[str, tuple[int, OrderedDict[str, Selected]]] = OrderedDict()
-        self._told: set[str] = set()
+        self._told: set[tuple[str, datetime | None]] = set()
         self._number = itertools.count()
         self._lock = threading.Lock()
 
@@ -76,7 +78,7 @@ class Selections:
         table = opened(self._place, build)
         selected = Selected(build, traced=traced)
         if row_ids:
-            selected.among = table.among(row_ids)
+            selected.table, selected.among = table, table.among(row_ids)
             if source_rows is not None:
                 self._tell(table.entry, source_rows)
             what = "the rows that pass" if source_rows is None else "the rows that the source still has"
@@ -115,15 +117,17 @@ class Selections:
             return next((selected for selected in reversed(kept.values()) if selected.traced), nothing)
 
     def _tell(self, entry: Entry, source_rows: int) -> None:
+        state = entry.build, entry.finished
         with self._lock:
-            told = entry.build in self._told
-            self._told.add(entry.build)
+            told = state in self._told
+            self._told.add(state)
         if not told:
             counts = entry.counts
             warnings.warn(
                 f"'{entry.definition.source}' has {source_rows:,} rows now, and had "
                 f"{counts.rows + counts.skipped + counts.failed:,} when '{entry.name}' was generated: a search leaves "
-                "out the rows that are gone, and cannot find new or changed ones; generate it again",
+                "out the rows that are gone, and cannot find new or changed ones; SELECT * FROM "
+                f"jammi_refresh('{entry.definition.source}') brings it up to date",
                 JammiWarning,
                 stacklevel=2,
             )

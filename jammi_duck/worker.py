@@ -200,7 +200,7 @@ class Worker:
     def interrupt(self) -> None:
         """Stop the builds that are running: Ctrl-C was pressed in the shell."""
         if self._engine is not None:
-            self._engine.generator.interrupt(everywhere=True)
+            self._engine.runner.interrupt(everywhere=True)
 
 
 def _told(error: BaseException) -> str:

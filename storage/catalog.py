@@ -1,7 +1,7 @@
 """What builds there are and what state each is in: two tables in DuckDB, changed one statement at a time.
 
     building ── ready ── dropped
-        └────── failed
+        └────── failed ── building, when it is resumed
 
 A move is one compare-and-swap on the build's row, so that of two that try one wins. Searches see `ready` only.
 """
@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from jammi_duck.errors import StateError
-from jammi_duck.storage.manifest import Manifest
+from jammi_duck.storage import layout
+from jammi_duck.storage.filesystem import Digest
+from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.types import Counts, Definition, Host
 
 Status = Literal["building", "ready", "failed", "dropped"]
@@ -22,7 +24,7 @@ Status = Literal["building", "ready", "failed", "dropped"]
 MOVES: dict[Status, tuple[Status, ...]] = {
     "building": ("ready", "failed"),
     "ready": ("dropped",),
-    "failed": (),
+    "failed": ("building",),
     "dropped": (),
 }
 
@@ -128,7 +130,7 @@ class Catalog:
 
     def ready(self, manifest: Manifest) -> None:
         """Move a build from `building` to `ready`, as its manifest says. Raises StateError."""
-        self.set_segments(manifest)
+        self._set_files(manifest)
         counts = manifest.counts
         self._move(
             manifest.build,
@@ -148,13 +150,35 @@ class Catalog:
         """Move a build from `building` to `failed`, with the reason. Raises StateError."""
         self._move(build, "building", "failed", {"stage": None, "finished": _now(), "error": error})
 
+    def resumed(self, build: str, owner: str) -> None:
+        """Move a build from `failed` back to `building`. Raises StateError."""
+        self._move(build, "failed", "building", {"owner": owner, "finished": None, "error": None})
+
+    def note(self, build: str, stage: str | None, owner: str | None) -> None:
+        """Note what is being done with a ready table, and who does it; nothing, if these are None."""
+        self._write(
+            f"UPDATE {self._tables} SET stage = ?, owner = ? WHERE build = ? AND status = 'ready'",
+            [stage, owner, build],
+        )
+
+    def changed(self, manifest: Manifest) -> None:
+        """Note the present state of a ready table, as its manifest says, and that nothing is being done with it."""
+        self._set_files(manifest)
+        counts = manifest.counts
+        values = [counts.rows, counts.skipped, counts.failed, counts.truncated, _utc(manifest.finished), manifest.build]
+        self._write(
+            f"UPDATE {self._tables} SET row_count = ?, skipped_count = ?, failed_count = ?, truncated_count = ?, "
+            "finished = ?, stage = NULL, owner = NULL WHERE build = ? AND status = 'ready'",
+            values,
+        )
+
     def dropped(self, build: str) -> None:
         """Move a table from `ready` to `dropped`. Raises StateError."""
         self._move(build, "ready", "dropped", {"finished": _now()})
 
     def adopt(self, manifest: Manifest, location: str) -> None:
         """Enter a ready table that was found in storage."""
-        self.set_segments(manifest)
+        self._set_files(manifest)
         self._insert(
             Entry(
                 manifest.build,
@@ -171,18 +195,28 @@ class Catalog:
             )
         )
 
-    def set_segments(self, manifest: Manifest) -> None:
-        """Note a build's Parquet files, in place of what was noted before."""
+    def _set_files(self, manifest: Manifest) -> None:
+        """Note a build's Parquet files, in place of what was noted before, at once."""
+        rows = [
+            [manifest.build, each.number, each.rows, each.parquet.file, each.parquet.size, each.parquet.sha256]
+            for each in manifest.truth
+        ]
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
         self._host.sql(f"DELETE FROM {self._segments} WHERE build = ?", [manifest.build])
-        for segment in manifest.segments:
-            row = [manifest.build, segment.number, segment.rows]
-            row += [segment.parquet.file, segment.parquet.size, segment.parquet.sha256]
-            self._host.sql(f"INSERT INTO {self._segments} VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._host.sql(f"INSERT INTO {self._segments} VALUES {marks}", [value for row in rows for value in row])
 
-    def segments(self, build: str) -> list[tuple[int, int, str, int, str]]:
-        """A build's Parquet files in order: segment, rows, file, bytes, SHA-256."""
+    def files(self, build: str) -> tuple[tuple[Segment, ...], tuple[Tombstones, ...]]:
+        """A build's segments in order, without their sidecars, and its tombstones."""
         text = f"SELECT segment, row_count, parquet, bytes, sha256 FROM {self._segments} WHERE build = ? ORDER BY 1"
-        return [tuple(row) for row in self._host.sql(text, [build])]
+        segments: list[Segment] = []
+        tombstones: list[Tombstones] = []
+        for number, rows, file, size, sha256 in self._host.sql(text, [build]):
+            name = layout.parse(file)
+            if name and name.kind == "deleted.parquet":
+                tombstones.append(Tombstones(number, rows, Digest(file, size, sha256)))
+            else:
+                segments.append(Segment(number, rows, Digest(file, size, sha256)))
+        return tuple(segments), tuple(tombstones)
 
     def entries(self, *statuses: Status, source: str | None = None, name: str | None = None) -> Sequence[Entry]:
         """The builds in one of these states (all, if none is given), the newest first."""
@@ -207,12 +241,14 @@ class Catalog:
             known[asked] = found
         return found
 
-    def show(self, name: str, dimensions: int, files: Sequence[str]) -> None:
-        """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open."""
+    def show(self, name: str, dimensions: int, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> None:
+        """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open.
+
+        Segments come with their numbers.
+        """
+        columns = f"_row_id, _source_id, _model_id, vector::FLOAT[{dimensions:d}] AS vector, _text_digest"
         self._host.sql(
-            f"CREATE OR REPLACE VIEW {self._view_schema}.{quoted(name)} AS SELECT _row_id, _source_id, _model_id, "
-            f"vector::FLOAT[{dimensions:d}] AS vector, _text_digest "
-            f"FROM read_parquet([{', '.join(literal(file) for file in files)}])"
+            f"CREATE OR REPLACE VIEW {self._view_schema}.{quoted(name)} AS {live_rows(columns, segments, tombstones)}"
         )
 
     def hide(self, name: str) -> None:
@@ -274,6 +310,23 @@ def _entry(row: Iterable[Any]) -> Entry:
     fields = dict(zip(_READ, row, strict=True))
     counts = Counts(*(fields.pop(f"{kind}_count") or 0 for kind in ("row", "skipped", "failed", "truncated")))
     return Entry(**{**fields, "definition": Definition.from_json(fields["definition"])}, counts=counts)
+
+
+def live_rows(columns: str, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> str:
+    """A query for the rows of segments that no tombstones list; `columns` may have `_segment` and `_place` in them."""
+    if not tombstones and "_segment" not in columns:
+        return f"SELECT {columns} FROM {_parquet(file for _, file in segments)}"
+    rows = " UNION ALL ".join(
+        f"SELECT *, {number:d}::INTEGER AS _segment, file_row_number AS _place "
+        f"FROM read_parquet({literal(file)}, file_row_number := true)"
+        for number, file in segments
+    )
+    gone = f" ANTI JOIN {_parquet(tombstones)} USING (_segment, _place)" if tombstones else ""
+    return f"SELECT {columns} FROM ({rows}){gone}"
+
+
+def _parquet(files: Iterable[str]) -> str:
+    return f"read_parquet([{', '.join(map(literal, files))}])"
 
 
 def quoted(name: str) -> str:

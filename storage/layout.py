@@ -14,7 +14,7 @@ FOLDER = "jammi_db"
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__\d{8}T\d{6}(?:_\d+)?"
 _FILE = re.compile(
     rf"(?P<table>{_NAME})(?:\.(?P<number>\d{{5}}))?(?:\.r(?P<rebuilt>\d{{5}}))?"
-    r"\.(?P<kind>parquet|usearch|rowmap|vectors|manifest\.json)"
+    r"\.(?P<kind>parquet|deleted\.parquet|usearch|rowmap|vectors|manifest\.json)"
 )
 _SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp")
 
@@ -41,6 +41,11 @@ def parse(file: str) -> FileName | None:
 def parquet(table: str, segment: int) -> str:
     """The Parquet file of a segment."""
     return f"{table}{_numbered(segment)}.parquet"
+
+
+def deleted(table: str, number: int) -> str:
+    """The Parquet of the rows that are gone or replaced, counted from 1."""
+    return f"{table}{_numbered(number)}.deleted.parquet"
 
 
 def sidecar(table: str, segment: int, kind: str, rebuilt: int = 0) -> str:

@@ -19,26 +19,35 @@ FORMAT_VERSION = 1
 SIDECARS = ("usearch", "rowmap", "vectors")
 
 
+_NONE = Digest("", 0, "")
+
+
 @dataclass(frozen=True)
-class Segment:
-    """The files of one segment, and how many rows they hold."""
+class Truth:
+    """A Parquet file of a table, with its number and how many rows it holds."""
 
     number: int
     rows: int
     parquet: Digest
-    usearch: Digest
-    rowmap: Digest
-    vectors: Digest
 
-    @property
-    def files(self) -> tuple[Digest, ...]:
-        """All files of the segment, the Parquet first."""
-        return self.parquet, *self.sidecars
+
+@dataclass(frozen=True)
+class Segment(Truth):
+    """The files of one segment; sidecars that are not there have an empty name."""
+
+    usearch: Digest = _NONE
+    rowmap: Digest = _NONE
+    vectors: Digest = _NONE
 
     @property
     def sidecars(self) -> tuple[Digest, ...]:
         """The disposable files of the segment, in the order of SIDECARS."""
         return self.usearch, self.rowmap, self.vectors
+
+
+@dataclass(frozen=True)
+class Tombstones(Truth):
+    """A file that lists rows of segments as gone or replaced; no two list the same one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,22 @@ class Manifest:
     started: datetime
     finished: datetime
     segments: tuple[Segment, ...]
+    tombstones: tuple[Tombstones, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, those that are gone left out."""
+        return sum(segment.rows for segment in self.segments) - sum(each.rows for each in self.tombstones)
+
+    @property
+    def truth(self) -> tuple[Truth, ...]:
+        """The Parquet files: the others can be made of them."""
+        return *self.segments, *self.tombstones
+
+    @property
+    def files(self) -> tuple[Digest, ...]:
+        """All files that the state consists of, but the manifest itself."""
+        return *(each.parquet for each in self.truth), *(file for segment in self.segments for file in segment.sidecars)
 
     @property
     def file(self) -> str:
@@ -69,13 +94,14 @@ class Manifest:
             "backend": "usearch",
             "metric": "cos",
             "dimensions": self.definition.dimensions,
-            "count": sum(segment.rows for segment in self.segments),
+            "count": self.rows,
             "definition": json.loads(self.definition.to_json()),
             "fingerprint": self.definition.fingerprint,
             "counts": dataclasses.asdict(self.counts),
             "started": self.started.isoformat(),
             "finished": self.finished.isoformat(),
             "segments": [dataclasses.asdict(segment) for segment in self.segments],
+            "deleted": [dataclasses.asdict(each) for each in self.tombstones],
         }
         return json.dumps({**document, "checksum": _checksum(document)}, indent=1).encode()
 
@@ -105,10 +131,11 @@ class Manifest:
                 started=datetime.fromisoformat(document["started"]),
                 finished=datetime.fromisoformat(document["finished"]),
                 segments=tuple(_segment(fields) for fields in document["segments"]),
+                tombstones=tuple(_tombstones(fields) for fields in document["deleted"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"'{file}' is not a whole manifest: {error}") from error
-        if found.file != file or not all(_belongs(d.file, found.table) for s in found.segments for d in s.files):
+        if found.file != file or not all(_belongs(digest.file, found.table) for digest in found.files):
             raise DamagedError(f"'{file}' is another table's manifest")
         return found
 
@@ -131,12 +158,20 @@ def read(store: Store, file: str) -> Manifest:
         raise DamagedError(f"'{file}' is missing") from error
 
 
-def commit(store: Store, manifest: Manifest) -> None:
-    """Write a manifest: from here on it is the table's state. Raises FileExistsError where another was first."""
-    scratch = store.scratch(manifest.file, manifest.build)
+def commit(store: Store, manifest: Manifest, change: str) -> None:
+    """Write a manifest: from here on it is the table's state. Raises FileExistsError where another was first.
+
+    `change` is the id that scratch files bear.
+    """
+    content = manifest.to_bytes()
+    scratch = store.scratch(manifest.file, change)
     try:
-        scratch.write_bytes(manifest.to_bytes())
+        scratch.write_bytes(content)
         store.create(manifest.file, scratch)
+    except FileExistsError:
+        # An upload that was tried again, because its first answer was lost, finds itself.
+        if store.read(manifest.file) != content:
+            raise
     finally:
         store.discard(scratch.name)
 
@@ -144,6 +179,10 @@ def commit(store: Store, manifest: Manifest) -> None:
 def _segment(fields: dict[str, Any]) -> Segment:
     digests = {kind: Digest(**fields[kind]) for kind in ("parquet", *SIDECARS)}
     return Segment(number=fields["number"], rows=fields["rows"], **digests)
+
+
+def _tombstones(fields: dict[str, Any]) -> Tombstones:
+    return Tombstones(number=fields["number"], rows=fields["rows"], parquet=Digest(**fields["parquet"]))
 
 
 def _belongs(file: str, table: str) -> bool:

@@ -1,7 +1,8 @@
 """The truth on disk: Parquet files of row ids and vectors, described by their own metadata.
 
 A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSizeList<float32>, L2-normalised) and
-`_text_digest` (MD5 of the embedded text); docs/format.md has the details.
+`_text_digest` (MD5 of the embedded text). Tombstones list rows of segments that are gone or replaced: `_row_id`,
+`_segment` and `_place`, the row's number there. docs/format.md has the details.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.types import Counts, Definition
@@ -28,13 +30,20 @@ FORMAT_VERSION = 1
 ROW_GROUP = 2048
 _PREFIX = "jammi."
 
+Texts: TypeAlias = Sequence[str] | pa.StringArray
+Digests: TypeAlias = Sequence[bytes] | pa.FixedSizeBinaryArray
+
 
 @dataclass(frozen=True)
 class Footer:
-    """What a segment's metadata says. `counts` is there in a build's last segment only, and closes the build."""
+    """What a segment's metadata says.
+
+    `change` is the id of the change that wrote it, None for a build's own. `counts` is there in a build's last segment
+    only, and closes the build.
+    """
 
     build: str
-    segment: int
+    change: str | None
     definition: Definition
     rows: int
     counts: Counts | None
@@ -43,12 +52,12 @@ class Footer:
 class SegmentWriter:
     """Writes one segment's Parquet, row group by row group, so that memory stays small."""
 
-    def __init__(self, path: Path, definition: Definition, build: str, segment: int) -> None:
-        """Open `path` for writing. `build` is the id of the build, `segment` counts from 0."""
+    def __init__(self, path: Path, definition: Definition, build: str, change: str | None = None) -> None:
+        """Open `path` for writing. `build` is the id of the build, `change` that of a later change of its table."""
         self.path = path
         self.rows = 0
         self._definition = definition
-        self._schema = schema(definition, build, segment)
+        self._schema = schema(definition, build, change)
         self._writer = pq.ParquetWriter(
             path,
             self._schema,
@@ -58,7 +67,7 @@ class SegmentWriter:
             write_page_checksum=True,
         )
 
-    def write(self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes]) -> None:
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
         """Append rows: `vectors` is float32 [n, dimensions], `digests` are 16 bytes each."""
         count = len(row_ids)
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
@@ -79,13 +88,13 @@ class SegmentWriter:
         self._writer.close()
 
 
-def schema(definition: Definition, build: str, segment: int) -> pa.Schema:
+def schema(definition: Definition, build: str, change: str | None = None) -> pa.Schema:
     """The Arrow schema of a segment, its metadata included."""
     metadata = {
         _PREFIX + "format_version": str(FORMAT_VERSION),
         _PREFIX + "build": build,
-        _PREFIX + "segment": str(segment),
         _PREFIX + "definition": definition.to_json(),
+        **({} if change is None else {_PREFIX + "change": change}),
     }
     fields = [
         pa.field("_row_id", pa.string(), nullable=False),
@@ -105,15 +114,11 @@ def read_footer(path: Path) -> Footer:
         StorageError: the file cannot be read now, or was written by a later version.
     """
     try:
-        found = pq.read_metadata(path)
-        metadata = {k.decode(): v.decode() for k, v in (found.metadata or {}).items() if k.startswith(b"jammi.")}
-        version = int(metadata[_PREFIX + "format_version"])
-        if version > FORMAT_VERSION:
-            raise StorageError(f"'{path.name}' has format version {version}; this jammi_duck reads {FORMAT_VERSION}")
+        found, metadata = _metadata(path)
         counts = metadata.get(_PREFIX + "counts")
         return Footer(
             build=metadata[_PREFIX + "build"],
-            segment=int(metadata[_PREFIX + "segment"]),
+            change=metadata.get(_PREFIX + "change"),
             definition=Definition.from_json(metadata[_PREFIX + "definition"]),
             rows=found.num_rows,
             counts=Counts(**json.loads(counts)) if counts else None,
@@ -129,14 +134,28 @@ def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
         DamagedError: a page is not what was written (its checksum differs).
         StorageError: the file cannot be read now.
     """
+    for batch in _batches(path, ["_row_id", "vector"]):
+        yield batch.column("_row_id"), _matrix(batch)
+
+
+def read_rows(path: Path) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
+    """The row ids, vectors and text digests of a segment, as `read_vectors` does."""
+    for batch in _batches(path, ["_row_id", "vector", "_text_digest"]):
+        yield batch.column("_row_id"), _matrix(batch), batch.column("_text_digest")
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(8 * ROW_GROUP, columns=["_row_id", "vector"]):
-                vectors = batch.column("vector")
-                flat = vectors.flatten().to_numpy(zero_copy_only=True)
-                yield batch.column("_row_id"), flat.reshape(len(vectors), vectors.type.list_size)
+            yield from file.iter_batches(8 * ROW_GROUP, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise _explained(path, error, "cannot be read") from error
+
+
+def _matrix(batch: pa.RecordBatch) -> Vectors:
+    vectors = batch.column("vector")
+    matrix: Vectors = vectors.flatten().to_numpy(zero_copy_only=True).reshape(len(vectors), vectors.type.list_size)
+    return matrix
 
 
 def read_row_ids(path: Path) -> pa.StringArray:
@@ -146,6 +165,78 @@ def read_row_ids(path: Path) -> pa.StringArray:
             return file.read(columns=["_row_id"]).column("_row_id").combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise _explained(path, error, "cannot be read") from error
+
+
+@dataclass(frozen=True)
+class State:
+    """What tombstones say of the state that they close: all that its manifest says, but for digests.
+
+    `number` is the manifest's, `segments` and `deleted` are the numbers of its files, these tombstones left out.
+    """
+
+    number: int
+    segments: tuple[int, ...]
+    deleted: tuple[int, ...]
+    counts: Counts
+
+
+class TombstoneWriter:
+    """Writes one Parquet of rows that are gone or replaced."""
+
+    def __init__(self, path: Path, definition: Definition, build: str) -> None:
+        """Open `path` for writing."""
+        self.path = path
+        self.rows = 0
+        fields = [("_row_id", pa.string()), ("_segment", pa.int32()), ("_place", pa.int64())]
+        self._schema = pa.schema(
+            [pa.field(name, kind, nullable=False) for name, kind in fields], schema(definition, build).metadata
+        )
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
+
+    def write(self, row_ids: Texts, segments: Sequence[int], places: Sequence[int]) -> None:
+        """Append rows by their ids, the numbers of their segments, and their places there, from 0."""
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip((row_ids, segments, places), self._schema, strict=True)
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self.rows += len(row_ids)
+
+    def close(self, state: State | None = None) -> None:
+        """Write the footer; `state` is there unless the file is given up."""
+        if state is not None:
+            self._writer.add_key_value_metadata({_PREFIX + "state": json.dumps(dataclasses.asdict(state))})
+        self._writer.close()
+
+
+def read_tombstones(path: Path) -> Iterator[tuple[pa.StringArray, NDArray[np.int32], NDArray[np.int64]]]:
+    """The row ids, segments and places that tombstones list. Raises as `read_vectors` does."""
+    for batch in _batches(path, ["_row_id", "_segment", "_place"]):
+        yield batch.column("_row_id"), batch.column("_segment").to_numpy(), batch.column("_place").to_numpy()
+
+
+def read_state(path: Path) -> tuple[str, int, State]:
+    """The build that tombstones belong to, how many rows they list, and the state that they close.
+
+    Raises as `read_footer` does.
+    """
+    try:
+        found, metadata = _metadata(path)
+        state: dict[str, Any] = json.loads(metadata[_PREFIX + "state"])
+        counts = Counts(**state["counts"])
+        segments, deleted = tuple(state["segments"]), tuple(state["deleted"])
+        return metadata[_PREFIX + "build"], found.num_rows, State(state["number"], segments, deleted, counts)
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise _explained(path, error, "is not a whole Parquet file of ours") from error
+
+
+def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
+    found = pq.read_metadata(path)
+    metadata = {k.decode(): v.decode() for k, v in (found.metadata or {}).items() if k.startswith(b"jammi.")}
+    version = int(metadata[_PREFIX + "format_version"])
+    if version > FORMAT_VERSION:
+        raise StorageError(f"'{path.name}' has format version {version}; this jammi_duck reads {FORMAT_VERSION}")
+    return found, metadata
 
 
 def _explained(path: Path, error: Exception, what: str) -> StorageError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from jammi_duck.errors import NotFoundError, did_you_mean
 from jammi_duck.logs import log
 from jammi_duck.storage import layout
 from jammi_duck.storage.catalog import Catalog, Entry
-from jammi_duck.storage.filesystem import Digest, LocalStore, Store, open_store
+from jammi_duck.storage.filesystem import LocalStore, Store, open_store
+from jammi_duck.storage.manifest import Segment, Tombstones
 from jammi_duck.storage.table import Table
 
 PROTOCOL = "jammi"
@@ -63,10 +64,7 @@ class Place:
             if entry.build in self._open:
                 self._open.move_to_end(entry.build)
                 return self._open[entry.build]
-        parquets = [
-            (rows, Digest(file, size, sha256)) for _, rows, file, size, sha256 in self.catalog.segments(entry.build)
-        ]
-        table = Table.open(self.store_at(entry.location), entry, parquets)
+        table = Table.open(self.store_at(entry.location), entry, *self.catalog.files(entry.build))
         with self._lock:
             self._open[entry.build] = table
             while len(self._open) > _MOST_OPEN:
@@ -87,15 +85,25 @@ class Place:
         known = f"ready are: {', '.join(names)}" if names else "none is ready"
         raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names) or ';'} {known}")
 
-    def show(self, entry_name: str, dimensions: int, location: str, files: list[str]) -> None:
+    def show(
+        self,
+        entry_name: str,
+        dimensions: int,
+        location: str,
+        segments: Sequence[Segment],
+        tombstones: Sequence[Tombstones],
+    ) -> None:
         """Make the view `jammi."NAME"` over a table's Parquet files, where DuckDB can read them."""
         try:
             store = self.store_at(location)
-            if isinstance(store, LocalStore):
-                urls = [store.path(file) for file in files]
-            else:
-                urls = [f"{PROTOCOL}://{location_id(location)}/{file}" for file in files]
-            self.catalog.show(entry_name, dimensions, urls)
+
+            def url(file: str) -> str:
+                if isinstance(store, LocalStore):
+                    return store.path(file)
+                return f"{PROTOCOL}://{location_id(location)}/{file}"
+
+            rows = [(segment.number, url(segment.parquet.file)) for segment in segments]
+            self.catalog.show(entry_name, dimensions, rows, [url(each.parquet.file) for each in tombstones if each.rows])
         except Exception as error:
             # The table is as good without its view, which DuckDB refuses where it cannot read the files right now.
             log.warning("no view jammi.%s: %s", entry_name, error)

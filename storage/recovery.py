@@ -12,13 +12,17 @@ from datetime import UTC, datetime
 
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
-from jammi_duck.storage.build import add_sidecars, make_ready
+from jammi_duck.storage.build import make_ready
 from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.change import enter
 from jammi_duck.storage.filesystem import Digest, Store, sha256_of
-from jammi_duck.storage.manifest import Manifest, Segment
-from jammi_duck.storage.parquet import Footer, read_footer
+from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
 from jammi_duck.storage.place import Place, files_of
+from jammi_duck.storage.present import whole_segments
+from jammi_duck.storage.segment_files import add_sidecars
 from jammi_duck.storage.table import newest_manifest
+from jammi_duck.types import Counts
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,18 @@ class Action:
 
 
 def settle(place: Place, running: Container[str]) -> list[Action]:
-    """Settle every build that is `building`, those left out whose ids are `running`.
+    """Settle every build that is `building`, and every change of a ready table, but those whose ids are `running`.
 
     One whose files cannot be reached now stays as it is, until the next time.
     """
     done = []
-    for entry in place.catalog.entries("building"):
-        if entry.build not in running:
+    for entry in place.catalog.entries("building", "ready"):
+        at_work = entry.status == "building" or entry.stage is not None
+        if at_work and entry.build not in running and entry.owner not in running:
             try:
-                done.append(_settle(place, entry))
+                done.append(_settle(place, entry) if entry.status == "building" else _settle_change(place, entry))
             except StorageError as error:
-                done.append(Action(entry.name, "building", f"cannot be settled now: {error}"))
+                done.append(Action(entry.name, entry.status, f"cannot be settled now: {error}"))
     return done
 
 
@@ -71,13 +76,19 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
         entry = known.get(table)
         if entry is None and not adopt:
             continue
-        if entry and (entry.location == place.store.location or entry.status != "ready"):
+        if entry and entry.status != "ready":
+            continue
+        at_home = entry is not None and entry.location == place.store.location
+        if at_home and file == layout.manifest(table, 1):
             continue
         try:
             found = manifest.read(place.store, file)
         except StorageError:
             continue
-        if not all(segment.parquet.file in files for segment in found.segments):
+        if not all(each.parquet.file in files for each in found.truth):
+            continue
+        if at_home:
+            done += _catch_up(place, known[table], found)
             continue
         if entry is None:
             place.catalog.adopt(found, place.store.location)
@@ -89,8 +100,7 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
         done.append(Action(table, "ready", f"found in {place.store.location}"))
     for entry in place.catalog.entries("ready"):
         if entry.name not in shown:
-            parquets = [file for _, _, file, _, _ in place.catalog.segments(entry.build)]
-            place.show(entry.name, entry.definition.dimensions, entry.location, parquets)
+            place.show(entry.name, entry.definition.dimensions, entry.location, *place.catalog.files(entry.build))
     return done
 
 
@@ -122,10 +132,34 @@ def _is_of(store: Store, file: str, entry: Entry) -> bool:
         return False
 
 
+def _catch_up(place: Place, entry: Entry, found: Manifest) -> list[Action]:
+    """Enter the state of a table that another database has changed."""
+    if found.build != entry.build or entry.stage or found.finished.replace(tzinfo=None) == entry.finished:
+        return []
+    enter(place, entry, found)
+    return [Action(entry.name, "ready", "was changed by another database")]
+
+
+def _settle_change(place: Place, entry: Entry) -> Action:
+    store = place.store_at(entry.location)
+    for scratch in store.scratches():
+        if layout.is_scratch(scratch, str(entry.owner)):
+            store.discard(scratch)
+    try:
+        found = newest_manifest(store, entry, *place.catalog.files(entry.build))
+    except DamagedError as error:
+        place.catalog.note(entry.build, None, None)
+        return Action(entry.name, "ready", f"a change of it was interrupted, and {error}")
+    was_committed = found.finished.replace(tzinfo=None) != entry.finished
+    enter(place, entry, found)
+    done = "a change of it was committed already" if was_committed else "a change of it was interrupted, and left out"
+    return Action(entry.name, "ready", done)
+
+
 def _settle(place: Place, entry: Entry) -> Action:
     store = place.store_at(entry.location)
     for scratch in store.scratches():
-        if layout.is_scratch(scratch, entry.build):
+        if layout.is_scratch(scratch, entry.build) or layout.is_scratch(scratch, str(entry.owner)):
             store.discard(scratch)
     try:
         committed = newest_manifest(store, entry)
@@ -134,55 +168,86 @@ def _settle(place: Place, entry: Entry) -> Action:
     if committed:
         make_ready(place, committed, entry.location)
         return Action(entry.name, "ready", "was committed already")
-    parquets, lost = _whole_parquets(store, entry)
-    footers = [footer for _, footer in parquets]
-    closed = bool(footers) and footers[-1].counts is not None
-    if lost or not closed or [footer.segment for footer in footers] != list(range(len(footers))):
-        kept = sum(footer.rows for footer in footers)
+    lost = _delete_damaged(store, entry)
+    whole = whole_segments(store, entry)
+    state = _closed(store, entry, whole)
+    if state is None:
+        kept = sum(footer.rows for _, footer in whole)
         reason = f"{lost}; the file was deleted" if lost else "interrupted before its last Parquet file was whole"
-        reason += f"; {kept} embedded rows are kept until jammi_vacuum()" if kept else ""
+        if kept:
+            reason += (
+                f"; {kept:,} embedded rows are kept until jammi_vacuum(): jammi_refresh('{entry.definition.source}', "
+                f"embedding_table := '{entry.name}') goes on from there"
+            )
         place.catalog.failed(entry.build, reason)
         return Action(entry.name, "failed", reason)
-    return _rebuild(place, store, entry, parquets)
+    return _rebuild(place, store, entry, state)
 
 
-def _whole_parquets(store: Store, entry: Entry) -> tuple[list[tuple[Digest, Footer]], str | None]:
-    """The build's own Parquet files in order, and what was wrong with one that had to be deleted."""
-    whole, lost = [], None
-    names = {file: layout.parse(file) for file in store.files()}
-    mine = [(name.number, file) for file, name in names.items() if name and name.table == entry.name]
-    for _, file in sorted((number, file) for number, file in mine if file.endswith(".parquet")):
-        try:
-            with store.unchecked(file, entry.build) as path:
-                footer = read_footer(path)
-                if footer.build == entry.build:
-                    whole.append((Digest(file, path.stat().st_size, sha256_of(path)), footer))
-        except FileNotFoundError:
-            continue
-        except DamagedError as error:
-            store.delete(file)
-            lost = str(error)
-    return whole, lost
+def _delete_damaged(store: Store, entry: Entry) -> str | None:
+    """Delete a build's Parquet files that are not whole; what was wrong with the last of them."""
+    lost = None
+    for file in files_of(store, entry.name):
+        name = layout.parse(file)
+        if name and name.kind == "parquet":
+            try:
+                with store.unchecked(file, entry.build) as path:
+                    read_footer(path)
+            except FileNotFoundError:
+                continue
+            except DamagedError as error:
+                store.delete(file)
+                lost = str(error)
+    return lost
 
 
-def _rebuild(place: Place, store: Store, entry: Entry, parquets: list[tuple[Digest, Footer]]) -> Action:
+def _closed(store: Store, entry: Entry, whole: list[tuple[Segment, Footer]]) -> Manifest | None:
+    """What a build that has no manifest came to, if all of it is there: told by its last segment, or by tombstones."""
+    started, now = entry.started.replace(tzinfo=UTC), datetime.now(UTC)
+    state = Manifest(entry.name, entry.build, 1, entry.definition, Counts(), started, now, ())
+    segments = {segment.number: segment for segment, _ in whole}
+    for tombstones, closing in _tombstones(store, entry):
+        if all(number in segments for number in closing.segments) and not closing.deleted:
+            mine = tuple(segments[number] for number in closing.segments)
+            return replace(state, counts=closing.counts, segments=mine, tombstones=(tombstones,))
+    own = [(segment, footer) for segment, footer in whole if footer.change is None]
+    if not own or own[-1][1].counts is None or [each.number for each, _ in own] != list(range(len(own))):
+        return None
+    return replace(state, counts=own[-1][1].counts, segments=tuple(segment for segment, _ in own))
+
+
+def _tombstones(store: Store, entry: Entry) -> list[tuple[Tombstones, State]]:
+    """A build's tombstones that are whole, the newest first, and the states that they close."""
+    found = []
+    for file in files_of(store, entry.name):
+        name = layout.parse(file)
+        if name and name.kind == "deleted.parquet":
+            try:
+                with store.unchecked(file, entry.build) as path:
+                    build, rows, state = read_state(path)
+                    digest = Digest(file, path.stat().st_size, sha256_of(path))
+            except (FileNotFoundError, DamagedError):
+                continue
+            if build == entry.build:
+                found.append((Tombstones(name.number, rows, digest), state))
+    return sorted(found, key=lambda each: -each[0].number)
+
+
+def _rebuild(place: Place, store: Store, entry: Entry, state: Manifest) -> Action:
     for file in files_of(store, entry.name):
         if not file.endswith(".parquet"):
             store.delete(file)
     segments = []
-    for digest, footer in parquets:
+    for segment in state.segments:
         try:
-            segments.append(_index(store, entry, footer.segment, footer.rows, digest, rebuilt=0))
+            segments.append(_index(store, entry, segment, rebuilt=0))
         except DamagedError as error:
-            store.delete(digest.file)
+            store.delete(segment.parquet.file)
             reason = f"{error}; the file was deleted"
             place.catalog.failed(entry.build, reason)
             return Action(entry.name, "failed", reason)
-    counts = parquets[-1][1].counts
-    assert counts is not None
-    started = entry.started.replace(tzinfo=UTC)
-    found = Manifest(entry.name, entry.build, 1, entry.definition, counts, started, datetime.now(UTC), tuple(segments))
-    manifest.commit(store, found)
+    found = replace(state, segments=tuple(segments))
+    manifest.commit(store, found, entry.build)
     make_ready(place, found, entry.location)
     return Action(entry.name, "ready", "its Parquet was whole: built the index")
 
@@ -192,44 +257,35 @@ def _repair(place: Place, entry: Entry) -> Action | None:
     files = store.files()
     if not files:
         return Action(entry.name, "ready", f"left alone: there is nothing at {entry.location}")
+    segments, tombstones = place.catalog.files(entry.build)
     try:
-        present = newest_manifest(store, entry)
+        known = newest_manifest(store, entry, segments, tombstones)
+        is_there = True
     except DamagedError:
-        present = None
-    known = present.segments if present else _from_catalog(place, entry)
-    gone = [segment.parquet.file for segment in known if segment.parquet.file not in files]
-    if gone or not known:
+        started, now = entry.started.replace(tzinfo=UTC), datetime.now(UTC)
+        known = Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, now, segments, tombstones)
+        is_there = False
+    gone = [each.parquet.file for each in known.truth if each.parquet.file not in files]
+    if gone or not known.segments:
         missing = ", ".join(gone) or "every file"
         return Action(entry.name, "ready", f"cannot be searched: {missing} is missing; put it back, or jammi_drop it")
     number = 1 + max(
         max(name.number if name.kind == "manifest.json" else 0, name.rebuilt) for name in _named(files, entry)
     )
     try:
-        segments = [
-            segment if _is_whole(store, segment) else _again(store, entry, segment, number) for segment in known
-        ]
+        whole = tuple(
+            segment if _is_whole(store, segment) else _index(store, entry, segment, number)
+            for segment in known.segments
+        )
     except DamagedError as error:
         return Action(entry.name, "ready", f"cannot be repaired: {error}; drop it and generate it again")
-    if present and list(present.segments) == segments:
+    if is_there and known.segments == whole:
         return None
-    rebuilt = [segment for segment, old in zip(segments, known, strict=True) if segment != old]
-    if present:
-        state = replace(present, number=number, finished=datetime.now(UTC), segments=tuple(segments))
-    else:
-        started, now = entry.started.replace(tzinfo=UTC), datetime.now(UTC)
-        state = Manifest(entry.name, entry.build, number, entry.definition, entry.counts, started, now, tuple(segments))
-    manifest.commit(store, state)
-    place.catalog.set_segments(state)
-    place.forget(entry.build)
-    return Action(entry.name, "ready", f"built {len(rebuilt)} of {len(segments)} indexes and the manifest again")
-
-
-def _from_catalog(place: Place, entry: Entry) -> tuple[Segment, ...]:
-    missing = Digest("", 0, "")
-    return tuple(
-        Segment(number, rows, Digest(file, size, sha256), missing, missing, missing)
-        for number, rows, file, size, sha256 in place.catalog.segments(entry.build)
-    )
+    rebuilt = sum(segment != old for segment, old in zip(whole, known.segments, strict=True))
+    state = replace(known, number=number, finished=datetime.now(UTC), segments=whole)
+    manifest.commit(store, state, entry.build)
+    enter(place, entry, state)
+    return Action(entry.name, "ready", f"built {rebuilt} of {len(whole)} indexes and the manifest again")
 
 
 def _named(files: Iterable[str], entry: Entry) -> list[layout.FileName]:
@@ -245,10 +301,6 @@ def _is_whole(store: Store, segment: Segment) -> bool:
     return True
 
 
-def _again(store: Store, entry: Entry, segment: Segment, number: int) -> Segment:
-    return _index(store, entry, segment.number, segment.rows, segment.parquet, rebuilt=number)
-
-
-def _index(store: Store, entry: Entry, segment: int, rows: int, parquet: Digest, rebuilt: int) -> Segment:
-    dimensions = entry.definition.dimensions
-    return add_sidecars(store, entry.name, entry.build, segment, rows, parquet, dimensions, lambda _: None, rebuilt)
+def _index(store: Store, entry: Entry, segment: Segment, rebuilt: int) -> Segment:
+    bare = Segment(segment.number, segment.rows, segment.parquet)
+    return add_sidecars(store, entry.name, entry.build, bare, entry.definition.dimensions, lambda _: None, rebuilt)

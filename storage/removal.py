@@ -42,23 +42,26 @@ def drop(place: Place, name: str) -> Action:
 def vacuum(place: Place) -> list[Removed]:
     """Remove files and unfinished uploads of the location that no manifest names and that are older than the retention.
 
-    What a build of this catalog is still writing is spared, as is every Parquet of a ready table.
+    What this catalog is still writing is spared, as is every Parquet of a ready table.
     """
     oldest = datetime.now(UTC) - place.retention
     store = place.store
     # The files first: what one of these belongs to is then still building, or ready already.
     files, scratches = store.files(), store.scratches()
-    builds = place.catalog.entries("building")
-    building = tuple(f"{entry.name}." for entry in builds)
+    at_work = [
+        entry for entry in place.catalog.entries("building", "ready") if entry.status == "building" or entry.stage
+    ]
+    busy = [entry.build if entry.status == "building" else str(entry.owner) for entry in at_work]
+    writing = tuple(f"{entry.name}." for entry in at_work)
     spared = _named_files(store) | _catalog_files(place)
     removed = []
     for file, stored in files.items():
-        ours = layout.parse(file) is not None and not file.startswith(building)
+        ours = layout.parse(file) is not None and not file.startswith(writing)
         if ours and file not in spared and stored.modified < oldest:
             store.delete(file)
             removed.append(Removed(file, stored.size, "no manifest names it"))
     for scratch, stored in scratches.items():
-        if not any(layout.is_scratch(scratch, entry.build) for entry in builds) and stored.modified < oldest:
+        if not any(layout.is_scratch(scratch, each) for each in busy) and stored.modified < oldest:
             store.discard(scratch)
             removed.append(Removed(scratch, stored.size, "left by a process that ended"))
     removed += [Removed(file, 0, "an upload that was never finished") for file in store.abort_uploads(oldest)]
@@ -71,7 +74,7 @@ def _named_files(store: Store) -> set[str]:
         named.add(file)
         try:
             found = manifest.read(store, file)
-            named.update(digest.file for segment in found.segments for digest in segment.files)
+            named.update(digest.file for digest in found.files)
         except DamagedError:
             named.update(files_of(store, table))
     return named
@@ -79,7 +82,7 @@ def _named_files(store: Store) -> set[str]:
 
 def _catalog_files(place: Place) -> set[str]:
     ready = place.catalog.entries("ready")
-    return {file for entry in ready for _, _, file, _, _ in place.catalog.segments(entry.build)}
+    return {each.parquet.file for entry in ready for files in place.catalog.files(entry.build) for each in files}
 
 
 def _old_cached(folder: Path, oldest: datetime) -> list[Removed]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,12 +19,15 @@ from jammi_duck.errors import DamagedError, JammiWarning
 from jammi_duck.storage import manifest, plan
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.exact import Candidates, Mask
-from jammi_duck.storage.filesystem import Digest, Store
+from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.manifest import Tombstones
+from jammi_duck.storage.parquet import read_tombstones
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import MappedSegment, ParquetSegment, Segment
 from jammi_duck.types import Vectors
 
 _WIDER = 4
+_ALL: Mapping[int, Mask] = {}
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,23 @@ class Answers:
 class Table:
     """An embedding table's segments. Threads may share it."""
 
-    def __init__(self, entry: Entry, segments: Sequence[Segment], damage: str | None) -> None:
-        """`damage` says why a segment has no sidecars; the first search that suffers from it warns."""
+    def __init__(
+        self, entry: Entry, segments: Mapping[int, Segment], damage: str | None, live: Mapping[int, Mask] = _ALL
+    ) -> None:
+        """`segments` by their numbers; `live` says which rows of one are not gone, where not all are there.
+
+        `damage` says why a segment has no sidecars; the first search that suffers from it warns.
+        """
         self.entry = entry
-        self.rows = sum(segment.rows for segment in segments)
         self.damage = damage
-        self.segments = tuple(segments)
-        self._starts = np.cumsum([0, *(segment.rows for segment in segments)])
+        self.numbers = tuple(segments)
+        self.segments = tuple(segments.values())
+        self.live = tuple(live.get(number) for number in segments)
+        there = (
+            each.rows if mask is None else int(mask.sum()) for each, mask in zip(self.segments, self.live, strict=True)
+        )
+        self.rows = sum(there)
+        self._starts = np.cumsum([0, *(segment.rows for segment in self.segments)])
         self._warning = threading.Lock()
         self._warned = False
 
@@ -76,48 +89,69 @@ class Table:
         return tuple(RowIds(segment.row_ids) for segment in self.segments)
 
     @classmethod
-    def open(cls, store: Store, entry: Entry, parquets: Sequence[tuple[int, Digest]]) -> Table:
+    def open(cls, store: Store, entry: Entry, known: Sequence[manifest.Segment], gone: Sequence[Tombstones]) -> Table:
         """Map the sidecars that the newest manifest names, each checked by its SHA-256.
 
-        `parquets` are the rows and digests of the segments as the catalog has them: they serve where the manifest
-        cannot be read.
+        `known` and `gone` are the segments and the tombstones as the catalog has them: they serve where the manifest
+        cannot be read. Raises DamagedError where it is not known which rows are gone.
         """
         try:
-            found = newest_manifest(store, entry)
+            found = newest_manifest(store, entry, known, gone)
         except DamagedError as error:
-            return cls(entry, [ParquetSegment(store, parquet, rows) for rows, parquet in parquets], str(error))
+            parquets = {each.number: ParquetSegment(store, each.parquet, each.rows) for each in known}
+            return cls(entry, parquets, str(error), live_masks(store, known, gone))
+        return cls.of(store, entry, found)
+
+    @classmethod
+    def of(cls, store: Store, entry: Entry, found: manifest.Manifest) -> Table:
+        """The state that this manifest names. Raises DamagedError where it is not known which rows are gone."""
         damage = None
-        segments: list[Segment] = []
+        segments: dict[int, Segment] = {}
         with ThreadPoolExecutor() as cores:
             checks = [[cores.submit(store.checked, file) for file in segment.sidecars] for segment in found.segments]
         for segment, sidecars in zip(found.segments, checks, strict=True):
             opened, why = _open(store, segment, sidecars, entry.definition.dimensions)
-            segments.append(opened)
+            segments[segment.number] = opened
             damage = why or damage
-        return cls(entry, segments, damage)
+        return cls(entry, segments, damage, live_masks(store, found.segments, found.tombstones))
 
     def among(self, row_ids: Sequence[pa.Array]) -> Among:
         """The rows whose id is in one of these arrays, of texts or of whole numbers; others count for nothing.
 
         Raises DamagedError.
         """
-        masks = [np.any([ids.mask(wanted) for wanted in row_ids], axis=0) for ids in self._row_ids]
+        masks = [
+            np.any([ids.mask(wanted) for wanted in row_ids], axis=0) & (True if live is None else live)
+            for ids, live in zip(self._row_ids, self.live, strict=True)
+        ]
         return Among(tuple(map(np.packbits, masks)), sum(int(mask.sum()) for mask in masks))
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those of the rows that the table has. Raises DamagedError."""
-        wanted = pa.array(row_ids, pa.string())
         found: dict[str, NDArray[np.float32]] = {}
-        for segment, ids in zip(self.segments, self._row_ids, strict=True):
-            places = np.flatnonzero(ids.mask(wanted))
+        for segment, (_, names, places) in zip(self.segments, self.find(pa.array(row_ids, pa.string())), strict=True):
             if len(places):
-                names = segment.row_ids.take(pa.array(places)).to_pylist()
-                found |= zip(names, segment.vectors(places), strict=True)
+                found |= zip(names.to_pylist(), segment.vectors(places), strict=True)
+        return found
+
+    def find(self, row_ids: pa.StringArray) -> list[tuple[int, pa.StringArray, NDArray[np.int64]]]:
+        """For each segment its number, and those of these rows that it has, by their ids and places, which rise.
+
+        Raises DamagedError.
+        """
+        found = []
+        for number, segment, ids, live in zip(self.numbers, self.segments, self._row_ids, self.live, strict=True):
+            places = np.flatnonzero(ids.mask(row_ids) & (True if live is None else live))
+            found.append((number, segment.row_ids.take(pa.array(places)), places))
         return found
 
     def sample(self, count: int) -> Vectors:
         """The vectors of about so many rows, spread evenly over the table. Raises DamagedError."""
         places = np.unique(np.linspace(0, self.rows - 1, min(count, self.rows)).astype(np.int64))
+        if any(mask is not None for mask in self.live):
+            masks = zip(self.live, self.segments, strict=True)
+            there = [np.ones(each.rows, bool) if mask is None else mask for mask, each in masks]
+            places = np.flatnonzero(np.concatenate(there))[places]
         parts = []
         for start, end, segment in zip(self._starts[:-1], self._starts[1:], self.segments, strict=True):
             mine = places[(places >= start) & (places < end)] - start
@@ -144,10 +178,11 @@ class Table:
             return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
         parts, stages = [], []
         for number, (start, segment) in enumerate(zip(self._starts[:-1], self.segments, strict=True)):
-            allowed = np.unpackbits(among.masks[number], count=segment.rows).view(bool) if among else None
+            packed = among.masks[number] if among else None
+            allowed = self.live[number] if packed is None else np.unpackbits(packed, count=segment.rows).view(bool)
             found, done = self._search(segment, queries, k, exact, allowed)
             parts.append(Candidates(np.where(found.places < 0, -1, found.places + start), found.similarities))
-            done.detail = f"segment {number}: {done.detail}"
+            done.detail = f"segment {self.numbers[number]}: {done.detail}"
             stages.append(done)
         ranking = Stage("rank", "by exact similarity, ties by row id")
         began = time.perf_counter()
@@ -231,14 +266,35 @@ class Table:
             )
 
 
-def newest_manifest(store: Store, entry: Entry) -> manifest.Manifest:
-    """The present manifest of a table. Raises DamagedError where there is none, or it is not this build's."""
+def live_masks(store: Store, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> dict[int, Mask]:
+    """Which rows of segments, by number, are not gone: of those that have lost some. Raises DamagedError."""
+    rows = {segment.number: segment.rows for segment in segments}
+    masks: dict[int, Mask] = {}
+    for each in (each for each in tombstones if each.rows):
+        for _, numbers, places in read_tombstones(store.checked(each.parquet)):
+            for number in np.unique(numbers).tolist():
+                if number in rows:
+                    masks.setdefault(number, np.ones(rows[number], bool))[places[numbers == number]] = False
+    return masks
+
+
+def newest_manifest(
+    store: Store, entry: Entry, segments: Sequence[manifest.Segment] = (), tombstones: Sequence[Tombstones] = ()
+) -> manifest.Manifest:
+    """The present manifest of a table.
+
+    `segments` and `tombstones` are those that are known of. Raises DamagedError where there is no manifest, it is not
+    this build's, or it is older than what is known.
+    """
     file = manifest.newest(store.files()).get(entry.name)
     if file is None:
         raise DamagedError(f"'{entry.name}' has no manifest")
     found = manifest.read(store, file)
     if found.build != entry.build:
         raise DamagedError(f"'{file}' is another build's manifest")
+    known: tuple[manifest.Truth, ...] = (*segments, *tombstones)
+    if max((each.number for each in known), default=0) > max(each.number for each in found.truth):
+        raise DamagedError(f"the manifest after '{file}' is missing")
     return found
 
 

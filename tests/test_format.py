@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 
 from jammi_duck import DamagedError, StorageError
 from jammi_duck.storage.filesystem import Digest
-from jammi_duck.storage.manifest import Manifest, Segment
-from jammi_duck.storage.parquet import SegmentWriter, read_footer, read_vectors
+from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.parquet import (
+    SegmentWriter,
+    State,
+    TombstoneWriter,
+    read_footer,
+    read_rows,
+    read_state,
+    read_tombstones,
+    read_vectors,
+)
 from jammi_duck.types import Counts, Definition
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest.json"
@@ -50,7 +59,8 @@ MANIFEST = Manifest(
     counts=Counts(3, 1, 0, 2),
     started=datetime(2026, 3, 25, 12, 0, 0, 250000, tzinfo=UTC),
     finished=datetime(2026, 3, 25, 12, 0, 9, tzinfo=UTC),
-    segments=(segment(0, 2, "", "abc7"), segment(1, 1, ".00001", "def8")),
+    segments=(segment(0, 2, "", "abc7"), segment(1, 2, ".00001", "def8")),
+    tombstones=(Tombstones(1, 1, Digest(f"{NAME}.00001.deleted.parquet", 50, "9" * 64)),),
 )
 
 
@@ -96,7 +106,7 @@ class TestManifest:
 class TestParquet:
     @pytest.fixture
     def path(self, tmp_path):
-        writer = SegmentWriter(tmp_path / "s.parquet", DEFINITION, MANIFEST.build, 1)
+        writer = SegmentWriter(tmp_path / "s.parquet", DEFINITION, MANIFEST.build, "c" * 32)
         vectors = np.eye(3, 4, dtype=np.float32)
         writer.write(["a", "b"], vectors[:2], [b"0" * 16, b"1" * 16])
         writer.write(["c"], vectors[2:], [b"2" * 16])
@@ -116,7 +126,7 @@ class TestParquet:
         assert metadata == {
             "jammi.format_version": "1",
             "jammi.build": MANIFEST.build,
-            "jammi.segment": "1",
+            "jammi.change": "c" * 32,
             "jammi.definition": DEFINITION.to_json(),
             "jammi.counts": '{"rows": 3, "skipped": 1, "failed": 0, "truncated": 2}',
         }
@@ -125,11 +135,14 @@ class TestParquet:
 
     def test_it_reads_back(self, path):
         footer = read_footer(path)
-        assert (footer.build, footer.segment, footer.rows) == (MANIFEST.build, 1, 3)
+        assert (footer.build, footer.change, footer.rows) == (MANIFEST.build, "c" * 32, 3)
         assert (footer.definition, footer.counts) == (DEFINITION, MANIFEST.counts)
         batches = list(read_vectors(path))
         assert pa.concat_arrays([ids for ids, _ in batches]).to_pylist() == ["a", "b", "c"]
         assert np.concatenate([vectors for _, vectors in batches]).tolist() == np.eye(3, 4).tolist()
+        ((row_ids, vectors, digests),) = read_rows(path)
+        assert (row_ids.to_pylist(), vectors.tolist()) == (["a", "b", "c"], np.eye(3, 4).tolist())
+        assert digests.to_pylist() == [b"0" * 16, b"1" * 16, b"2" * 16]
 
     def test_any_cut_is_noticed(self, path):
         content = path.read_bytes()
@@ -171,6 +184,42 @@ class TestParquet:
         pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
         with pytest.raises(DamagedError, match="not a whole Parquet file of ours"):
             read_footer(tmp_path / "x.parquet")
+
+
+class TestTombstones:
+    @pytest.fixture
+    def path(self, tmp_path):
+        writer = TombstoneWriter(tmp_path / "t.parquet", DEFINITION, MANIFEST.build)
+        writer.write(["a", "c"], [0, 1], [1, 7])
+        writer.close(State(2, (0, 1), (1,), MANIFEST.counts))
+        return writer.path
+
+    def test_schema_and_metadata(self, path):
+        assert [(f.name, str(f.type), f.nullable) for f in pq.read_table(path).schema] == [
+            ("_row_id", "string", False),
+            ("_segment", "int32", False),
+            ("_place", "int64", False),
+        ]
+        metadata = {k.decode(): v.decode() for k, v in pq.read_metadata(path).metadata.items() if k != b"ARROW:schema"}
+        assert metadata == {
+            "jammi.format_version": "1",
+            "jammi.build": MANIFEST.build,
+            "jammi.definition": DEFINITION.to_json(),
+            "jammi.state": '{"number": 2, "segments": [0, 1], "deleted": [1], "counts": '
+            '{"rows": 3, "skipped": 1, "failed": 0, "truncated": 2}}',
+        }
+
+    def test_they_read_back(self, path):
+        ((row_ids, segments, places),) = read_tombstones(path)
+        assert (row_ids.to_pylist(), segments.tolist(), places.tolist()) == (["a", "c"], [0, 1], [1, 7])
+        assert read_state(path) == (MANIFEST.build, 2, State(2, (0, 1), (1,), MANIFEST.counts))
+
+    def test_any_cut_is_noticed(self, path):
+        content = path.read_bytes()
+        for length in range(0, len(content), 7):
+            path.write_bytes(content[:length])
+            with pytest.raises(DamagedError):
+                read_state(path)
 
 
 def test_fingerprint_is_golden_and_depends_on_every_field():

@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from jammi_duck.encoder import Encoders
 from jammi_duck.generate import Generator
+from jammi_duck.importing import Importer
+from jammi_duck.refresh import Refresher
+from jammi_duck.running import Runner
 from jammi_duck.selection import Selections
 from jammi_duck.storage.place import Place
 from jammi_duck.types import Host
@@ -23,7 +26,10 @@ class Engine:
     host: Host
     place: Place
     encoders: Encoders
+    runner: Runner
     generator: Generator
+    refresher: Refresher
+    importer: Importer
     selections: Selections
     default_model: str
 

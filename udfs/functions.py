@@ -19,13 +19,14 @@ import pyarrow as pa
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.encoder.listing import COLUMNS
 from jammi_duck.errors import InputError, did_you_mean
-from jammi_duck.generate import Census, Request
+from jammi_duck.generate import Census, Request, to_reuse
 from jammi_duck.infer import check_task, infer
 from jammi_duck.interrupts import listen
+from jammi_duck.refresh import to_resume
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
 from jammi_duck.types import Caller, Role, Vectors
-from jammi_duck.udfs import searching
+from jammi_duck.udfs import following, searching
 from jammi_duck.udfs.columns import Column, caller_of, rows_of, struct_type, structs, table_type, vector_column
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.macros import generate_query, infer_query
@@ -88,15 +89,40 @@ def _plan(
     key: str | None,
     model: str | None,
     dims: int | None,
+    reuse: bool | None,
+    resume: bool | None,
+    transaction: int,
     connection: str,
 ) -> str:
     if source is None or cols is None or key is None:
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
     names = _column_names(cols)
-    in_main_thread = listen(engine.generator)
+    in_main_thread = listen(engine.runner)
     name = source_id(source, schemas, engine.host)
     request = Request(name, tuple(names), key, model or engine.default_model, dims, in_main_thread)
-    return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection)
+    if resume and (left := to_resume(engine.place, engine.encoders, request)):
+        return following.refresh_query(engine, source, left, connection, transaction, "_jammi_resumed")
+    comparison = None
+    if reuse and (made := to_reuse(engine.place, engine.encoders, request)):
+        comparison = following.comparison_of(engine, source, made)
+        request = dataclasses.replace(request, reuse=made.name)
+    return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection, comparison)
+
+
+def _plan_import(
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    vectors: str | None,
+    key: str | None,
+    vector: str | None,
+    model: str | None,
+    cols: str | None,
+    transaction: int,
+    connection: str,
+) -> str:
+    columns = () if cols in (None, "null") else _column_names(str(cols))
+    return following.import_plan(engine, source, schemas, vectors, key, vector, model, columns, transaction, connection)
 
 
 def _column_names(cols: str) -> list[str]:
@@ -146,11 +172,11 @@ def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Arr
 
 def _begin(engine: Engine, *columns: Column) -> pa.Array:
     tokens = []
-    for text, rows, keyed, distinct, key_type, connection, transaction in rows_of(columns):
+    for text, rows, keyed, distinct, key_type, differing, connection, transaction in rows_of(columns):
         fields = json.loads(text)
         request = Request(**{**fields, "columns": tuple(fields["columns"])})
         census = Census(rows, keyed, distinct, key_type or "")
-        tokens.append(engine.generator.begin(request, census, Caller(connection, transaction)))
+        tokens.append(engine.generator.begin(request, census, differing, Caller(connection, transaction)))
     return pa.array(tokens, pa.string())
 
 
@@ -165,8 +191,18 @@ def _finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
     return structs(done, _GENERATED)
 
 
+def _finish_import(engine: Engine, token: Column, pushed: Column) -> pa.Array:
+    done = [[dataclasses.asdict(engine.importer.finish(*row))] for row in rows_of((token, pushed))]
+    return structs(done, _GENERATED)
+
+
+def _finish_resumed(engine: Engine, token: Column, *_: Column) -> pa.Array:
+    done = [[dataclasses.asdict(engine.refresher.finish_build(each))] for each in token.to_pylist()]
+    return structs(done, _GENERATED)
+
+
 def _tables(engine: Engine, *caller: Column) -> pa.Array:
-    engine.generator.settle(caller_of(caller), wait=False)
+    engine.runner.settle(caller_of(caller), wait=False)
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [
         {
@@ -198,7 +234,7 @@ def _models(engine: Engine, _: Column) -> pa.Array:
 
 
 def _recover(engine: Engine, *caller: Column) -> pa.Array:
-    return structs([[_action(action) for action in engine.generator.recover(caller_of(caller))]], _ACTION)
+    return structs([[_action(action) for action in engine.runner.recover(caller_of(caller))]], _ACTION)
 
 
 def _drop(engine: Engine, names: Column) -> pa.Array:
@@ -208,7 +244,7 @@ def _drop(engine: Engine, names: Column) -> pa.Array:
 
 
 def _vacuum(engine: Engine, *caller: Column) -> pa.Array:
-    engine.generator.settle(caller_of(caller), wait=False)
+    engine.runner.settle(caller_of(caller), wait=False)
     removed = [{"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.place)]
     return structs([removed], _REMOVED)
 
@@ -230,15 +266,33 @@ def _text(name: str, parameters: Sequence[str], call: Callable[..., str]) -> Sca
 
 _TEXT, _NUMBER = "VARCHAR", "BIGINT"
 _CALLER = (_TEXT, _NUMBER)
+# The rows, those with a key, the distinct keys, and the key's type.
+_CENSUS = (_NUMBER, _NUMBER, _NUMBER, _TEXT)
+# Beside these the rows that are added, changed, and deleted.
+_COMPARED = (*_CENSUS, _NUMBER, _NUMBER, _NUMBER)
 # The source, the search path, the model, the embedding table, and the transaction.
 _CHOICE = (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _NUMBER), "FLOAT[]", False, _embed),
     _function("column", (_TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
-    _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, _TEXT), _plan),
-    _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, *_CALLER), _TEXT, True, _begin),
+    _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), _plan),
+    _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, _NUMBER, *_CALLER), _TEXT, True, _begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, _push),
     _function("finish", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish),
+    _text("refresh_plan", (*_CHOICE, _TEXT), following.refresh_plan),
+    _function("refresh", (_TEXT, *_COMPARED, _NUMBER, *_CALLER), _TEXT, True, following.begin),
+    _function("forget", (_TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, following.forget),
+    _function("renew", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, following.renew),
+    _function("refreshed", (_TEXT, _NUMBER, _NUMBER), table_type(following.REFRESHED), True, following.finish),
+    _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(_GENERATED), True, _finish_resumed),
+    _text("status_plan", _CHOICE, following.status_plan),
+    _function("status", (_TEXT, *_COMPARED), table_type(following.STATUS), True, following.status),
+    _text("compact_plan", (*_CHOICE, _TEXT), following.compact_plan),
+    _function("compact", (_TEXT, "BOOLEAN", *_CALLER), table_type(following.COMPACTED), True, following.compact_tables),
+    _text("import_plan", (_TEXT, "VARCHAR[]", *[_TEXT] * 5, _NUMBER, _TEXT), _plan_import),
+    _function("import", (_TEXT, _TEXT, *_CENSUS, *[_NUMBER] * 3, *_CALLER), _TEXT, True, following.begin_import),
+    _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, following.take),
+    _function("imported", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish_import),
     _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
     _text("rows", (*_CHOICE, _TEXT), searching.rows_query),

@@ -21,6 +21,7 @@ _KEY = (
     "WHERE _jammi_row._jammi_key = key)"
 )
 _OPTIONS = "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL"
+_TABLE = "(source, model := NULL, embedding_table := NULL)"
 _SEARCH = f"(source, query, k := 10, {_OPTIONS})"
 _SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
 
@@ -58,14 +59,22 @@ def macros(connection: str) -> list[str]:
     """
     me = literal(connection)
     caller = f"{me}, txid_current()::BIGINT"
+    caller_of = f"txid_current()::BIGINT, {me}"
     bodies = {
         "embed(text, model := NULL, role := 'document', dims := NULL)": (
             "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::BIGINT)"
         ),
-        "jammi_generate(source, cols, key, model := NULL, dims := NULL)": (
+        "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false)": (
             "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schemas(false), to_json(cols)::VARCHAR, "
-            f"key::VARCHAR, model::VARCHAR, dims::BIGINT, {literal(connection)}))"
+            f"key::VARCHAR, model::VARCHAR, dims::BIGINT, reuse::BOOLEAN, resume::BOOLEAN, {caller_of}))"
         ),
+        "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL)": (
+            "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, current_schemas(false), vectors::VARCHAR, "
+            f"key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, {caller_of}))"
+        ),
+        f"jammi_refresh{_TABLE}": f"TABLE SELECT * FROM query(_jammi_refresh_plan({_CHOICE}, {me}))",
+        f"jammi_status{_TABLE}": f"TABLE SELECT * FROM query(_jammi_status_plan({_CHOICE}))",
+        f"jammi_compact{_TABLE}": f"TABLE SELECT * FROM query(_jammi_compact_plan({_CHOICE}, {me}))",
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL)": (
             "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::BIGINT))"
@@ -96,19 +105,24 @@ def macros(connection: str) -> list[str]:
     return [f"CREATE OR REPLACE TEMP MACRO {head} AS {body}" for head, body in bodies.items()]
 
 
-def generate_query(source: str, name: str, request: str, columns: Sequence[str], key: str, connection: str) -> str:
+def generate_query(
+    source: str, name: str, request: str, columns: Sequence[str], key: str, connection: str, comparison: str | None
+) -> str:
     """The query that embeds a source's rows within the caller's own transaction.
 
     `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
-    end, also when there are no rows. `request` is passed through to `_jammi_begin`.
+    end, also when there are no rows. `request` is passed through to `_jammi_begin`, which is told how many rows differ
+    from a table that may be used again, if there is a `comparison` with one.
     """
+    rows = comparison or f"_jammi_rows AS NOT MATERIALIZED ({picked(source, name, columns, key)})"
+    differing = "(SELECT added + changed + deleted FROM _jammi_census)" if comparison else "NULL"
     return (
-        f"WITH _jammi_rows AS NOT MATERIALIZED ({_picked(source, name, columns, key)}), "
+        f"WITH {rows}, "
         f"_jammi_build AS MATERIALIZED (SELECT _jammi_begin({literal(request)}, count(*), count(c0), "
-        f"count(DISTINCT c0), any_value(typeof(c0)), {literal(connection)}, txid_current()::BIGINT) AS token "
-        "FROM _jammi_rows) "
+        f"count(DISTINCT c0), any_value(typeof(c0)), {differing}, {literal(connection)}, txid_current()::BIGINT) "
+        "AS token FROM _jammi_rows) "
         "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
-        f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {_text(columns)})) AS pushed "
+        f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text_of(columns)})) AS pushed "
         "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b"
     )
 
@@ -121,12 +135,12 @@ def infer_query(source: str, name: str, columns: Sequence[str], key: str, model:
     cut = "NULL" if dims is None else f"{dims:d}"
     return (
         f"SELECT _row_id, {literal(name)} AS _source, inferred.* FROM (SELECT r.c0::VARCHAR AS _row_id, "
-        f"_jammi_infer({_text(columns)}, {literal(model)}, {cut}::BIGINT) AS inferred "
-        f"FROM ({_picked(source, name, columns, key)}) r)"
+        f"_jammi_infer({text_of(columns)}, {literal(model)}, {cut}::BIGINT) AS inferred "
+        f"FROM ({picked(source, name, columns, key)}) r)"
     )
 
 
-def _picked(source: str, name: str, columns: Sequence[str], key: str) -> str:
+def picked(source: str, name: str, columns: Sequence[str], key: str) -> str:
     """The key of a source as `c0`, its columns as `c1` and so on.
 
     `_jammi_column` sees the columns that the source really has, whatever it is, and so says best which one is missing;
@@ -139,7 +153,7 @@ def _picked(source: str, name: str, columns: Sequence[str], key: str) -> str:
     return f"SELECT {picked} FROM query_table({literal(source)})"
 
 
-def _text(columns: Sequence[str]) -> str:
+def text_of(columns: Sequence[str]) -> str:
     """The text of a row `r` of what `_picked` gives."""
     texts = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(columns) + 1))
     return f"concat_ws(' ', {texts})"

@@ -1,0 +1,114 @@
+"""The story of a compaction: the rows that are there -> one segment, indexed -> a later state of the table."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from jammi_duck.errors import BuildError
+from jammi_duck.generate import indexing
+from jammi_duck.logs import log
+from jammi_duck.progress import Progress
+from jammi_duck.running import Runner, Running
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.change import Change, stored_rows
+from jammi_duck.storage.manifest import Manifest
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.present import present
+from jammi_duck.storage.table import live_masks
+from jammi_duck.types import Caller, Counts
+
+# Beyond so many segments more than are needed, or rows that are gone for one that is there, searches are slower.
+_SEGMENTS = 8
+_GONE = 0.2
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction came to: segments and bytes before and now, and rows that are not stored any more."""
+
+    embedding_table: str
+    segments_before: int
+    segments: int
+    rows_removed: int
+    bytes_before: int
+    bytes: int
+    seconds: float
+
+
+def advice(state: Manifest, segment_rows: int) -> str | None:
+    """What to do where a search would gain by it."""
+    gone = sum(each.rows for each in state.tombstones)
+    if len(state.segments) - needed(state, segment_rows) < _SEGMENTS and gone <= _GONE * max(state.rows, 1):
+        return None
+    return (
+        f"{len(state.segments)} segments, {gone:,} rows in them are gone: SELECT * FROM jammi_compact("
+        f"'{state.definition.source}') makes searches faster"
+    )
+
+
+def needed(state: Manifest, segment_rows: int) -> int:
+    """How many segments the rows need."""
+    return max(1, math.ceil(state.rows / segment_rows))
+
+
+def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_main_thread: bool) -> Compacted:
+    """Merge the segments of a ready table, without the rows that are gone; nothing is encoded.
+
+    Raises:
+        BuildError: the table was changed again and again meanwhile, or the compaction was interrupted.
+        StorageError: the location cannot be read or written.
+    """
+    runner.settle(caller)
+    store = place.store_at(entry.location)
+    for _ in range(_TRIES):
+        began = time.monotonic()
+        base = present(place, entry).manifest
+        gone = sum(each.rows for each in base.tombstones)
+        if not gone and len(base.segments) <= needed(base, place.segment_rows):
+            return _report(base, base, began)
+
+        def start(base: Manifest = base) -> Running[Change]:
+            change = Change(place, entry, base, "compacting", anew=True)
+            progress = Progress("merging", entry.definition.source, base.rows)
+            return Running(change, "compaction", caller, in_main_thread, progress)
+
+        running = runner.start(start)
+        try:
+            with running.lock, runner.abandoning(running):
+                masks = live_masks(store, base.segments, base.tombstones)
+                for segment in base.segments:
+                    for rows in stored_rows(store, segment, masks.get(segment.number)):
+                        running.work.write(*rows)
+                        running.keep_going()
+                        running.progress.advance(len(rows[0]))
+                running.progress.done()
+                with indexing(running, base.rows) as advance:
+                    counts = Counts(0, base.counts.skipped, base.counts.failed, 0)
+                    finished = running.work.finish(counts, advance)
+        except FileExistsError:
+            log.info("%s has changed while it was compacted; starting again", entry.name)
+            continue
+        runner.done(running)
+        return _report(base, finished, began)
+    raise BuildError(f"'{entry.name}' was changed each time that it was compacted; try again later")
+
+
+def _report(base: Manifest, finished: Manifest, began: float) -> Compacted:
+    compacted = Compacted(
+        embedding_table=finished.table,
+        segments_before=len(base.segments),
+        segments=len(finished.segments),
+        rows_removed=sum(each.rows for each in base.tombstones),
+        bytes_before=size(base),
+        bytes=size(finished),
+        seconds=round(time.monotonic() - began, 3),
+    )
+    return compacted
+
+
+def size(state: Manifest) -> int:
+    """How many bytes the files of a state have."""
+    return sum(file.size for file in state.files)

@@ -1,0 +1,290 @@
+"""The story of a refresh: the source against the table -> what is new, changed or gone -> a later state of the table.
+
+DuckDB compares, in the caller's own query, and pushes what differs through four calls: `begin` once, `forget` for the
+rows that are gone or replaced, `renew` for the texts that the table is to have, and `finish` once. A build that was
+interrupted goes on in the same way, from the segments that are whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from jammi_duck.compact import advice
+from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.errors import BuildError, InputError, ModelError, NotFoundError, StorageError
+from jammi_duck.generate import Census, Generated, Request, alike, check_keys, embed, indexing, log_built, report
+from jammi_duck.logs import log
+from jammi_duck.progress import Progress
+from jammi_duck.running import Runner, Running
+from jammi_duck.search import choose
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.change import Change
+from jammi_duck.storage.manifest import Manifest
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.present import Present, present
+from jammi_duck.types import Caller, Counts
+from jammi_duck.window import Window, digest
+
+_READ_AGAIN = (
+    "the source did not give the same rows when it was read again; if it can be read only once, or changes while it is "
+    "read, CREATE TEMP TABLE from it first"
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What DuckDB found: a look at the source, and how the table differs from it.
+
+    `state` is the number of the manifest that was compared. `added` rows are not in it, `changed` ones have another
+    text there, `deleted` ones are not in the source or have no text any more. `texts` are to be embedded. `began` is
+    when the query was planned, by `time.monotonic`.
+    """
+
+    table: str
+    state: int
+    census: Census
+    added: int
+    changed: int
+    deleted: int
+    texts: int
+    began: float
+    in_main_thread: bool = False
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh came to: how many rows, and how many texts it had the model encode."""
+
+    embedding_table: str
+    added: int
+    changed: int
+    deleted: int
+    unchanged: int
+    failed: int
+    encoded: int
+    seconds: float
+    advice: str | None
+
+
+class Refresher:
+    """The refreshes that run in one database of this process."""
+
+    def __init__(self, place: Place, encoders: Encoders, runner: Runner) -> None:
+        """Of tables in `place`, with models of `encoders`."""
+        self._place = place
+        self._encoders = encoders
+        self._runner = runner
+
+    def begin(self, found: Comparison, caller: Caller) -> str:
+        """Check everything that can be wrong, and start a refresh; returns its token.
+
+        Raises:
+            InputError: the keys are not unique or not all there, or the table was imported without its columns.
+            ModelError: something is to be embedded, and the model cannot be had, or is not what it was.
+            NotFoundError: the table was dropped.
+            StorageError: the location cannot be read or written.
+        """
+        self._runner.settle(caller)
+        entry = _entry(self._place, found.table)
+        definition = entry.definition
+        check_keys(definition.source, definition.key, found.census)
+        if found.added and not definition.columns:
+            raise InputError(
+                f"'{entry.name}' was imported without the columns of its text, so {found.added} new rows of "
+                f"'{definition.source}' cannot be embedded; import it again, with cols := [...]"
+            )
+        encoder = self._encoders.get(definition.model) if found.texts else None
+        if encoder is not None:
+            check_same(entry, encoder)
+        start_from = present(self._place, entry, found.state)
+
+        def start() -> Running[_Change]:
+            change = _Change(self._place, entry, start_from, found, encoder)
+            progress = Progress("refreshing", definition.source, found.texts)
+            return Running(change, "refresh", caller, found.in_main_thread, progress)
+
+        return self._runner.start(start).work.id
+
+    def forget(self, token: str, row_ids: Sequence[str], segments: Sequence[int], places: Sequence[int]) -> None:
+        """Take rows of the table that are gone or replaced. Threads may call at once."""
+        running = self._runner.known(token, _Change)
+        with running.lock, self._runner.abandoning(running):
+            running.keep_going()
+            running.work.forget(row_ids, segments, places)
+            running.work.forgotten += len(row_ids)
+
+    def renew(
+        self,
+        token: str,
+        keys: Sequence[Sequence[str]],
+        digests: Sequence[str],
+        texts: Sequence[str | None],
+        segments: Sequence[int | None],
+        places: Sequence[int | None],
+    ) -> None:
+        """Take texts with the keys of the rows that have them, and where a vector of each is, if there is one."""
+        running = self._runner.known(token, _Change)
+        with running.lock, self._runner.abandoning(running):
+            running.keep_going()
+            change = running.work
+            known: defaultdict[int, list[int]] = defaultdict(list)
+            for i, (rows, digest, text, segment) in enumerate(zip(keys, digests, texts, segments, strict=True)):
+                change.renewed += len(rows)
+                if segment is not None:
+                    known[segment].append(i)
+                else:
+                    change.add(rows, text, digest)
+            for segment, mine in known.items():
+                change.copy(
+                    segment, [places[i] or 0 for i in mine], [keys[i] for i in mine], [digests[i] for i in mine]
+                )
+            if change.window and change.window.is_full:
+                embed(running, change.window, change)
+
+    def finish(self, token: str) -> Refreshed:
+        """Embed the rest, and commit the new state."""
+        running, finished = self._finish(token)
+        change, found = running.work, running.work.found
+        refreshed = Refreshed(
+            embedding_table=finished.table,
+            added=found.added,
+            changed=found.changed,
+            deleted=found.deleted,
+            unchanged=change.unchanged,
+            failed=change.counts.failed,
+            encoded=change.encoded,
+            seconds=round(time.monotonic() - found.began, 3),
+            advice=advice(finished, self._place.segment_rows),
+        )
+        log.info(
+            "refreshed %s in %.1f s: %d added, %d changed, %d deleted, %d unchanged; %d texts encoded",
+            refreshed.embedding_table,
+            refreshed.seconds,
+            refreshed.added,
+            refreshed.changed,
+            refreshed.deleted,
+            refreshed.unchanged,
+            refreshed.encoded,
+            extra=dataclasses.asdict(refreshed),
+        )
+        return refreshed
+
+    def finish_build(self, token: str) -> Generated:
+        """The same for a build that was interrupted, told as a build."""
+        running, finished = self._finish(token)
+        generated = report(finished, running.work.found.began, running.work.entry.location)
+        log_built(generated)
+        return generated
+
+    def _finish(self, token: str) -> tuple[Running[_Change], Manifest]:
+        running = self._runner.known(token, _Change)
+        change, found = running.work, running.work.found
+        with running.lock, self._runner.abandoning(running):
+            if (change.forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
+                raise BuildError(_READ_AGAIN)
+            if change.window:
+                embed(running, change.window, change)
+            running.progress.done()
+            skipped = found.census.rows - change.unchanged - found.added - found.changed
+            counts = Counts(0, skipped, change.counts.failed, change.counts.truncated)
+            new = sum(each.rows for each in change.base.segments if not each.usearch.file) + change.rows
+            with indexing(running, new) as advance:
+                finished = change.finish(counts, advance)
+        self._runner.done(running)
+        return running, finished
+
+
+class _Change(Change):
+    """A change of a table, and what it is made of so far."""
+
+    def __init__(
+        self, place: Place, entry: Entry, start_from: Present, found: Comparison, encoder: Encoder | None
+    ) -> None:
+        super().__init__(place, entry, start_from.manifest, "refreshing", spare=start_from.spare)
+        self.found = found
+        self.unchanged = start_from.manifest.rows - found.changed - found.deleted
+        self.forgotten = self.renewed = self.encoded = 0
+        self.counts = Counts()
+        self.window = Window(encoder, encoder.budget(), entry.definition.dimensions, self) if encoder else None
+
+    def add(self, keys: Sequence[str], text: str | None, of: str) -> None:
+        """Let a text wait to be embedded for rows with these keys, if it has this digest, in hexadecimal."""
+        if text is None or digest(text).hex() != of or self.window is None:
+            raise BuildError(_READ_AGAIN)
+        self.encoded += 1
+        self.window.add(keys, text)
+
+    def copy(self, segment: int, places: Sequence[int], keys: Sequence[Sequence[str]], of: Sequence[str]) -> None:
+        """Give rows with these keys the vectors that stand at places of a segment, whose texts have these digests."""
+        lengths = [len(each) for each in keys]
+        vectors = np.repeat(self.vectors(segment, places), lengths, axis=0)
+        digests = [bytes.fromhex(each) for each, rows in zip(of, lengths, strict=True) for _ in range(rows)]
+        self.write(list(chain.from_iterable(keys)), vectors, digests)
+        self.counts += Counts(rows=len(digests))
+
+
+def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
+    """The embedding table that a refresh means: as a search does, or else a build that was interrupted.
+
+    Raises NotFoundError.
+    """
+    failed = place.catalog.entries("failed", source=source)
+    names = None if model is None else encoders.names(model)
+    mine = [
+        entry
+        for entry in failed
+        if (names is None or entry.definition.model in names) and table in (None, entry.name) and is_kept(place, entry)
+    ]
+    try:
+        return choose(place, encoders, source, model, table)
+    except NotFoundError:
+        if not mine:
+            raise
+        return mine[0]
+
+
+def _entry(place: Place, name: str) -> Entry:
+    failed = place.catalog.entries("failed", name=name)
+    return failed[0] if failed else place.ready(name)
+
+
+def to_resume(place: Place, encoders: Encoders, request: Request) -> Entry | None:
+    """The newest build that was interrupted, of which something is left, and that may be what a request would make."""
+    left = alike(place.catalog.entries("failed", source=request.source), encoders, request)
+    return next((entry for entry in left if is_kept(place, entry)), None)
+
+
+def is_kept(place: Place, entry: Entry) -> bool:
+    """Whether something is left of a build that failed."""
+    try:
+        return bool(present(place, entry).manifest.segments)
+    except StorageError:
+        return False
+
+
+def check_same(entry: Entry, encoder: Encoder) -> None:
+    """Raise ModelError where an encoder's vectors are not those of the table, but for the precision."""
+    description, then = encoder.description, entry.definition
+    now = {
+        "weights": description.weights,
+        "pooling": description.pooling,
+        "prompt": description.prompt("document"),
+        "max_tokens": description.max_tokens,
+    }
+    # A table that was imported without the model at hand knows its name only.
+    differing = [name for name, value in now.items() if then.weights and getattr(then, name) != value]
+    if description.dimensions < then.dimensions:
+        differing.append("dimensions")
+    if differing:
+        raise ModelError(
+            f"the model '{then.model}' is not what it was when '{entry.name}' was generated ({', '.join(differing)} "
+            f"differ): vectors of both must not be mixed. Put the old model back, or SELECT * FROM jammi_generate("
+            f"'{then.source}', ...) anew"
+        )

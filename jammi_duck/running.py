@@ -1,0 +1,156 @@
+"""Long work that DuckDB drives through several calls of one query.
+
+It is known by a token, abandoned on an error, and let go when nobody drives it any more; then it is settled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from jammi_duck.errors import BuildError
+from jammi_duck.logs import log
+from jammi_duck.progress import Progress
+from jammi_duck.storage.place import Place
+from jammi_duck.storage.recovery import Action, finish_drops, follow, repair, settle
+from jammi_duck.types import Caller, Definition
+
+
+class Work(Protocol):
+    """What is written: a build, or a change of an embedding table."""
+
+    id: str
+    definition: Definition
+
+    @property
+    def name(self) -> str:
+        """The embedding table's name."""
+        ...
+
+    def let_go(self) -> None:
+        """Close what is open and leave the rest to be settled."""
+        ...
+
+    def abandon(self, reason: str) -> None:
+        """Remove what was written."""
+        ...
+
+
+W = TypeVar("W", bound=Work)
+
+
+@dataclass
+class Running(Generic[W]):
+    """Work that is under way; `what` it is called in the log. `in_main_thread` says that Ctrl-C is meant for it."""
+
+    work: W
+    what: str
+    caller: Caller
+    in_main_thread: bool
+    progress: Progress
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    interrupted: threading.Event = field(default_factory=threading.Event)
+
+    def keep_going(self) -> None:
+        """Raise BuildError where somebody wants the work to end."""
+        if self.stopped.is_set() or self.interrupted.is_set():
+            raise BuildError(f"the {self.what} was interrupted")
+
+
+class Runner:
+    """The work that runs in one database of this process."""
+
+    def __init__(self, place: Place, closed: Callable[[], Sequence[str]]) -> None:
+        """Of the tables in `place`. `closed` tells each connection once that has closed."""
+        self._place = place
+        self._closed = closed
+        self._running: dict[str, Running[Work]] = {}
+        # Held while work is settled, and while some begins: so none is taken for that of the dead.
+        self._settling = threading.Lock()
+
+    def start(self, make: Callable[[], Running[W]]) -> Running[W]:
+        """Enter work that `make` makes."""
+        with self._settling:
+            running = make()
+            self._running[running.work.id] = running  # type: ignore[assignment]
+        return running
+
+    def known(self, token: str, kind: type[W]) -> Running[W]:
+        """The work of this kind that a token stands for. Raises BuildError where it is over."""
+        running = self._running.get(token)
+        if running is None or not isinstance(running.work, kind):
+            raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
+        return running  # type: ignore[return-value]
+
+    def done(self, running: Running[W]) -> None:
+        """Note that work has come to its end."""
+        del self._running[running.work.id]
+
+    @contextlib.contextmanager
+    def abandoning(self, running: Running[W]) -> Iterator[None]:
+        """What goes wrong inside ends the work, and removes its files. An interrupted build is settled later."""
+        if running.stopped.is_set():
+            raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or running.interrupted.is_set():
+                self._let_go(running.work.id)
+            else:
+                running.stopped.set()
+                running.progress.close()
+                fields = {"embedding_table": running.work.name, "status": "failed"}
+                log.error("the %s of %s failed: %s", running.what, running.work.name, error, extra=fields)
+                try:
+                    running.work.abandon(f"{type(error).__name__}: {error}")
+                finally:
+                    # Not before: work that nobody runs is settled, and this one is removing its own files.
+                    self._running.pop(running.work.id, None)
+            raise
+
+    def settle(self, caller: Caller | None = None, *, wait: bool = True) -> list[Action]:
+        """Settle what nobody runs any more.
+
+        That is work of other processes, of connections that have closed, and of the caller's own earlier queries.
+        Without `wait`, nothing is done while another thread is at it.
+        """
+        if not wait and self._settling.locked():
+            return []
+        with self._settling:
+            closed = self._closed()
+            for token, running in list(self._running.items()):
+                theirs = running.caller
+                earlier = caller and theirs.connection == caller.connection and theirs.transaction != caller.transaction
+                if (earlier or theirs.connection in closed) and not running.stopped.is_set():
+                    self._let_go(token)
+            settled = settle(self._place, frozenset(self._running))
+        for action in settled:
+            fields = {"embedding_table": action.table, "status": action.status}
+            log.warning("settled %s: %s, %s", action.table, action.status, action.action, extra=fields)
+        return settled
+
+    def recover(self, caller: Caller) -> list[Action]:
+        """Settle work, finish drops, find tables that the catalog does not know, and repair those that it does."""
+        settled = self.settle(caller)
+        with self._settling:
+            return [*settled, *finish_drops(self._place), *follow(self._place, adopt=True), *repair(self._place)]
+
+    def interrupt(self, *, everywhere: bool = False) -> None:
+        """Stop the work of the main thread soon, or all: there was a Ctrl-C."""
+        for running in list(self._running.values()):
+            if running.in_main_thread or everywhere:
+                running.interrupted.set()
+
+    def _let_go(self, token: str) -> None:
+        running = self._running.pop(token, None)
+        if running is None:
+            return
+        running.stopped.set()
+        running.progress.close()
+        running.work.let_go()
+        fields = {"embedding_table": running.work.name, "status": "building"}
+        log.warning("the %s of %s was interrupted", running.what, running.work.name, extra=fields)

@@ -1,0 +1,318 @@
+"""A later state of an embedding table in the making: rows are added and forgotten, and a new manifest says so.
+
+Nothing that is there is touched. New rows go to new segments, and rows that are gone or replaced are listed in
+tombstones, which close the state: with them, the Parquet files alone say what the table holds. The manifest with the
+next number makes it the table's state, if no other change was first; if one was, this change is made to fit it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jammi_duck.errors import DamagedError, StorageError
+from jammi_duck.storage import layout, manifest
+from jammi_duck.storage.build import make_ready
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.exact import Mask
+from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones
+from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, read_row_ids, read_rows, read_tombstones
+from jammi_duck.storage.place import Place, files_of
+from jammi_duck.storage.row_ids import RowIds
+from jammi_duck.storage.segment import ParquetSegment
+from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, writing
+from jammi_duck.storage.table import Table, newest_manifest
+from jammi_duck.types import Counts
+
+if TYPE_CHECKING:
+    from jammi_duck.types import Vectors
+
+
+class Change:
+    """`write` rows and `forget` others, then `finish`, or `abandon`. One thread at a time."""
+
+    def __init__(
+        self,
+        place: Place,
+        entry: Entry,
+        base: Manifest,
+        stage: str,
+        *,
+        spare: Sequence[Segment] = (),
+        anew: bool = False,
+    ) -> None:
+        """Start from the state `base`, or `anew`, where no segment of it stays. The catalog notes the `stage`.
+
+        `spare` segments are not of the state, but `vectors` reads them, too. A build that failed is `building` again.
+        Raises StateError where somebody else has resumed it.
+        """
+        self.id = uuid.uuid4().hex
+        self.entry = entry
+        self.definition = entry.definition
+        self.base = base
+        self._place = place
+        self._store = place.store_at(entry.location)
+        self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows) for each in spare}
+        self._anew = anew
+        self._open: Table | None = None
+        self._segments: tuple[Segment, ...] = ()
+        self._gone: TombstoneWriter | None = None
+        self._listed: list[str] = []
+        first = 1 + max(_numbers(self._store, entry.name), default=-1)
+        self._files = SegmentFiles(
+            self._store, entry.name, entry.definition, entry.build, self.id, place.segment_rows, first, self._taken
+        )
+        if entry.status == "ready":
+            place.catalog.note(entry.build, stage, self.id)
+        else:
+            place.catalog.resumed(entry.build, self.id)
+
+    @property
+    def name(self) -> str:
+        """The embedding table's name."""
+        return self.entry.name
+
+    @property
+    def rows(self) -> int:
+        """How many rows were written."""
+        return self._files.rows
+
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
+        """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
+        self._files.write(row_ids, vectors, digests)
+
+    def forget(self, row_ids: Texts, segments: Sequence[int], places: Sequence[int]) -> None:
+        """Forget rows of the state that this started from, by their segments' numbers and their places there."""
+        gone = self._tombstones()
+        with writing(gone.path):
+            gone.write(row_ids, segments, places)
+
+    def vectors(self, segment: int, places: Sequence[int]) -> Vectors:
+        """The vectors of rows of the state that this started from, by their segment's number. Raises DamagedError."""
+        if self._open is None:
+            self._open = Table.of(self._store, self.entry, self.base)
+        where = {**self._spare, **dict(zip(self._open.numbers, self._open.segments, strict=True))}[segment]
+        order = np.argsort(places)
+        found = np.empty((len(places), self.definition.dimensions), np.float32)
+        found[order] = where.vectors(np.asarray(places, np.int64)[order])
+        return found
+
+    def finish(self, counts: Counts, progress: Progress) -> Manifest:
+        """Index what is new, and commit the state; gives its manifest.
+
+        `counts` are what `skipped` and `failed` are now, and how many more were `truncated`; the rows are counted here.
+        `progress` is told how many rows were added to an index. On an error, call `abandon`.
+        """
+        if self._anew:
+            self._files.open()
+        elif self.base.number and self._gone is None and not self.rows and self._counts(counts) == self.base.counts:
+            self._place.catalog.note(self.entry.build, None, None)
+            return self.base
+        self._files.close()
+        self._index(progress)
+        while True:
+            try:
+                finished = self._commit(counts)
+                break
+            except FileExistsError:
+                if self._anew:
+                    raise
+                self._fit(newest_manifest(self._store, self.entry))
+                self._index(progress)
+        if self.entry.status == "ready":
+            enter(self._place, self.entry, finished)
+        else:
+            make_ready(self._place, finished, self.entry.location)
+        return finished
+
+    def let_go(self) -> None:
+        """Close what is open and leave the rest to `recovery.settle`, as if the process had ended."""
+        self._files.let_go()
+        if self._gone is not None:
+            with contextlib.suppress(Exception):
+                self._gone.close()
+
+    def abandon(self, reason: str) -> None:
+        """Remove what was written; the table stays as it was.
+
+        A state whose manifest was committed stays, and the next `install` or `jammi_recover()` enters it.
+        """
+        self.let_go()
+        self._files.discard()
+        if self._gone is not None:
+            with contextlib.suppress(StorageError):
+                self._store.discard(self._gone.path.name)
+        if self._is_committed():
+            return
+        for segment in self._files.written:
+            sidecars = [layout.sidecar(self.name, segment.number, kind) for kind in SIDECARS]
+            self._listed += [segment.parquet.file, *sidecars]
+        with contextlib.suppress(StorageError):
+            for file in self._listed:
+                self._store.delete(file)
+        if self.entry.status == "ready":
+            self._place.catalog.note(self.entry.build, None, None)
+        else:
+            self._place.catalog.failed(self.entry.build, reason)
+
+    def _is_committed(self) -> bool:
+        """Whether a manifest names our files, or nobody can tell."""
+        if not self._listed:
+            return False
+        try:
+            newest = newest_manifest(self._store, self.entry)
+        except DamagedError:
+            return False
+        except StorageError:
+            return True
+        return any(each.parquet.file in self._listed for each in newest.tombstones)
+
+    def _index(self, progress: Progress) -> None:
+        """Make sidecars for the segments that have none."""
+        dimensions = self.definition.dimensions
+
+        def whole(segment: Segment) -> Segment:
+            if segment.usearch.file:
+                return segment
+            return add_sidecars(self._store, self.name, self.id, segment, dimensions, progress)
+
+        self.base = replace(self.base, segments=tuple(map(whole, self.base.segments)))
+        done = {segment.number: segment for segment in self._segments}
+        self._segments = tuple(whole(done.get(segment.number, segment)) for segment in self._files.written)
+
+    def _commit(self, counts: Counts) -> Manifest:
+        """Write the tombstones and the manifest. Raises FileExistsError where another state was first."""
+        base = self.base
+        segments = self._segments if self._anew else (*base.segments, *self._segments)
+        tombstones = () if self._anew else base.tombstones
+        gone = self._tombstones()
+        now = self._counts(counts)
+        state = State(
+            base.number + 1, tuple(each.number for each in segments), tuple(each.number for each in tombstones), now
+        )
+        with writing(gone.path):
+            gone.close(state)
+        listed, number = gone.rows, 1 + max(_numbers(self._store, self.name), default=0)
+        while True:
+            file = layout.deleted(self.name, number)
+            try:
+                digest = self._store.create(file, gone.path)
+                break
+            except FileExistsError:
+                number += 1
+        self._gone = None
+        self._listed.append(file)
+        finished = replace(
+            base,
+            number=base.number + 1,
+            counts=now,
+            finished=datetime.now(UTC),
+            segments=segments,
+            tombstones=(*tombstones, Tombstones(number, listed, digest)),
+        )
+        manifest.commit(self._store, finished, self.id)
+        return finished
+
+    def _counts(self, counts: Counts) -> Counts:
+        """The new state's counts."""
+        rows = self.rows if self._anew else self.base.rows + self.rows - (self._gone.rows if self._gone else 0)
+        return Counts(rows, counts.skipped, counts.failed, self.base.counts.truncated + counts.truncated)
+
+    def _tombstones(self) -> TombstoneWriter:
+        if self._gone is None:
+            scratch = self._store.scratch(layout.deleted(self.name, 1), self.id)
+            with writing(scratch):
+                self._gone = TombstoneWriter(scratch, self.definition, self.entry.build)
+        return self._gone
+
+    def _taken(self, number: int) -> tuple[str, int]:
+        return self.name, number + 1
+
+    def _fit(self, newest: Manifest) -> None:
+        """Make this change fit a state that another change made first: the result is what this one wanted.
+
+        A key that the other touched, and this one did not, gets the row that it had in the state that this one started
+        from, or none: this change found that row to be right, or no such key in the source.
+        """
+        (file,) = self._listed[-1:]
+        with self._store.unchecked(file, self.id) as path:
+            gone = pa.concat_arrays([pa.array([], pa.string()), *(ids for ids, _, _ in read_tombstones(path))])
+        self._store.delete(file)
+        written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
+        mine = pa.concat_arrays([gone, *written])
+        touched = _touched(self._store, self.base, newest)
+        for number, row_ids, places in Table.of(self._store, self.entry, newest).find(
+            pa.concat_arrays([mine, touched])
+        ):
+            self.forget(row_ids, [number] * len(places), places.tolist())
+        others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
+        if len(others):
+            before = Table.of(self._store, self.entry, self.base).find(others)
+            for segment, (_, _, places) in zip(self.base.segments, before, strict=True):
+                for rows in stored_rows(self._store, segment, _mask(segment.rows, places)):
+                    self.write(*rows)
+            self._files.close()
+        self.base = newest
+
+
+def enter(place: Place, entry: Entry, present: Manifest) -> None:
+    """Enter the present state of a ready table in the catalog, show its view, and let go of the state that is open."""
+    place.catalog.changed(present)
+    place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
+    place.forget(entry.build)
+
+
+def stored_rows(
+    store: Store, segment: Segment, only: Mask | None
+) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
+    """The row ids, vectors and text digests of a segment's rows, of those of a mask only if one is given.
+
+    Raises DamagedError.
+    """
+    start = 0
+    for row_ids, vectors, digests in read_rows(store.checked(segment.parquet)):
+        if only is None:
+            yield row_ids, vectors, digests
+        else:
+            kept = np.flatnonzero(only[start : start + len(row_ids)])
+            if len(kept):
+                yield row_ids.take(pa.array(kept)), vectors[kept], digests.take(pa.array(kept))
+        start += len(row_ids)
+
+
+def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
+    """The ids of the rows that came or went from one state to a later one."""
+    ids = [pa.array([], pa.string())]
+    before = base
+    for number in range(base.number + 1, newest.number + 1):
+        after = newest if number == newest.number else manifest.read(store, layout.manifest(base.table, number))
+        known = {each.parquet.file for each in before.truth}
+        # Where segments are left out, they were merged: no row came or went.
+        if {segment.parquet for segment in before.segments} <= {segment.parquet for segment in after.segments}:
+            new = [each.parquet for each in after.segments if each.parquet.file not in known]
+            ids += [read_row_ids(store.checked(parquet)) for parquet in new]
+            listed = [each.parquet for each in after.tombstones if each.parquet.file not in known]
+            ids += [row_ids for parquet in listed for row_ids, _, _ in read_tombstones(store.checked(parquet))]
+        before = after
+    return pa.concat_arrays(ids)
+
+
+def _mask(rows: int, places: NDArray[np.int64]) -> Mask:
+    mask = np.zeros(rows, bool)
+    mask[places] = True
+    return mask
+
+
+def _numbers(store: Store, table: str) -> list[int]:
+    """The numbers of the segments and tombstones that there are files of."""
+    names = map(layout.parse, files_of(store, table))
+    return [name.number for name in names if name and name.kind != "manifest.json"]

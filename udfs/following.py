@@ -1,0 +1,313 @@
+"""How embedding tables follow their source in SQL: the comparison of both, and the functions that act on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from jammi_duck.compact import advice, compact, size
+from jammi_duck.errors import InputError
+from jammi_duck.generate import Census, Request, check_keys
+from jammi_duck.importing import VectorCensus
+from jammi_duck.interrupts import listen
+from jammi_duck.refresh import Comparison, choose_refreshable
+from jammi_duck.search import choose
+from jammi_duck.storage.catalog import Entry, literal, live_rows
+from jammi_duck.storage.present import paths, present
+from jammi_duck.types import Caller
+from jammi_duck.udfs.columns import Column, rows_of, structs
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.macros import picked, text_of
+from jammi_duck.udfs.sources import source_id
+
+REFRESHED = {
+    "embedding_table": "VARCHAR", "added": "BIGINT", "changed": "BIGINT", "deleted": "BIGINT", "unchanged": "BIGINT",
+    "failed": "BIGINT", "encoded": "BIGINT", "seconds": "DOUBLE", "advice": "VARCHAR",
+}  # fmt: skip
+STATUS = {
+    "embedding_table": "VARCHAR", "current": "BIGINT", "new": "BIGINT", "changed": "BIGINT", "gone": "BIGINT",
+    "coverage": "DOUBLE", "segments": "INTEGER", "bytes": "BIGINT", "age": "DOUBLE", "advice": "VARCHAR",
+}  # fmt: skip
+COMPACTED = {
+    "embedding_table": "VARCHAR", "segments_before": "INTEGER", "segments": "INTEGER", "rows_removed": "BIGINT",
+    "bytes_before": "BIGINT", "bytes": "BIGINT", "seconds": "DOUBLE",
+}  # fmt: skip
+
+# What Python's str.strip takes away, by which a text is blank.
+_BLANKS = "".join(map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))))
+_BLANKS += "\u2028\u2029\u202f\u205f\u3000"
+# What `_jammi_refresh` and `_jammi_status` are told of the comparison.
+_FOUND = (
+    "c.row_count, c.keyed, c.different, (SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM _jammi_rows LIMIT 1)), "
+    "c.added, c.changed, c.deleted"
+)
+
+
+def refresh_plan(
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    model: str | None,
+    table: str | None,
+    transaction: int,
+    connection: str,
+) -> str:
+    """The query that refreshes a table within the caller's own transaction."""
+    name = _named(engine, source, schemas)
+    entry = choose_refreshable(engine.place, engine.encoders, name, model, table)
+    return refresh_query(engine, str(source), entry, connection, transaction, "_jammi_refreshed")
+
+
+def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, transaction: int, finish: str) -> str:
+    """The query that compares a source with a table, and pushes what differs; `finish` is called at the end.
+
+    Each text that the table lacks comes once, with the keys of all rows that have it; where a row of the table has
+    that text already, with the place of its vector, and else with the text itself, read in a second look at the source.
+    """
+    store = engine.place.store_at(entry.location)
+    start = present(engine.place, entry)
+    state, spare, gone = paths(store, start)
+    request = {
+        "table": entry.name,
+        "state": start.manifest.number,
+        "began": time.monotonic(),
+        "in_main_thread": listen(engine.runner),
+    }
+    caller = f"{literal(connection)}, {transaction:d}"
+    columns = entry.definition.columns
+    known = live_rows("_text_digest, _segment, _place", [(number, str(path)) for number, path in spare], ())
+    pool = "SELECT _text_digest, _segment, _place FROM _jammi_live" + (f" UNION ALL {known}" if spare else "")
+    return (
+        f"WITH {_comparison(source, entry, state, gone)}, "
+        "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, min(key) AS key FROM _jammi_changes "
+        "WHERE key IS NOT NULL GROUP BY digest), "
+        "_jammi_new AS MATERIALIZED (SELECT lower(hex(w.digest)) AS digest, w.keys, w.key, k._segment, k._place "
+        "FROM _jammi_wanted w LEFT JOIN (SELECT _text_digest AS digest, unnest(any_value({'_segment': _segment, "
+        f"'_place': _place}})) FROM ({pool}) WHERE _text_digest IN (SELECT digest FROM _jammi_wanted) GROUP BY 1) k "
+        "USING (digest)), "
+        f"_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({literal(json.dumps(request))}, {_FOUND}, "
+        f"(SELECT count(*) FROM _jammi_new WHERE _place IS NULL), {caller}) AS token FROM _jammi_census c) "
+        f"SELECT unnest({finish}(b.token, f.pushed, t.pushed), recursive := true) FROM "
+        "(SELECT count(_jammi_forget(b.token, c._row_id, c._segment, c._place)) AS pushed "
+        "FROM _jammi_changes c, _jammi_begun b WHERE c._row_id IS NOT NULL) f, "
+        "(SELECT count(_jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place)) AS pushed FROM "
+        "(SELECT keys, digest, NULL::VARCHAR AS text, _segment, _place FROM _jammi_new WHERE _place IS NOT NULL "
+        f"UNION ALL SELECT n.keys, n.digest, {text_of(columns) if columns else 'NULL'} AS text, NULL, NULL "
+        "FROM _jammi_rows r JOIN _jammi_new n ON r.c0::VARCHAR = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
+        "_jammi_begun b"
+    )
+
+
+def status_plan(
+    engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None, _: int
+) -> str:
+    """The query that says how a table differs from its source."""
+    entry = choose(engine.place, engine.encoders, _named(engine, source, schemas), model, table)
+    store = engine.place.store_at(entry.location)
+    start = present(engine.place, entry)
+    state, _spare, gone = paths(store, start)
+    request = {"table": entry.name, "state": start.manifest.number}
+    return (
+        f"WITH {_comparison(str(source), entry, state, gone)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
+        f"unnest(_jammi_status({literal(json.dumps(request))}, {_FOUND}), recursive := true) FROM _jammi_census c)"
+    )
+
+
+def comparison_of(engine: Engine, source: str, entry: Entry) -> str:
+    """The common table expressions that compare a source with a table."""
+    store = engine.place.store_at(entry.location)
+    state, _, gone = paths(store, present(engine.place, entry))
+    return _comparison(source, entry, state, gone)
+
+
+def _comparison(source: str, entry: Entry, state: Sequence[tuple[int, object]], gone: Sequence[object]) -> str:
+    """Common table expressions: the source's rows and keys, the table's rows, `_jammi_changes` and `_jammi_census`.
+
+    A change has a key, and the digest of its text, where the source has such a row with a text; and the place of the
+    table's row, where that has one. Only keys and digests are kept, which DuckDB writes to disk where they are many.
+    """
+    definition = entry.definition
+    digest = f"unhex('{'00' * 16}')"
+    if definition.columns:
+        text = text_of(definition.columns)
+        digest = f"CASE WHEN trim({text}, {literal(_BLANKS)}) <> '' THEN unhex(md5({text})) END"
+    segments = [(number, str(path)) for number, path in state]
+    live = live_rows("_row_id, _text_digest, _segment, _place", segments, [str(path) for path in gone])
+    return (
+        f"_jammi_rows AS NOT MATERIALIZED ({picked(source, definition.source, definition.columns, definition.key)}), "
+        f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, {digest} AS digest FROM _jammi_rows r), "
+        f"_jammi_live AS NOT MATERIALIZED ({live}), "
+        "_jammi_changes AS MATERIALIZED (SELECT key, digest, _row_id, _segment, _place FROM "
+        "(SELECT * FROM _jammi_keys WHERE digest IS NOT NULL) FULL JOIN _jammi_live ON key = _row_id "
+        "WHERE digest IS DISTINCT FROM _text_digest), "
+        "_jammi_census AS MATERIALIZED (SELECT * FROM (SELECT count(*) AS row_count, count(key) AS keyed, "
+        "count(DISTINCT key) AS different FROM _jammi_keys), (SELECT count(*) FILTER (_row_id IS NULL) AS added, "
+        "count(*) FILTER (key IS NOT NULL AND _row_id IS NOT NULL) AS changed, "
+        "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))"
+    )
+
+
+def compact_plan(
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    model: str | None,
+    table: str | None,
+    transaction: int,
+    connection: str,
+) -> str:
+    """The query that compacts a table."""
+    entry = choose(engine.place, engine.encoders, _named(engine, source, schemas), model, table)
+    in_main_thread = listen(engine.runner)
+    caller = f"{literal(connection)}, {transaction:d}"
+    return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {in_main_thread}, {caller}), recursive := true)"
+
+
+def import_plan(
+    engine: Engine,
+    source: str | None,
+    schemas: Sequence[str],
+    vectors: str | None,
+    key: str | None,
+    vector: str | None,
+    model: str | None,
+    columns: Sequence[str],
+    transaction: int,
+    connection: str,
+) -> str:
+    """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
+    if source is None or vectors is None or key is None or vector is None:
+        raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
+    if model is None:
+        raise InputError("name the model that made the vectors, so that none of another is compared: model := '...'")
+    name = source_id(source, schemas, engine.host)
+    in_main_thread = listen(engine.runner)
+    request = dataclasses.asdict(Request(name, tuple(columns), key, model, in_main_thread=in_main_thread))
+    text = text_of(columns)
+    digest = f"CASE WHEN trim({text}, {literal(_BLANKS)}) <> '' THEN md5({text}) ELSE '' END" if columns else "''"
+    theirs = source_id(vectors, schemas, engine.host)
+    return (
+        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(vectors, theirs, [vector], key)}), "
+        f"_jammi_texts AS NOT MATERIALIZED (SELECT r.c0::VARCHAR AS key, {digest} AS digest "
+        f"FROM ({picked(source, name, columns, key)}) r), "
+        f"_jammi_build AS MATERIALIZED (SELECT _jammi_import({literal(json.dumps(request))}, {literal(theirs)}, "
+        "count(*), count(c0), count(DISTINCT c0), any_value(typeof(c0)), count(c1), min(len(c1::DOUBLE[])), "
+        f"max(len(c1::DOUBLE[])), {literal(connection)}, {transaction:d}) AS token FROM _jammi_rows) "
+        "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
+        "(SELECT count(_jammi_take(b.token, r.c0::VARCHAR, r.c1::DOUBLE[], t.digest)) AS pushed "
+        "FROM _jammi_rows r LEFT JOIN _jammi_texts t ON t.key = r.c0::VARCHAR, _jammi_build b) p, _jammi_build b"
+    )
+
+
+def begin(engine: Engine, *columns: Column) -> pa.Array:
+    """Start a refresh; gives its token."""
+    tokens = []
+    for text, rows, keyed, different, key_type, added, changed, deleted, texts, connection, transaction in rows_of(
+        columns
+    ):
+        census = Census(rows, keyed, different, key_type or "")
+        counted = {"census": census, "added": added, "changed": changed, "deleted": deleted, "texts": texts}
+        found = Comparison(**json.loads(text), **counted)
+        tokens.append(engine.refresher.begin(found, Caller(connection, transaction)))
+    return pa.array(tokens, pa.string())
+
+
+def forget(engine: Engine, token: Column, row_ids: Column, segments: Column, places: Column) -> pa.Array:
+    """Take rows that are gone or replaced."""
+    if len(token):
+        engine.refresher.forget(token[0].as_py(), *(each.to_pylist() for each in (row_ids, segments, places)))
+    return pa.array(np.zeros(len(token), np.int32))
+
+
+def renew(engine: Engine, token: Column, *columns: Column) -> pa.Array:
+    """Take texts that the table lacks."""
+    if len(token):
+        engine.refresher.renew(token[0].as_py(), *(each.to_pylist() for each in columns))
+    return pa.array(np.zeros(len(token), np.int32))
+
+
+def finish(engine: Engine, token: Column, *_: Column) -> pa.Array:
+    """Commit the new state."""
+    done = [[dataclasses.asdict(engine.refresher.finish(each))] for each in token.to_pylist()]
+    return structs(done, REFRESHED)
+
+
+def status(engine: Engine, *columns: Column) -> pa.Array:
+    """What a comparison found, in a row."""
+    told = []
+    for text, rows, keyed, different, key_type, added, changed, deleted in rows_of(columns):
+        request = json.loads(text)
+        entry = engine.place.ready(request["table"])
+        definition = entry.definition
+        check_keys(definition.source, definition.key, Census(rows, keyed, different, key_type or ""))
+        state = present(engine.place, entry, request["state"]).manifest
+        current = state.rows - changed - deleted
+        wanted = current + added + changed
+        now = datetime.now(UTC)
+        row = {
+            "embedding_table": entry.name,
+            "current": current,
+            "new": added,
+            "changed": changed,
+            "gone": deleted,
+            "coverage": current / wanted if wanted else 1.0,
+            "segments": len(state.segments),
+            "bytes": size(state),
+            "age": (now - state.finished).total_seconds(),
+            "advice": _advice(definition.source, added + changed + deleted) or advice(state, engine.place.segment_rows),
+        }
+        told.append([row])
+    return structs(told, STATUS)
+
+
+def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
+    """Merge the segments of tables."""
+    done = []
+    for name, in_main_thread, connection, transaction in rows_of(columns):
+        caller = Caller(connection, transaction)
+        entry = engine.place.ready(name)
+        compacted = compact(engine.place, engine.runner, entry, caller, in_main_thread=in_main_thread)
+        done.append([dataclasses.asdict(compacted)])
+    return structs(done, COMPACTED)
+
+
+def begin_import(engine: Engine, *columns: Column) -> pa.Array:
+    """Start an import; gives its token."""
+    tokens = []
+    for row in rows_of(columns):
+        text, vectors, rows, keyed, different, key_type, there, least, most, connection, transaction = row
+        fields = json.loads(text)
+        request = Request(**{**fields, "columns": tuple(fields["columns"])})
+        census, found = Census(rows, keyed, different, key_type or ""), VectorCensus(there, least, most)
+        tokens.append(engine.importer.begin(request, vectors, census, found, Caller(connection, transaction)))
+    return pa.array(tokens, pa.string())
+
+
+def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column) -> pa.Array:
+    """Take vectors, which all have the same length."""
+    if len(token):
+        lists = vectors.combine_chunks()
+        flat = lists.flatten()
+        names = keys.to_pylist()
+        if flat.null_count:
+            bad = next(name for name, vector in zip(names, lists.to_pylist(), strict=True) if None in vector)
+            raise InputError(f"the vector of '{bad}' has a NULL in it")
+        matrix = flat.to_numpy().reshape(len(names), -1)
+        engine.importer.push(token[0].as_py(), names, matrix, digests.to_pylist())
+    return pa.array(np.zeros(len(token), np.int32))
+
+
+def _named(engine: Engine, source: str | None, schemas: Sequence[str]) -> str:
+    if source is None:
+        raise InputError("the source is NULL; name the table whose embeddings are meant")
+    return source_id(source, schemas, engine.host)
+
+
+def _advice(source: str, differing: int) -> str | None:
+    return f"SELECT * FROM jammi_refresh('{source}') brings it up to date" if differing else None
