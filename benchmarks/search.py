@@ -40,7 +40,8 @@ from benchmarks.search_contenders import (
 )
 from benchmarks.search_data import HELD_OUT, NOISE, TEXTS, Data, Places, nearest, originals, recall
 from benchmarks.search_worker import Worker, first
-from jammi_duck.storage.index import CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH
+from jammi_duck.config import Config
+from jammi_duck.storage.index import CONNECTIVITY, EXPANSION_ADD, expansion
 from jammi_duck.storage.plan import neighbours
 
 PARTS = ("contenders", "filters", "exact", "sweep")
@@ -77,7 +78,7 @@ def main() -> None:
         with ExitStack() as running:
             entrants = _opened(running, folder, builds, options)
             for each, entrant in entrants.items():
-                _tune(each, entrant, right)
+                _tune(each, entrant, right, options.rows)
             tables = _measure(entrants, data, right, options, report)
         if "contenders" in options.only:
             starts = _first_answers(folder, entrants, options, report)
@@ -153,11 +154,12 @@ def _opened(
     return entrants
 
 
-def _tune(name: str, entrant: Entrant, right: Places) -> None:
+def _tune(name: str, entrant: Entrant, right: Places, rows: int) -> None:
     """Choose the first setting that finds enough, or the one that finds most."""
     print(f"choosing a setting: {name}", file=sys.stderr, flush=True)
     worker = entrant.worker
-    as_ours = {USEARCH: (EXPANSION_SEARCH, neighbours(1 << 62, 1 << 62, K)), PYTHON: (EXPANSION_SEARCH,)}
+    width = expansion(min(rows, Config().segment_rows))
+    as_ours = {USEARCH: (width, neighbours(1 << 62, 1 << 62, K)), PYTHON: (width,)}
     settings: list[Setting] = [as_ours[name]] if name in as_ours else worker.call("settings")
     entrant.recall = -1.0
     for setting in settings:

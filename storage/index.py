@@ -19,7 +19,9 @@ from jammi_duck.storage.parquet import read_vectors
 
 CONNECTIVITY = 20
 EXPANSION_ADD = 128
+# So wide is a search in a graph of `_ROWS` or fewer; in a larger one it widens, to find as much.
 EXPANSION_SEARCH = 128
+_ROWS, _GROWTH = 100_000, 0.4
 # What a row of the graph takes beside its vector, in bytes.
 _LINKS = 190
 # So many megabytes are told in the log.
@@ -62,6 +64,12 @@ def build(
         writer.write_batch(pa.record_batch([column], schema=schema))
     graph.save(str(usearch))
     fsync(usearch)
+
+
+def expansion(rows: int) -> int:
+    """The expansion for a search in a graph of so many rows."""
+    growth: float = max(1.0, rows / _ROWS) ** _GROWTH
+    return round(EXPANSION_SEARCH * growth)
 
 
 def memory(rows: int, dimensions: int) -> int:

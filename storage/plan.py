@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jammi_duck.storage.exact import SPARSE
-from jammi_duck.storage.index import EXPANSION_SEARCH
+from jammi_duck.storage.index import expansion
 
 # Neighbours asked for beyond k: bfloat16 puts some in another order, and others may tie with the k-th.
 SPARE = 16
@@ -38,7 +38,7 @@ class Plan:
 def choose(rows: int, allowed: int, k: int, dimensions: int, queries: int) -> Plan:
     """The plan for a segment of `rows`, of which so many are allowed, when `k` of them are wanted for each query."""
     wanted = neighbours(rows, allowed, k)
-    exactly, graph = exact_ms(rows, allowed, dimensions, queries), graph_ms(wanted, k, queries)
+    exactly, graph = exact_ms(rows, allowed, dimensions, queries), graph_ms(rows, wanted, k, queries)
     by_graph, by_all = f"{wanted:,} neighbours by the graph", f"{allowed:,} of {rows:,} vectors"
     if wanted >= rows or exactly <= graph:
         return Plan("exact", 0, f"{by_all}: {exactly:.2g} ms predicted, {graph:.2g} ms for {by_graph}")
@@ -50,7 +50,7 @@ def neighbours(rows: int, allowed: int, k: int) -> int:
     if allowed >= rows:
         return min(rows, k + SPARE)
     # Of those that are left out, too, the graph has to visit some.
-    return min(rows, max(2 * EXPANSION_SEARCH, math.ceil((k + SPARE) * rows / max(allowed, 1) * _MARGIN)))
+    return min(rows, max(2 * expansion(rows), math.ceil((k + SPARE) * rows / max(allowed, 1) * _MARGIN)))
 
 
 def exact_ms(rows: int, allowed: int, dimensions: int, queries: int) -> float:
@@ -63,6 +63,6 @@ def exact_ms(rows: int, allowed: int, dimensions: int, queries: int) -> float:
     return read / queries + products + multiplied * _MS_PER_BLOCK_ROW
 
 
-def graph_ms(wanted: int, k: int, queries: int) -> float:
-    """What asking a graph for so many neighbours costs for one of so many queries, in milliseconds."""
-    return (max(wanted, EXPANSION_SEARCH) + min(wanted, k + SPARE)) * _MS_PER_NEIGHBOUR / min(queries, CORES)
+def graph_ms(rows: int, wanted: int, k: int, queries: int) -> float:
+    """What asking a graph of `rows` for so many neighbours costs for one of so many queries, in milliseconds."""
+    return (max(wanted, expansion(rows)) + min(wanted, k + SPARE)) * _MS_PER_NEIGHBOUR / min(queries, CORES)

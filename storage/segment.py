@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage.exact import TIE, Candidates, Mask, scan, similarities
 from jammi_duck.storage.filesystem import Digest, Store
-from jammi_duck.storage.index import EXPANSION_SEARCH
+from jammi_duck.storage.index import expansion
 from jammi_duck.storage.parquet import read_row_ids, read_vectors
 from jammi_duck.storage.plan import CORES
 from jammi_duck.types import Vectors
@@ -132,7 +132,7 @@ class MappedSegment:
         graph = Index.restore(str(usearch), view=True) if self.rows else None
         if graph is None or (len(graph), graph.ndim) != self._vectors.shape:
             raise DamagedError(f"'{usearch.name}' is not of this segment")
-        graph.expansion_search = EXPANSION_SEARCH
+        graph.expansion_search = expansion(self.rows)
         self._graph = graph
 
     def vectors(self, places: NDArray[np.int64]) -> Vectors:

@@ -326,7 +326,7 @@ def _by_graph(
         open_ = np.flatnonzero(~sure)
         wanted = min(segment.rows, wanted * _WIDER)
         exactly = plan.exact_ms(segment.rows, there, queries.shape[1], len(open_))
-        if wanted >= segment.rows or exactly <= plan.graph_ms(wanted, k, len(open_)):
+        if wanted >= segment.rows or exactly <= plan.graph_ms(segment.rows, wanted, k, len(open_)):
             more, now = segment.exactly(queries[open_], k, allowed), np.ones(len(open_), bool)
             stage.detail += f"; exactly for {len(open_):,} queries, as their neighbours were too few"
         else:
