@@ -103,7 +103,9 @@ class Place:
                 return f"{PROTOCOL}://{location_id(location)}/{file}"
 
             rows = [(segment.number, url(segment.parquet.file)) for segment in segments]
-            self.catalog.show(entry_name, dimensions, rows, [url(each.parquet.file) for each in tombstones if each.rows])
+            self.catalog.show(
+                entry_name, dimensions, rows, [url(each.parquet.file) for each in tombstones if each.rows]
+            )
         except Exception as error:
             # The table is as good without its view, which DuckDB refuses where it cannot read the files right now.
             log.warning("no view jammi.%s: %s", entry_name, error)
