@@ -117,11 +117,11 @@ def _real(cache: Path) -> Vectors:
         from jammi_duck.config import DEFAULT_MODEL
         from jammi_duck.encoder.loaded import LoadedEncoders
 
-        texts = _texts()
-        print(f"encoding {len(texts):,} texts, once; {kept} keeps them", file=sys.stderr, flush=True)
+        found = texts()
+        print(f"encoding {len(found):,} texts, once; {kept} keeps them", file=sys.stderr, flush=True)
         cache.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(".part.npy")
-        np.save(part, LoadedEncoders(32, 3).get(DEFAULT_MODEL).encode(texts))
+        np.save(part, LoadedEncoders(32, 3).get(DEFAULT_MODEL).encode(found))
         part.replace(kept)
     vectors: Vectors = np.load(kept, mmap_mode="r")
     if len(vectors) != TEXTS + HELD_OUT:
@@ -129,7 +129,7 @@ def _real(cache: Path) -> Vectors:
     return vectors
 
 
-def _texts() -> list[str]:
+def texts() -> list[str]:
     """Unique summaries, and first sentences where those are too few, in a seeded order."""
     texts = dict.fromkeys(packages("summary"))
     for description in packages("description"):

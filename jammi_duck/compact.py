@@ -1,8 +1,7 @@
-"""The story of a compaction: the rows that are there -> one segment, indexed -> a later state of the table."""
+"""The story of a compaction: the rows that are there -> as few segments as can be -> a later state of the table."""
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -12,7 +11,8 @@ from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.change import Change, stored_rows
+from jammi_duck.storage.change import Change
+from jammi_duck.storage.compaction import Compaction, choose, merge, segments_needed
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.present import present
@@ -41,17 +41,13 @@ class Compacted:
 def advice(state: Manifest, segment_rows: int) -> str | None:
     """What to do where a search would gain by it."""
     gone = sum(each.rows for each in state.tombstones)
-    if len(state.segments) - needed(state, segment_rows) < _SEGMENTS and gone <= _GONE * max(state.rows, 1):
+    spare = len(state.segments) - segments_needed(state.rows, segment_rows)
+    if spare < _SEGMENTS and gone <= _GONE * max(state.rows, 1):
         return None
     return (
         f"{len(state.segments)} segments, {gone:,} rows in them are gone: SELECT * FROM jammi_compact("
         f"'{state.definition.source}') makes searches faster"
     )
-
-
-def needed(state: Manifest, segment_rows: int) -> int:
-    """How many segments the rows need."""
-    return max(1, math.ceil(state.rows / segment_rows))
 
 
 def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_main_thread: bool) -> Compacted:
@@ -66,26 +62,21 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
     for _ in range(_TRIES):
         began = time.monotonic()
         base = present(place, entry).manifest
-        gone = sum(each.rows for each in base.tombstones)
-        if not gone and len(base.segments) <= needed(base, place.segment_rows):
+        todo = choose(base, live_masks(store, base.segments, base.tombstones), place.segment_rows)
+        if not todo.mergers and not todo.others:
             return _report(base, base, began)
 
-        def start(base: Manifest = base) -> Running[Change]:
-            change = Change(place, entry, base, "compacting", anew=True)
-            progress = Progress("merging", entry.definition.source, base.rows)
+        def start(base: Manifest = base, todo: Compaction = todo) -> Running[Change]:
+            change = Change(place, entry, base, "compacting", kept=todo.kept)
+            progress = Progress("merging", entry.definition.source, sum(each.rows for each in todo.mergers))
             return Running(change, "compaction", caller, in_main_thread, progress)
 
         running = runner.start(start)
         try:
             with running.lock, runner.abandoning(running):
-                masks = live_masks(store, base.segments, base.tombstones)
-                for segment in base.segments:
-                    for rows in stored_rows(store, segment, masks.get(segment.number)):
-                        running.work.write(*rows)
-                        running.keep_going()
-                        running.progress.advance(len(rows[0]))
+                indexed = merge(running.work, store, todo, place.segment_rows, running.advance)
                 running.progress.done()
-                with indexing(running, base.rows) as advance:
+                with indexing(running, indexed) as advance:
                     counts = Counts(0, base.counts.skipped, base.counts.failed, 0)
                     finished = running.work.finish(counts, advance)
         except FileExistsError:

@@ -224,12 +224,7 @@ class Counted(Protocol):
 
 def embed(running: Running[W], window: Window, work: Counted) -> None:
     """Embed what waits in a window, and count it."""
-
-    def progress(done: int) -> None:
-        running.keep_going()
-        running.progress.advance(done)
-
-    work.counts += window.embed(progress)
+    work.counts += window.embed(running.advance)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,11 @@ class Running(Generic[W]):
         if self.stopped.is_set() or self.interrupted.is_set():
             raise BuildError(f"the {self.what} was interrupted")
 
+    def advance(self, done: int) -> None:
+        """Note that so many more rows are done, if the work is to go on."""
+        self.keep_going()
+        self.progress.advance(done)
+
 
 class Runner:
     """The work that runs in one database of this process."""

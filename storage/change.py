@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from jammi_duck.storage.build import make_ready
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.index import Grown
 from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, read_row_ids, read_rows, read_tombstones
 from jammi_duck.storage.place import Place, files_of
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from jammi_duck.types import Vectors
 
 
+# The ids, vectors and text digests of rows.
+StoredRows: TypeAlias = "tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]"
+
+
 class Change:
     """`write` rows and `forget` others, then `finish`, or `abandon`. One thread at a time."""
 
@@ -48,9 +53,11 @@ class Change:
         stage: str,
         *,
         spare: Sequence[Segment] = (),
-        anew: bool = False,
+        kept: Sequence[Segment] | None = None,
     ) -> None:
-        """Start from the state `base`, or `anew`, where no segment of it stays. The catalog notes the `stage`.
+        """Start from the state `base`. The catalog notes the `stage`.
+
+        Where `kept` is given, only these of its segments stay, and what is written are the rows of the others.
 
         `spare` segments are not of the state, but `vectors` reads them, too. A build that failed is `building` again.
         Raises StateError where somebody else has resumed it.
@@ -62,7 +69,8 @@ class Change:
         self._place = place
         self._store = place.store_at(entry.location)
         self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows) for each in spare}
-        self._anew = anew
+        self._kept = kept
+        self._grown: dict[int, Grown] = {}
         self._open: Table | None = None
         self._segments: tuple[Segment, ...] = ()
         self._gone: TombstoneWriter | None = None
@@ -90,6 +98,13 @@ class Change:
         """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
         self._files.write(row_ids, vectors, digests)
 
+    def end_segment(self, grown: Grown | None) -> None:
+        """Close the segment that was written, even without a row; its graph has `grown`, or is built anew."""
+        self._files.open()
+        self._files.close()
+        if grown is not None:
+            self._grown[self._files.written[-1].number] = grown
+
     def forget(self, row_ids: Texts, segments: Sequence[int], places: Sequence[int]) -> None:
         """Forget rows of the state that this started from, by their segments' numbers and their places there."""
         gone = self._tombstones()
@@ -112,9 +127,8 @@ class Change:
         `counts` are what `skipped` and `failed` are now, and how many more were `truncated`; the rows are counted here.
         `progress` is told how many rows were added to an index. On an error, call `abandon`.
         """
-        if self._anew:
-            self._files.open()
-        elif self.base.number and self._gone is None and not self.rows and self._counts(counts) == self.base.counts:
+        is_same = self._kept is None and self._gone is None and not self.rows
+        if is_same and self.base.number and self._counts(counts) == self.base.counts:
             self._place.catalog.note(self.entry.build, None, None)
             return self.base
         self._files.close()
@@ -124,7 +138,7 @@ class Change:
                 finished = self._commit(counts)
                 break
             except FileExistsError:
-                if self._anew:
+                if self._kept is not None:
                     raise
                 self._fit(newest_manifest(self._store, self.entry))
                 self._index(progress)
@@ -183,7 +197,8 @@ class Change:
         def whole(segment: Segment) -> Segment:
             if segment.usearch.file:
                 return segment
-            return add_sidecars(self._store, self.name, self.id, segment, dimensions, progress)
+            grown = self._grown.get(segment.number)
+            return add_sidecars(self._store, self.name, self.id, segment, dimensions, progress, grown=grown)
 
         self.base = replace(self.base, segments=tuple(map(whole, self.base.segments)))
         done = {segment.number: segment for segment in self._segments}
@@ -192,8 +207,8 @@ class Change:
     def _commit(self, counts: Counts) -> Manifest:
         """Write the tombstones and the manifest. Raises FileExistsError where another state was first."""
         base = self.base
-        segments = self._segments if self._anew else (*base.segments, *self._segments)
-        tombstones = () if self._anew else base.tombstones
+        segments = (*(base.segments if self._kept is None else self._kept), *self._segments)
+        tombstones = base.tombstones if self._kept is None else ()
         gone = self._tombstones()
         now = self._counts(counts)
         state = State(
@@ -224,7 +239,9 @@ class Change:
 
     def _counts(self, counts: Counts) -> Counts:
         """The new state's counts."""
-        rows = self.rows if self._anew else self.base.rows + self.rows - (self._gone.rows if self._gone else 0)
+        rows = self.base.rows
+        if self._kept is None:
+            rows += self.rows - (self._gone.rows if self._gone else 0)
         return Counts(rows, counts.skipped, counts.failed, self.base.counts.truncated + counts.truncated)
 
     def _tombstones(self) -> TombstoneWriter:
@@ -271,9 +288,7 @@ def enter(place: Place, entry: Entry, present: Manifest) -> None:
     place.forget(entry.build)
 
 
-def stored_rows(
-    store: Store, segment: Segment, only: Mask | None
-) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
+def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[StoredRows]:
     """The row ids, vectors and text digests of a segment's rows, of those of a mask only if one is given.
 
     Raises DamagedError.

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from jammi_duck.errors import DamagedError
 from jammi_duck.logs import log
 from jammi_duck.storage.filesystem import fsync
 from jammi_duck.storage.parquet import read_vectors
+
+if TYPE_CHECKING:
+    from usearch.index import Index
 
 CONNECTIVITY = 20
 EXPANSION_ADD = 128
@@ -28,6 +35,21 @@ _LINKS = 190
 _NOTABLE = 32
 
 
+@dataclass(frozen=True)
+class Grown:
+    """How the graph of another segment becomes the one to be built, whose rows have kept their places there.
+
+    The rows at `gone` are taken out of `graph`; then those at `moved` get the places `to`, and of the new segment's
+    rows those of the mask `new` are added.
+    """
+
+    graph: Path
+    gone: NDArray[np.int64]
+    moved: NDArray[np.int64]
+    to: NDArray[np.int64]
+    new: NDArray[np.bool_]
+
+
 def build(
     parquet: Path,
     usearch: Path,
@@ -37,27 +59,30 @@ def build(
     rows: int,
     dimensions: int,
     progress: Callable[[int], None],
+    grown: Grown | None = None,
 ) -> None:
     """Write the sidecars of a segment, on all cores. `progress` is told each time how many rows were added.
 
+    The graph is built anew, or has `grown` from another one.
+
     Memory is that of the graph, which the log says beforehand. Raises DamagedError where the Parquet cannot be read.
     """
-    # Imported late: it takes a good part of the time that `install` takes.
-    from usearch.index import Index
-
     megabytes = memory(rows, dimensions) >> 20
     level = logging.INFO if megabytes >= _NOTABLE else logging.DEBUG
     log.log(level, "indexing %s vectors takes about %s MB of memory", f"{rows:,}", f"{megabytes:,}")
-    graph = Index(ndim=dimensions, metric="cos", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD)
+    graph = _graph(dimensions, grown)
     schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
     row_ids: list[pa.Array] = []
     with open(vectors, "wb") as raw:
+        start = 0
         for ids, block in read_vectors(parquet):
-            start = len(graph)
-            graph.add(np.arange(start, start + len(block)), block)
+            new = np.arange(len(block)) if grown is None else np.flatnonzero(grown.new[start : start + len(block)])
+            if len(new):
+                graph.add(start + new, block[new])
             raw.write(np.ascontiguousarray(block, "<f4").data)
             row_ids.append(ids)
-            progress(len(block))
+            start += len(block)
+            progress(len(new))
     with pa.OSFile(str(rowmap), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         # One batch, so that a reader has the row ids in one piece, without a copy.
         column = pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string())
@@ -70,6 +95,25 @@ def expansion(rows: int) -> int:
     """The expansion for a search in a graph of so many rows."""
     growth: float = max(1.0, rows / _ROWS) ** _GROWTH
     return round(EXPANSION_SEARCH * growth)
+
+
+def _graph(dimensions: int, grown: Grown | None) -> Index:
+    # Imported late: it takes a good part of the time that `install` takes.
+    from usearch.index import Index
+
+    if grown is None:
+        return Index(
+            ndim=dimensions, metric="cos", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD
+        )
+    graph = Index.restore(str(grown.graph), view=False)
+    if graph is None or graph.ndim != dimensions:
+        raise DamagedError(f"'{grown.graph.name}' is not of this segment")
+    graph.expansion_add = EXPANSION_ADD
+    if len(grown.gone):
+        graph.remove(grown.gone)
+    for old, new in zip(grown.moved.tolist(), grown.to.tolist(), strict=True):
+        graph.rename(old, new)
+    return graph
 
 
 def memory(rows: int, dimensions: int) -> int:

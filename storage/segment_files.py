@@ -110,9 +110,18 @@ class SegmentFiles:
 
 
 def add_sidecars(
-    store: Store, table: str, change: str, segment: Segment, dimensions: int, progress: Progress, rebuilt: int = 0
+    store: Store,
+    table: str,
+    change: str,
+    segment: Segment,
+    dimensions: int,
+    progress: Progress,
+    rebuilt: int = 0,
+    grown: index.Grown | None = None,
 ) -> Segment:
     """Build and store the index of a segment; `rebuilt` is the number of the manifest that will name it.
+
+    Its graph has `grown` from another one, or is built anew.
 
     Raises:
         DamagedError: the Parquet is not what its digest says.
@@ -122,7 +131,7 @@ def add_sidecars(
     try:
         with writing(scratches[0]):
             parquet = store.checked(segment.parquet)
-            index.build(parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress)
+            index.build(parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
         sidecars = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
         return Segment(segment.number, segment.rows, segment.parquet, *sidecars)
     finally:
