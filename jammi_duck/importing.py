@@ -82,7 +82,7 @@ class Importer:
             bad = ~np.isfinite(norms) | (norms == 0)
             if bad.any():
                 key = keys[int(np.flatnonzero(bad)[0])]
-                raise InputError(f"the vector of '{key}' is zero, or has a NaN or an infinity in it")
+                raise InputError(f"the vector of '{key}' is zero, or has a NULL, a NaN or an infinity in it")
             unit = (vectors / norms[:, None]).astype(np.float32)
             running.work.write(keys, unit, [bytes.fromhex(each) if each else NO_DIGEST for each in digests])
             running.work.matched += sum(each is not None for each in digests)

@@ -117,6 +117,10 @@ class Runner:
                     self._running.pop(running.work.id, None)
             raise
 
+    def at_work(self) -> dict[str, str]:
+        """The embedding tables that are being written, by the ids of the work."""
+        return {token: running.work.name for token, running in list(self._running.items())}
+
     def settle(self, caller: Caller | None = None, *, wait: bool = True) -> list[Action]:
         """Settle what nobody runs any more.
 

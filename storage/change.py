@@ -318,7 +318,7 @@ def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
             listed = [each.parquet for each in after.tombstones if each.parquet.file not in known]
             ids += [row_ids for parquet in listed for row_ids, _, _ in read_tombstones(store.checked(parquet))]
         before = after
-    return pa.concat_arrays(ids)
+    return pa.concat_arrays(ids).unique()
 
 
 def _mask(rows: int, places: NDArray[np.int64]) -> Mask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,20 +40,18 @@ def drop(place: Place, name: str) -> Action:
     return Action(name, "dropped", f"removed {len(removed)} files")
 
 
-def vacuum(place: Place) -> list[Removed]:
+def vacuum(place: Place, at_work: Mapping[str, str]) -> list[Removed]:
     """Remove files and unfinished uploads of the location that no manifest names and that are older than the retention.
 
-    What this catalog is still writing is spared, as is every Parquet of a ready table.
+    `at_work` are the builds and changes that run in this process: the names of their tables by their ids. What they
+    write is spared, as is every Parquet of a ready table.
     """
     oldest = datetime.now(UTC) - place.retention
     store = place.store
-    # The files first: what one of these belongs to is then still building, or ready already.
+    # The files first: what one of these belongs to is then still being written, or named already.
     files, scratches = store.files(), store.scratches()
-    at_work = [
-        entry for entry in place.catalog.entries("building", "ready") if entry.status == "building" or entry.stage
-    ]
-    busy = [entry.build if entry.status == "building" else str(entry.owner) for entry in at_work]
-    writing = tuple(f"{entry.name}." for entry in at_work)
+    busy = {entry.build: entry.name for entry in place.catalog.entries("building")} | dict(at_work)
+    writing = tuple(f"{name}." for name in busy.values())
     spared = _named_files(store) | _catalog_files(place)
     removed = []
     for file, stored in files.items():

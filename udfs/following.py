@@ -292,14 +292,10 @@ def begin_import(engine: Engine, *columns: Column) -> pa.Array:
 def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column) -> pa.Array:
     """Take vectors, which all have the same length."""
     if len(token):
-        lists = vectors.combine_chunks()
-        flat = lists.flatten()
-        names = keys.to_pylist()
-        if flat.null_count:
-            bad = next(name for name, vector in zip(names, lists.to_pylist(), strict=True) if None in vector)
-            raise InputError(f"the vector of '{bad}' has a NULL in it")
-        matrix = flat.to_numpy().reshape(len(names), -1)
-        engine.importer.push(token[0].as_py(), names, matrix, digests.to_pylist())
+        # A NULL among the numbers becomes a NaN.
+        numbers = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        matrix = numbers.reshape(len(token), -1)
+        engine.importer.push(token[0].as_py(), keys.to_pylist(), matrix, digests.to_pylist())
     return pa.array(np.zeros(len(token), np.int32))
 
 

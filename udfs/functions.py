@@ -245,7 +245,9 @@ def _drop(engine: Engine, names: Column) -> pa.Array:
 
 def _vacuum(engine: Engine, *caller: Column) -> pa.Array:
     engine.runner.settle(caller_of(caller), wait=False)
-    removed = [{"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.place)]
+    removed = [
+        {"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.place, engine.runner.at_work())
+    ]
     return structs([removed], _REMOVED)
 
 

@@ -1,0 +1,456 @@
+"""Embedding tables follow their source: status, refresh, compaction, and builds that go on or are used again."""
+
+from datetime import timedelta
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jammi_duck.errors import JammiWarning
+from tests.fakes import text_vector
+from tests.test_generate import error_of, generate
+from tests.test_threads import run_all
+
+COUNTS = "added, changed, deleted, unchanged, failed, encoded"
+
+
+def refresh(con, source="t", **options):
+    extra = "".join(f", {name} := '{value}'" for name, value in options.items())
+    (row,) = con.execute(f"SELECT {COUNTS} FROM jammi_refresh('{source}'{extra})").fetchall()
+    return row
+
+
+def status(con, source="t"):
+    (row,) = con.execute(f"SELECT current, new, changed, gone FROM jammi_status('{source}')").fetchall()
+    return row
+
+
+def table_of(con, source="t"):
+    return con.execute(f"SELECT embedding_table FROM jammi_status('{source}')").fetchall()[0][0]
+
+
+def holds(con, texts, table=None):
+    """Whether the table holds just these texts by key, in its view and in what searches find."""
+    name = table or table_of(con)
+    rows = con.execute(f'SELECT _row_id, vector FROM jammi."{name}"').fetchall()
+    assert sorted(key for key, _ in rows) == sorted(map(str, texts))
+    for key, vector in rows:
+        assert np.allclose(vector, text_vector(texts[int(key)]), atol=1e-6)
+    query = (
+        "SELECT _row_id, _similarity FROM jammi_matches('t', 'word3 of all', 1000, embedding_table := ?, exact := {})"
+    )
+    found = [con.execute(query.format(exact), [name]).fetchall() for exact in ("true", "false")]
+    near = {str(key): float(text_vector(text) @ text_vector("word3 of all")) for key, text in texts.items()}
+    for answer in found:
+        assert {key for key, _ in answer} == set(near)
+        assert all(abs(similarity - near[key]) < 1e-5 for key, similarity in answer)
+
+
+@pytest.fixture
+def encoded(jammi):
+    """Tells which texts have reached the encoder since it was last asked."""
+    fake = jammi.encoders.loaded["fake/small"]
+
+    def told():
+        texts, fake.encoded[:] = list(fake.encoded), []
+        return sorted(texts)
+
+    return told
+
+
+@pytest.fixture
+def words(con, encoded):
+    """A table `t` of ten rows, and its embeddings."""
+    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+    generate(con, "t")
+    encoded()
+    return con
+
+
+class TestRefresh:
+    def test_what_is_new_changed_or_gone_and_nothing_else(self, words, encoded):
+        words.execute("INSERT INTO t VALUES (10, 'ten'), (11, 'ten'), (12, NULL), (13, ' \u3000\xa0')")
+        words.execute("UPDATE t SET text = 'other' WHERE id IN (1, 2); DELETE FROM t WHERE id > 7 AND id < 10")
+        words.execute("UPDATE t SET text = '' WHERE id = 0")
+        assert status(words) == (5, 2, 2, 3)
+        assert refresh(words) == (2, 2, 3, 5, 0, 2)
+        assert encoded() == ["other", "ten"]
+        assert status(words) == (9, 0, 0, 0)
+        texts = {i: f"word{i}" for i in range(3, 8)} | {1: "other", 2: "other", 10: "ten", 11: "ten"}
+        holds(words, texts)
+        row = words.execute("SELECT row_count, skipped_count, status, stage FROM jammi_tables()").fetchall()
+        assert row == [(9, 3, "ready", None)]
+        assert refresh(words) == (0, 0, 0, 9, 0, 0)
+        assert words.execute("SELECT segments FROM jammi_status('t')").fetchall() == [(2,)]
+
+    def test_columns_and_advice(self, words):
+        words.execute("DELETE FROM t WHERE id > 2")
+        shown = words.execute("SELECT * FROM jammi_status('t')")
+        assert [column[0] for column in shown.description] == [
+            "embedding_table", "current", "new", "changed", "gone", "coverage", "segments", "bytes", "age", "advice",
+        ]  # fmt: skip
+        (row,) = shown.fetchall()
+        assert (row[5], row[9]) == (1.0, "SELECT * FROM jammi_refresh('t') brings it up to date")
+        shown = words.execute("SELECT * FROM jammi_refresh('t')")
+        assert [column[0] for column in shown.description] == [
+            "embedding_table", "added", "changed", "deleted", "unchanged", "failed", "encoded", "seconds", "advice",
+        ]  # fmt: skip
+        (row,) = shown.fetchall()
+        assert row[8] == "1 segments, 7 rows in them are gone: SELECT * FROM jammi_compact('t') makes searches faster"
+
+    def test_texts_that_moved_are_not_encoded_again(self, words, encoded):
+        words.execute("UPDATE t SET text = CASE id WHEN 1 THEN 'word2' ELSE 'word1' END WHERE id IN (1, 2)")
+        words.execute("UPDATE t SET id = 100 WHERE id = 3; INSERT INTO t VALUES (101, 'word4')")
+        assert refresh(words) == (2, 2, 1, 7, 0, 0)
+        assert encoded() == []
+        texts = {i: f"word{i}" for i in (0, 4, 5, 6, 7, 8, 9)} | {1: "word2", 2: "word1", 100: "word3", 101: "word4"}
+        holds(words, texts)
+
+    def test_other_columns_do_not_count(self, con, encoded):
+        con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text, 0 AS price FROM range(10)")
+        generate(con, "t")
+        con.execute("UPDATE t SET price = 7")
+        assert refresh(con) == (0, 0, 0, 10, 0, 0)
+
+    def test_several_columns_and_quoted_names(self, con, encoded):
+        con.execute(
+            """CREATE TABLE "a 'b" AS SELECT range AS "i d", 'x' || range AS "te""xt", 'y' AS u FROM range(5)"""
+        )
+        con.execute("""FROM jammi_generate('"a ''b"', ['te"xt', 'u'], 'i d')""").fetchall()
+        encoded()
+        con.execute("""UPDATE "a 'b" SET u = NULL WHERE "i d" = 2""")
+        (row,) = con.execute(f"""SELECT {COUNTS} FROM jammi_refresh('"a ''b"')""").fetchall()
+        assert row == (0, 1, 0, 4, 0, 1)
+        assert encoded() == ["x2"]
+
+    def test_it_sees_the_callers_transaction(self, words, encoded):
+        words.begin()
+        words.execute("INSERT INTO t VALUES (10, 'ten')")
+        assert status(words) == (10, 1, 0, 0)
+        assert refresh(words) == (1, 0, 0, 10, 0, 1)
+        words.rollback()
+        with pytest.warns(JammiWarning, match="'t' has 10 rows now"):
+            assert words.execute("SELECT id FROM jammi_search('t', 'ten', 1)").fetchall() != [(10,)]
+        assert refresh(words) == (0, 0, 1, 10, 0, 0)
+
+    def test_views_temp_tables_files_and_registered_frames(self, con, encoded, tmp_path):
+        con.execute("CREATE TABLE base AS SELECT range AS id, 'word' || range AS text FROM range(4)")
+        con.execute("CREATE VIEW shown AS FROM base; CREATE TEMP TABLE draft AS FROM base")
+        path = str(tmp_path / "it's.parquet")
+        con.execute(f"COPY base TO '{path.replace(chr(39), chr(39) * 2)}'")
+        con.register("frame", pa.table({"id": [1, 2], "text": ["one", "two"]}))
+        for source in ("shown", "draft", path.replace("'", "''"), "frame"):
+            con.execute(f"FROM jammi_generate('{source}', 'text', 'id')").fetchall()
+        encoded()
+        con.execute("DELETE FROM base WHERE id = 0; DELETE FROM draft WHERE id = 0")
+        con.register("frame", pa.table({"id": [1, 3], "text": ["one", "three"]}))
+        assert refresh(con, "shown") == (0, 0, 1, 3, 0, 0)
+        assert refresh(con, "draft") == (0, 0, 1, 3, 0, 0)
+        assert refresh(con, path.replace("'", "''")) == (0, 0, 0, 4, 0, 0)
+        assert refresh(con, "frame") == (1, 0, 1, 1, 0, 1)
+
+    def test_a_prepared_statement_refreshes_each_time(self, words):
+        words.execute(f"PREPARE again AS SELECT {COUNTS} FROM jammi_refresh('t')")
+        for i in (20, 21):
+            words.execute(f"INSERT INTO t VALUES ({i}, 'number {i}')")
+            assert words.execute("EXECUTE again").fetchall() == [(1, 0, 0, i - 10, 0, 1)]
+        words.execute("EXPLAIN FROM jammi_refresh('t')").fetchall()
+        words.execute("DESCRIBE FROM jammi_refresh('t')").fetchall()
+        assert words.execute("SELECT segments FROM jammi_status('t')").fetchall() == [(3,)]
+
+    def test_rows_that_cannot_be_embedded_lose_their_old_vector(self, words, encoded):
+        words.execute("UPDATE t SET text = 'unencodable' WHERE id = 4")
+        assert refresh(words) == (0, 1, 0, 9, 1, 1)
+        assert words.execute("SELECT row_count, failed_count FROM jammi_tables()").fetchall() == [(9, 1)]
+        assert status(words) == (9, 1, 0, 0)
+        words.execute("UPDATE t SET text = 'fine' WHERE id = 4")
+        assert refresh(words) == (1, 0, 0, 9, 0, 1)
+
+    def test_everything_goes_and_comes(self, words, encoded):
+        words.execute("CREATE TABLE kept AS FROM t; DELETE FROM t")
+        assert refresh(words) == (0, 0, 10, 0, 0, 0)
+        holds(words, {})
+        words.execute("INSERT INTO t FROM kept")
+        assert refresh(words) == (10, 0, 0, 0, 0, 10)
+        holds(words, {i: f"word{i}" for i in range(10)})
+
+    def test_more_rows_than_a_chunk_and_a_segment_hold(self, fake, encoded):
+        con = fake(segment_rows=3000).con
+        con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(2500)")
+        generate(con, "t")
+        con.execute("UPDATE t SET text = text || ' more' WHERE id % 2 = 0")
+        con.execute("INSERT INTO t SELECT range, 'new' || (range % 3000) FROM range(3000, 10000)")
+        assert refresh(con) == (7000, 1250, 0, 1250, 0, 1250 + 3000)
+        assert con.execute("SELECT segments FROM jammi_status('t')").fetchall() == [(4,)]
+        assert refresh(con) == (0, 0, 0, 9500, 0, 0)
+        assert con.execute("SELECT id FROM jammi_search('t', 'word8 more', 1)").fetchall() == [(8,)]
+
+    def test_searches_that_are_open_follow(self, words, encoded):
+        other = words.cursor()
+        assert words.execute("SELECT id FROM jammi_search('t', 'word3', 1)").fetchall() == [(3,)]
+        words.execute("DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (33, 'word3')")
+        refresh(words)
+        assert words.execute("SELECT id FROM jammi_search('t', 'word3', 1)").fetchall() == [(33,)]
+        assert words.execute("SELECT id FROM jammi_search('t', 'word3', 1, filter := 'id < 20')").fetchall() != [(33,)]
+        assert len(words.execute("FROM jammi_similar('t', 33, 100)").fetchall()) == 9
+        assert words.execute("FROM jammi_similar('t', 3, 100)").fetchall() == []
+        assert words.execute("SELECT recall FROM jammi_check('t')").fetchall() == [(1.0,)]
+        other.close()
+
+    def test_a_search_tells_when_a_refresh_is_due_and_again_after_it(self, words):
+        for i in (1, 2):
+            words.execute("DELETE FROM t WHERE id = ?", [i])
+            with pytest.warns(JammiWarning, match=r"SELECT \* FROM jammi_refresh\('t'\) brings it up to date"):
+                words.execute("FROM jammi_search('t', 'word3', 3)").fetchall()
+            refresh(words)
+
+    def test_two_at_once_both_count(self, jammi, fake, words):
+        """Whichever is second makes its state fit the first's, and the next refresh finds nothing to do."""
+        words.execute("INSERT INTO t SELECT range, 'more' || range FROM range(100, 3000)")
+        words.execute("DELETE FROM t WHERE id < 5")
+        cursors = [words.cursor() for _ in range(3)]
+        for cursor in cursors:
+            fake(cursor)
+        for turn in range(3):
+            words.execute(f"UPDATE t SET text = text || ' {turn}' WHERE id % 3 = {turn}")
+            run_all([lambda con=con: refresh(con) for con in cursors])
+            assert refresh(words) == (0, 0, 0, 2905, 0, 0)
+        name = table_of(words)
+        rows = words.execute(f'SELECT count(*), count(DISTINCT _row_id) FROM jammi."{name}"').fetchall()
+        assert rows == [(2905, 2905)]
+
+
+class TestRefusals:
+    def test_keys(self, words):
+        words.execute("INSERT INTO t VALUES (1, 'twice'), (NULL, 'none')")
+        for function in ("jammi_refresh", "jammi_status"):
+            assert "is NULL in 1 of 12 rows" in error_of(words, f"FROM {function}('t')")
+        words.execute("DELETE FROM t WHERE id IS NULL")
+        for function in ("jammi_refresh", "jammi_status"):
+            assert "is not unique: 1 of 11 rows repeat another's" in error_of(words, f"FROM {function}('t')")
+        words.execute("DELETE FROM t WHERE text = 'twice'")
+        assert status(words) == (10, 0, 0, 0)
+
+    def test_what_is_not_there(self, words):
+        for function in ("jammi_refresh", "jammi_status", "jammi_compact"):
+            assert "no embedding table for 'q'" in error_of(words, f"FROM {function}('q')")
+            assert "no embedding table 'q'" in error_of(words, f"FROM {function}('t', embedding_table := 'q')")
+            assert "the source is NULL" in error_of(words, f"FROM {function}(NULL)")
+
+    def test_a_column_that_is_gone(self, words):
+        words.execute("ALTER TABLE t RENAME text TO texts")
+        assert "no column 'text' in 't'; did you mean 'texts'?" in error_of(words, "FROM jammi_refresh('t')")
+
+    def test_another_model_under_the_same_name(self, jammi, words, encoded):
+        from tests.fakes import FakeEncoder
+
+        words.execute("INSERT INTO t VALUES (10, 'ten')")
+        jammi.encoders.loaded["fake/small"] = FakeEncoder("fake/small", weights="1" * 64)
+        error = error_of(words, "FROM jammi_refresh('t')")
+        assert "the model 'fake/small' is not what it was" in error
+        assert "weights differ" in error
+        assert "jammi_generate('t', ...)" in error
+        words.execute("DELETE FROM t WHERE id > 8")
+        assert refresh(words) == (0, 0, 1, 9, 0, 0)
+
+    def test_a_source_that_gives_its_rows_only_once(self, con):
+        table = pa.table({"id": [1, 2], "text": ["one", "two"]})
+        con.register("frame", table)
+        con.execute("FROM jammi_generate('frame', 'text', 'id')").fetchall()
+        rows = pa.table({"id": [1, 3], "text": ["one", "three"]})
+        con.register("frame", rows.to_reader())
+        try:
+            refreshed = refresh(con, "frame")
+        except duckdb.Error:
+            refreshed = None  # older versions of DuckDB read it once
+        con.register("frame", table)
+        assert refreshed in (None, (1, 0, 1, 1, 0, 1))
+        assert status(con, "frame") == ((1, 1, 0, 1) if refreshed else (2, 0, 0, 0))
+
+
+class TestCompaction:
+    def test_many_segments_become_one(self, words, encoded):
+        for i in range(4):
+            words.execute(f"INSERT INTO t VALUES ({10 + i}, 'word{10 + i}'); DELETE FROM t WHERE id = {i}")
+            refresh(words)
+        encoded()
+        texts = dict(words.execute("SELECT id, text FROM t").fetchall())
+        shown = words.execute("SELECT * FROM jammi_compact('t')")
+        assert [column[0] for column in shown.description] == [
+            "embedding_table", "segments_before", "segments", "rows_removed", "bytes_before", "bytes", "seconds",
+        ]  # fmt: skip
+        (row,) = shown.fetchall()
+        assert row[1:4] == (5, 1, 4)
+        assert row[5] < row[4]
+        assert encoded() == []
+        holds(words, texts)
+        assert status(words) == (10, 0, 0, 0)
+        assert refresh(words) == (0, 0, 0, 10, 0, 0)
+        assert words.execute("SELECT segments_before, segments FROM jammi_compact('t')").fetchall() == [(1, 1)]
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.data())
+    def test_any_history(self, fake, tmp_path_factory, data):
+        """Whatever was added and deleted, in segments of whatever size: the same rows, in as few segments as can be."""
+        size = data.draw(st.sampled_from([3, 7, 1000]))
+        con = fake(duckdb.connect(), storage=str(tmp_path_factory.mktemp("any")), segment_rows=size).con
+        con.execute(
+            "CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(?)",
+            [data.draw(st.integers(0, 30))],
+        )
+        generate(con, "t")
+        for turn in range(data.draw(st.integers(1, 4))):
+            gone = data.draw(st.sets(st.integers(0, 40)))
+            con.execute("DELETE FROM t WHERE list_contains(?, id)", [sorted(gone)])
+            first = 100 * (turn + 1)
+            con.execute(
+                "INSERT INTO t SELECT range, 'add' || range FROM range(?, ?)",
+                [first, first + data.draw(st.integers(0, 12))],
+            )
+            refresh(con)
+        before = table_of(con)
+        con.execute("FROM jammi_compact('t')").fetchall()
+        texts = dict(con.execute("SELECT id, text FROM t").fetchall())
+        holds(con, texts, before)
+        (segments,) = con.execute("SELECT segments FROM jammi_status('t')").fetchall()[0]
+        assert segments == max(1, -(-len(texts) // size))
+        assert refresh(con)[:3] == (0, 0, 0)
+        con.close()
+
+    def test_vacuum_removes_the_old_files_and_nothing_that_is_used(self, fake, storage):
+        con = fake(retention=timedelta(0)).con
+        con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+        generate(con, "t")
+        con.execute("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (11, 'word11')")
+        refresh(con)
+        con.execute("FROM jammi_compact('t')").fetchall()
+        assert len(list(storage.rglob("*.manifest.json"))) == 3
+        con.execute("FROM jammi_vacuum()").fetchall()
+        assert len(list(storage.rglob("*.manifest.json"))) == 1
+        assert len(list(storage.rglob("*.*"))) == 6
+        holds(con, dict(con.execute("SELECT id, text FROM t").fetchall()))
+        con.execute("INSERT INTO t VALUES (12, 'word12')")
+        assert refresh(con) == (1, 0, 0, 10, 0, 1)
+
+
+class TestReuseAndResume:
+    def test_the_same_again_is_the_same_table(self, words, encoded):
+        again = "SELECT embedding_table, row_count, status FROM jammi_generate('t', {}, 'id', reuse := true)"
+        name = table_of(words)
+        assert words.execute(again.format("'text'")).fetchall() == [(name, 10, "ready")]
+        assert encoded() == []
+        words.execute("UPDATE t SET text = 'other' WHERE id = 1")
+        ((other, rows, _),) = words.execute(again.format("'text'")).fetchall()
+        assert (other != name, rows, len(encoded())) == (True, 10, 10)
+        ((third, _, _),) = words.execute(again.format("['text', 'text']")).fetchall()
+        assert third not in (name, other)
+
+    def test_another_model_is_another_table(self, jammi, words, encoded):
+        from tests.fakes import FakeEncoder
+
+        name = table_of(words)
+        jammi.encoders.loaded["fake/small"] = FakeEncoder("fake/small", weights="1" * 64)
+        again = "SELECT embedding_table FROM jammi_generate('t', 'text', 'id', reuse := true)"
+        assert words.execute(again).fetchall() != [(name,)]
+
+    def test_nothing_to_resume_is_a_build(self, words, encoded):
+        row = words.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id', resume := true)").fetchall()
+        assert (row, len(encoded())) == ([(10,)], 10)
+
+
+class TestImport:
+    @pytest.fixture
+    def made(self, words):
+        words.execute("CREATE TABLE made AS SELECT id, [sin(id), cos(id), 2] AS v FROM t")
+        return words
+
+    def test_searched_and_refreshed_like_any_other(self, made, encoded):
+        row = made.execute(
+            "SELECT model, status, row_count, dimensions FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model', "
+            "cols := 'text')"
+        ).fetchall()
+        assert row == [("a/model", "ready", 10, 3)]
+        found = made.execute("SELECT id, _similarity FROM jammi_search('t', [sin(4), cos(4), 2], 1)").fetchall()
+        assert found == [(4, pytest.approx(1, abs=1e-6))]
+        assert status(made) == (10, 0, 0, 0)
+        made.execute("DELETE FROM t WHERE id = 4; UPDATE t SET id = 44 WHERE id = 5")
+        assert refresh(made, model="a/model") == (1, 0, 2, 8, 0, 0)
+        found = made.execute("SELECT id FROM jammi_search('t', [sin(5), cos(5), 2], 1)").fetchall()
+        assert found == [(44,)]
+        made.execute("INSERT INTO t VALUES (12, 'new')")
+        assert "no model 'a/model'" in error_of(made, "FROM jammi_refresh('t', model := 'a/model')")
+
+    def test_a_model_at_hand_answers_texts_and_embeds_what_is_new(self, jammi, words, encoded):
+        words.execute("CREATE TABLE made AS SELECT id, embed(text) AS v FROM t")
+        words.execute("FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small', cols := ['text'])").fetchall()
+        assert words.execute("SELECT id FROM jammi_search('t', 'word3', 1)").fetchall() == [(3,)]
+        words.execute("INSERT INTO t VALUES (12, 'new')")
+        encoded()
+        assert refresh(words) == (1, 0, 0, 10, 0, 1)
+        holds(words, dict(words.execute("SELECT id, text FROM t").fetchall()))
+
+    def test_without_columns_it_forgets_and_refuses_new_rows(self, made):
+        made.execute("FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model')").fetchall()
+        made.execute("DELETE FROM t WHERE id = 4")
+        assert refresh(made) == (0, 0, 1, 9, 0, 0)
+        made.execute("INSERT INTO t VALUES (12, 'new')")
+        assert "import it again, with cols := [...]" in error_of(made, "FROM jammi_refresh('t')")
+
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            ("UPDATE made SET v = NULL WHERE id = 1", "the vector is NULL in 1 of 10 rows of 'made'"),
+            ("UPDATE made SET v = [1, 2] WHERE id = 1", "have from 2 to 3 dimensions"),
+            ("UPDATE made SET v = [0, 0, 0] WHERE id = 1", "the vector of '1' is zero"),
+            (
+                "UPDATE made SET v = [1, 'nan'::DOUBLE, 0] WHERE id = 1",
+                "the vector of '1' is zero, or has a NULL, a NaN",
+            ),
+            (
+                "UPDATE made SET v = [1, 'inf'::DOUBLE, 0] WHERE id = 1",
+                "the vector of '1' is zero, or has a NULL, a NaN",
+            ),
+            ("UPDATE made SET v = [1, NULL, 0] WHERE id = 1", "the vector of '1' is zero, or has a NULL"),
+            ("UPDATE made SET id = 2 WHERE id = 1", "is not unique"),
+            ("UPDATE made SET id = id + 1000", "none of the 10 keys is one of 't'"),
+            ("DELETE FROM made", "'made' has no vectors"),
+        ],
+    )
+    def test_what_is_refused_leaves_nothing(self, made, storage, spoil, reason):
+        made.execute(spoil)
+        before = set(storage.rglob("*"))
+        assert reason in error_of(made, "FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model')")
+        assert set(storage.rglob("*")) == before
+        assert made.execute("SELECT count(*) FROM jammi_tables() WHERE status = 'ready'").fetchall() == [(1,)]
+
+    def test_names(self, made):
+        assert "no column 'w' in 'made'" in error_of(made, "FROM jammi_import('t', 'made', 'id', 'w', model := 'm')")
+        assert "no column 'ie' in" in error_of(made, "FROM jammi_import('t', 'made', 'ie', 'v', model := 'm')")
+        assert "model := '...'" in error_of(made, "FROM jammi_import('t', 'made', 'id', 'v')")
+        made.execute("UPDATE made SET v = range(9)::DOUBLE[]")
+        error = error_of(made, "FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/other')")
+        assert "the vectors have 9 dimensions; 'fake/other' gives 8" in error
+
+
+def test_an_old_state_is_seen_whole_while_a_new_one_is_made(fake, words):
+    """Searches in other threads find ten rows or eleven, whatever they run into."""
+    cursors = [words.cursor() for _ in range(2)]
+    for cursor in cursors:
+        fake(cursor)
+    words.execute("CREATE TABLE u AS FROM t; FROM jammi_generate('u', 'text', 'id')").fetchall()
+
+    def change():
+        for i in range(15):
+            words.execute(f"DELETE FROM u WHERE id = {i % 3}; INSERT INTO u VALUES ({i % 3}, 'turn{i}')")
+            refresh(words, "u")
+            words.execute("FROM jammi_compact('u')").fetchall() if i % 5 == 4 else None
+
+    def search(con):
+        for _ in range(60):
+            found = con.execute("SELECT _row_id FROM jammi_matches('u', 'word5', 100)").fetchall()
+            assert (len(found), found[0], len(set(found))) == (10, ("5",), 10)
+
+    run_all([change, *(lambda con=con: search(con) for con in cursors)])
