@@ -19,6 +19,9 @@ CORES = os.cpu_count() or 1
 # A filter's rows may be rarer near the query than elsewhere: so many times as many as should do are asked for.
 _MARGIN = 1.5
 
+# Where so many are allowed, as few neighbours do as where all are: most often those that are gone have tombstones.
+_NEARLY_ALL = 0.9
+
 _MS_PER_BYTE_READ = 1 / 30e6
 _MS_PER_BYTE_COPIED = 1 / 5e6
 _MS_PER_PRODUCT = 1 / 50e6
@@ -47,8 +50,8 @@ def choose(rows: int, allowed: int, k: int, dimensions: int, queries: int) -> Pl
 
 def neighbours(rows: int, allowed: int, k: int) -> int:
     """How many neighbours to ask a graph for, so that `k` of those that are allowed are likely to be among them."""
-    if allowed >= rows:
-        return min(rows, k + SPARE)
+    if allowed >= _NEARLY_ALL * rows:
+        return min(rows, math.ceil((k + SPARE) * rows / max(allowed, 1)))
     # Of those that are left out, too, the graph has to visit some.
     return min(rows, max(2 * expansion(rows), math.ceil((k + SPARE) * rows / max(allowed, 1) * _MARGIN)))
 
