@@ -88,8 +88,8 @@ class Importer:
             running.work.matched += sum(each is not None for each in digests)
             running.progress.advance(len(keys))
 
-    def finish(self, token: str, pushed: int) -> Generated:
-        """Build the index, and make the table ready."""
+    def finish(self, token: str, pushed: int, source_rows: int) -> Generated:
+        """Build the index, and make the table ready; rows of the source that have no vector count as skipped."""
         running = self._runner.known(token, _Import)
         build = running.work
         with running.lock, self._runner.abandoning(running):
@@ -102,7 +102,7 @@ class Importer:
                 )
             running.progress.done()
             with indexing(running, pushed) as advance:
-                finished = build.finish(Counts(rows=pushed), advance)
+                finished = build.finish(Counts(rows=pushed, skipped=max(0, source_rows - pushed)), advance)
         self._runner.done(running)
         generated = report(finished, build.began, self._place.store.location)
         log_built(generated)

@@ -50,6 +50,19 @@ class TestUse:
         assert rows("FROM jammi_tables()") == []
         assert rows("SELECT count(*) AS n FROM jammi_models()")[0]["n"] >= 1
 
+    def test_a_table_follows_its_source(self, folder):
+        rows("FROM jammi_generate('t', 'text', 'id')")
+        shell("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (4, 'a quiet owl'), (5, 'a loud dog')")
+        counts = "current, new, changed, gone"
+        assert rows(f"SELECT {counts} FROM jammi_status('t')") == [{"current": 1, "new": 2, "changed": 0, "gone": 1}]
+        (done,) = rows("SELECT added, deleted, unchanged, encoded FROM jammi_refresh('t')")
+        assert done == {"added": 2, "deleted": 1, "unchanged": 1, "encoded": 1}
+        assert rows("SELECT segments, rows_removed FROM jammi_compact('t')") == [{"segments": 1, "rows_removed": 1}]
+        shell("CREATE TABLE v AS SELECT id, embed(text)::DOUBLE[] AS v FROM t WHERE text IS NOT NULL")
+        imported = "FROM jammi_import('t', 'v', 'id', 'v', model := 'of/others', cols := 'text')"
+        assert rows(f"SELECT status, row_count {imported}") == [{"status": "ready", "row_count": 3}]
+        assert rows("SELECT id FROM jammi_search('t', (SELECT v FROM v WHERE id = 4), 1)") == [{"id": 4}]
+
     def test_every_kind_of_text(self, folder):
         planes = "'\U0001f986 é 中 \U00024b62 \U000e0041'"
         texts = f"SELECT unnest([NULL, '', ' ', 'duck', repeat('water ', 200000), {planes}, '''\"\\']) AS text"

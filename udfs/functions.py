@@ -191,8 +191,8 @@ def _finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
     return structs(done, _GENERATED)
 
 
-def _finish_import(engine: Engine, token: Column, pushed: Column) -> pa.Array:
-    done = [[dataclasses.asdict(engine.importer.finish(*row))] for row in rows_of((token, pushed))]
+def _finish_import(engine: Engine, *columns: Column) -> pa.Array:
+    done = [[dataclasses.asdict(engine.importer.finish(*row))] for row in rows_of(columns)]
     return structs(done, _GENERATED)
 
 
@@ -294,7 +294,7 @@ FUNCTIONS = (
     _text("import_plan", (_TEXT, "VARCHAR[]", *[_TEXT] * 5, _NUMBER, _TEXT), _plan_import),
     _function("import", (_TEXT, _TEXT, *_CENSUS, *[_NUMBER] * 3, *_CALLER), _TEXT, True, following.begin_import),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, following.take),
-    _function("imported", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish_import),
+    _function("imported", (_TEXT, _NUMBER, _NUMBER), table_type(_GENERATED), True, _finish_import),
     _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
     _text("rows", (*_CHOICE, _TEXT), searching.rows_query),
