@@ -290,7 +290,7 @@ def stored_rows(
 
 
 def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
-    """The ids of the rows that came or went from one state to a later one."""
+    """The ids of the rows that came or went from one state to a later one, each once."""
     ids = [pa.array([], pa.string())]
     before = base
     for number in range(base.number + 1, newest.number + 1):
@@ -303,7 +303,7 @@ def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
             listed = [each.parquet for each in after.tombstones if each.parquet.file not in known]
             ids += [row_ids for parquet in listed for row_ids, _, _ in read_tombstones(store.checked(parquet))]
         before = after
-    return pa.concat_arrays(ids)
+    return pa.concat_arrays(ids).unique()
 
 
 def _mask(rows: int, places: NDArray[np.int64]) -> Mask:
