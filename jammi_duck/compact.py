@@ -12,7 +12,7 @@ from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.change import Change, stored_rows
+from jammi_duck.storage.change import Change, catch_up, stored_rows
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.present import present
@@ -68,6 +68,7 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
         base = present(place, entry).manifest
         gone = sum(each.rows for each in base.tombstones)
         if not gone and len(base.segments) <= needed(base, place.segment_rows):
+            catch_up(place, entry, base)
             return _report(base, base, began)
 
         def start(base: Manifest = base) -> Running[Change]:

@@ -115,7 +115,8 @@ class Change:
         if self._anew:
             self._files.open()
         elif self.base.number and self._gone is None and not self.rows and self._counts(counts) == self.base.counts:
-            self._place.catalog.note(self.entry.build, None, None)
+            if not catch_up(self._place, self.entry, self.base):
+                self._place.catalog.note(self.entry.build, None, None)
             return self.base
         self._files.close()
         self._index(progress)
@@ -269,6 +270,14 @@ def enter(place: Place, entry: Entry, present: Manifest) -> None:
     place.catalog.changed(present)
     place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
     place.forget(entry.build)
+
+
+def catch_up(place: Place, entry: Entry, present: Manifest) -> bool:
+    """Enter the present state of a ready table, if the catalog had another one; says so."""
+    if present.finished.replace(tzinfo=None) == entry.finished:
+        return False
+    enter(place, entry, present)
+    return True
 
 
 def stored_rows(
