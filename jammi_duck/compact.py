@@ -11,7 +11,7 @@ from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.change import Change
+from jammi_duck.storage.change import Change, catch_up
 from jammi_duck.storage.compaction import Compaction, choose, merge, segments_needed
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
@@ -64,6 +64,7 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
         base = present(place, entry).manifest
         todo = choose(base, live_masks(store, base.segments, base.tombstones), place.segment_rows)
         if not todo.mergers and not todo.others:
+            catch_up(place, entry, base)
             return _report(base, base, began)
 
         def start(base: Manifest = base, todo: Compaction = todo) -> Running[Change]:

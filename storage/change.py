@@ -129,7 +129,8 @@ class Change:
         """
         is_same = self._kept is None and self._gone is None and not self.rows
         if is_same and self.base.number and self._counts(counts) == self.base.counts:
-            self._place.catalog.note(self.entry.build, None, None)
+            if not catch_up(self._place, self.entry, self.base):
+                self._place.catalog.note(self.entry.build, None, None)
             return self.base
         self._files.close()
         self._index(progress)
@@ -288,6 +289,14 @@ def enter(place: Place, entry: Entry, present: Manifest) -> None:
     place.forget(entry.build)
 
 
+def catch_up(place: Place, entry: Entry, present: Manifest) -> bool:
+    """Enter the present state of a ready table, if the catalog had another one; says so."""
+    if present.finished.replace(tzinfo=None) == entry.finished:
+        return False
+    enter(place, entry, present)
+    return True
+
+
 def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[StoredRows]:
     """The row ids, vectors and text digests of a segment's rows, of those of a mask only if one is given.
 
@@ -305,7 +314,7 @@ def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[S
 
 
 def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
-    """The ids of the rows that came or went from one state to a later one."""
+    """The ids of the rows that came or went from one state to a later one, each once."""
     ids = [pa.array([], pa.string())]
     before = base
     for number in range(base.number + 1, newest.number + 1):

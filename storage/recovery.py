@@ -14,7 +14,7 @@ from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import make_ready
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.change import enter
+from jammi_duck.storage.change import catch_up, enter
 from jammi_duck.storage.filesystem import Digest, Store, sha256_of
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
@@ -134,9 +134,8 @@ def _is_of(store: Store, file: str, entry: Entry) -> bool:
 
 def _catch_up(place: Place, entry: Entry, found: Manifest) -> list[Action]:
     """Enter the state of a table that another database has changed."""
-    if found.build != entry.build or entry.stage or found.finished.replace(tzinfo=None) == entry.finished:
+    if found.build != entry.build or entry.stage or not catch_up(place, entry, found):
         return []
-    enter(place, entry, found)
     return [Action(entry.name, "ready", "was changed by another database")]
 
 

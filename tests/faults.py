@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jammi_duck.host import ConnectionHost
 from jammi_duck.storage import filesystem, index
-from jammi_duck.storage.parquet import SegmentWriter
+from jammi_duck.storage.parquet import SegmentWriter, TombstoneWriter
 
 FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "open")
 REMOTE_OPERATIONS = ("put_file", "rm_file", "ls", "cat_file", "exists", "get_file")
@@ -95,7 +95,8 @@ def dying(monkeypatch, last=None, after=False, kind=Death):
         patch.setattr(filesystem, "os", _Os(death))
         patch.setattr(Path, "write_bytes", half_written)
         catalog = [(ConnectionHost, ["sql"])] if kind is Death else []
-        for owner, names in (*catalog, (SegmentWriter, ["write", "close"]), (index, ["build"])):
+        writers = [(SegmentWriter, ["write", "close"]), (TombstoneWriter, ["write", "close"])]
+        for owner, names in (*catalog, *writers, (index, ["build"])):
             for name in names:
                 counted(owner, name)
         from fsspec.implementations.memory import MemoryFileSystem

@@ -199,7 +199,8 @@ def import_plan(
         f"_jammi_build AS MATERIALIZED (SELECT _jammi_import({literal(json.dumps(request))}, {literal(theirs)}, "
         "count(*), count(c0), count(DISTINCT c0), any_value(typeof(c0)), count(c1), min(len(c1::DOUBLE[])), "
         f"max(len(c1::DOUBLE[])), {literal(connection)}, {transaction:d}) AS token FROM _jammi_rows) "
-        "SELECT unnest(_jammi_imported(b.token, p.pushed, (SELECT count(*) FROM _jammi_texts)), recursive := true) FROM "
+        "SELECT unnest(_jammi_imported(b.token, p.pushed, (SELECT count(*) FROM _jammi_texts)), recursive := true) "
+        "FROM "
         "(SELECT count(_jammi_take(b.token, r.c0::VARCHAR, r.c1::DOUBLE[], t.digest)) AS pushed "
         "FROM _jammi_rows r LEFT JOIN _jammi_texts t ON t.key = r.c0::VARCHAR, _jammi_build b) p, _jammi_build b"
     )

@@ -1,0 +1,470 @@
+"""Random histories of a table that follows its source: after each step it holds what a fresh build would hold.
+
+Two databases share a location, each with a source of its own. A plain dict says what each source has, and another what
+the table must hold; a process may die at any operation, and a change may find that another was first.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from jammi_duck.config import Config
+from jammi_duck.installation import equip
+from jammi_duck.storage import change, layout, manifest, plan
+from jammi_duck.storage.filesystem import open_store
+from tests.fakes import FakeEncoders, text_vector
+from tests.faults import Failure, dying
+
+SEGMENT_ROWS = 5
+BLANK = [None, "", " \t", "\u2003"]
+# A text that the encoder fails at has no vector; capital letters are another text with the same vector.
+TEXTS = [*BLANK, "unencodable one", "unencodable two", "Cat", *(f"{a} {b}" for a in ("cat", "dog") for b in "abcd")]
+QUERIES = ["cat", "dog b", "cat a dog c"]
+
+KEYS = st.integers(0, 23)
+SIDES = st.sampled_from(["left", "right"])
+RIVALS = st.sampled_from(["refresh", "compact"])
+OPERATIONS = st.sampled_from(["refresh", "compact"])
+
+
+def has_text(text):
+    return text is not None and bool(text.strip())
+
+
+def embedded(source):
+    """What a fresh build of a source holds."""
+    return {key: text for key, text in source.items() if has_text(text) and "unencodable" not in text}
+
+
+def to_encode(source, table):
+    """The texts of a source that no row of a table has."""
+    return set(filter(has_text, source.values())) - set(table.values())
+
+
+def nearest(table, query, k):
+    """An exact search in plain numpy: keys and similarities, best first, ties by the key as text."""
+    vector = text_vector(query).astype(np.float64)
+    near = sorted((-np.float32(text_vector(text).astype(np.float64) @ vector), str(key)) for key, text in table.items())
+    return [(key, np.clip(-similarity, -1, 1)) for similarity, key in near[:k]]
+
+
+class Database:
+    """A database file, its source, and what it knows of the table.
+
+    `seen` is what its catalog says that the table holds, `found` what a search looks at: the newest state when the table
+    was opened, which it is by the first search after the catalog has changed.
+    """
+
+    def __init__(self, folder, side, location):
+        self.file = str(folder / f"{side}.duckdb")
+        self.cache = folder / f"cache of {side}"
+        self.location = location
+        self.source = {}
+        self.seen, self.found, self.number = {}, None, 0
+        self.con = self.other = None
+        con = duckdb.connect(self.file)
+        con.execute("CREATE TABLE t (id INTEGER, text VARCHAR)")
+        con.close()
+
+    def open(self):
+        self.con, self.encoders = duckdb.connect(self.file), FakeEncoders()
+        config = Config(
+            storage=self.location,
+            model="fake/small",
+            cache_dir=self.cache,
+            segment_rows=SEGMENT_ROWS,
+            retention=timedelta(0),
+        )
+        try:
+            equip(self.con, config, self.encoders)
+            self.other = self.con.cursor()
+            equip(self.other, config, self.encoders)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        for con in (self.other, self.con):
+            if con:
+                con.close()
+        self.con = self.other = None
+
+    @property
+    def encoded(self):
+        return self.encoders.get("fake/small").encoded
+
+    def store(self):
+        return open_store(self.location, self.cache)
+
+    def put(self, rows):
+        for key, text in rows.items():
+            known = key in self.source
+            statement = "UPDATE t SET text = $2 WHERE id = $1" if known else "INSERT INTO t VALUES ($1, $2)"
+            self.con.execute(statement, [key, text])
+        self.source |= rows
+
+    def delete(self, keys):
+        self.con.execute("DELETE FROM t WHERE list_contains(?, id)", [keys])
+        for key in keys:
+            self.source.pop(key, None)
+
+
+def ask(con, query, *parameters):
+    """The only row of an answer, as a dict."""
+    cursor = con.execute(query, list(parameters))
+    names = [column[0] for column in cursor.description]
+    (row,) = cursor.fetchall()
+    return dict(zip(names, row, strict=True))
+
+
+class History(RuleBasedStateMachine):
+    """`location_in` says where the table is."""
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="history-"))
+        self.location = self.location_in(self.folder)
+        self.databases = {side: Database(self.folder, side, self.location) for side in ("left", "right")}
+        # What the newest state holds, and whether files of a change that died may lie about, which spare encoding.
+        self.table = {}
+        self.spare = False
+        self.patch = pytest.MonkeyPatch()
+        self.quiet = contextlib.ExitStack()
+        self.quiet.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("error")
+
+    @initialize(texts=st.lists(st.sampled_from(TEXTS), max_size=14), by_graph=st.booleans())
+    def build(self, texts, by_graph):
+        self.patch.setattr(plan, "graph_ms" if by_graph else "exact_ms", lambda *_: 0.0)
+        left, right = self.databases["left"], self.databases["right"]
+        left.open()
+        left.put(dict(enumerate(texts)))
+        self.name = ask(left.con, "FROM jammi_generate('t', 'text', 'id')")["embedding_table"]
+        self.table = embedded(left.source)
+        self.newest = 1
+        right.open()
+        right.put(dict(enumerate(texts)))
+        for side in self.databases:
+            self.enter(side)
+
+    # What happens to a source.
+
+    @rule(side=SIDES, key=KEYS, text=st.sampled_from(TEXTS))
+    def put(self, side, key, text):
+        self.databases[side].put({key: text})
+
+    @rule(side=SIDES, keys=st.sets(KEYS, min_size=2, max_size=12), text=st.sampled_from(TEXTS))
+    def give_the_same_text(self, side, keys, text):
+        self.databases[side].put(dict.fromkeys(sorted(keys), text))
+
+    @rule(side=SIDES, first=KEYS, texts=st.lists(st.sampled_from(TEXTS), min_size=3, max_size=12))
+    def put_many(self, side, first, texts):
+        self.databases[side].put(dict(enumerate(texts, first)))
+
+    @rule(side=SIDES, keys=st.sets(KEYS, min_size=1, max_size=8))
+    def delete(self, side, keys):
+        self.databases[side].delete(sorted(keys))
+
+    @rule(side=SIDES, pair=st.data())
+    def swap(self, side, pair):
+        source = self.databases[side].source
+        if len(source) > 1:
+            keys = st.sampled_from(sorted(source))
+            a = pair.draw(keys)
+            b = pair.draw(keys)
+            self.databases[side].put({a: source[b], b: source[a]})
+
+    # What happens to the table.
+
+    @rule(side=SIDES)
+    def refresh(self, side):
+        self.refreshes(side, self.databases[side].con)
+
+    @rule(side=SIDES)
+    def refresh_twice(self, side):
+        database = self.databases[side]
+        self.refreshes(side, database.con)
+        files = database.store().files()
+        self.refreshes(side, database.con)
+        assert database.store().files() == files
+
+    @rule(side=SIDES)
+    def compact(self, side):
+        self.compacts(self.databases[side].con)
+        self.enter(side)
+
+    @rule(side=SIDES, operation=OPERATIONS, rivals=st.lists(st.tuples(SIDES, RIVALS), min_size=1, max_size=2))
+    def another_is_first(self, side, operation, rivals):
+        """Just before a change commits, others do: of the other database, or of another connection to this one."""
+        database = self.databases[side]
+        commit, waiting, struck = manifest.commit, list(rivals), []
+
+        def late(store, state, by):
+            if not waiting:
+                return commit(store, state, by)
+            theirs, what = waiting.pop(0)
+            left, waiting[:] = waiting[:], []
+            rival = self.databases[theirs]
+            if what == "refresh":
+                self.refreshes(theirs, rival.other, exactly=False)
+            else:
+                self.compacts(rival.other)
+                self.enter(theirs)
+            waiting[:] = left
+            struck.append(theirs)
+            return commit(store, state, by)
+
+        base = dict(self.table)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(change.manifest, "commit", late)
+            if operation == "refresh":
+                self.refreshes(side, database.con, base, exactly=side not in {theirs for theirs, _ in rivals})
+            else:
+                self.compacts(database.con)
+                self.enter(side)
+        if struck:
+            self.spare = False
+
+    @rule(side=SIDES)
+    def vacuum(self, side):
+        database = self.databases[side]
+        database.con.execute("FROM jammi_recover()").fetchall()
+        self.enter(side)
+        database.con.execute("FROM jammi_vacuum()").fetchall()
+        store = database.store()
+        state = manifest.read(store, layout.manifest(self.name, self.newest))
+        assert set(store.files()) == {state.file, *(file.file for file in state.files)}
+        assert store.scratches() == {}
+        self.spare = False
+        # Files are gone that the other one's catalog still names.
+        for each in self.databases:
+            self.databases[each].con.execute("FROM jammi_recover()").fetchall()
+            self.enter(each)
+
+    @rule(side=SIDES)
+    def open_again(self, side):
+        database = self.databases[side]
+        database.close()
+        self.opens(side)
+
+    # What goes wrong.
+
+    @rule(side=SIDES, operation=OPERATIONS, last=st.integers(1, 60), after=st.booleans(), again=st.integers(0, 12))
+    def die(self, side, operation, last, after, again):
+        """The process dies at an operation, and where `again` is not 0, the next one dies while it settles that."""
+        database = self.databases[side]
+        with pytest.MonkeyPatch.context() as patch, dying(patch, last, after) as death:
+            with contextlib.suppress(duckdb.Error, BaseException):
+                database.con.execute(f"FROM jammi_{operation}('t')").fetchall()
+            database.close()
+        if again:
+            with pytest.MonkeyPatch.context() as patch, dying(patch, again, after):
+                with contextlib.suppress(duckdb.Error, BaseException):
+                    database.open()
+                    database.close()
+        self.opens(side, either=operation == "refresh")
+        if operation == "refresh" and not death.dead:
+            assert self.table == embedded(database.source)
+        self.spare = True
+
+    @rule(side=SIDES, operation=OPERATIONS, last=st.integers(1, 40))
+    def fail(self, side, operation, last):
+        """The disk fails once. If the change ends with that, it leaves no files, or it was committed."""
+        database = self.databases[side]
+        before = set(database.store().files())
+        newest = self.newest
+        with pytest.MonkeyPatch.context() as patch, dying(patch, last, kind=Failure) as failure:
+            try:
+                database.con.execute(f"FROM jammi_{operation}('t')").fetchall()
+                failed = False
+            except duckdb.Error:
+                assert failure.dead
+                failed = True
+        database.con.execute("FROM jammi_recover()").fetchall()
+        self.newest = self.number()
+        self.enter(side, either=operation == "refresh")
+        if self.newest == newest:
+            assert set(database.store().files()) == before, failure.at
+        else:
+            self.spare = False
+        if not failed and operation == "refresh":
+            assert self.table == embedded(database.source)
+        assert database.store().scratches() == {}
+
+    # What must hold.
+
+    def refreshes(self, side, con, base=None, exactly=True):
+        database = self.databases[side]
+        base = dict(self.table) if base is None else base
+        start = len(database.encoded)
+        done = ask(con, "FROM jammi_refresh('t')")
+        encoded, wanted = database.encoded[start:], to_encode(database.source, base)
+        texts = {key: text for key, text in database.source.items() if has_text(text)}
+        changed = {key for key in base.keys() & texts.keys() if base[key] != texts[key]}
+        told = {name: done[name] for name in ("added", "changed", "deleted", "unchanged", "failed")}
+        assert told == {
+            "added": len(texts.keys() - base.keys()),
+            "changed": len(changed),
+            "deleted": len(base.keys() - texts.keys()),
+            "unchanged": len(base.keys() & texts.keys()) - len(changed),
+            "failed": sum("unencodable" in text for text in texts.values()),
+        }
+        if exactly:
+            assert done["encoded"] == len(encoded)
+            assert max(Counter(encoded).values(), default=1) == 1
+        if exactly and not self.spare:
+            assert set(encoded) == wanted
+        assert set(encoded) <= wanted or not exactly
+        assert done["encoded"] <= len(wanted)
+        was, self.table = self.newest, embedded(database.source)
+        self.newest = self.number()
+        if self.newest > was:
+            self.spare = False
+        self.enter(side)
+
+    def compacts(self, con):
+        done = ask(con, "FROM jammi_compact('t')")
+        was, self.newest = self.newest, self.number()
+        if self.newest > was:
+            self.spare = False
+        assert done["segments"] == max(1, -(-len(self.table) // SEGMENT_ROWS))
+
+    def number(self):
+        """The number of the newest manifest."""
+        files = self.databases["left"].store().files()
+        return layout.parse(manifest.newest(files)[self.name]).number
+
+    def opens(self, side, either=False):
+        database = self.databases[side]
+        database.open()
+        assert database.store().scratches() == {}
+        self.newest, database.found = self.number(), None
+        self.enter(side, either)
+
+    def enter(self, side, either=False):
+        """The database's catalog has the newest state, which is what its source wants if that is one of `either`."""
+        database = self.databases[side]
+        if either and self.rows(database).keys() != {str(key) for key in self.table}:
+            self.table = embedded(database.source)
+        elif either:
+            wanted = embedded(database.source)
+            found = self.rows(database)
+            if wanted.keys() == self.table.keys() and all(
+                np.array_equal(found[str(key)], text_vector(text)) for key, text in wanted.items()
+            ):
+                self.table = wanted
+        if database.number != self.newest:
+            database.seen, database.found, database.number = dict(self.table), None, self.newest
+        assert database.seen == self.table
+
+    def rows(self, database):
+        rows = database.con.execute(f'SELECT _row_id, vector FROM jammi."{self.name}"').fetchall()
+        assert len({key for key, _ in rows}) == len(rows)
+        return {key: np.array(vector, np.float32) for key, vector in rows}
+
+    @invariant()
+    @precondition(lambda self: hasattr(self, "name"))
+    def both_are_right(self):
+        for database in self.databases.values():
+            self.check(database)
+
+    def check(self, database):
+        con = database.con
+        found = self.rows(database)
+        assert found.keys() == {str(key) for key in database.seen}
+        for key, text in database.seen.items():
+            np.testing.assert_allclose(found[str(key)], text_vector(text), atol=1e-6)
+        if database.found is None:
+            database.found = dict(self.table)
+        for query in QUERIES:
+            for k, exact in ((3, False), (100, True)):
+                hits = con.execute(
+                    "SELECT _row_id, _similarity FROM jammi_matches('t', ?, ?, exact := ?)", [query, k, exact]
+                ).fetchall()
+                expected = nearest(database.found, query, k)
+                assert [key for key, _ in hits] == [key for key, _ in expected]
+                np.testing.assert_allclose([s for _, s in hits], [s for _, s in expected], atol=1e-6)
+        counted = con.execute("SELECT status, row_count FROM jammi_tables()").fetchall()
+        assert counted == [("ready", len(database.seen))]
+        texts = {key: text for key, text in database.source.items() if has_text(text)}
+        both = texts.keys() & self.table.keys()
+        changed = sum(texts[key] != self.table[key] for key in both)
+        told = ask(con, "FROM jammi_status('t')")
+        assert told["segments"] >= -(-len(self.table) // SEGMENT_ROWS)
+        assert {name: told[name] for name in ("current", "new", "changed", "gone", "coverage")} == {
+            "current": len(both) - changed,
+            "new": len(texts) - len(both),
+            "changed": changed,
+            "gone": len(self.table) - len(both),
+            "coverage": (len(both) - changed) / len(texts) if texts else 1.0,
+        }
+
+    def teardown(self):
+        for database in self.databases.values():
+            database.close()
+        self.quiet.close()
+        self.patch.undo()
+        shutil.rmtree(self.folder)
+        filesystem = fsspec.filesystem("memory")
+        if filesystem.exists(f"/{self.folder.name}"):
+            filesystem.rm(f"/{self.folder.name}", recursive=True)
+
+
+class OnDisk(History):
+    def location_in(self, folder):
+        return str(folder / "artifacts")
+
+
+class InMemory(History):
+    def location_in(self, folder):
+        return f"memory://{folder.name}"
+
+
+LONG = {"stateful_step_count": 16, "deadline": None, "print_blob": True}
+OnDisk.TestCase.settings = settings(max_examples=18, **LONG)
+InMemory.TestCase.settings = settings(max_examples=7, **LONG)
+TestOnDisk = OnDisk.TestCase
+TestInMemory = InMemory.TestCase
+
+
+@pytest.fixture
+def history():
+    """A history that a test writes itself."""
+    machine = OnDisk()
+    yield machine
+    machine.teardown()
+
+
+def test_a_change_that_finds_nothing_to_do_shows_what_another_database_has_done(history):
+    history.build(["cat a", "cat b"], by_graph=True)
+    history.put_many("left", 0, ["dog a", "dog b", "dog c", "cat a", "cat b", "cat c"])
+    history.put_many("right", 0, ["dog a", "dog b", "dog c", "cat a", "cat b", "cat c"])
+    history.refresh("left")
+    history.refresh("right")
+    history.both_are_right()
+    history.compact("left")
+    history.compact("right")
+    history.both_are_right()
+    assert [database.number for database in history.databases.values()] == [3, 3]
+
+
+def test_a_row_that_another_changed_and_this_one_deleted_is_gone(history):
+    """Another is first twice: what it did to rows that this one leaves alone is undone, and nothing else comes back."""
+    history.build(["cat a", "cat b", "cat c", "cat d"], by_graph=True)
+    history.put_many("right", 0, ["dog a", "dog b", "dog c", "dog a"])
+    history.delete("left", [0, 1])
+    history.another_is_first("left", "refresh", [("right", "refresh"), ("right", "compact")])
+    history.both_are_right()
+    assert history.table == {2: "cat c", 3: "cat d"}
