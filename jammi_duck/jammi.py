@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 
+from jammi_duck.compact import Compacted
 from jammi_duck.generate import Generated
 from jammi_duck.redaction import redacted
+from jammi_duck.refresh import Refreshed
 from jammi_duck.storage.catalog import literal
 
 if TYPE_CHECKING:
@@ -35,17 +37,70 @@ class Jammi:
         model: str | None = None,
         *,
         dims: int | None = None,
+        reuse: bool = False,
+        resume: bool = False,
     ) -> Generated:
         """Embed the text of `columns` for every row of `source` and persist it; says what came of it.
+
+        With `reuse`, an embedding table that is just what this would make is given instead. With `resume`, a build of
+        the same that was interrupted goes on where it was.
 
         Raises:
             duckdb.Error: anything that SQL's `jammi_generate` refuses, with the reason.
         """
-        names = [columns] if isinstance(columns, str) else list(columns)
-        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?)"
+        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?, reuse := ?, resume := ?)"
+        return Generated(*self._row(text, source, _listed(columns), key, model, dims, reuse, resume))
+
+    def status(
+        self, source: str, *, model: str | None = None, embedding_table: str | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """How the embedding table of `source` differs from it, and what to do, as a DuckDB relation of one row.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_status` refuses, with the reason.
+        """
+        text = "SELECT * FROM jammi_status($1, model := $2, embedding_table := $3)"
         with _redacted():
-            (row,) = self.con.execute(text, [source, names, key, model, dims]).fetchall()
-        return Generated(*row)
+            return self.con.sql(text, params=[source, model, embedding_table])
+
+    def refresh(self, source: str, *, model: str | None = None, embedding_table: str | None = None) -> Refreshed:
+        """Make the embedding table of `source` follow it: only texts that are new are embedded.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_refresh` refuses, with the reason.
+        """
+        text = "SELECT * FROM jammi_refresh(?, model := ?, embedding_table := ?)"
+        return Refreshed(*self._row(text, source, model, embedding_table))
+
+    def compact(self, source: str, *, model: str | None = None, embedding_table: str | None = None) -> Compacted:
+        """Merge the segments of the embedding table of `source`, without the rows that are gone; nothing is embedded.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_compact` refuses, with the reason.
+        """
+        text = "SELECT * FROM jammi_compact(?, model := ?, embedding_table := ?)"
+        return Compacted(*self._row(text, source, model, embedding_table))
+
+    def import_vectors(
+        self,
+        source: str,
+        vectors: str,
+        key: str,
+        vector: str,
+        model: str,
+        columns: str | Sequence[str] | None = None,
+    ) -> Generated:
+        """Make an embedding table of `source` from vectors that `model` has made elsewhere; nothing is embedded.
+
+        `vectors` is a table that has them in its column `vector`; its column `key` has the same values as the one of
+        the same name in `source`. `columns` have the text that they stand for; only with them can the table follow.
+
+        Raises:
+            duckdb.Error: anything that SQL's `jammi_import` refuses, with the reason.
+        """
+        names = None if columns is None else _listed(columns)
+        text = "SELECT * FROM jammi_import(?, ?, ?, ?, model := ?, cols := ?)"
+        return Generated(*self._row(text, source, vectors, key, vector, model, names))
 
     def infer(
         self,
@@ -62,7 +117,7 @@ class Jammi:
         Raises:
             duckdb.Error: anything that SQL's `jammi_infer` refuses, with the reason.
         """
-        names = ", ".join(map(literal, [columns] if isinstance(columns, str) else columns))
+        names = ", ".join(map(literal, _listed(columns)))
         chosen = "NULL" if model is None else literal(model)
         cut = "NULL" if dims is None else int(dims)
         # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
@@ -147,6 +202,11 @@ class Jammi:
         """Every model that can be used here without a download, as a DuckDB relation."""
         return self.con.sql("SELECT * FROM jammi_models()")
 
+    def _row(self, text: str, *arguments: object) -> tuple[Any, ...]:
+        with _redacted():
+            (row,) = self.con.execute(text, list(arguments)).fetchall()
+        return row
+
     def _searched(self, function: str, *arguments: object) -> duckdb.DuckDBPyRelation:
         text = (
             f"SELECT * FROM {function}($1, $2, $3, model := $4, filter := $5, exact := $6, embedding_table := $7, "
@@ -154,6 +214,10 @@ class Jammi:
         )
         with _redacted():
             return self.con.sql(text, params=list(arguments))
+
+
+def _listed(columns: str | Sequence[str]) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns)
 
 
 def _plain(query: str | Vector) -> str | list[float]:

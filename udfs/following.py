@@ -60,6 +60,8 @@ def refresh_plan(
 ) -> str:
     """The query that refreshes a table within the caller's own transaction."""
     name = _named(engine, source, schemas)
+    # A build that this connection has left is not over before.
+    engine.runner.settle(Caller(connection, transaction))
     entry = choose_refreshable(engine.place, engine.encoders, name, model, table)
     return refresh_query(engine, str(source), entry, connection, transaction, "_jammi_refreshed")
 

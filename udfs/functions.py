@@ -100,6 +100,9 @@ def _plan(
     in_main_thread = listen(engine.runner)
     name = source_id(source, schemas, engine.host)
     request = Request(name, tuple(names), key, model or engine.default_model, dims, in_main_thread)
+    if resume:
+        # A build that this connection has left is not over before.
+        engine.runner.settle(Caller(connection, transaction))
     if resume and (left := to_resume(engine.place, engine.encoders, request)):
         return following.refresh_query(engine, source, left, connection, transaction, "_jammi_resumed")
     comparison = None

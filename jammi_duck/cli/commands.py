@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Callable
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
+# The exit code of what is done, but for rows that could not be embedded.
+INCOMPLETE = 3
 
 
 def add_command(commands: Commands, name: str, text: str, run: Run) -> argparse.ArgumentParser:
@@ -44,3 +47,14 @@ def add_database(command: argparse.ArgumentParser, *, storage: bool = True) -> N
     command.add_argument(
         "--storage", metavar="LOCATION", help="where embedding tables are (default: storage.location, ./artifacts)"
     )
+
+
+def names(text: str) -> list[str]:
+    """`title,"a, b"` as names; quotes are those of CSV."""
+    try:
+        found = [name for row in csv.reader([text], skipinitialspace=True) for name in row]
+    except csv.Error:
+        found = []
+    if not found or not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it; write names with a comma between")
+    return found

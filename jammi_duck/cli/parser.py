@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from jammi_duck import logs
-from jammi_duck.cli import INTERRUPTED, configuration, connection, models, shell, sources, tables
+from jammi_duck.cli import INTERRUPTED, configuration, connection, following, models, shell, sources, tables
 from jammi_duck.cli.commands import add_command
 from jammi_duck.demo import run as run_demo
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
@@ -158,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     sources.add_to(commands)
     tables.add_to(commands)
+    following.add_to(commands)
     models.add_to(commands)
     configuration.add_to(commands)
     shell.add_to(commands)

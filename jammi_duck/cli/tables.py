@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import csv
 
 import duckdb
 
-from jammi_duck.cli.commands import Commands, add_command, add_database, add_json
+from jammi_duck.cli.commands import INCOMPLETE, Commands, add_command, add_database, add_json, names
 from jammi_duck.cli.connection import equipped
 from jammi_duck.cli.output import fact_lines, print_json, print_objects, print_rows
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.jammi import Jammi
 from jammi_duck.storage.catalog import literal, quoted
 
-INCOMPLETE = 3
 _LARGEST = 2**31 - 1
 
 _GENERATE = """\
@@ -22,6 +20,7 @@ Embed the text of a table or a file, and keep the vectors.
 
   jammi-duck generate patents --columns title,abstract --key id
   jammi-duck generate docs.parquet --columns body --key id     without any database
+  jammi-duck generate patents --columns title,abstract --key id --reuse --resume
 
 The columns are joined by one space; the key names each row and must be unique. The
 vectors go to a new embedding table in --storage, and earlier ones stay. On a terminal
@@ -74,10 +73,12 @@ def add_to(commands: Commands) -> None:
     """Add these commands."""
     generate = add_command(commands, "generate", _GENERATE, _generate)
     generate.add_argument("source", metavar="SOURCE", help="a table, a view, or the path or URL of a file")
-    generate.add_argument("--columns", metavar="A,B", required=True, type=_names, help="the columns that have the text")
+    generate.add_argument("--columns", metavar="A,B", required=True, type=names, help="the columns that have the text")
     generate.add_argument("--key", metavar="COLUMN", required=True, help="the column that names a row; unique")
     generate.add_argument("--model", help="a name as on the hub, or a directory (default: inference.model)")
     generate.add_argument("--dims", metavar="N", type=_number, help="keep the first N dimensions of the vectors only")
+    generate.add_argument("--reuse", action="store_true", help="make none where one is there that is just the same")
+    generate.add_argument("--resume", action="store_true", help="go on with a build of the same that was interrupted")
     add_database(generate)
     add_json(generate)
 
@@ -85,7 +86,7 @@ def add_to(commands: Commands) -> None:
     search.add_argument("source", metavar="SOURCE", help="what was embedded, by the same name")
     search.add_argument("query", metavar="QUERY", help="some words; after a -- where they begin with a dash")
     search.add_argument("-k", metavar="N", type=_number, default=10, help="how many rows (default: %(default)s)")
-    search.add_argument("--columns", metavar="A,B", type=_names, help="show these columns of the source only")
+    search.add_argument("--columns", metavar="A,B", type=names, help="show these columns of the source only")
     search.add_argument("--model", help="search the embedding table of this model")
     search.add_argument("--table", metavar="NAME", help="search this embedding table")
     search.add_argument("--filter", metavar="SQL", help="a condition over the columns; only rows that pass are ranked")
@@ -108,17 +109,6 @@ def add_to(commands: Commands) -> None:
     add_json(drop)
 
 
-def _names(text: str) -> list[str]:
-    """`title,"a, b"` as names; quotes are those of CSV."""
-    try:
-        names = [name for row in csv.reader([text], skipinitialspace=True) for name in row]
-    except csv.Error:
-        names = []
-    if not names or not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it; write names with a comma between")
-    return names
-
-
 def _number(text: str) -> int:
     number = int(text)
     if abs(number) > _LARGEST:
@@ -131,7 +121,15 @@ _number.__name__ = "number"  # What argparse says that it is not.
 
 def _generate(options: argparse.Namespace) -> int:
     with equipped(options.settings) as jammi:
-        built = jammi.generate(options.source, options.columns, options.key, options.model, dims=options.dims)
+        built = jammi.generate(
+            options.source,
+            options.columns,
+            options.key,
+            options.model,
+            dims=options.dims,
+            reuse=options.reuse,
+            resume=options.resume,
+        )
     if options.json:
         print_objects([vars(built)])
     else:
