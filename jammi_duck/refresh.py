@@ -235,19 +235,15 @@ def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str
 
     Raises NotFoundError.
     """
-    failed = place.catalog.entries("failed", source=source)
-    names = None if model is None else encoders.names(model)
-    mine = [
-        entry
-        for entry in failed
-        if (names is None or entry.definition.model in names) and table in (None, entry.name) and is_kept(place, entry)
-    ]
     try:
         return choose(place, encoders, source, model, table)
     except NotFoundError:
-        if not mine:
-            raise
-        return mine[0]
+        names = None if model is None else encoders.names(model)
+        for entry in place.catalog.entries("failed", source=source):
+            is_meant = table in (None, entry.name) and (names is None or entry.definition.model in names)
+            if is_meant and is_kept(place, entry):
+                return entry
+        raise
 
 
 def _entry(place: Place, name: str) -> Entry:

@@ -30,7 +30,7 @@ from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, r
 from jammi_duck.storage.place import Place, files_of
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import ParquetSegment
-from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, writing
+from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_sidecars, writing
 from jammi_duck.storage.table import Table, newest_manifest
 from jammi_duck.types import Counts
 
@@ -177,6 +177,8 @@ class Change:
         if self.entry.status == "ready":
             self._place.catalog.note(self.entry.build, None, None)
         else:
+            with contextlib.suppress(StorageError):
+                delete_sidecars(self._store, self.name)
             self._place.catalog.failed(self.entry.build, reason)
 
     def _is_committed(self) -> bool:
@@ -283,10 +285,17 @@ class Change:
 
 
 def enter(place: Place, entry: Entry, present: Manifest) -> None:
-    """Enter the present state of a ready table in the catalog, show its view, and let go of the state that is open."""
-    place.catalog.changed(present)
-    place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
-    place.forget(entry.build)
+    """Enter the present state of a ready table in the catalog, show its view, and let go of the state that is open.
+
+    Where a later one is there by now, that is entered: threads may enter theirs in another order than they committed.
+    """
+    with place.entering:
+        with contextlib.suppress(StorageError):
+            newest = newest_manifest(place.store_at(entry.location), entry)
+            present = newest if newest.number > present.number else present
+        place.catalog.changed(present)
+        place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
+        place.forget(entry.build)
 
 
 def catch_up(place: Place, entry: Entry, present: Manifest) -> bool:

@@ -50,6 +50,8 @@ class Place:
         self._stores = {self.store.location: self.store}
         self._open: OrderedDict[str, Table] = OrderedDict()
         self._lock = threading.Lock()
+        # Held while the present state of a table is entered in the catalog.
+        self.entering = threading.Lock()
 
     def store_at(self, location: str) -> Store:
         """The store of a location, which a catalog entry names."""

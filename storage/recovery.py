@@ -20,7 +20,7 @@ from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
 from jammi_duck.storage.place import Place, files_of
 from jammi_duck.storage.present import whole_segments
-from jammi_duck.storage.segment_files import add_sidecars
+from jammi_duck.storage.segment_files import add_sidecars, delete_sidecars
 from jammi_duck.storage.table import newest_manifest
 from jammi_duck.types import Counts
 
@@ -178,6 +178,7 @@ def _settle(place: Place, entry: Entry) -> Action:
                 f"; {kept:,} embedded rows are kept until jammi_vacuum(): jammi_refresh('{entry.definition.source}', "
                 f"embedding_table := '{entry.name}') goes on from there"
             )
+        delete_sidecars(store, entry.name)
         place.catalog.failed(entry.build, reason)
         return Action(entry.name, "failed", reason)
     return _rebuild(place, store, entry, state)
@@ -233,9 +234,7 @@ def _tombstones(store: Store, entry: Entry) -> list[tuple[Tombstones, State]]:
 
 
 def _rebuild(place: Place, store: Store, entry: Entry, state: Manifest) -> Action:
-    for file in files_of(store, entry.name):
-        if not file.endswith(".parquet"):
-            store.delete(file)
+    delete_sidecars(store, entry.name)
     segments = []
     for segment in state.segments:
         try:

@@ -13,6 +13,7 @@ from jammi_duck.storage import index, layout
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import SIDECARS, Segment
 from jammi_duck.storage.parquet import Digests, SegmentWriter, Texts
+from jammi_duck.storage.place import files_of
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -138,6 +139,13 @@ def add_sidecars(
         for scratch in scratches:
             with contextlib.suppress(StorageError):
                 store.discard(scratch.name)
+
+
+def delete_sidecars(store: Store, table: str) -> None:
+    """Delete all files of a table but the Parquet ones."""
+    for file in files_of(store, table):
+        if not file.endswith(".parquet"):
+            store.delete(file)
 
 
 @contextlib.contextmanager
