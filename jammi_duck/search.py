@@ -133,7 +133,9 @@ def _vectors(
 def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
     encoder = encoders.get(entry.definition.model)
     now, then = encoder.description, entry.definition
-    if (now.weights, now.pooling) != (then.weights, then.pooling) or now.dimensions < then.dimensions:
+    # A table that was imported without the model at hand knows its name only.
+    differs = bool(then.weights) and (now.weights, now.pooling) != (then.weights, then.pooling)
+    if differs or now.dimensions < then.dimensions:
         raise ModelError(
             f"the model '{then.model}' is not the one that '{entry.name}' was generated with: its files have changed; "
             "put the old ones back, or generate again"

@@ -80,13 +80,16 @@ def test_every_sql_name_and_argument_is_documented():
 
 
 def test_every_column_is_documented():
-    from jammi_duck.udfs import functions, searching
+    from jammi_duck.udfs import following, functions, searching
 
     page = (ROOT / "docs" / "sql.md").read_text()
     shapes = (
         searching.HIT,
         searching.STAGE,
         searching.CHECK,
+        following.REFRESHED,
+        following.STATUS,
+        following.COMPACTED,
         functions._GENERATED,
         functions._INFERRED,
         functions._TABLE,

@@ -138,6 +138,20 @@ class TestImport:
         with pytest.raises(duckdb.Error, match=r"imported without the columns of its text, so 1 new rows"):
             jammi.refresh("animals")
 
+    def test_a_model_may_be_fetched_later(self, vectors, jammi):
+        known = jammi.encoders.loaded.pop("fake/small")
+        taken = jammi.import_vectors("animals", "mine", "id", "v", "fake/small", "text")
+        assert (taken.model, taken.dimensions) == ("fake/small", 64)
+        assert jammi.search("animals", text_vector("an owl hunts at night"), 1).project("id").fetchall() == [(5,)]
+        jammi.con.execute("DELETE FROM animals WHERE id = 1")
+        assert (jammi.refresh("animals").deleted, jammi.refresh("animals").encoded) == (1, 0)
+        with pytest.raises(duckdb.Error, match="no model 'fake/small'"):
+            jammi.search("animals", "owl").fetchall()
+        jammi.encoders.loaded["fake/small"] = known
+        change(jammi.con)
+        assert jammi.refresh("animals").encoded == 2
+        assert jammi.search("animals", "an owl hunts at night", 1).project("id").fetchall() == [(5,)]
+
     def test_what_sql_refuses(self, vectors, jammi):
         with pytest.raises(duckdb.Error, match="no column 'vec' in 'mine'"):
             jammi.import_vectors("animals", "mine", "id", "vec", "fake/small", ["text"])
