@@ -10,7 +10,7 @@ from jammi_duck.generate import indexing
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
-from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.catalog import Entry, literal
 from jammi_duck.storage.change import Change, catch_up
 from jammi_duck.storage.compaction import Compaction, choose, merge, segments_needed
 from jammi_duck.storage.manifest import Manifest
@@ -21,7 +21,7 @@ from jammi_duck.types import Caller, Counts
 
 # Beyond so many segments more than are needed, or rows that are gone for one that is there, searches are slower.
 _SEGMENTS = 8
-_GONE = 0.2
+_GONE, _LEAST_GONE = 0.2, 1000
 _TRIES = 5
 
 
@@ -38,16 +38,24 @@ class Compacted:
     seconds: float
 
 
-def advice(state: Manifest, segment_rows: int) -> str | None:
+def advice(place: Place, state: Manifest) -> str | None:
     """What to do where a search would gain by it."""
     gone = sum(each.rows for each in state.tombstones)
-    spare = len(state.segments) - segments_needed(state.rows, segment_rows)
-    if spare < _SEGMENTS and gone <= _GONE * max(state.rows, 1):
+    spare = len(state.segments) - segments_needed(state.rows, place.segment_rows)
+    if spare < _SEGMENTS and gone <= max(_LEAST_GONE, _GONE * state.rows):
         return None
     return (
-        f"{len(state.segments)} segments, {gone:,} rows in them are gone: SELECT * FROM jammi_compact("
-        f"'{state.definition.source}') makes searches faster"
+        f"{len(state.segments)} segments, {gone:,} rows in them are gone: {call('jammi_compact', place, state)} makes "
+        "searches faster"
     )
+
+
+def call(function: str, place: Place, state: Manifest) -> str:
+    """The SQL that calls a function for a table, which it names where it is not the newest of its source."""
+    newest = place.catalog.entries("ready", source=state.definition.source)[:1]
+    is_newest = any(entry.name == state.table for entry in newest)
+    table = "" if is_newest else f", embedding_table := {literal(state.table)}"
+    return f"SELECT * FROM {function}({literal(state.definition.source)}{table})"
 
 
 def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_main_thread: bool) -> Compacted:

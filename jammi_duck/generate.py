@@ -168,7 +168,9 @@ class _Build(Build):
 
 def to_reuse(place: Place, encoders: Encoders, request: Request) -> Entry | None:
     """The newest ready table that may be what a request would make."""
-    return next(alike(place.catalog.entries("ready", source=request.source), encoders, request), None)
+    dims = wanted(request.dims, encoders.get(request.model).description)
+    made = place.catalog.entries("ready", source=request.source)
+    return next(alike(made, encoders, dataclasses.replace(request, dims=dims)), None)
 
 
 def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Iterator[Entry]:

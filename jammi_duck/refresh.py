@@ -161,7 +161,7 @@ class Refresher:
             failed=change.counts.failed,
             encoded=change.encoded,
             seconds=round(time.monotonic() - found.began, 3),
-            advice=advice(finished, self._place.segment_rows),
+            advice=advice(self._place, finished),
         )
         log.info(
             "refreshed %s in %.1f s: %d added, %d changed, %d deleted, %d unchanged; %d texts encoded",

@@ -131,7 +131,7 @@ class Manifest:
                 started=datetime.fromisoformat(document["started"]),
                 finished=datetime.fromisoformat(document["finished"]),
                 segments=tuple(_segment(fields) for fields in document["segments"]),
-                tombstones=tuple(_tombstones(fields) for fields in document["deleted"]),
+                tombstones=tuple(_tombstones(fields) for fields in document.get("deleted", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"'{file}' is not a whole manifest: {error}") from error

@@ -93,7 +93,10 @@ class TestRefresh:
         assert code == 0
         assert (told["unchanged"], told["encoded"], "advice" in told) == ("4", "0", False)
         change()
-        told = facts(call(capsys, "refresh animals")[1])
+        for i in range(8):
+            with duckdb.connect("jammi_duck.duckdb") as con:
+                con.execute("INSERT INTO animals (id, text) VALUES (?, ?)", [100 + i, f"a wolf {i}"])
+            told = facts(call(capsys, "refresh animals")[1])
         assert told["advice"].endswith("`jammi-duck compact animals` makes searches faster")
 
     def test_a_model_and_a_table(self, database, capsys, tiny_model):

@@ -98,8 +98,26 @@ class TestRefresh:
         assert [column[0] for column in shown.description] == [
             "embedding_table", "added", "changed", "deleted", "unchanged", "failed", "encoded", "seconds", "advice",
         ]  # fmt: skip
-        (row,) = shown.fetchall()
-        assert row[8] == "1 segments, 7 rows in them are gone: SELECT * FROM jammi_compact('t') makes searches faster"
+        assert shown.fetchall()[0][8] is None
+
+    def test_advice_names_the_table_and_quotes_the_source(self, con):
+        con.execute("""CREATE TABLE "it's" AS SELECT range AS id, 'word' || range AS text FROM range(6000)""")
+        first = con.execute("SELECT embedding_table FROM jammi_generate('it''s', 'text', 'id')").fetchall()[0][0]
+        generate(con, "it's")
+        con.execute("""DELETE FROM "it's" WHERE id % 4 = 0""")
+        status_of = "SELECT advice FROM jammi_status('it''s', embedding_table := {})"
+        ((newest,),) = con.execute(status_of.format("NULL")).fetchall()
+        assert newest == "SELECT * FROM jammi_refresh('it''s') brings it up to date"
+        ((older,),) = con.execute(status_of.format(f"'{first}'")).fetchall()
+        call = f"('it''s', embedding_table := '{first}')"
+        assert older == f"SELECT * FROM jammi_refresh{call} brings it up to date"
+        ((advice,),) = con.execute(f"SELECT advice FROM jammi_refresh{call}").fetchall()
+        assert (
+            advice
+            == f"1 segments, 1,500 rows in them are gone: SELECT * FROM jammi_compact{call} makes searches faster"
+        )
+        con.execute(f"FROM jammi_compact{call}").fetchall()
+        assert con.execute(status_of.format(f"'{first}'")).fetchall() == [(None,)]
 
     def test_texts_that_moved_are_not_encoded_again(self, words, encoded):
         words.execute("UPDATE t SET text = CASE id WHEN 1 THEN 'word2' ELSE 'word1' END WHERE id IN (1, 2)")
@@ -345,6 +363,8 @@ class TestReuseAndResume:
         words.execute("UPDATE t SET text = 'other' WHERE id = 1")
         ((other, rows, _),) = words.execute(again.format("'text'")).fetchall()
         assert (other != name, rows, len(encoded())) == (True, 10, 10)
+        words.execute("FROM jammi_generate('t', 'text', 'id', dims := 5)").fetchall()
+        assert words.execute(again.format("'text'")).fetchall() == [(other, 10, "ready")]
         ((third, _, _),) = words.execute(again.format("['text', 'text']")).fetchall()
         assert third not in (name, other)
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.compact import advice, compact, size
+from jammi_duck.compact import advice, call, compact, size
 from jammi_duck.errors import InputError
 from jammi_duck.generate import Census, Request, check_keys
 from jammi_duck.importing import VectorCensus
@@ -263,7 +263,9 @@ def status(engine: Engine, *columns: Column) -> pa.Array:
             "segments": len(state.segments),
             "bytes": size(state),
             "age": (now - state.finished).total_seconds(),
-            "advice": _advice(definition.source, added + changed + deleted) or advice(state, engine.place.segment_rows),
+            "advice": f"{call('jammi_refresh', engine.place, state)} brings it up to date"
+            if added + changed + deleted
+            else advice(engine.place, state),
         }
         told.append([row])
     return structs(told, STATUS)
@@ -306,7 +308,3 @@ def _named(engine: Engine, source: str | None, schemas: Sequence[str]) -> str:
     if source is None:
         raise InputError("the source is NULL; name the table whose embeddings are meant")
     return source_id(source, schemas, engine.host)
-
-
-def _advice(source: str, differing: int) -> str | None:
-    return f"SELECT * FROM jammi_refresh('{source}') brings it up to date" if differing else None

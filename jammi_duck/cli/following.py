@@ -34,8 +34,8 @@ Merge what refreshes have left into fewer files.
 
   jammi-duck compact patents
 
-Rows that are gone are left out, the index is built again, and nothing is embedded. The
-old files stay until a vacuum.
+Rows that are gone are left out, and nothing is embedded: the largest index takes the
+rows of the others. The old files stay until a vacuum.
 """
 _IMPORT = """\
 Make an embedding table from vectors that are there.
@@ -47,7 +47,8 @@ Make an embedding table from vectors that are there.
 Both have the key, by the same name. The vectors must be those that the model gives for
 these columns, or searches find the wrong rows.
 """
-_ADVICE = re.compile(r"SELECT \* FROM jammi_(\w+)\('(.*)'\)")
+_TEXT = "'((?:[^']|'')*)'"
+_ADVICE = re.compile(rf"SELECT \* FROM jammi_(\w+)\({_TEXT}(?:, embedding_table := {_TEXT})?\)")
 
 
 def add_to(commands: Commands) -> None:
@@ -125,5 +126,5 @@ def _plain(value: object) -> object:
 
 def _command(sql: re.Match[str]) -> str:
     """The command line that does as a call in SQL."""
-    source = sql[2].replace("''", "'")
-    return f"`jammi-duck {sql[1]} {shlex.quote(source)}`"
+    words = [sql[2], *(["--table", sql[3]] if sql[3] else [])]
+    return f"`jammi-duck {sql[1]} {shlex.join(word.replace(2 * chr(39), chr(39)) for word in words)}`"
