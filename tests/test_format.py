@@ -1,6 +1,7 @@
 """The files, held to golden bytes: docs/format.md in tests."""
 
 import dataclasses
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +69,14 @@ class TestManifest:
     def test_golden(self):
         assert MANIFEST.to_bytes() == GOLDEN.read_bytes().rstrip(b"\n")
         assert Manifest.from_bytes(GOLDEN.read_bytes(), f"{NAME}.manifest.json") == MANIFEST
+
+    def test_one_from_before_there_were_tombstones(self):
+        document = json.loads(dataclasses.replace(MANIFEST, tombstones=()).to_bytes())
+        del document["deleted"], document["checksum"]
+        plain = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        document["checksum"] = hashlib.sha256(plain.encode()).hexdigest()
+        found = Manifest.from_bytes(json.dumps(document).encode(), MANIFEST.file)
+        assert found == dataclasses.replace(MANIFEST, tombstones=())
 
     @given(st.data())
     def test_any_change_of_a_value_is_noticed(self, data):
