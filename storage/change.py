@@ -267,8 +267,9 @@ class Change:
 
 def enter(place: Place, entry: Entry, present: Manifest) -> None:
     """Enter the present state of a ready table in the catalog, show its view, and let go of the state that is open."""
-    place.catalog.changed(present)
+    # The view first: what dies in between is settled, as long as the catalog has not the new state.
     place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
+    place.catalog.changed(present)
     place.forget(entry.build)
 
 
