@@ -75,6 +75,7 @@ class Change:
             place.catalog.note(entry.build, stage, self.id)
         else:
             place.catalog.resumed(entry.build, self.id)
+            self._delete_sidecars()
 
     @property
     def name(self) -> str:
@@ -160,10 +161,18 @@ class Change:
         with contextlib.suppress(StorageError):
             for file in self._listed:
                 self._store.delete(file)
+            if self.entry.status != "ready":
+                self._delete_sidecars()
         if self.entry.status == "ready":
             self._place.catalog.note(self.entry.build, None, None)
         else:
             self._place.catalog.failed(self.entry.build, reason)
+
+    def _delete_sidecars(self) -> None:
+        """Delete the sidecars of a build that has no manifest: of an earlier try to finish it."""
+        for file in files_of(self._store, self.name):
+            if not file.endswith(".parquet"):
+                self._store.delete(file)
 
     def _is_committed(self) -> bool:
         """Whether a manifest names our files, or nobody can tell."""
