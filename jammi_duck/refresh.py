@@ -18,7 +18,7 @@ import numpy as np
 
 from jammi_duck.compact import advice
 from jammi_duck.encoder import Encoder, Encoders
-from jammi_duck.errors import BuildError, InputError, ModelError, NotFoundError, StorageError
+from jammi_duck.errors import BuildError, DamagedError, InputError, ModelError, NotFoundError
 from jammi_duck.generate import Census, Generated, Request, alike, check_keys, embed, indexing, log_built, report
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
@@ -233,21 +233,19 @@ class _Change(Change):
 def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
     """The embedding table that a refresh means: as a search does, or else a build that was interrupted.
 
-    Raises NotFoundError.
+    Raises:
+        NotFoundError: there is neither.
+        StorageError: it cannot be known now whether something is left of a build.
     """
-    failed = place.catalog.entries("failed", source=source)
-    names = None if model is None else encoders.names(model)
-    mine = [
-        entry
-        for entry in failed
-        if (names is None or entry.definition.model in names) and table in (None, entry.name) and is_kept(place, entry)
-    ]
     try:
         return choose(place, encoders, source, model, table)
     except NotFoundError:
-        if not mine:
-            raise
-        return mine[0]
+        names = None if model is None else encoders.names(model)
+        for entry in place.catalog.entries("failed", source=source):
+            is_meant = (names is None or entry.definition.model in names) and table in (None, entry.name)
+            if is_meant and is_kept(place, entry):
+                return entry
+        raise
 
 
 def _entry(place: Place, name: str) -> Entry:
@@ -262,10 +260,10 @@ def to_resume(place: Place, encoders: Encoders, request: Request) -> Entry | Non
 
 
 def is_kept(place: Place, entry: Entry) -> bool:
-    """Whether something is left of a build that failed."""
+    """Whether something is left of a build that failed. Raises StorageError where its files cannot be read now."""
     try:
         return bool(present(place, entry).manifest.segments)
-    except StorageError:
+    except DamagedError:
         return False
 
 
