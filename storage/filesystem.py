@@ -172,8 +172,15 @@ class LocalStore:
             fsync(scratch)
             digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
             os.link(scratch, path)
-            fsync(self._folder)
-            os.unlink(scratch)
+            try:
+                fsync(self._folder)
+                os.unlink(scratch)
+            except OSError:
+                # The name is taken back, unless others may have acted on it already.
+                if not layout.is_manifest(file):
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                raise
         return digest
 
     def delete(self, file: str) -> None:
