@@ -63,8 +63,8 @@ def nearest(table, query, k):
 class Database:
     """A database file, its source, and what it knows of the table.
 
-    `seen` is what its catalog says that the table holds, `found` what a search looks at: the newest state when the table
-    was opened, which it is by the first search after the catalog has changed.
+    `seen` is what its catalog says that the table holds, `found` what a search looks at: the newest state when the
+    table was opened, which it is by the first search after the catalog has changed.
     """
 
     def __init__(self, folder, side, location):
