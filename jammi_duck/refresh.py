@@ -18,7 +18,7 @@ import numpy as np
 
 from jammi_duck.compact import advice
 from jammi_duck.encoder import Encoder, Encoders
-from jammi_duck.errors import BuildError, InputError, ModelError, NotFoundError, StorageError
+from jammi_duck.errors import BuildError, DamagedError, InputError, ModelError, NotFoundError
 from jammi_duck.generate import Census, Generated, Request, alike, check_keys, embed, indexing, log_built, report
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
@@ -233,7 +233,9 @@ class _Change(Change):
 def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
     """The embedding table that a refresh means: as a search does, or else a build that was interrupted.
 
-    Raises NotFoundError.
+    Raises:
+        NotFoundError: there is neither.
+        StorageError: it cannot be known now whether something is left of a build.
     """
     try:
         return choose(place, encoders, source, model, table)
@@ -258,10 +260,10 @@ def to_resume(place: Place, encoders: Encoders, request: Request) -> Entry | Non
 
 
 def is_kept(place: Place, entry: Entry) -> bool:
-    """Whether something is left of a build that failed."""
+    """Whether something is left of a build that failed. Raises StorageError where its files cannot be read now."""
     try:
         return bool(present(place, entry).manifest.segments)
-    except StorageError:
+    except DamagedError:
         return False
 
 

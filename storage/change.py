@@ -83,6 +83,7 @@ class Change:
             place.catalog.note(entry.build, stage, self.id)
         else:
             place.catalog.resumed(entry.build, self.id)
+            delete_sidecars(self._store, self.name)
 
     @property
     def name(self) -> str:
@@ -174,11 +175,11 @@ class Change:
         with contextlib.suppress(StorageError):
             for file in self._listed:
                 self._store.delete(file)
+            if self.entry.status != "ready":
+                delete_sidecars(self._store, self.name)
         if self.entry.status == "ready":
             self._place.catalog.note(self.entry.build, None, None)
         else:
-            with contextlib.suppress(StorageError):
-                delete_sidecars(self._store, self.name)
             self._place.catalog.failed(self.entry.build, reason)
 
     def _is_committed(self) -> bool:
@@ -293,8 +294,9 @@ def enter(place: Place, entry: Entry, present: Manifest) -> None:
         with contextlib.suppress(StorageError):
             newest = newest_manifest(place.store_at(entry.location), entry)
             present = newest if newest.number > present.number else present
-        place.catalog.changed(present)
+        # The view first: what dies in between is settled, as long as the catalog has not the new state.
         place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
+        place.catalog.changed(present)
         place.forget(entry.build)
 
 

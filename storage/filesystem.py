@@ -172,8 +172,15 @@ class LocalStore:
             fsync(scratch)
             digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
             os.link(scratch, path)
-            fsync(self._folder)
-            os.unlink(scratch)
+            try:
+                fsync(self._folder)
+                os.unlink(scratch)
+            except OSError:
+                # The name is taken back, unless others may have acted on it already.
+                if not layout.is_manifest(file):
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                raise
         return digest
 
     def delete(self, file: str) -> None:
@@ -277,17 +284,29 @@ class ObjectStore:
         with self._explained("write", self._url(file)), self._creating:
             try:
                 self.filesystem.put_file(os.fspath(scratch), self.url_path(file), mode="create")
-            except FileExistsError:
-                raise
             except OSError as error:
                 # Some servers' 412 (the name is taken) reaches us as EINVAL: look before calling it so.
-                if self.filesystem.exists(self.url_path(file)):
+                if not isinstance(error, FileExistsError) and not self.filesystem.exists(self.url_path(file)):
+                    raise
+                # An upload that was tried again, because its first answer was lost, finds itself.
+                if not self._is_there(digest):
                     raise FileExistsError(file) from error
-                raise
+        # The file has its name now, whether or not there is room for a copy of it here.
+        try:
             os.makedirs(self._cache, exist_ok=True)
             os.replace(scratch, os.path.join(self._cache, digest.sha256))
             self._checked.add(digest.sha256)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(scratch)
         return digest
+
+    def _is_there(self, digest: Digest) -> bool:
+        """Whether exactly this file has its name."""
+        if self.filesystem.size(self.url_path(digest.file)) != digest.size:
+            return False
+        content = self.filesystem.cat_file(self.url_path(digest.file))
+        return hashlib.sha256(content).hexdigest() == digest.sha256
 
     def delete(self, file: str) -> None:
         """See `Store.delete`."""

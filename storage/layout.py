@@ -38,6 +38,12 @@ def parse(file: str) -> FileName | None:
     return FileName(match["table"], match["kind"], int(match["number"] or first), int(match["rebuilt"] or 0))
 
 
+def is_manifest(file: str) -> bool:
+    """Whether a file's name is that of a manifest."""
+    name = parse(file)
+    return name is not None and name.kind == "manifest.json"
+
+
 def parquet(table: str, segment: int) -> str:
     """The Parquet file of a segment."""
     return f"{table}{_numbered(segment)}.parquet"

@@ -109,8 +109,10 @@ class Place:
                 entry_name, dimensions, rows, [url(each.parquet.file) for each in tombstones if each.rows]
             )
         except Exception as error:
-            # The table is as good without its view, which DuckDB refuses where it cannot read the files right now.
+            # The table is as good without its view, which DuckDB refuses where it cannot read the files right now; one
+            # of an earlier state would not be.
             log.warning("no view jammi.%s: %s", entry_name, error)
+            self.catalog.hide(entry_name)
 
     def stores(self) -> dict[str, Store]:
         """Every open store by the id that stands for its location in the URLs of views."""

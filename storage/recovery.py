@@ -21,7 +21,7 @@ from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
 from jammi_duck.storage.place import Place, files_of
 from jammi_duck.storage.present import whole_segments
 from jammi_duck.storage.segment_files import add_sidecars, delete_sidecars
-from jammi_duck.storage.table import newest_manifest
+from jammi_duck.storage.table import is_older, newest_manifest
 from jammi_duck.types import Counts
 
 
@@ -134,7 +134,9 @@ def _is_of(store: Store, file: str, entry: Entry) -> bool:
 
 def _catch_up(place: Place, entry: Entry, found: Manifest) -> list[Action]:
     """Enter the state of a table that another database has changed."""
-    if found.build != entry.build or entry.stage or not catch_up(place, entry, found):
+    if found.build != entry.build or entry.stage or is_older(found, *place.catalog.files(entry.build)):
+        return []
+    if not catch_up(place, entry, found):
         return []
     return [Action(entry.name, "ready", "was changed by another database")]
 

@@ -292,10 +292,15 @@ def newest_manifest(
     found = manifest.read(store, file)
     if found.build != entry.build:
         raise DamagedError(f"'{file}' is another build's manifest")
-    known: tuple[manifest.Truth, ...] = (*segments, *tombstones)
-    if max((each.number for each in known), default=0) > max(each.number for each in found.truth):
+    if is_older(found, segments, tombstones):
         raise DamagedError(f"the manifest after '{file}' is missing")
     return found
+
+
+def is_older(state: manifest.Manifest, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> bool:
+    """Whether a state is older than the one that consists of these segments and tombstones: each has a new number."""
+    known: tuple[manifest.Truth, ...] = (*segments, *tombstones)
+    return max((each.number for each in known), default=0) > max(each.number for each in state.truth)
 
 
 def _open(

@@ -10,6 +10,7 @@ from jammi_duck.storage import filesystem, index
 from jammi_duck.storage.parquet import SegmentWriter, TombstoneWriter
 
 FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "open")
+READING = ("fsync", "listdir", "stat", "open", "ls", "cat_file", "exists", "get_file")
 REMOTE_OPERATIONS = ("put_file", "rm_file", "ls", "cat_file", "exists", "get_file")
 
 
@@ -20,15 +21,18 @@ class Killed(BaseException):
 class Death:
     """Dies before, or just after, the operation number `last`; from then on each operation fails."""
 
-    def __init__(self, last: int | None, after: bool) -> None:
+    def __init__(self, last: int | None, after: bool, reading: bool = True) -> None:
         self.last = last
         self.after = after
+        self.reading = reading
         self.count = 0
         self.dead = False
         self.at = ""
 
     def during(self, label, operation, *arguments, **options):
         self._check()
+        if not self.reading and label.rpartition(".")[2] in READING:
+            return operation(*arguments, **options)
         self.count += 1
         mine = self.count == self.last
         if mine and not self.after:
@@ -70,12 +74,14 @@ class _Os:
 
 
 @contextlib.contextmanager
-def dying(monkeypatch, last=None, after=False, kind=Death):
+def dying(monkeypatch, last=None, after=False, kind=Death, reading=True):
     """Within the context, the operation number `last` is the process's last one; gives the `Death`.
+
+    Unless `reading`, operations that change nothing are not counted; then the end of one is the beginning of the next.
 
     A `Failure` strikes operations on files only, and before they take effect.
     """
-    death = kind(last, after)
+    death = kind(last, after, reading)
 
     def counted(owner, name):
         real = getattr(owner, name)

@@ -1,0 +1,425 @@
+"""A refresh, a compaction or a resumed build ends at any operation: the table is as before or as after, and goes on.
+
+Every operation on files and on the catalog is tried as the process's last one, before and after it took effect, and as
+one that fails once.
+"""
+
+import contextlib
+import shutil
+import warnings
+
+import duckdb
+import fsspec
+import numpy as np
+import pytest
+
+from jammi_duck.errors import JammiWarning
+from jammi_duck.storage import layout, manifest, plan
+from jammi_duck.storage.filesystem import open_store
+from jammi_duck.storage.parquet import read_rows
+from jammi_duck.window import digest
+from tests.fakes import text_vector
+from tests.faults import Failure, dying
+from tests.test_generate import error_of
+
+SEGMENT_ROWS = 6
+BEFORE = {key: f"word{key}" for key in range(10)}
+# Two rows are gone, three have another text, of which two swap theirs, six are new, of which two have one text.
+AFTER = {
+    **{key: f"word{key}" for key in range(4)},
+    4: "word5",
+    5: "word4",
+    6: "other 6",
+    7: "word7",
+    **{key: f"new{key}" for key in range(20, 24)},
+    30: "twice",
+    31: "twice",
+}
+MISSING = set(AFTER.values()) - set(BEFORE.values())
+
+
+@pytest.fixture(params=["disk", "memory"])
+def world(request, fake, tmp_path):
+    location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
+    yield World(fake, tmp_path, location)
+    filesystem = fsspec.filesystem("memory")
+    if filesystem.exists(f"/{tmp_path.name}"):
+        filesystem.rm(f"/{tmp_path.name}", recursive=True)
+
+
+@pytest.fixture(params=["graph", "exact"])
+def way(request, monkeypatch):
+    monkeypatch.setattr(plan, "graph_ms" if request.param == "graph" else "exact_ms", lambda *_: 0.0)
+
+
+class World:
+    """A database file and a location that a test opens, ends, and brings back to what they were."""
+
+    def __init__(self, fake, folder, location):
+        self._fake = fake
+        self._folder = folder / "world"
+        self._saved = folder / "saved"
+        self._location = location
+        self._folder.mkdir()
+        # On disk every operation is tried, and in memory, where most of it is the same, every third of some.
+        self.step = 3 if location.startswith("memory") else 1
+
+    def open(self):
+        con = duckdb.connect(str(self._folder / "db.duckdb"))
+        try:
+            jammi = self._fake(con, storage=self._location, segment_rows=SEGMENT_ROWS, cache_dir=self._folder / "cache")
+        except BaseException:
+            con.close()
+            raise
+        self.encoded = jammi.encoders.get("fake/small").encoded
+        return con
+
+    def store(self):
+        return open_store(self._location, self._folder / "cache")
+
+    def save(self):
+        """Remember everything as it is. No database is open."""
+        shutil.rmtree(self._saved, ignore_errors=True)
+        shutil.copytree(self._folder, self._saved)
+        self._objects = {path: file.getvalue() for path, file in self._in_memory().items()}
+
+    def restore(self):
+        shutil.rmtree(self._folder)
+        shutil.copytree(self._saved, self._folder)
+        filesystem = fsspec.filesystem("memory")
+        for path in self._in_memory():
+            filesystem.rm_file(path)
+        for path, content in self._objects.items():
+            filesystem.pipe_file(path, content)
+
+    def _in_memory(self):
+        prefix = f"/{self._location.removeprefix('memory://')}/"
+        return {path: file for path, file in fsspec.filesystem("memory").store.items() if path.startswith(prefix)}
+
+    def scratches(self, con):
+        """What was left half written. A download that could not be removed is in the cache until a vacuum."""
+        ((build,),) = con.execute("SELECT build FROM jammi_catalog.embedding_tables").fetchall()
+        return [name for name in self.store().scratches() if not layout.is_scratch(name, build)]
+
+    def embedded(self):
+        """The digests of all texts that a whole segment in storage has a vector of."""
+        store, found = self.store(), set()
+        for file in store.files():
+            name = layout.parse(file)
+            if name and name.kind == "parquet":
+                with store.unchecked(file, "0" * 32) as path:
+                    found.update(each for _, _, digests in read_rows(path) for each in digests.to_pylist())
+        return found
+
+
+def fill(con, rows):
+    con.execute("CREATE OR REPLACE TABLE t (id INTEGER, text VARCHAR)")
+    con.executemany("INSERT INTO t VALUES (?, ?)", list(rows.items()))
+
+
+def table_of(con):
+    """The only embedding table that is ready."""
+    ((name,),) = con.execute("SELECT embedding_table FROM jammi_tables() WHERE status = 'ready'").fetchall()
+    return name
+
+
+def refresh(con):
+    return con.execute("SELECT added, changed, deleted, encoded FROM jammi_refresh('t')").fetchall()
+
+
+def compact(con):
+    return con.execute("SELECT segments FROM jammi_compact('t')").fetchall()
+
+
+def resume(con):
+    return con.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id', resume := true)").fetchall()
+
+
+def holds(con, *states):
+    """Which of these the table holds, told by its view; it is whole, and a search finds what a fresh build would."""
+    found = con.execute(f'SELECT _row_id, vector FROM jammi."{table_of(con)}"').fetchall()
+    assert len({key for key, _ in found}) == len(found)
+    keys = {key for key, _ in found}
+    vectors = {key: np.array(vector, np.float32) for key, vector in found}
+    (state,) = [
+        state
+        for state in states
+        if keys == {str(key) for key in state}
+        and all(np.allclose(vectors[str(key)], text_vector(text), atol=1e-6) for key, text in state.items())
+    ]
+    for query in ("word4", "new21 word7"):
+        wanted = text_vector(query).astype(np.float64)
+        near = sorted((-float(text_vector(text).astype(np.float64) @ wanted), str(key)) for key, text in state.items())
+        for exact in (False, True):
+            hits = con.execute(
+                "SELECT -_similarity, _row_id FROM jammi_matches('t', ?, 100, exact := ?)", [query, exact]
+            ).fetchall()
+            np.testing.assert_allclose([each for each, _ in hits], [each for each, _ in near], atol=1e-6)
+            assert sorted(key for _, key in hits) == sorted(key for _, key in near)
+            assert hits[0][1] == near[0][1]
+    counted = con.execute("SELECT row_count FROM jammi_tables() WHERE status = 'ready'").fetchall()
+    assert counted == [(len(state),)]
+    return state
+
+
+def every_death(world, monkeypatch, work, step=1):
+    """Try each operation of `work` that changes something on the saved world as the first that is not done.
+
+    That is also each as the last one that is done: what lies between two of them changes nothing.
+    """
+    world.save()
+    last = 1
+    while True:
+        world.restore()
+        con = world.open()
+        with dying(monkeypatch, last, reading=False) as death:
+            with contextlib.suppress(duckdb.Error, BaseException if death.last else ()):
+                work(con)
+            con.close()
+        if not death.dead:
+            assert last > 20
+            break
+        yield death
+        last += step
+
+
+def every_failure(world, monkeypatch, work, step=1):
+    """Let operations on files of `work` on the saved world fail once: each that changes something, and some others.
+
+    Gives the connection, still open, whether `work` failed, and which operation did.
+    """
+    world.save()
+    for reading, stride in ((False, step), (True, 9)):
+        last = 1
+        while True:
+            world.restore()
+            con = world.open()
+            with dying(monkeypatch, last, kind=Failure, reading=reading) as failure:
+                try:
+                    work(con)
+                    failed = False
+                except duckdb.Error:
+                    failed = True
+            assert failure.dead or not failed
+            if not failure.dead:
+                assert last > 20
+                con.close()
+                break
+            yield con, failed, failure.at
+            con.close()
+            last += stride
+
+
+@pytest.fixture
+def behind(world):
+    """A world whose table is behind its source."""
+    con = world.open()
+    fill(con, BEFORE)
+    con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+    fill(con, AFTER)
+    con.close()
+    return world
+
+
+@pytest.fixture
+def scattered(behind):
+    """A world whose table has been refreshed, and is to be compacted."""
+    con = behind.open()
+    refresh(con)
+    con.close()
+    return behind
+
+
+class TestDeath:
+    def test_refresh(self, behind, monkeypatch):
+        outcomes = []
+        for death in every_death(behind, monkeypatch, refresh):
+            kept = behind.embedded()
+            con = behind.open()
+            assert behind.scratches(con) == [], death.at
+            state = holds(con, BEFORE, AFTER)
+            ((*differ, encoded),) = refresh(con)
+            assert differ == ([0, 0, 0] if state == AFTER else [6, 3, 2]), death.at
+            wanted = {text for text in MISSING if digest(text) not in kept}
+            # A refresh of a whole state encodes nothing, and one that was interrupted not again what it has written.
+            assert sorted(behind.encoded[-encoded:] if encoded else []) == sorted(wanted), death.at
+            holds(con, AFTER)
+            con.close()
+            outcomes.append((state == AFTER, len(wanted)))
+        assert {committed for committed, _ in outcomes} == {False, True}
+        assert {len(MISSING), 0} < {wanted for _, wanted in outcomes}
+
+    def test_compaction(self, scattered, monkeypatch):
+        segments = set()
+        for death in every_death(scattered, monkeypatch, compact):
+            con = scattered.open()
+            assert scattered.scratches(con) == [], death.at
+            holds(con, AFTER)
+            segments.add(con.execute("SELECT segments FROM jammi_status('t')").fetchall()[0])
+            assert compact(con) == [(3,)]
+            holds(con, AFTER)
+            assert refresh(con) == [(0, 0, 0, 0)]
+            con.close()
+        assert segments == {(3,), (4,)}
+
+
+class TestFailure:
+    def test_refresh(self, behind, monkeypatch):
+        before = set(behind.store().files())
+        outcomes = set()
+        for con, failed, at in every_failure(behind, monkeypatch, refresh, behind.step):
+            con.execute("FROM jammi_recover()").fetchall()
+            state = holds(con, BEFORE, AFTER)
+            outcomes.add((failed, state == AFTER))
+            if state == BEFORE:
+                assert failed
+                assert set(behind.store().files()) == before, at
+            assert behind.scratches(con) == [], at
+            refresh(con)
+            holds(con, AFTER)
+        assert (True, False) in outcomes
+        assert True in {committed for _, committed in outcomes}
+
+    def test_compaction(self, scattered, monkeypatch):
+        before = set(scattered.store().files())
+        outcomes = set()
+        for con, failed, at in every_failure(scattered, monkeypatch, compact, scattered.step):
+            con.execute("FROM jammi_recover()").fetchall()
+            ((segments,),) = con.execute("SELECT segments FROM jammi_status('t')").fetchall()
+            outcomes.add((failed, segments))
+            if segments == 4:
+                assert failed
+                assert set(scattered.store().files()) == before, at
+            assert scattered.scratches(con) == [], at
+            holds(con, AFTER)
+            assert compact(con) == [(3,)]
+            holds(con, AFTER)
+        assert (True, 4) in outcomes
+        assert 3 in {segments for _, segments in outcomes}
+
+
+@pytest.fixture
+def interrupted(world, monkeypatch):
+    """A world with a build that died when its first segments were whole, and not all of them."""
+    con = world.open()
+    fill(con, AFTER)
+    con.close()
+    for _ in every_death(world, monkeypatch, lambda con: con.execute("FROM jammi_generate('t', 'text', 'id')")):
+        if len(world.embedded()) == 2 * SEGMENT_ROWS:
+            break
+    con = world.open()
+    ((world.name, status, error),) = con.execute("SELECT embedding_table, status, error FROM jammi_tables()").fetchall()
+    assert status == "failed"
+    assert f"{2 * SEGMENT_ROWS} embedded rows are kept until jammi_vacuum(): jammi_refresh('t', " in error
+    assert f"embedding_table := '{world.name}') goes on from there" in error
+    con.close()
+    return world
+
+
+class TestResumed:
+    def test_by_refresh(self, interrupted):
+        wanted = {text for text in AFTER.values() if digest(text) not in interrupted.embedded()}
+        con = interrupted.open()
+        refreshed = con.execute("SELECT encoded FROM jammi_refresh('t', embedding_table := ?)", [interrupted.name])
+        assert refreshed.fetchall() == [(len(wanted),)]
+        assert sorted(interrupted.encoded) == sorted(wanted)
+        assert table_of(con) == interrupted.name
+        holds(con, AFTER)
+        con.close()
+        con = interrupted.open()
+        holds(con, AFTER)
+
+    def test_by_generate_after_the_source_has_changed(self, interrupted):
+        """Of what was kept, a row is gone, another has a new text, and two have each other's."""
+        con = interrupted.open()
+        source = {**AFTER, 1: "word2", 2: "word1", 3: "other 3"}
+        del source[0]
+        fill(con, source)
+        wanted = {text for text in source.values() if digest(text) not in interrupted.embedded()}
+        assert resume(con) == [(len(source),)]
+        assert sorted(interrupted.encoded) == sorted(wanted)
+        assert "other 3" in wanted
+        assert table_of(con) == interrupted.name
+        holds(con, source)
+
+    def test_dies_and_is_resumed_again(self, interrupted, monkeypatch):
+        outcomes = set()
+        for death in every_death(interrupted, monkeypatch, resume, interrupted.step):
+            wanted = {text for text in AFTER.values() if digest(text) not in interrupted.embedded()}
+            con = interrupted.open()
+            assert interrupted.scratches(con) == [], death.at
+            ((name, status),) = con.execute("SELECT embedding_table, status FROM jammi_tables()").fetchall()
+            assert name == interrupted.name
+            outcomes.add((status, len(wanted)))
+            if status == "failed":
+                assert resume(con) == [(len(AFTER),)], death.at
+            else:
+                assert status == "ready"
+                assert refresh(con) == [(0, 0, 0, 0)]
+            assert sorted(interrupted.encoded) == sorted(wanted), death.at
+            assert table_of(con) == interrupted.name
+            holds(con, AFTER)
+            con.close()
+        assert {status for status, _ in outcomes} == {"failed", "ready"}
+        assert len({wanted for status, wanted in outcomes if status == "failed"}) > 1
+
+    def test_fails_and_is_resumed_again(self, interrupted, monkeypatch):
+        before = set(interrupted.store().files())
+        statuses = set()
+        for con, _, at in every_failure(interrupted, monkeypatch, resume, interrupted.step):
+            con.execute("FROM jammi_recover()").fetchall()
+            ((status,),) = con.execute("SELECT status FROM jammi_tables()").fetchall()
+            statuses.add(status)
+            if status == "failed":
+                assert set(interrupted.store().files()) == before, at
+                resume(con)
+            assert table_of(con) == interrupted.name
+            assert interrupted.scratches(con) == [], at
+            holds(con, AFTER)
+        assert statuses == {"failed", "ready"}
+
+
+class TestLostManifest:
+    """The newest state's manifest is gone, or no manifest any more, and older ones are there."""
+
+    @pytest.mark.parametrize("refreshes", [1, 2])
+    @pytest.mark.parametrize("is_there", [False, True])
+    def test_a_search_finds_the_newest_rows(self, behind, way, refreshes, is_there):
+        con = behind.open()
+        refresh(con)
+        state = dict(AFTER)
+        if refreshes == 2:
+            state |= {0: "word9", 40: "last"}
+            fill(con, state)
+            refresh(con)
+        name = table_of(con)
+        con.close()
+        store = behind.store()
+        file = layout.manifest(name, 1 + refreshes)
+        whole = manifest.read(store, file)
+        store.delete(file)
+        if is_there:
+            scratch = store.scratch(file, "0" * 32)
+            scratch.write_bytes(whole.to_bytes()[:100])
+            store.create(file, scratch)
+
+        con = behind.open()
+        with pytest.warns(JammiWarning, match="cannot be used") as warned:
+            holds(con, state)
+        assert len(warned) == 1
+        for verb in ("refresh", "status", "compact"):
+            assert file in error_of(con, f"FROM jammi_{verb}('t')") or layout.manifest(name, refreshes) in error_of(
+                con, f"FROM jammi_{verb}('t')"
+            )
+        mended = con.execute("SELECT status, action FROM jammi_recover()").fetchall()
+        segments = len(whole.segments)
+        assert mended == [("ready", f"built {segments} of {segments} indexes and the manifest again")]
+        assert con.execute("FROM jammi_recover()").fetchall() == []
+        con.close()
+
+        con = behind.open()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            holds(con, state)
+        assert refresh(con) == [(0, 0, 0, 0)]
+        con.close()

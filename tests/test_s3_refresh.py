@@ -1,0 +1,222 @@
+"""A table follows its source on a real S3 server, and over a network on which requests break."""
+
+import threading
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from jammi_duck.storage import change as changes
+from jammi_duck.storage import layout
+from jammi_duck.storage.filesystem import ObjectStore, open_store
+from tests.fakes import text_vector
+from tests.test_generate import error_of
+from tests.test_search import fill
+
+pytestmark = pytest.mark.s3
+
+TEXTS = [f"word{i}" for i in range(12)]
+NOW = [*TEXTS[:3], "other", *TEXTS[4:], "new"]
+
+
+@pytest.fixture
+def bucket(s3_server, request):
+    return s3_server.bucket(f"refresh-{abs(hash(request.node.name)) % 10**9}")
+
+
+@pytest.fixture
+def remote(fake, s3_server, bucket, tmp_path):
+    """Opens a database on the bucket, which has a cache of its own and forgets what nothing names at once."""
+
+    def install(cache):
+        return fake(
+            storage=f"s3://{bucket}/some/where",
+            storage_options=s3_server.options(),
+            cache_dir=tmp_path / cache,
+            segment_rows=5,
+            retention=timedelta(0),
+        ).con
+
+    return install
+
+
+@pytest.fixture
+def files(s3_server, bucket, tmp_path):
+    """Tells the names of the bucket's files."""
+    store = open_store(f"s3://{bucket}/some/where", tmp_path / "no cache", s3_server.options())
+    return lambda: set(store.files())
+
+
+@pytest.fixture
+def network(monkeypatch):
+    return Network(monkeypatch)
+
+
+class Network:
+    """Breaks the first upload whose name has an ending."""
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+        self.broken = []
+
+    def break_upload(self, ending, before=None, after=None):
+        """Just before the request is sent, and after its answer has come, something is raised."""
+        import aiobotocore.client
+
+        real, broken = aiobotocore.client.AioBaseClient._make_api_call, self.broken
+
+        async def call(client, operation, arguments):
+            mine = operation == "PutObject" and arguments["Key"].endswith(ending) and ending not in broken
+            if mine:
+                broken.append(ending)
+                if before:
+                    raise before
+            answer = await real(client, operation, arguments)
+            if mine and after:
+                raise after
+            return answer
+
+        self._monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", call)
+
+
+def refusal(code, status):
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
+
+
+def change(con, texts):
+    con.execute("DROP TABLE IF EXISTS t")
+    fill(con, texts)
+
+
+def refresh(con):
+    return con.execute("SELECT added, changed, deleted, encoded FROM jammi_refresh('t')").fetchall()
+
+
+def holds(con, texts):
+    """The table has exactly these texts by key, in its view as in both kinds of search."""
+    (name,) = con.execute("SELECT embedding_table FROM jammi_tables() WHERE status = 'ready'").fetchone()
+    found = dict(con.execute(f'SELECT _row_id, vector FROM jammi."{name}"').fetchall())
+    assert found.keys() == {str(key) for key in range(len(texts))}
+    for key, text in enumerate(texts):
+        np.testing.assert_allclose(found[str(key)], text_vector(text), atol=1e-6)
+    for exact in (False, True):
+        hits = con.execute(
+            "SELECT _row_id, _similarity FROM jammi_matches('t', ?, 100, exact := ?)", [texts[0], exact]
+        ).fetchall()
+        assert {key for key, _ in hits} == found.keys()
+        for key, near in hits:
+            assert near == pytest.approx(float(text_vector(texts[int(key)]) @ text_vector(texts[0])), abs=1e-6)
+
+
+def test_a_history_of_two_databases(remote, monkeypatch):
+    first = remote("first cache")
+    change(first, TEXTS)
+    first.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+    second = remote("second cache")
+    change(second, TEXTS)
+    for con in (first, second):
+        holds(con, TEXTS)
+
+    fewer = [*TEXTS[:4], "new", TEXTS[6], TEXTS[5], "new"]
+    change(second, fewer)
+    assert refresh(second) == [(0, 4, 4, 1)]
+    holds(second, fewer)
+    holds(first, TEXTS)
+
+    # The second database compacts, and the first refreshes at the same time: neither is lost.
+    commit, waiting = changes.manifest.commit, [True]
+
+    def late(store, state, by):
+        if waiting and waiting.pop():
+            assert second.execute("SELECT segments FROM jammi_compact('t')").fetchall() == [(2,)]
+        return commit(store, state, by)
+
+    more = [*TEXTS, "more", "and more"]
+    change(first, more)
+    with monkeypatch.context() as patch:
+        patch.setattr(changes.manifest, "commit", late)
+        assert refresh(first) == [(6, 4, 0, 8)]
+    assert not waiting
+    holds(first, more)
+
+    second.execute("FROM jammi_recover()").fetchall()
+    holds(second, more)
+    assert second.execute("SELECT segments FROM jammi_compact('t')").fetchall() == [(3,)]
+    first.execute("FROM jammi_recover()").fetchall()
+    first.execute("FROM jammi_vacuum()").fetchall()
+    third = remote("third cache")
+    for con in (first, second, third):
+        holds(con, more)
+    assert refresh(first) == [(0, 0, 0, 0)]
+
+
+class TestUploads:
+    """The first upload of a refresh whose name has an ending goes wrong."""
+
+    @pytest.fixture
+    def behind(self, remote):
+        con = remote("cache")
+        change(con, TEXTS)
+        con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+        change(con, NOW)
+        return con
+
+    @pytest.mark.parametrize("ending", ["parquet", "usearch", "deleted.parquet", "manifest.json"])
+    def test_a_connection_that_is_reset_after_the_upload(self, behind, network, ending):
+        """The upload is tried again, is told that the name is taken, and finds itself."""
+        network.break_upload(ending, after=ConnectionClosedError(endpoint_url="the server"))
+        assert refresh(behind) == [(1, 1, 0, 2)]
+        assert network.broken
+        holds(behind, NOW)
+
+    def test_a_server_that_is_not_reached_at_once(self, behind, network):
+        """A connection is reset, and a server is busy."""
+        network.break_upload("parquet", before=ConnectionClosedError(endpoint_url="the server"))
+        network.break_upload("manifest.json", before=refusal("SlowDown", 503))
+        assert refresh(behind) == [(1, 1, 0, 2)]
+        assert network.broken == ["parquet", "manifest.json"]
+        holds(behind, NOW)
+
+    @pytest.mark.parametrize("ending", ["usearch", "manifest.json"])
+    def test_a_server_that_refuses(self, behind, network, files, ending):
+        """The table is as it was, no files are left, and a second refresh succeeds."""
+        before = files()
+        network.break_upload(ending, before=refusal("AccessDenied", 403))
+        assert "cannot write 's3://" in error_of(behind, "FROM jammi_refresh('t')")
+        assert network.broken
+        assert files() == before
+        assert behind.execute("SELECT current, new, changed FROM jammi_status('t')").fetchall() == [(11, 1, 1)]
+        assert refresh(behind) == [(1, 1, 0, 2)]
+        holds(behind, NOW)
+
+
+def test_a_slow_reader_sees_the_state_that_it_began_with(remote):
+    """While a database downloads a state's files, another refreshes and compacts."""
+    first = remote("first cache")
+    change(first, TEXTS)
+    first.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+    second = remote("second cache")
+    change(second, TEXTS)
+    began, go_on = threading.Event(), threading.Event()
+    real = ObjectStore._download
+
+    def download(store, file, path):
+        if layout.parse(file).kind == "usearch" and "second" in str(path) and not began.is_set():
+            began.set()
+            assert go_on.wait(60)
+        real(store, file, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ObjectStore, "_download", download)
+        reader = threading.Thread(target=lambda: second.execute("FROM jammi_matches('t', 'word3', 1)").fetchall())
+        reader.start()
+        assert began.wait(60)
+        change(first, TEXTS[:6])
+        refresh(first)
+        first.execute("FROM jammi_compact('t')").fetchall()
+        go_on.set()
+        reader.join()
+    holds(second, TEXTS)
+    second.execute("FROM jammi_recover()").fetchall()
+    holds(second, TEXTS[:6])
