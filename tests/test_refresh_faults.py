@@ -38,7 +38,7 @@ AFTER = {
 MISSING = set(AFTER.values()) - set(BEFORE.values())
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
 def world(request, fake, tmp_path):
     location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
     yield World(fake, tmp_path, location)
