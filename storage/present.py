@@ -35,7 +35,10 @@ def present(place: Place, entry: Entry, number: int | None = None) -> Present:
     """
     store = place.store_at(entry.location)
     if entry.status == "ready":
-        found = newest_manifest(store, entry, *place.catalog.files(entry.build))
+        try:
+            found = newest_manifest(store, entry, *place.catalog.files(entry.build))
+        except DamagedError as error:
+            raise DamagedError(f"{error}; SELECT * FROM jammi_recover() writes it again") from error
         if number is not None and number != found.number:
             found = manifest.read(store, layout.manifest(entry.name, number))
         highest = max(each.number for each in found.truth)
