@@ -163,15 +163,10 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
 
     `change` is the id that scratch files bear.
     """
-    content = manifest.to_bytes()
     scratch = store.scratch(manifest.file, change)
     try:
-        scratch.write_bytes(content)
+        scratch.write_bytes(manifest.to_bytes())
         store.create(manifest.file, scratch)
-    except FileExistsError:
-        # An upload that was tried again, because its first answer was lost, finds itself.
-        if store.read(manifest.file) != content:
-            raise
     finally:
         store.discard(scratch.name)
 
