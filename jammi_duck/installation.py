@@ -22,7 +22,8 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.host import ConnectionHost
 from jammi_duck.jammi import Jammi
-from jammi_duck.storage.filesystem import LocalStore, open_store
+from jammi_duck.storage.local_store import LocalStore
+from jammi_duck.storage.location import open_store
 from jammi_duck.storage.place import PROTOCOL, Place
 from jammi_duck.udfs.engine import ScalarFunction
 from jammi_duck.udfs.functions import FUNCTIONS

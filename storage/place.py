@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,9 @@ from jammi_duck.errors import NotFoundError, did_you_mean
 from jammi_duck.logs import log
 from jammi_duck.storage import layout
 from jammi_duck.storage.catalog import Catalog, Entry
-from jammi_duck.storage.filesystem import LocalStore, Store, open_store
+from jammi_duck.storage.filesystem import Store, location_id
+from jammi_duck.storage.local_store import LocalStore
+from jammi_duck.storage.location import open_store
 from jammi_duck.storage.manifest import Segment, Tombstones
 from jammi_duck.storage.table import Table
 
@@ -118,11 +119,6 @@ class Place:
         """Every open store by the id that stands for its location in the URLs of views."""
         with self._lock:
             return {location_id(location): store for location, store in self._stores.items()}
-
-
-def location_id(location: str) -> str:
-    """A short name for a location, the same in every process: 16 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(location.encode()).hexdigest()[:16]
 
 
 def names_in(store: Store) -> set[str]:

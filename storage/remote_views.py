@@ -8,7 +8,8 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from jammi_duck.storage.filesystem import ObjectStore, Store
+from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.object_store import ObjectStore
 from jammi_duck.storage.place import PROTOCOL
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from jammi_duck.host import ConnectionHost
-from jammi_duck.storage import filesystem, index
+from jammi_duck.storage import filesystem, index, local_store, object_store
 from jammi_duck.storage.parquet import SegmentWriter, TombstoneWriter
 
 FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "open")
@@ -98,7 +98,8 @@ def dying(monkeypatch, last=None, after=False, kind=Death, reading=True):
 
     real_write_bytes = Path.write_bytes
     with monkeypatch.context() as patch:
-        patch.setattr(filesystem, "os", _Os(death))
+        for module in (filesystem, local_store, object_store):
+            patch.setattr(module, "os", _Os(death))
         patch.setattr(Path, "write_bytes", half_written)
         catalog = [(ConnectionHost, ["sql"])] if kind is Death else []
         writers = [(SegmentWriter, ["write", "close"]), (TombstoneWriter, ["write", "close"])]

@@ -16,7 +16,7 @@ import duckdb
 import fsspec
 import pytest
 
-from jammi_duck.storage.filesystem import open_store
+from jammi_duck.storage.location import open_store
 from jammi_duck.storage.parquet import read_footer
 from tests.faults import Failure, dying
 from tests.test_generate import generate

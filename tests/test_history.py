@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from jammi_duck.config import Config
 from jammi_duck.installation import equip
 from jammi_duck.storage import change, layout, manifest, plan
-from jammi_duck.storage.filesystem import open_store
+from jammi_duck.storage.location import open_store
 from tests.fakes import FakeEncoders, text_vector
 from tests.faults import Failure, dying
 

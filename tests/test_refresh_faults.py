@@ -15,7 +15,7 @@ import pytest
 
 from jammi_duck.errors import JammiWarning
 from jammi_duck.storage import layout, manifest, plan
-from jammi_duck.storage.filesystem import open_store
+from jammi_duck.storage.location import open_store
 from jammi_duck.storage.parquet import read_rows
 from jammi_duck.window import digest
 from tests.fakes import text_vector

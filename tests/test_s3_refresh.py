@@ -9,7 +9,8 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from jammi_duck.storage import change as changes
 from jammi_duck.storage import layout
-from jammi_duck.storage.filesystem import ObjectStore, open_store
+from jammi_duck.storage.location import open_store
+from jammi_duck.storage.object_store import ObjectStore
 from tests.fakes import text_vector
 from tests.test_generate import error_of
 from tests.test_search import fill

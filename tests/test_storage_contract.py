@@ -8,7 +8,8 @@ import pytest
 
 from jammi_duck import DamagedError, StorageError
 from jammi_duck.storage import layout
-from jammi_duck.storage.filesystem import Digest, open_store, sha256_of
+from jammi_duck.storage.filesystem import Digest, sha256_of
+from jammi_duck.storage.location import open_store
 
 NAME = "docs__embedding__m__20260325T120000"
 FILE = f"{NAME}.parquet"

@@ -123,7 +123,7 @@ def test_tables_that_are_dropped_while_they_are_searched(fake):
 def test_a_build_that_removes_its_files_is_not_settled_meanwhile(fake, storage, monkeypatch):
     """Its last Parquet is whole when the index fails; another connection looks in while the files are deleted."""
     from jammi_duck.storage import index
-    from jammi_duck.storage.filesystem import LocalStore
+    from jammi_duck.storage.local_store import LocalStore
 
     root = duckdb.connect()
     fake(root)

@@ -1,0 +1,114 @@
+"""A folder on a local disk as a store: a scratch file is fsynced, and gets its name by a hard link.
+
+A link cannot overwrite, and the folder is fsynced after it, so a file is there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from jammi_duck.errors import DamagedError
+from jammi_duck.storage import layout
+from jammi_duck.storage.filesystem import (
+    Digest,
+    Stored,
+    bare,
+    check,
+    explained,
+    fsync,
+    list_folder,
+    make_folder,
+    sha256_of,
+)
+
+
+class LocalStore:
+    """A folder on a local disk."""
+
+    def __init__(self, path: str) -> None:
+        """`path` may be relative, or begin with `~`."""
+        self.location = os.path.abspath(os.path.expanduser(path))
+        self._folder = os.path.join(self.location, layout.FOLDER)
+        self._checked: dict[tuple[Digest, int, int], Path] = {}
+
+    def files(self) -> dict[str, Stored]:
+        """See `Store.files`."""
+        return {name: stored for name, stored in self._listing() if not name.startswith(".")}
+
+    def scratches(self) -> dict[str, Stored]:
+        """See `Store.scratches`."""
+        return {name: stored for name, stored in self._listing() if layout.is_scratch(name)}
+
+    def _listing(self) -> Iterator[tuple[str, Stored]]:
+        with explained("list", self._folder):
+            yield from list_folder(self._folder)
+
+    def scratch(self, file: str, build: str) -> Path:
+        """See `Store.scratch`."""
+        make_folder(self._folder)
+        return Path(self._folder, layout.scratch(file, build))
+
+    def discard(self, scratch: str) -> None:
+        """See `Store.discard`."""
+        self.delete(scratch)
+
+    def create(self, file: str, scratch: Path) -> Digest:
+        """See `Store.create`."""
+        path = self.path(file)
+        with explained("write", path):
+            fsync(scratch)
+            digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
+            os.link(scratch, path)
+            try:
+                fsync(self._folder)
+                os.unlink(scratch)
+            except OSError:
+                # The name is taken back, unless others may have acted on it already.
+                if not layout.is_manifest(file):
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                raise
+        return digest
+
+    def delete(self, file: str) -> None:
+        """See `Store.delete`."""
+        path = self.path(file)
+        with explained("delete", path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def read(self, file: str) -> bytes:
+        """See `Store.read`."""
+        path = self.path(file)
+        with explained("read", path), open(path, "rb") as stream:
+            return stream.read()
+
+    def checked(self, digest: Digest) -> Path:
+        """See `Store.checked`."""
+        path = Path(self.path(digest.file))
+        with explained("read", path):
+            try:
+                status = os.stat(path)
+            except FileNotFoundError as error:
+                raise DamagedError(f"'{digest.file}' is missing") from error
+            seen = (digest, status.st_ino, status.st_mtime_ns)
+            if seen not in self._checked:
+                check(path, digest)
+                self._checked[seen] = path
+        return path
+
+    @contextlib.contextmanager
+    def unchecked(self, file: str, build: str) -> Iterator[Path]:
+        """See `Store.unchecked`."""
+        yield Path(self.path(file))
+
+    def abort_uploads(self, before: datetime) -> list[str]:
+        """See `Store.abort_uploads`: a disk has none."""
+        return []
+
+    def path(self, file: str) -> str:
+        """The absolute path of a file."""
+        return os.path.join(self._folder, bare(file))
