@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from jammi_duck.errors import BuildError
+from jammi_duck.errors import BuildError, StateError
 from jammi_duck.generate import indexing
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
@@ -15,7 +15,7 @@ from jammi_duck.storage.change import Change, catch_up
 from jammi_duck.storage.compaction import Compaction, choose, merge, segments_needed
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.present import present
+from jammi_duck.storage.present import state_of
 from jammi_duck.storage.table import live_masks
 from jammi_duck.types import Caller, Counts
 
@@ -63,13 +63,14 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
 
     Raises:
         BuildError: the table was changed again and again meanwhile, or the compaction was interrupted.
+        NotFoundError: the table was dropped meanwhile.
         StorageError: the location cannot be read or written.
     """
     runner.settle(caller)
     store = place.store_at(entry.location)
     for _ in range(_TRIES):
         began = time.monotonic()
-        base = present(place, entry).manifest
+        base = state_of(place, entry)
         todo = choose(base, live_masks(store, base.segments, base.tombstones), place.segment_rows)
         if not todo.mergers and not todo.others:
             catch_up(place, entry, base)
@@ -88,7 +89,7 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
                 with indexing(running, indexed) as advance:
                     counts = Counts(0, base.counts.skipped, base.counts.failed, 0)
                     finished = running.work.finish(counts, advance)
-        except FileExistsError:
+        except StateError:
             log.info("%s has changed while it was compacted; starting again", entry.name)
             continue
         runner.done(running)
@@ -97,7 +98,7 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
 
 
 def _report(base: Manifest, finished: Manifest, began: float) -> Compacted:
-    compacted = Compacted(
+    return Compacted(
         embedding_table=finished.table,
         segments_before=len(base.segments),
         segments=len(finished.segments),
@@ -106,7 +107,6 @@ def _report(base: Manifest, finished: Manifest, began: float) -> Compacted:
         bytes=size(finished),
         seconds=round(time.monotonic() - began, 3),
     )
-    return compacted
 
 
 def size(state: Manifest) -> int:

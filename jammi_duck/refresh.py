@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.change import Change
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.present import Present, present
+from jammi_duck.storage.present import Present, planned, present
 from jammi_duck.types import Caller, Counts
 from jammi_duck.window import Window, digest
 
@@ -42,13 +43,14 @@ _READ_AGAIN = (
 class Comparison:
     """What DuckDB found: a look at the source, and how the table differs from it.
 
-    `state` is the number of the manifest that was compared. `added` rows are not in it, `changed` ones have another
-    text there, `deleted` ones are not in the source or have no text any more. `texts` are to be embedded. `began` is
-    when the query was planned, by `time.monotonic`.
+    `build` is that of the table, `start` what was compared, as `present` gave it. `added` rows are not in it, `changed`
+    ones have another text there, `deleted` ones are not in the source or have no text any more. `texts` are to be
+    embedded. `began` is when the query was planned, by `time.monotonic`.
     """
 
     table: str
-    state: int
+    build: str
+    start: Mapping[str, Any]
     census: Census
     added: int
     changed: int
@@ -89,10 +91,11 @@ class Refresher:
             InputError: the keys are not unique or not all there, or the table was imported without its columns.
             ModelError: something is to be embedded, and the model cannot be had, or is not what it was.
             NotFoundError: the table was dropped.
+            StateError: what was compared is not there any more.
             StorageError: the location cannot be read or written.
         """
         self._runner.settle(caller)
-        entry = _entry(self._place, found.table)
+        entry = _entry(self._place, found.table, found.build)
         definition = entry.definition
         check_keys(definition.source, definition.key, found.census)
         if found.added and not definition.columns:
@@ -103,7 +106,7 @@ class Refresher:
         encoder = self._encoders.get(definition.model) if found.texts else None
         if encoder is not None:
             check_same(entry, encoder)
-        start_from = present(self._place, entry, found.state)
+        start_from = planned(self._place, entry, found.start)
 
         def start() -> Running[_Change]:
             change = _Change(self._place, entry, start_from, found, encoder)
@@ -248,15 +251,23 @@ def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str
         raise
 
 
-def _entry(place: Place, name: str) -> Entry:
-    failed = place.catalog.entries("failed", name=name)
-    return failed[0] if failed else place.ready(name)
+def _entry(place: Place, name: str, build: str) -> Entry:
+    entries = place.catalog.entries("failed", "ready", name=name)
+    return next((entry for entry in entries if entry.build == build), None) or place.ready(name)
 
 
 def to_resume(place: Place, encoders: Encoders, request: Request) -> Entry | None:
-    """The newest build that was interrupted, of which something is left, and that may be what a request would make."""
-    left = alike(place.catalog.entries("failed", source=request.source), encoders, request)
-    return next((entry for entry in left if is_kept(place, entry)), None)
+    """The newest build that was interrupted, of which something is left, and that may be what a request would make.
+
+    None where a newer one of these is ready.
+    """
+    entries = place.catalog.entries("failed", "ready", source=request.source)
+    for entry in alike(entries, encoders, request):
+        if entry.status == "ready":
+            break
+        if is_kept(place, entry):
+            return entry
+    return None
 
 
 def is_kept(place: Place, entry: Entry) -> bool:

@@ -6,12 +6,13 @@ It is known by a token, abandoned on an error, and let go when nobody drives it 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from jammi_duck.errors import BuildError
+from jammi_duck.errors import BuildError, InputError, NotFoundError, StateError
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.storage.place import Place
@@ -31,11 +32,11 @@ class Work(Protocol):
         ...
 
     def let_go(self) -> None:
-        """Close what is open and leave the rest to be settled."""
+        """Remove what is half written, and leave the rest to be settled."""
         ...
 
-    def abandon(self, reason: str) -> None:
-        """Remove what was written."""
+    def abandon(self, reason: str, *, keep: bool) -> None:
+        """Remove what was written, but for whole files of vectors where these are to be kept."""
         ...
 
 
@@ -97,7 +98,10 @@ class Runner:
 
     @contextlib.contextmanager
     def abandoning(self, running: Running[W]) -> Iterator[None]:
-        """What goes wrong inside ends the work, and removes its files. An interrupted build is settled later."""
+        """What goes wrong inside ends the work. An interrupted build is settled later.
+
+        Vectors in whole files are kept, unless the input was wrong, or the table is gone.
+        """
         if running.stopped.is_set():
             raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
         try:
@@ -109,9 +113,12 @@ class Runner:
                 running.stopped.set()
                 running.progress.close()
                 fields = {"embedding_table": running.work.name, "status": "failed"}
-                log.error("the %s of %s failed: %s", running.what, running.work.name, error, extra=fields)
+                # Somebody else was first: what follows from that is for the caller to say.
+                level = logging.DEBUG if isinstance(error, StateError) else logging.ERROR
+                log.log(level, "the %s of %s failed: %s", running.what, running.work.name, error, extra=fields)
                 try:
-                    running.work.abandon(f"{type(error).__name__}: {error}")
+                    keep = not isinstance(error, (InputError, NotFoundError))
+                    running.work.abandon(f"{type(error).__name__}: {error}", keep=keep)
                 finally:
                     # Not before: work that nobody runs is settled, and this one is removing its own files.
                     self._running.pop(running.work.id, None)

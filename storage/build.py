@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
+from jammi_duck.storage.catalog import literal
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.parquet import Digests, Texts, read_footer
 from jammi_duck.storage.place import Place, files_of, names_in
-from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars
+from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_disposable
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Build:
         self._files.open()
 
     def let_go(self) -> None:
-        """Close what is open and leave the rest to `recovery.settle`, as if the process had ended."""
-        self._files.let_go()
+        """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
+        self._files.discard()
 
     def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
         """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
@@ -93,19 +94,21 @@ class Build:
         make_ready(self._place, finished, self._store.location)
         return finished
 
-    def abandon(self, reason: str) -> None:
-        """Remove what was written and move the build to `failed`.
+    def abandon(self, reason: str, *, keep: bool) -> None:
+        """Remove what was written, and move the build to `failed`; whole segments stay if they are to be kept.
 
         A table whose manifest was committed stays, and the next `jammi_recover()` makes it ready.
         """
         self._files.discard()
         if self._committing and self._is_committed():
             return
+        kept = sum(segment.rows for segment in self._files.written) if keep else 0
         with contextlib.suppress(StorageError):
             if self._owns_name():
-                for file in files_of(self._store, self.name):
+                delete_disposable(self._store, self.name)
+                for file in [] if kept else files_of(self._store, self.name):
                     self._store.delete(file)
-        self._place.catalog.failed(self.id, reason)
+        self._place.catalog.failed(self.id, reason + what_is_kept(kept, self.definition.source, self.name))
 
     def _is_committed(self) -> bool:
         try:
@@ -118,8 +121,8 @@ class Build:
         if self._files.written:
             return True
         try:
-            with self._store.unchecked(layout.parquet(self.name, 0), self.id) as path:
-                return read_footer(path).build == self.id
+            _, path = self._store.found(layout.parquet(self.name, 0))
+            return read_footer(path).build == self.id
         except (DamagedError, FileNotFoundError):
             return False
 
@@ -136,6 +139,14 @@ class Build:
         name = self._free_name()
         self._place.catalog.rename(self.id, name)
         return name, 0
+
+
+def what_is_kept(rows: int, source: str, table: str) -> str:
+    """What the reason of a failed build ends with: how to go on from the rows that are kept of it, if there are any."""
+    if not rows:
+        return ""
+    refresh = f"jammi_refresh({literal(source)}, embedding_table := {literal(table)})"
+    return f"; {rows:,} embedded rows are kept until jammi_vacuum(): {refresh} goes on from there"
 
 
 def make_ready(place: Place, finished: Manifest, location: str) -> None:

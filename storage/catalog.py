@@ -8,6 +8,7 @@ A move is one compare-and-swap on the build's row, so that of two that try one w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,6 +87,8 @@ class Catalog:
         self._views = views
         # Every change of the catalog goes through this object, so what it has read stays true until it writes.
         self._read: dict[tuple[object, ...], list[Entry]] = {}
+        # Two statements that change one row at once would be in conflict.
+        self._writing = threading.RLock()
         self._view_schema = f"{quoted(views[0])}.{quoted(views[1])}"
 
     def create(self) -> None:
@@ -161,16 +164,24 @@ class Catalog:
             [stage, owner, build],
         )
 
-    def changed(self, manifest: Manifest) -> None:
-        """Note the present state of a ready table, as its manifest says, and that nothing is being done with it."""
-        self._set_files(manifest)
+    def changed(self, manifest: Manifest) -> bool:
+        """Note the present state of a ready table, as its manifest says, and that nothing is being done with it.
+
+        Where the table is not ready any more, nothing is noted, which False says.
+        """
         counts = manifest.counts
         values = [counts.rows, counts.skipped, counts.failed, counts.truncated, _utc(manifest.finished), manifest.build]
-        self._write(
-            f"UPDATE {self._tables} SET row_count = ?, skipped_count = ?, failed_count = ?, truncated_count = ?, "
-            "finished = ?, stage = NULL, owner = NULL WHERE build = ? AND status = 'ready'",
-            values,
-        )
+        with self._writing:
+            if not self._host.sql(f"FROM {self._tables} WHERE build = ? AND status = 'ready'", [manifest.build]):
+                return False
+            # The files first: by the time of its end, a state that is not entered as a whole is told from one that is.
+            self._set_files(manifest)
+            self._write(
+                f"UPDATE {self._tables} SET row_count = ?, skipped_count = ?, failed_count = ?, truncated_count = ?, "
+                "finished = ?, stage = NULL, owner = NULL WHERE build = ? AND status = 'ready'",
+                values,
+            )
+        return True
 
     def dropped(self, build: str) -> None:
         """Move a table from `ready` to `dropped`. Raises StateError."""
@@ -202,8 +213,9 @@ class Catalog:
             for each in manifest.truth
         ]
         marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
-        self._host.sql(f"DELETE FROM {self._segments} WHERE build = ?", [manifest.build])
-        self._host.sql(f"INSERT INTO {self._segments} VALUES {marks}", [value for row in rows for value in row])
+        with self._writing:
+            self._host.sql(f"DELETE FROM {self._segments} WHERE build = ?", [manifest.build])
+            self._host.sql(f"INSERT INTO {self._segments} VALUES {marks}", [value for row in rows for value in row])
 
     def files(self, build: str) -> tuple[tuple[Segment, ...], tuple[Tombstones, ...]]:
         """A build's segments in order, without their sidecars, and its tombstones."""
@@ -261,10 +273,11 @@ class Catalog:
         return {name for (name,) in self._host.sql(text, self._views)}
 
     def _write(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        try:
-            return self._host.sql(text, parameters)
-        finally:
-            self._read = {}
+        with self._writing:
+            try:
+                return self._host.sql(text, parameters)
+            finally:
+                self._read = {}
 
     def _insert(self, entry: Entry) -> None:
         definition = entry.definition

@@ -18,19 +18,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.errors import DamagedError, StorageError
+from jammi_duck.errors import DamagedError, NotFoundError, StateError, StorageError
 from jammi_duck.storage import layout, manifest
-from jammi_duck.storage.build import make_ready
+from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.index import Grown
 from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, read_row_ids, read_rows, read_tombstones
-from jammi_duck.storage.place import Place, files_of
+from jammi_duck.storage.place import Place, files_of, remove_files
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import ParquetSegment
-from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_sidecars, writing
+from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_disposable, writing
 from jammi_duck.storage.table import Table, newest_manifest
 from jammi_duck.types import Counts
 
@@ -69,13 +69,15 @@ class Change:
         self._place = place
         self._store = place.store_at(entry.location)
         self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows) for each in spare}
+        self._before = base.segments
         self._kept = kept
         self._grown: dict[int, Grown] = {}
         self._open: Table | None = None
         self._segments: tuple[Segment, ...] = ()
         self._gone: TombstoneWriter | None = None
         self._listed: list[str] = []
-        first = 1 + max(_numbers(self._store, entry.name), default=-1)
+        names = _names(self._store, entry.name)
+        first = 1 + max((name.number for name in names if name.kind != "manifest.json"), default=-1)
         self._files = SegmentFiles(
             self._store, entry.name, entry.definition, entry.build, self.id, place.segment_rows, first, self._taken
         )
@@ -83,7 +85,7 @@ class Change:
             place.catalog.note(entry.build, stage, self.id)
         else:
             place.catalog.resumed(entry.build, self.id)
-            delete_sidecars(self._store, self.name)
+            delete_disposable(self._store, self.name)
 
     @property
     def name(self) -> str:
@@ -113,13 +115,25 @@ class Change:
             gone.write(row_ids, segments, places)
 
     def vectors(self, segment: int, places: Sequence[int]) -> Vectors:
-        """The vectors of rows of the state that this started from, by their segment's number. Raises DamagedError."""
-        if self._open is None:
-            self._open = Table.of(self._store, self.entry, self.base)
-        where = {**self._spare, **dict(zip(self._open.numbers, self._open.segments, strict=True))}[segment]
+        """The vectors of rows of the state that this started from, or that are spare, by their segment's number.
+
+        Raises DamagedError.
+        """
         order = np.argsort(places)
+        rising = np.asarray(places, np.int64)[order]
         found = np.empty((len(places), self.definition.dimensions), np.float32)
-        found[order] = where.vectors(np.asarray(places, np.int64)[order])
+        if segment in self._spare:
+            try:
+                found[order] = self._spare[segment].vectors(rising)
+            except DamagedError as error:
+                file = layout.parquet(self.name, segment)
+                raise DamagedError(
+                    f"'{file}', which an interrupted change had left, is gone by now; run this again"
+                ) from error
+        else:
+            if self._open is None:
+                self._open = Table.of(self._store, self.entry, self.base)
+            found[order] = self._open.segments[self._open.numbers.index(segment)].vectors(rising)
         return found
 
     def finish(self, counts: Counts, progress: Progress) -> Manifest:
@@ -127,7 +141,19 @@ class Change:
 
         `counts` are what `skipped` and `failed` are now, and how many more were `truncated`; the rows are counted here.
         `progress` is told how many rows were added to an index. On an error, call `abandon`.
+
+        Raises:
+            NotFoundError: the table was dropped meanwhile.
+            StateError: another change was first, and this one cannot be made to fit.
         """
+        try:
+            return self._finish(counts, progress)
+        except StorageError as error:
+            if self.entry.status == "ready" and not self._is_ready():
+                raise self._dropped() from error
+            raise
+
+    def _finish(self, counts: Counts, progress: Progress) -> Manifest:
         is_same = self._kept is None and self._gone is None and not self.rows
         if is_same and self.base.number and self._counts(counts) == self.base.counts:
             if not catch_up(self._place, self.entry, self.base):
@@ -139,47 +165,58 @@ class Change:
             try:
                 finished = self._commit(counts)
                 break
-            except FileExistsError:
+            except FileExistsError as error:
                 if self._kept is not None:
-                    raise
+                    raise StateError(f"'{self.name}' has changed meanwhile") from error
                 self._fit(newest_manifest(self._store, self.entry))
                 self._index(progress)
-        if self.entry.status == "ready":
-            enter(self._place, self.entry, finished)
-        else:
+        if self.entry.status != "ready":
             make_ready(self._place, finished, self.entry.location)
+        elif not enter(self._place, self.entry, finished):
+            remove_files(self._store, self.name)
+            raise self._dropped()
         return finished
 
+    def _is_ready(self) -> bool:
+        ready = self._place.catalog.entries("ready", name=self.name)
+        return any(entry.build == self.entry.build for entry in ready)
+
+    def _dropped(self) -> NotFoundError:
+        return NotFoundError(f"'{self.name}' was dropped while it was changed")
+
     def let_go(self) -> None:
-        """Close what is open and leave the rest to `recovery.settle`, as if the process had ended."""
-        self._files.let_go()
+        """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
+        self._files.discard()
         if self._gone is not None:
             with contextlib.suppress(Exception):
                 self._gone.close()
+            with contextlib.suppress(StorageError):
+                self._store.discard(self._gone.path.name)
+            self._gone = None
 
-    def abandon(self, reason: str) -> None:
-        """Remove what was written; the table stays as it was.
+    def abandon(self, reason: str, *, keep: bool) -> None:
+        """Remove what was written; the table stays as it was. Whole segments with new vectors stay if `keep` says so.
 
         A state whose manifest was committed stays, and the next `install` or `jammi_recover()` enters it.
         """
         self.let_go()
-        self._files.discard()
-        if self._gone is not None:
-            with contextlib.suppress(StorageError):
-                self._store.discard(self._gone.path.name)
         if self._is_committed():
             return
+        keep = keep and self._kept is None
         for segment in self._files.written:
-            sidecars = [layout.sidecar(self.name, segment.number, kind) for kind in SIDECARS]
-            self._listed += [segment.parquet.file, *sidecars]
+            self._listed += [layout.sidecar(self.name, segment.number, kind) for kind in SIDECARS]
+            self._listed += [] if keep else [segment.parquet.file]
         with contextlib.suppress(StorageError):
             for file in self._listed:
                 self._store.delete(file)
             if self.entry.status != "ready":
-                delete_sidecars(self._store, self.name)
+                delete_disposable(self._store, self.name)
         if self.entry.status == "ready":
             self._place.catalog.note(self.entry.build, None, None)
         else:
+            left = [*self._before, *(self._files.written if keep else ())]
+            kept = sum(segment.rows for segment in left)
+            reason += what_is_kept(kept, self.definition.source, self.name)
             self._place.catalog.failed(self.entry.build, reason)
 
     def _is_committed(self) -> bool:
@@ -220,7 +257,10 @@ class Change:
         )
         with writing(gone.path):
             gone.close(state)
-        listed, number = gone.rows, 1 + max(_numbers(self._store, self.name), default=0)
+        names = _names(self._store, self.name)
+        if not any(name.kind == "manifest.json" and name.number >= base.number for name in names) and base.number:
+            raise self._dropped()
+        listed, number = gone.rows, 1 + max((name.number for name in names if name.kind != "manifest.json"), default=0)
         while True:
             file = layout.deleted(self.name, number)
             try:
@@ -252,7 +292,7 @@ class Change:
         if self._gone is None:
             scratch = self._store.scratch(layout.deleted(self.name, 1), self.id)
             with writing(scratch):
-                self._gone = TombstoneWriter(scratch, self.definition, self.entry.build)
+                self._gone = TombstoneWriter(scratch, self.definition, self.entry.build, self.id)
         return self._gone
 
     def _taken(self, number: int) -> tuple[str, int]:
@@ -265,8 +305,8 @@ class Change:
         from, or none: this change found that row to be right, or no such key in the source.
         """
         (file,) = self._listed[-1:]
-        with self._store.unchecked(file, self.id) as path:
-            gone = pa.concat_arrays([pa.array([], pa.string()), *(ids for ids, _, _ in read_tombstones(path))])
+        _, path = self._store.found(file)
+        gone = pa.concat_arrays([pa.array([], pa.string()), *(ids for ids, _, _ in read_tombstones(path))])
         self._store.delete(file)
         written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
         mine = pa.concat_arrays([gone, *written])
@@ -285,10 +325,11 @@ class Change:
         self.base = newest
 
 
-def enter(place: Place, entry: Entry, present: Manifest) -> None:
+def enter(place: Place, entry: Entry, present: Manifest) -> bool:
     """Enter the present state of a ready table in the catalog, show its view, and let go of the state that is open.
 
     Where a later one is there by now, that is entered: threads may enter theirs in another order than they committed.
+    Where the table is not ready any more, there is nothing to enter, which False says.
     """
     with place.entering:
         with contextlib.suppress(StorageError):
@@ -296,8 +337,11 @@ def enter(place: Place, entry: Entry, present: Manifest) -> None:
             present = newest if newest.number > present.number else present
         # The view first: what dies in between is settled, as long as the catalog has not the new state.
         place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
-        place.catalog.changed(present)
+        is_ready = place.catalog.changed(present)
+        if not is_ready:
+            place.catalog.hide(entry.name)
         place.forget(entry.build)
+    return is_ready
 
 
 def catch_up(place: Place, entry: Entry, present: Manifest) -> bool:
@@ -347,7 +391,6 @@ def _mask(rows: int, places: NDArray[np.int64]) -> Mask:
     return mask
 
 
-def _numbers(store: Store, table: str) -> list[int]:
-    """The numbers of the segments and tombstones that there are files of."""
-    names = map(layout.parse, files_of(store, table))
-    return [name.number for name in names if name and name.kind != "manifest.json"]
+def _names(store: Store, table: str) -> list[layout.FileName]:
+    """What the names of a table's files say."""
+    return [name for name in map(layout.parse, files_of(store, table)) if name]

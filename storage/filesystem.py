@@ -73,8 +73,8 @@ class Store(Protocol):
         """A local path of exactly this file, its SHA-256 checked once per process. Raises DamagedError."""
         ...
 
-    def unchecked(self, file: str, build: str) -> contextlib.AbstractContextManager[Path]:
-        """A local path of a file whose digest nobody knows, for `build` to read while the context lasts."""
+    def found(self, file: str) -> tuple[Digest, Path]:
+        """What a file is whose digest nobody knows, and a local path of it. Raises FileNotFoundError."""
         ...
 
     def abort_uploads(self, before: datetime) -> list[str]:

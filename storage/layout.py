@@ -13,7 +13,7 @@ FOLDER = "jammi_db"
 
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__\d{8}T\d{6}(?:_\d+)?"
 _FILE = re.compile(
-    rf"(?P<table>{_NAME})(?:\.(?P<number>\d{{5}}))?(?:\.r(?P<rebuilt>\d{{5}}))?"
+    rf"(?P<table>{_NAME})(?:\.(?P<number>\d{{5,}}))?(?:\.r(?P<rebuilt>\d{{5,}}))?"
     r"\.(?P<kind>parquet|deleted\.parquet|usearch|rowmap|vectors|manifest\.json)"
 )
 _SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp")

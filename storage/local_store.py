@@ -33,7 +33,8 @@ class LocalStore:
         """`path` may be relative, or begin with `~`."""
         self.location = os.path.abspath(os.path.expanduser(path))
         self._folder = os.path.join(self.location, layout.FOLDER)
-        self._checked: dict[tuple[Digest, int, int], Path] = {}
+        # What files have been found to be, by their names, inodes, times and sizes.
+        self._known: dict[tuple[str, int, int, int], Digest] = {}
 
     def files(self) -> dict[str, Stored]:
         """See `Store.files`."""
@@ -91,19 +92,22 @@ class LocalStore:
         path = Path(self.path(digest.file))
         with explained("read", path):
             try:
-                status = os.stat(path)
+                identity = _identity(path)
             except FileNotFoundError as error:
                 raise DamagedError(f"'{digest.file}' is missing") from error
-            seen = (digest, status.st_ino, status.st_mtime_ns)
-            if seen not in self._checked:
+            if self._known.get(identity) != digest:
                 check(path, digest)
-                self._checked[seen] = path
+                self._known[identity] = digest
         return path
 
-    @contextlib.contextmanager
-    def unchecked(self, file: str, build: str) -> Iterator[Path]:
-        """See `Store.unchecked`."""
-        yield Path(self.path(file))
+    def found(self, file: str) -> tuple[Digest, Path]:
+        """See `Store.found`."""
+        path = Path(self.path(file))
+        with explained("read", path):
+            identity = _identity(path)
+            if identity not in self._known:
+                self._known[identity] = Digest(file, identity[-1], sha256_of(path))
+        return self._known[identity], path
 
     def abort_uploads(self, before: datetime) -> list[str]:
         """See `Store.abort_uploads`: a disk has none."""
@@ -112,3 +116,8 @@ class LocalStore:
     def path(self, file: str) -> str:
         """The absolute path of a file."""
         return os.path.join(self._folder, bare(file))
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    status = os.stat(path)
+    return path.name, status.st_ino, status.st_mtime_ns, status.st_size

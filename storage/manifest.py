@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -130,7 +130,7 @@ class Manifest:
                 counts=Counts(**document["counts"]),
                 started=datetime.fromisoformat(document["started"]),
                 finished=datetime.fromisoformat(document["finished"]),
-                segments=tuple(_segment(fields) for fields in document["segments"]),
+                segments=tuple(segment_of(fields) for fields in document["segments"]),
                 tombstones=tuple(_tombstones(fields) for fields in document.get("deleted", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -171,7 +171,8 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
         store.discard(scratch.name)
 
 
-def _segment(fields: dict[str, Any]) -> Segment:
+def segment_of(fields: Mapping[str, Any]) -> Segment:
+    """A segment as `dataclasses.asdict` gives it. Raises KeyError or TypeError."""
     digests = {kind: Digest(**fields[kind]) for kind in ("parquet", *SIDECARS)}
     return Segment(number=fields["number"], rows=fields["rows"], **digests)
 

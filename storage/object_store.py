@@ -56,6 +56,8 @@ class ObjectStore:
         self.is_memory = "memory" in filesystem.protocol
         self._secrets = secrets
         self._checked: set[str] = set()
+        # What files have been found to be, by their names, sizes, and the store's own marks of their content.
+        self._known: dict[tuple[str, int, str], Digest] = {}
         self._creating = threading.Lock()
 
     def files(self) -> dict[str, Stored]:
@@ -137,30 +139,40 @@ class ObjectStore:
             check(path, digest)
             self._checked.add(digest.sha256)
             return path
-        with self._explained("read", self._url(digest.file)):
-            os.makedirs(self._cache, exist_ok=True)
-            arriving = Path(f"{path}.{token_hex(4)}.tmp")
-            try:
-                self._download(digest.file, arriving)
+        try:
+            with self._arriving(digest.file) as arriving:
                 check(arriving, digest)
                 os.replace(arriving, path)
-            except FileNotFoundError as error:
-                raise DamagedError(f"'{digest.file}' is missing") from error
-            finally:
-                arriving.unlink(missing_ok=True)
+        except FileNotFoundError as error:
+            raise DamagedError(f"'{digest.file}' is missing") from error
         self._checked.add(digest.sha256)
         return path
 
+    def found(self, file: str) -> tuple[Digest, Path]:
+        """See `Store.found`: the file comes to the cache."""
+        with self._explained("read", self._url(file)):
+            info = self.filesystem.info(self.url_path(file))
+        mark = info.get("ETag") or info.get("LastModified") or info.get("created")
+        identity = (file, int(info["size"]), str(mark))
+        if identity not in self._known:
+            with self._arriving(file) as arriving:
+                digest = Digest(file, os.stat(arriving).st_size, sha256_of(arriving))
+                os.replace(arriving, os.path.join(self._cache, digest.sha256))
+            self._checked.add(digest.sha256)
+            self._known[identity] = digest
+        return self._known[identity], self.checked(self._known[identity])
+
     @contextlib.contextmanager
-    def unchecked(self, file: str, build: str) -> Iterator[Path]:
-        """See `Store.unchecked`."""
-        arriving = self.scratch(file, build)
-        try:
-            with self._explained("read", self._url(file)):
+    def _arriving(self, file: str) -> Iterator[Path]:
+        """A copy of a file in the cache, under a name that it has while the context lasts."""
+        with self._explained("read", self._url(file)):
+            os.makedirs(self._cache, exist_ok=True)
+            arriving = Path(self._cache, f"{token_hex(8)}.tmp")
+            try:
                 self._download(file, arriving)
-            yield arriving
-        finally:
-            self.discard(arriving.name)
+                yield arriving
+            finally:
+                arriving.unlink(missing_ok=True)
 
     def _download(self, file: str, path: Path) -> None:
         if not self.filesystem.exists(self.url_path(file)):

@@ -183,13 +183,13 @@ class State:
 class TombstoneWriter:
     """Writes one Parquet of rows that are gone or replaced."""
 
-    def __init__(self, path: Path, definition: Definition, build: str) -> None:
-        """Open `path` for writing."""
+    def __init__(self, path: Path, definition: Definition, build: str, change: str) -> None:
+        """Open `path` for writing. By the id of the `change`, two that take the same rows away write two files."""
         self.path = path
         self.rows = 0
         fields = [("_row_id", pa.string()), ("_segment", pa.int32()), ("_place", pa.int64())]
         self._schema = pa.schema(
-            [pa.field(name, kind, nullable=False) for name, kind in fields], schema(definition, build).metadata
+            [pa.field(name, kind, nullable=False) for name, kind in fields], schema(definition, build, change).metadata
         )
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -50,6 +50,7 @@ class Place:
         self.store = open_store(location, cache_dir, self._options)
         self._stores = {self.store.location: self.store}
         self._open: OrderedDict[str, Table] = OrderedDict()
+        self._forgotten: Counter[str] = Counter()
         self._lock = threading.Lock()
         # Held while the present state of a table is entered in the catalog.
         self.entering = threading.Lock()
@@ -67,9 +68,12 @@ class Place:
             if entry.build in self._open:
                 self._open.move_to_end(entry.build)
                 return self._open[entry.build]
+            forgotten = self._forgotten[entry.build]
         table = Table.open(self.store_at(entry.location), entry, *self.catalog.files(entry.build))
         with self._lock:
-            self._open[entry.build] = table
+            # What has become an earlier state meanwhile serves this search, and no other.
+            if self._forgotten[entry.build] == forgotten:
+                self._open[entry.build] = table
             while len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
         return table
@@ -78,6 +82,7 @@ class Place:
         """Let an open table go, because it was dropped or its files have changed."""
         with self._lock:
             self._open.pop(build, None)
+            self._forgotten[build] += 1
 
     def ready(self, name: str) -> Entry:
         """The ready table with this name. Raises NotFoundError."""
@@ -131,3 +136,11 @@ def files_of(store: Store, table: str) -> list[str]:
     names = {file: layout.parse(file) for file in store.files()}
     mine = {file: name for file, name in names.items() if name and name.table == table}
     return sorted(mine, key=lambda file: (mine[file].kind != "manifest.json", mine[file].number, file))
+
+
+def remove_files(store: Store, table: str) -> list[str]:
+    """Delete all files of a table, its manifests first, so that nobody finds it half gone."""
+    files = files_of(store, table)
+    for file in files:
+        store.delete(file)
+    return files

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import DamagedError, StateError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.filesystem import Digest, Store, sha256_of
+from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment
 from jammi_duck.storage.parquet import Footer, read_footer
 from jammi_duck.storage.place import Place, files_of
@@ -26,30 +29,63 @@ class Present:
     manifest: Manifest
     spare: tuple[Segment, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """What `Planned` is made of: all that another look at the storage might find otherwise."""
+        kept = () if self.manifest.number else self.manifest.segments
+        return {
+            "number": self.manifest.number,
+            "kept": [dataclasses.asdict(each) for each in kept],
+            "spare": [dataclasses.asdict(each) for each in self.spare],
+        }
 
-def present(place: Place, entry: Entry, number: int | None = None) -> Present:
-    """The present state of a table, or the one with this number.
+
+def state_of(place: Place, entry: Entry) -> Manifest:
+    """The present state of a ready table. Raises DamagedError where it has no manifest."""
+    try:
+        return newest_manifest(place.store_at(entry.location), entry, *place.catalog.files(entry.build))
+    except DamagedError as error:
+        raise DamagedError(f"{error}; SELECT * FROM jammi_recover() writes it again") from error
+
+
+def present(place: Place, entry: Entry) -> Present:
+    """The present state of a table, or what is left of a build that failed, and what is spare.
 
     Raises:
         DamagedError: a ready table has no manifest, or nothing is left of a build that failed.
     """
     store = place.store_at(entry.location)
     if entry.status == "ready":
-        try:
-            found = newest_manifest(store, entry, *place.catalog.files(entry.build))
-        except DamagedError as error:
-            raise DamagedError(f"{error}; SELECT * FROM jammi_recover() writes it again") from error
-        if number is not None and number != found.number:
-            found = manifest.read(store, layout.manifest(entry.name, number))
-        highest = max(each.number for each in found.truth)
-        return Present(found, tuple(segment for segment, _ in whole_segments(store, entry, after=highest)))
+        state = state_of(place, entry)
+        highest = max(each.number for each in state.segments)
+        of_changes = [segment for segment, footer in whole_segments(store, entry, after=highest) if footer.change]
+        return Present(state, tuple(of_changes))
     whole = whole_segments(store, entry)
     kept = tuple(segment for segment, footer in whole if footer.change is None)
     if not kept:
         raise DamagedError(f"nothing is left of '{entry.name}'; generate it again")
+    return Present(_left(entry, kept), tuple(segment for segment, footer in whole if footer.change is not None))
+
+
+def planned(place: Place, entry: Entry, plan: Mapping[str, Any]) -> Present:
+    """What `present` gave when a query was planned, by its `as_json`.
+
+    Raises:
+        StateError: the files that it consists of are not all there any more, or are not what is to be changed.
+    """
+    store = place.store_at(entry.location)
+    kept, spare = (tuple(map(manifest.segment_of, plan[each])) for each in ("kept", "spare"))
+    files = store.files()
+    gone = [each.parquet.file for each in (*kept, *spare) if each.parquet.file not in files]
+    if gone or (entry.status == "ready") != bool(plan["number"]):
+        raise StateError(f"'{entry.name}' has changed since this query was planned; run it again")
+    if not plan["number"]:
+        return Present(_left(entry, kept), spare)
+    return Present(manifest.read(store, layout.manifest(entry.name, plan["number"])), spare)
+
+
+def _left(entry: Entry, kept: Sequence[Segment]) -> Manifest:
     started = entry.started.replace(tzinfo=UTC)
-    built = Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, started, kept)
-    return Present(built, tuple(segment for segment, footer in whole if footer.change is not None))
+    return Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, started, tuple(kept))
 
 
 def whole_segments(store: Store, entry: Entry, after: int = -1) -> list[tuple[Segment, Footer]]:
@@ -61,13 +97,12 @@ def whole_segments(store: Store, entry: Entry, after: int = -1) -> list[tuple[Se
         if number <= after:
             continue
         try:
-            with store.unchecked(file, entry.build) as path:
-                footer = read_footer(path)
-                if footer.build == entry.build:
-                    digest = Digest(file, path.stat().st_size, sha256_of(path))
-                    whole.append((Segment(number, footer.rows, digest), footer))
+            digest, path = store.found(file)
+            footer = read_footer(path)
         except (FileNotFoundError, DamagedError):
             continue
+        if footer.build == entry.build:
+            whole.append((Segment(number, footer.rows, digest), footer))
     return whole
 
 

@@ -6,21 +6,21 @@ kept; all of them whole: the index is built again and the table is `ready`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
-from jammi_duck.storage.build import make_ready
+from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.change import catch_up, enter
-from jammi_duck.storage.filesystem import Digest, Store, sha256_of
+from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
-from jammi_duck.storage.place import Place, files_of
+from jammi_duck.storage.place import Place, files_of, remove_files
 from jammi_duck.storage.present import whole_segments
-from jammi_duck.storage.segment_files import add_sidecars, delete_sidecars
+from jammi_duck.storage.segment_files import add_sidecars, delete_disposable
 from jammi_duck.storage.table import is_older, newest_manifest
 from jammi_duck.types import Counts
 
@@ -68,18 +68,18 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
 
     What is not whole yet (a copy that is under way) is left for the next time. Ready tables get their views.
     """
-    known = {entry.name: entry for entry in place.catalog.entries()}
+    names: dict[str, Entry] = {}
+    for entry in place.catalog.entries():
+        if entry.name not in names or entry.status == "ready":
+            names[entry.name] = entry
     shown = place.catalog.shown()
     files = place.store.files()
     done = []
     for table, file in manifest.newest(files).items():
-        entry = known.get(table)
-        if entry is None and not adopt:
-            continue
-        if entry and entry.status != "ready":
-            continue
-        at_home = entry is not None and entry.location == place.store.location
-        if at_home and file == layout.manifest(table, 1):
+        known = names.get(table)
+        is_ready = known is not None and known.status == "ready"
+        at_home = known is not None and known.location == place.store.location
+        if (not is_ready and not adopt) or (is_ready and at_home and file == layout.manifest(table, 1)):
             continue
         try:
             found = manifest.read(place.store, file)
@@ -87,15 +87,18 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
             continue
         if not all(each.parquet.file in files for each in found.truth):
             continue
-        if at_home:
-            done += _catch_up(place, known[table], found)
-            continue
-        if entry is None:
+        # A build that failed may have the name that another database gave to one of its own.
+        if known is None or (not is_ready and known.build != found.build):
             place.catalog.adopt(found, place.store.location)
-        elif entry.build == found.build:
-            place.catalog.relocate(entry.build, place.store.location)
-        else:
+        elif not is_ready or known.build != found.build:
             continue
+        elif at_home:
+            done += _catch_up(place, known, found)
+            continue
+        else:
+            place.catalog.relocate(known.build, place.store.location)
+            if not is_older(found, *place.catalog.files(known.build)):
+                enter(place, replace(known, location=place.store.location), found)
         shown.discard(table)
         done.append(Action(table, "ready", f"found in {place.store.location}"))
     for entry in place.catalog.entries("ready"):
@@ -111,18 +114,13 @@ def repair(place: Place) -> list[Action]:
         try:
             action = _repair(place, entry)
         except FileExistsError:
-            action = Action(entry.name, "ready", "another process is repairing it")
+            again = "another process is changing it; SELECT * FROM jammi_recover() again"
+            action = Action(entry.name, "ready", again)
+        except StorageError as error:
+            action = Action(entry.name, "ready", f"cannot be looked at now: {error}")
         if action:
             done.append(action)
     return done
-
-
-def remove_files(store: Store, table: str) -> list[str]:
-    """Delete all files of a table, its manifests first, so that nobody finds it half gone."""
-    files = files_of(store, table)
-    for file in files:
-        store.delete(file)
-    return files
 
 
 def _is_of(store: Store, file: str, entry: Entry) -> bool:
@@ -169,21 +167,36 @@ def _settle(place: Place, entry: Entry) -> Action:
     if committed:
         make_ready(place, committed, entry.location)
         return Action(entry.name, "ready", "was committed already")
-    lost = _delete_damaged(store, entry)
-    whole = whole_segments(store, entry)
-    state = _closed(store, entry, whole)
-    if state is None:
-        kept = sum(footer.rows for _, footer in whole)
-        reason = f"{lost}; the file was deleted" if lost else "interrupted before its last Parquet file was whole"
-        if kept:
-            reason += (
-                f"; {kept:,} embedded rows are kept until jammi_vacuum(): jammi_refresh('{entry.definition.source}', "
-                f"embedding_table := '{entry.name}') goes on from there"
-            )
-        delete_sidecars(store, entry.name)
-        place.catalog.failed(entry.build, reason)
-        return Action(entry.name, "failed", reason)
-    return _rebuild(place, store, entry, state)
+    reason = "interrupted before its last Parquet file was whole"
+    if not _is_anothers(store, entry):
+        lost = _delete_damaged(store, entry)
+        whole = whole_segments(store, entry)
+        state = _closed(store, entry, whole)
+        if state is not None:
+            return _rebuild(place, store, entry, state)
+        reason = f"{lost}; the file was deleted" if lost else reason
+        reason += what_is_kept(sum(footer.rows for _, footer in whole), entry.definition.source, entry.name)
+        delete_disposable(store, entry.name)
+    place.catalog.failed(entry.build, reason)
+    return Action(entry.name, "failed", reason)
+
+
+def _is_anothers(store: Store, entry: Entry) -> bool:
+    """Whether another database has taken the name of a build before there was a file of this one."""
+    for file in files_of(store, entry.name):
+        try:
+            if layout.is_manifest(file):
+                build = manifest.read(store, file).build
+            elif file.endswith(".deleted.parquet"):
+                build = read_state(store.found(file)[1])[0]
+            elif file.endswith(".parquet"):
+                build = read_footer(store.found(file)[1]).build
+            else:
+                continue
+        except (FileNotFoundError, DamagedError):
+            continue
+        return build != entry.build
+    return False
 
 
 def _delete_damaged(store: Store, entry: Entry) -> str | None:
@@ -193,8 +206,7 @@ def _delete_damaged(store: Store, entry: Entry) -> str | None:
         name = layout.parse(file)
         if name and name.kind == "parquet":
             try:
-                with store.unchecked(file, entry.build) as path:
-                    read_footer(path)
+                read_footer(store.found(file)[1])
             except FileNotFoundError:
                 continue
             except DamagedError as error:
@@ -225,9 +237,8 @@ def _tombstones(store: Store, entry: Entry) -> list[tuple[Tombstones, State]]:
         name = layout.parse(file)
         if name and name.kind == "deleted.parquet":
             try:
-                with store.unchecked(file, entry.build) as path:
-                    build, rows, state = read_state(path)
-                    digest = Digest(file, path.stat().st_size, sha256_of(path))
+                digest, path = store.found(file)
+                build, rows, state = read_state(path)
             except (FileNotFoundError, DamagedError):
                 continue
             if build == entry.build:
@@ -236,7 +247,7 @@ def _tombstones(store: Store, entry: Entry) -> list[tuple[Tombstones, State]]:
 
 
 def _rebuild(place: Place, store: Store, entry: Entry, state: Manifest) -> Action:
-    delete_sidecars(store, entry.name)
+    delete_disposable(store, entry.name)
     segments = []
     for segment in state.segments:
         try:
@@ -254,9 +265,6 @@ def _rebuild(place: Place, store: Store, entry: Entry, state: Manifest) -> Actio
 
 def _repair(place: Place, entry: Entry) -> Action | None:
     store = place.store_at(entry.location)
-    files = store.files()
-    if not files:
-        return Action(entry.name, "ready", f"left alone: there is nothing at {entry.location}")
     segments, tombstones = place.catalog.files(entry.build)
     try:
         known = newest_manifest(store, entry, segments, tombstones)
@@ -265,31 +273,37 @@ def _repair(place: Place, entry: Entry) -> Action | None:
         started, now = entry.started.replace(tzinfo=UTC), datetime.now(UTC)
         known = Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, now, segments, tombstones)
         is_there = False
+    # Not before the manifest: what that names is there by then.
+    files = store.files()
+    if not files:
+        return Action(entry.name, "ready", f"left alone: there is nothing at {entry.location}")
     gone = [each.parquet.file for each in known.truth if each.parquet.file not in files]
     if gone or not known.segments:
         missing = ", ".join(gone) or "every file"
         return Action(entry.name, "ready", f"cannot be searched: {missing} is missing; put it back, or jammi_drop it")
-    number = 1 + max(
-        max(name.number if name.kind == "manifest.json" else 0, name.rebuilt) for name in _named(files, entry)
-    )
+    try:
+        for each in known.tombstones:
+            store.checked(each.parquet)
+    except DamagedError as error:
+        return Action(entry.name, "ready", f"cannot be searched: {error}; put it back, or jammi_drop it")
+    names = [name for name in map(layout.parse, files) if name and name.table == entry.name]
+    # The next one: whoever else makes a later state of this one wants the same, and one of both is first.
+    number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
+    rebuilt = max(number, 1 + max(name.rebuilt for name in names))
     try:
         whole = tuple(
-            segment if _is_whole(store, segment) else _index(store, entry, segment, number)
+            segment if _is_whole(store, segment) else _index(store, entry, segment, rebuilt)
             for segment in known.segments
         )
     except DamagedError as error:
         return Action(entry.name, "ready", f"cannot be repaired: {error}; drop it and generate it again")
     if is_there and known.segments == whole:
         return None
-    rebuilt = sum(segment != old for segment, old in zip(whole, known.segments, strict=True))
+    built = sum(segment != old for segment, old in zip(whole, known.segments, strict=True))
     state = replace(known, number=number, finished=datetime.now(UTC), segments=whole)
     manifest.commit(store, state, entry.build)
     enter(place, entry, state)
-    return Action(entry.name, "ready", f"built {rebuilt} of {len(whole)} indexes and the manifest again")
-
-
-def _named(files: Iterable[str], entry: Entry) -> list[layout.FileName]:
-    return [name for name in map(layout.parse, files) if name and name.table == entry.name]
+    return Action(entry.name, "ready", f"built {built} of {len(whole)} indexes and the manifest again")
 
 
 def _is_whole(store: Store, segment: Segment) -> bool:

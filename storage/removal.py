@@ -12,8 +12,8 @@ from pathlib import Path
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.filesystem import Store
-from jammi_duck.storage.place import Place, files_of
-from jammi_duck.storage.recovery import Action, remove_files
+from jammi_duck.storage.place import Place, files_of, remove_files
+from jammi_duck.storage.recovery import Action
 
 
 @dataclass(frozen=True)

@@ -87,16 +87,11 @@ class SegmentFiles:
         self.written.append(Segment(self._number, writer.rows, digest))
         self._number += 1
 
-    def let_go(self) -> None:
-        """Close what is open, as if the process had ended."""
+    def discard(self) -> None:
+        """Close what is open, and remove what was not given a name yet."""
         if self._writer is not None:
             with contextlib.suppress(Exception):
                 self._writer.close()
-
-    def discard(self) -> None:
-        """Let go, and remove what was not given a name yet."""
-        self.let_go()
-        if self._writer is not None:
             with contextlib.suppress(StorageError):
                 self._store.discard(self._writer.path.name)
             self._writer = None
@@ -141,8 +136,8 @@ def add_sidecars(
                 store.discard(scratch.name)
 
 
-def delete_sidecars(store: Store, table: str) -> None:
-    """Delete all files of a table but the Parquet ones."""
+def delete_disposable(store: Store, table: str) -> None:
+    """Delete the sidecars and the manifests of a table, which can be made again of its Parquet files."""
     for file in files_of(store, table):
         if not file.endswith(".parquet"):
             store.delete(file)

@@ -10,8 +10,8 @@ from jammi_duck.storage import filesystem, index, local_store, object_store
 from jammi_duck.storage.parquet import SegmentWriter, TombstoneWriter
 
 FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "open")
-READING = ("fsync", "listdir", "stat", "open", "ls", "cat_file", "exists", "get_file")
-REMOTE_OPERATIONS = ("put_file", "rm_file", "ls", "cat_file", "exists", "get_file")
+READING = ("fsync", "listdir", "stat", "open", "ls", "cat_file", "info", "exists", "get_file")
+REMOTE_OPERATIONS = ("put_file", "rm_file", "ls", "cat_file", "info", "exists", "get_file")
 
 
 class Killed(BaseException):

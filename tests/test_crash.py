@@ -69,8 +69,7 @@ class World:
         found = {}
         for file in store.files():
             if file.endswith(".parquet"):
-                with store.unchecked(file, "0" * 32) as path:
-                    found[file] = read_footer(path).rows
+                found[file] = read_footer(store.found(file)[1]).rows
         return found
 
 
@@ -202,8 +201,8 @@ class TestEveryOperation:
                 check(world, self.kept)
 
 
-def test_a_disk_that_fails_once_leaves_the_reason_and_no_files(world, monkeypatch):
-    outcomes = set()
+def test_a_disk_that_fails_once_leaves_the_reason_and_whole_segments(world, monkeypatch):
+    outcomes, kept = set(), set()
     last = 0
     while True:
         last += 1
@@ -221,11 +220,16 @@ def test_a_disk_that_fails_once_leaves_the_reason_and_no_files(world, monkeypatc
         outcomes.add(status)
         if status == "failed":
             assert "No space left on device" in error, failure.at
-            assert set(world.store().files()) == before, failure.at
+            files = set(world.store().files())
+            assert before <= files, failure.at
+            left = sum(world.whole_parquets()[file] for file in files - before)
+            kept.add(left)
+            assert (f"{left} embedded rows are kept" in error) == bool(left), failure.at
         assert world.store().scratches() == {}, failure.at
         con.close()
         check(world)
     assert outcomes == {"failed", "ready"}
+    assert {0, ROWS} <= kept
 
 
 def generate_name(con, source):

@@ -196,9 +196,11 @@ class TestParquet:
 
 
 class TestTombstones:
+    CHANGE = "c" * 32
+
     @pytest.fixture
     def path(self, tmp_path):
-        writer = TombstoneWriter(tmp_path / "t.parquet", DEFINITION, MANIFEST.build)
+        writer = TombstoneWriter(tmp_path / "t.parquet", DEFINITION, MANIFEST.build, self.CHANGE)
         writer.write(["a", "c"], [0, 1], [1, 7])
         writer.close(State(2, (0, 1), (1,), MANIFEST.counts))
         return writer.path
@@ -213,6 +215,7 @@ class TestTombstones:
         assert metadata == {
             "jammi.format_version": "1",
             "jammi.build": MANIFEST.build,
+            "jammi.change": self.CHANGE,
             "jammi.definition": DEFINITION.to_json(),
             "jammi.state": '{"number": 2, "segments": [0, 1], "deleted": [1], "counts": '
             '{"rows": 3, "skipped": 1, "failed": 0, "truncated": 2}}',

@@ -1,5 +1,6 @@
 """A table follows its source on a real S3 server, and over a network on which requests break."""
 
+import os
 import threading
 from datetime import timedelta
 
@@ -181,14 +182,14 @@ class TestUploads:
 
     @pytest.mark.parametrize("ending", ["usearch", "manifest.json"])
     def test_a_server_that_refuses(self, behind, network, files, ending):
-        """The table is as it was, no files are left, and a second refresh succeeds."""
+        """The table is as it was, only vectors are left, and a second refresh takes these."""
         before = files()
         network.break_upload(ending, before=refusal("AccessDenied", 403))
         assert "cannot write 's3://" in error_of(behind, "FROM jammi_refresh('t')")
         assert network.broken
-        assert files() == before
+        assert {layout.parse(file).kind for file in files() - before} == {"parquet"}
         assert behind.execute("SELECT current, new, changed FROM jammi_status('t')").fetchall() == [(11, 1, 1)]
-        assert refresh(behind) == [(1, 1, 0, 2)]
+        assert refresh(behind) == [(1, 1, 0, 0)]
         holds(behind, NOW)
 
 
@@ -203,7 +204,7 @@ def test_a_slow_reader_sees_the_state_that_it_began_with(remote):
     real = ObjectStore._download
 
     def download(store, file, path):
-        if layout.parse(file).kind == "usearch" and "second" in str(path) and not began.is_set():
+        if layout.parse(file).kind == "usearch" and "second" in os.fspath(store._cache) and not began.is_set():
             began.set()
             assert go_on.wait(60)
         real(store, file, path)

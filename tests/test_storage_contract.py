@@ -8,7 +8,7 @@ import pytest
 
 from jammi_duck import DamagedError, StorageError
 from jammi_duck.storage import layout
-from jammi_duck.storage.filesystem import Digest, sha256_of
+from jammi_duck.storage.filesystem import Digest
 from jammi_duck.storage.location import open_store
 
 NAME = "docs__embedding__m__20260325T120000"
@@ -45,8 +45,11 @@ class StoreContract:
         assert digest.size == 10
         assert again.read(FILE) == b"some bytes"
         assert again.checked(digest).read_bytes() == b"some bytes"
-        with again.unchecked(FILE, BUILD) as path:
-            assert sha256_of(path) == digest.sha256
+        found, path = again.found(FILE)
+        assert found == digest
+        assert path.read_bytes() == b"some bytes"
+        with pytest.raises(FileNotFoundError):
+            again.found(f"{NAME}.00001.parquet")
         stored = again.files()[FILE]
         assert stored.size == 10
         assert abs(datetime.now(UTC) - stored.modified) < timedelta(minutes=5)

@@ -18,8 +18,9 @@ from jammi_duck.importing import VectorCensus
 from jammi_duck.interrupts import listen
 from jammi_duck.refresh import Comparison, choose_refreshable
 from jammi_duck.search import choose
+from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry, literal, live_rows
-from jammi_duck.storage.present import paths, present
+from jammi_duck.storage.present import Present, paths, present, state_of
 from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_of, structs
 from jammi_duck.udfs.engine import Engine
@@ -77,7 +78,8 @@ def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, tr
     state, spare, gone = paths(store, start)
     request = {
         "table": entry.name,
-        "state": start.manifest.number,
+        "build": entry.build,
+        "start": start.as_json(),
         "began": time.monotonic(),
         "in_main_thread": listen(engine.runner),
     }
@@ -112,9 +114,9 @@ def status_plan(
     """The query that says how a table differs from its source."""
     entry = choose(engine.place, engine.encoders, _named(engine, source, schemas), model, table)
     store = engine.place.store_at(entry.location)
-    start = present(engine.place, entry)
+    start = Present(state_of(engine.place, entry))
     state, _spare, gone = paths(store, start)
-    request = {"table": entry.name, "state": start.manifest.number}
+    request = {"table": entry.name, "number": start.manifest.number}
     return (
         f"WITH {_comparison(str(source), entry, state, gone)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
         f"unnest(_jammi_status({literal(json.dumps(request))}, {_FOUND}), recursive := true) FROM _jammi_census c)"
@@ -124,7 +126,7 @@ def status_plan(
 def comparison_of(engine: Engine, source: str, entry: Entry) -> str:
     """The common table expressions that compare a source with a table."""
     store = engine.place.store_at(entry.location)
-    state, _, gone = paths(store, present(engine.place, entry))
+    state, _spare, gone = paths(store, Present(state_of(engine.place, entry)))
     return _comparison(source, entry, state, gone)
 
 
@@ -249,7 +251,7 @@ def status(engine: Engine, *columns: Column) -> pa.Array:
         entry = engine.place.ready(request["table"])
         definition = entry.definition
         check_keys(definition.source, definition.key, Census(rows, keyed, different, key_type or ""))
-        state = present(engine.place, entry, request["state"]).manifest
+        state = manifest.read(engine.place.store_at(entry.location), layout.manifest(entry.name, request["number"]))
         current = state.rows - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)

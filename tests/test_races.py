@@ -1,0 +1,438 @@
+"""What others do in just the wrong moment: another connection, another database, or a process that died before.
+
+Each moment is forced: a step of one is made to do what another does, and then goes on.
+"""
+
+import logging
+import shutil
+import threading
+from datetime import datetime
+
+import duckdb
+import fsspec
+import pytest
+
+from jammi_duck.host import ConnectionHost
+from jammi_duck.refresh import Refresher
+from jammi_duck.storage import build, layout, manifest, recovery
+from jammi_duck.storage.build import Build
+from jammi_duck.storage.change import Change
+from jammi_duck.storage.location import open_store
+from jammi_duck.storage.object_store import ObjectStore
+from jammi_duck.storage.table import Table
+from tests.test_generate import error_of
+from tests.test_threads import run_all
+
+
+@pytest.fixture
+def before(monkeypatch):
+    """`before(owner, name, act)`: the next call of a method does something first, once; `after` does it at its end."""
+
+    def hook(owner, name, act, *, after=False, when=lambda *_: True):
+        real = getattr(owner, name)
+        waiting = [act]
+
+        def method(*arguments, **options):
+            mine = bool(waiting) and when(*arguments)
+            act = waiting.pop() if mine else None
+            if act and not after:
+                act()
+            outcome = real(*arguments, **options)
+            if act and after:
+                act()
+            return outcome
+
+        monkeypatch.setattr(owner, name, method)
+
+    return hook
+
+
+def ask(con, query, *parameters):
+    return con.execute(query, list(parameters)).fetchall()
+
+
+def fill(con, keys, text="word"):
+    con.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER, text VARCHAR)")
+    con.executemany("INSERT INTO t VALUES (?, ?)", [(key, f"{text}{key}") for key in keys])
+
+
+def generate(con, extra=""):
+    return ask(con, f"SELECT embedding_table, row_count FROM jammi_generate('t', 'text', 'id'{extra})")[0]
+
+
+def refresh(con):
+    return ask(con, "SELECT added, changed, deleted FROM jammi_refresh('t')")
+
+
+def found(con):
+    """The keys that the view, a search by graph and an exact one find: all the same."""
+    ((name,),) = ask(con, "SELECT embedding_table FROM jammi_tables() WHERE status = 'ready'")
+    ways = [f'SELECT _row_id FROM jammi."{name}"']
+    ways += [f"SELECT _row_id FROM jammi_matches('t', 'word1', 1000, exact := {exact})" for exact in (False, True)]
+    view, graph, exact = (sorted(int(key) for (key,) in ask(con, query)) for query in ways)
+    assert view == graph == exact
+    return view
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def interrupted_build(con):
+    """Leaves a build whose process seems to have died before its last segment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Build, "finish", lambda *_: interrupt())
+        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+            generate(con)
+    con.execute("FROM jammi_recover()").fetchall()
+
+
+@pytest.fixture
+def memory(tmp_path):
+    location = f"memory://{tmp_path.name}"
+    yield location
+    filesystem = fsspec.filesystem("memory")
+    if filesystem.exists(f"/{tmp_path.name}"):
+        filesystem.rm(f"/{tmp_path.name}", recursive=True)
+
+
+def test_two_databases_delete_the_same_rows_at_once(fake, memory, tmp_path, before):
+    """What both write is not the same file, although the rows are."""
+    first, second = (fake(storage=memory, cache_dir=tmp_path / name).con for name in ("one", "two"))
+    fill(first, range(10))
+    generate(first)
+    second.execute("FROM jammi_recover()").fetchall()
+    fill(second, range(8))
+    first.execute("DELETE FROM t WHERE id >= 8")
+    before(ObjectStore, "create", lambda: refresh(second), when=lambda _, file, __: file.endswith(".deleted.parquet"))
+    assert refresh(first) == [(0, 0, 2)]
+    store = open_store(memory, tmp_path / "three")
+    state = manifest.read(store, max(filter(layout.is_manifest, store.files())))
+    assert len({each.parquet for each in state.tombstones}) == len(state.tombstones)
+    for con in (first, second, fake(storage=memory, cache_dir=tmp_path / "three").con):
+        con.execute("FROM jammi_recover()").fetchall()
+        assert found(con) == list(range(8))
+
+
+class TestOneNameTwice:
+    """Two databases build the same source in the same second: none touches what the other has made."""
+
+    @pytest.fixture
+    def second(self, monkeypatch):
+        class Stopped(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime(2026, 3, 25, 12, tzinfo=tz)
+
+        monkeypatch.setattr(build, "datetime", Stopped)
+
+    @pytest.fixture
+    def open_first(self, fake, tmp_path):
+        return lambda: fake(duckdb.connect(str(tmp_path / "first.duckdb"))).con
+
+    def build_at_once(self, first, other, before, end):
+        def theirs():
+            self.name, _ = generate(other)
+            end()
+
+        fill(first, range(10))
+        fill(other, range(10))
+        before(Build, "finish", theirs)
+        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+            generate(first)
+
+    def test_the_first_is_killed(self, fake, storage, open_first, second, before):
+        first, other = open_first(), fake().con
+        self.build_at_once(first, other, before, interrupt)
+        files = {path.name for path in (storage / "jammi_db").iterdir() if not path.name.startswith(".")}
+        first.close()
+        first = open_first()
+        assert {path.name for path in (storage / "jammi_db").iterdir()} == files
+        assert ask(first, "SELECT status FROM jammi_tables()") == [("failed",)]
+        assert found(fake().con) == found(other) == list(range(10))
+
+    def test_the_first_fails(self, fake, open_first, second, before):
+        first, other = open_first(), fake().con
+
+        def fail():
+            raise RuntimeError("the first fails")
+
+        self.build_at_once(first, other, before, fail)
+        assert ask(first, "SELECT table_name: embedding_table, action FROM jammi_recover()")[0][0] == self.name
+        assert found(first) == found(other) == list(range(10))
+
+
+def test_a_search_opens_a_table_while_a_refresh_commits(fake, before):
+    jammi = fake()
+    con, other = jammi.con, jammi.con.cursor()
+    fake(other)
+    fill(con, range(10))
+    generate(con)
+    fill(con, range(100, 105))
+    before(Table, "open", lambda: refresh(con), after=True)
+    assert len(ask(other, "FROM jammi_matches('t', 'word1', 100)")) == 10
+    assert found(other) == found(con) == [*range(10), *range(100, 105)]
+
+
+class TestRepair:
+    @pytest.fixture
+    def spoilt(self, fake, storage):
+        """A connection whose table lost an index; a repair has died before its manifest was there."""
+        con = fake().con
+        fill(con, range(10))
+        generate(con)
+        (graph,) = (storage / "jammi_db").glob("*.usearch")
+        graph.unlink()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recovery.manifest, "commit", lambda *_: interrupt())
+            with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+                con.execute("FROM jammi_recover()").fetchall()
+        fill(con, range(100, 105))
+        return con
+
+    def test_and_a_refresh_that_began_before(self, fake, spoilt, before):
+        other = spoilt.cursor()
+        fake(other)
+        before(Change, "finish", lambda: ask(other, "FROM jammi_recover()"))
+        assert refresh(spoilt) == [(5, 0, 0)]
+        assert found(spoilt) == [*range(10), *range(100, 105)]
+
+    def test_and_a_refresh_of_another_database_that_ends_first(self, fake, spoilt, before):
+        other = fake().con
+        fill(other, [*range(10), *range(100, 105)])
+        before(recovery.manifest, "commit", lambda: refresh(other))
+        assert ask(spoilt, "SELECT status, action FROM jammi_recover()") == [
+            ("ready", "another process is changing it; SELECT * FROM jammi_recover() again")
+        ]
+        spoilt.execute("FROM jammi_recover()").fetchall()
+        for con in (spoilt, other, fake().con):
+            assert found(con) == [*range(10), *range(100, 105)]
+
+    def test_of_a_table_whose_tombstones_are_damaged_says_so(self, fake, storage):
+        con = fake().con
+        fill(con, range(10))
+        generate(con)
+        con.execute("DELETE FROM t WHERE id = 1")
+        refresh(con)
+        (path,) = (storage / "jammi_db").glob("*.deleted.parquet")
+        path.write_bytes(bytes(100))
+        ((status, action),) = ask(con, "SELECT status, action FROM jammi_recover()")
+        assert status == "ready"
+        assert f"'{path.name}' has 100 bytes" in action
+        assert "put it back, or jammi_drop it" in action
+
+    def test_goes_on_where_a_location_cannot_be_reached(self, fake, storage, tmp_path, monkeypatch):
+        con = duckdb.connect(str(tmp_path / "db.duckdb"))
+        away = str(tmp_path / "away")
+        jammi = fake(con, storage=away)
+        fill(con, range(10))
+        generate(con)
+        con.close()
+        del jammi
+        con = fake(duckdb.connect(str(tmp_path / "db.duckdb"))).con
+        near, _ = generate(con)
+        (graph,) = (storage / "jammi_db").glob("*.usearch")
+        graph.unlink()
+        shutil.rmtree(away)
+        (tmp_path / "away").write_text("no folder any more")
+        actions = dict(ask(con, "SELECT embedding_table, action FROM jammi_recover()"))
+        assert len(actions) == 2
+        assert actions.pop(near) == "built 1 of 1 indexes and the manifest again"
+        assert all("cannot" in action for action in actions.values())
+
+
+class TestResumed:
+    @pytest.fixture
+    def interrupted(self, fake):
+        con = fake(segment_rows=4).con
+        fill(con, range(10))
+        interrupted_build(con)
+        con.execute("DELETE FROM t WHERE id = 0")
+        con.execute("UPDATE t SET text = 'other' WHERE id = 1")
+        return con
+
+    def test_by_two_at_once(self, fake, interrupted, before):
+        other = interrupted.cursor()
+        fake(other, segment_rows=4)
+        before(Refresher, "begin", lambda: generate(interrupted, ", resume := true"))
+        error = error_of(other, "FROM jammi_generate('t', 'text', 'id', resume := true)")
+        assert "has changed since this query was planned; run it again" in error
+        assert found(other) == list(range(1, 10))
+        assert refresh(other) == [(0, 0, 0)]
+
+    def test_after_a_vacuum_that_came_between(self, interrupted, fake, storage, before):
+        other = interrupted.cursor()
+        fake(other, segment_rows=4)
+
+        def vacuum():
+            for path in (storage / "jammi_db").glob("*.parquet"):
+                path.unlink()
+
+        before(Refresher, "begin", vacuum)
+        error = error_of(interrupted, "FROM jammi_generate('t', 'text', 'id', resume := true)")
+        assert "has changed since this query was planned; run it again" in error
+        assert generate(interrupted, ", resume := true")[1] == 9
+        assert found(interrupted) == list(range(1, 10))
+
+    def test_not_where_a_newer_table_is_ready(self, interrupted):
+        interrupted.execute("UPDATE jammi_catalog.embedding_tables SET started = started - INTERVAL 1 MINUTE")
+        newer, _ = generate(interrupted)
+        fill(interrupted, [77])
+        resumed, rows = generate(interrupted, ", resume := true")
+        ((searched,),) = ask(interrupted, "SELECT embedding_table FROM jammi_status('t')")
+        assert (resumed, rows) == (searched, 10)
+        assert resumed != newer
+
+
+def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, before):
+    con = fake(segment_rows=10).con
+    other = con.cursor()
+    fake(other, segment_rows=10)
+    fill(con, range(10))
+    generate(con)
+    fill(con, range(100, 125))
+
+    def second():
+        before(Refresher, "renew", fail)
+        error = error_of(other, "FROM jammi_refresh('t')")
+        assert "which an interrupted change had left, is gone by now; run this again" in error
+
+    def fail():
+        store = open_store(con_location(con), "")
+        for file in list(store.files()):
+            if layout.parse(file).number:
+                store.delete(file)
+
+    before(Change, "finish", second)
+    error_of(con, "FROM jammi_refresh('t')")
+    assert refresh(con) == [(25, 0, 0)]
+    assert found(con) == [*range(10), *range(100, 125)]
+
+
+def con_location(con):
+    return ask(con, "SELECT location FROM jammi_tables()")[0][0]
+
+
+class TestDropped:
+    @pytest.fixture
+    def gone(self, fake, storage):
+        """Tells that nothing is left of the table."""
+
+        def check(con):
+            assert ask(con, "SELECT status FROM jammi_catalog.embedding_tables") == [("dropped",)]
+            assert ask(con, "SELECT view_name FROM duckdb_views() WHERE schema_name = 'jammi'") == []
+            assert [path.name for path in (storage / "jammi_db").iterdir()] == []
+
+        return check
+
+    @pytest.mark.parametrize("verb", ["refresh", "compact"])
+    @pytest.mark.parametrize("moment", [(Change, "finish"), (manifest, "commit")])
+    def test_while_it_is_changed(self, fake, before, gone, verb, moment):
+        con = fake().con
+        other = con.cursor()
+        fake(other)
+        fill(con, range(10))
+        name, _ = generate(con)
+        con.execute("DELETE FROM t WHERE id < 5")
+        refresh(con)
+        fill(con, range(100, 103))
+        before(*moment, lambda: ask(other, "FROM jammi_drop(?)", name))
+        assert f"'{name}' was dropped" in error_of(con, f"FROM jammi_{verb}('t')")
+        gone(con)
+
+
+def test_numbers_may_have_more_than_five_digits(fake, storage):
+    con = fake().con
+    fill(con, range(10))
+    name, _ = generate(con)
+    # Stands for what 50,000 refreshes have left.
+    (storage / "jammi_db" / layout.deleted(name, 99_999)).write_bytes(b"")
+    fill(con, [10])
+    con.execute("DELETE FROM t WHERE id = 1")
+    assert refresh(con) == [(1, 0, 1)]
+    assert refresh(con) == [(0, 0, 0)]
+    assert found(con) == [0, *range(2, 11)]
+    assert layout.parquet(name, 100_000) in {path.name for path in (storage / "jammi_db").iterdir()}
+
+
+def test_statements_of_the_catalog_wait_for_each_other(fake, monkeypatch):
+    """Two that write one row at once would be in conflict in DuckDB."""
+    jammi = fake()
+    fill(jammi.con, range(3))
+    generate(jammi.con)
+    real, inside, most = ConnectionHost.sql, [0], [0]
+
+    def sql(self, text, parameters=()):
+        if not text.startswith("UPDATE"):
+            return real(self, text, parameters)
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        threading.Event().wait(0.02)
+        inside[0] -= 1
+        return real(self, text, parameters)
+
+    monkeypatch.setattr(ConnectionHost, "sql", sql)
+
+    def work(number):
+        con = jammi.con.cursor()
+        fake(con)
+        for turn in range(3):
+            con.execute(f"CREATE OR REPLACE TEMP TABLE t AS SELECT 1 AS id, 'a{number} b{turn}' AS text")
+            refresh(con)
+
+    run_all([lambda number=number: work(number) for number in range(3)])
+    assert most == [1]
+
+
+def test_files_that_moved_and_were_changed_there(fake, tmp_path):
+    con = duckdb.connect(str(tmp_path / "db.duckdb"))
+    fake(con, storage=str(tmp_path / "one"))
+    fill(con, range(10))
+    generate(con)
+    con.close()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    there = fake(storage=str(tmp_path / "two")).con
+    fill(there, range(3, 14))
+    assert refresh(there) == [(4, 0, 3)]
+    shutil.rmtree(tmp_path / "one")
+    con = fake(duckdb.connect(str(tmp_path / "db.duckdb")), storage=str(tmp_path / "two")).con
+    assert found(con) == list(range(3, 14))
+    assert ask(con, "SELECT row_count, location FROM jammi_tables()") == [(11, str(tmp_path / "two"))]
+
+
+def test_an_interrupted_refresh_leaves_nothing_half_written(fake, storage, before):
+    """Also where another has ended meanwhile, so that the catalog does not say any more that one is under way."""
+    con = fake(segment_rows=4).con
+    other = con.cursor()
+    fake(other, segment_rows=4)
+    fill(con, range(4))
+    generate(con)
+    fill(con, range(100, 110))
+
+    def theirs():
+        other.execute("CREATE TEMP TABLE t AS FROM memory.t WHERE id < 3")
+        assert refresh(other) == [(0, 0, 1)]
+        interrupt()
+
+    before(Change, "finish", theirs)
+    with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+        refresh(con)
+    assert refresh(con) == [(11, 0, 0)]
+    assert not list((storage / "jammi_db").glob(".*"))
+
+
+def test_a_compaction_that_begins_again_is_no_error(fake, before, caplog):
+    con = fake().con
+    other = con.cursor()
+    fake(other)
+    fill(con, range(10))
+    generate(con)
+    con.execute("DELETE FROM t WHERE id = 1")
+    refresh(con)
+    fill(con, [20])
+    before(Change, "finish", lambda: refresh(other))
+    with caplog.at_level(logging.INFO, "jammi_duck"):
+        assert ask(con, "SELECT segments FROM jammi_compact('t')") == [(1,)]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert "starting again" in caplog.text
+    assert found(con) == [0, *range(2, 10), 20]
