@@ -38,24 +38,22 @@ class Compacted:
     seconds: float
 
 
-def advice(place: Place, state: Manifest) -> str | None:
-    """What to do where a search would gain by it."""
+def advice(place: Place, state: Manifest, source: str) -> str | None:
+    """What to do where a search would gain by it; `source` is how the user writes it."""
     gone = sum(each.rows for each in state.tombstones)
     spare = len(state.segments) - segments_needed(state.rows, place.segment_rows)
     if spare < _SEGMENTS and gone <= max(_LEAST_GONE, _GONE * state.rows):
         return None
-    return (
-        f"{len(state.segments)} segments, {gone:,} rows in them are gone: {call('jammi_compact', place, state)} makes "
-        "searches faster"
-    )
+    cure = call("jammi_compact", place, state, source)
+    return f"{len(state.segments)} segments, {gone:,} rows in them are gone: {cure} makes searches faster"
 
 
-def call(function: str, place: Place, state: Manifest) -> str:
+def call(function: str, place: Place, state: Manifest, source: str) -> str:
     """The SQL that calls a function for a table, which it names where it is not the newest of its source."""
     newest = place.catalog.entries("ready", source=state.definition.source)[:1]
     is_newest = any(entry.name == state.table for entry in newest)
     table = "" if is_newest else f", embedding_table := {literal(state.table)}"
-    return f"SELECT * FROM {function}({literal(state.definition.source)}{table})"
+    return f"SELECT * FROM {function}({literal(source)}{table})"
 
 
 def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_main_thread: bool) -> Compacted:

@@ -3,7 +3,8 @@
 JammiError
 ├── ConfigError          an option has a value that cannot be used
 ├── InputError           an argument of a SQL function is wrong: a column, a key, a k, a role
-├── ModelError           a model cannot be found, is not supported, or is not what it was
+├── ModelError           a model is not supported, or is not what it was
+│   └── NoModelError     a model cannot be found
 ├── EncodingError        a text could not be embedded
 ├── NotFoundError        there is no such embedding table
 ├── StorageError         a location cannot be read or written
@@ -33,7 +34,11 @@ class InputError(JammiError):
 
 
 class ModelError(JammiError):
-    """A model cannot be found, is not supported, or is not what it was."""
+    """A model is not supported, or is not what it was."""
+
+
+class NoModelError(ModelError):
+    """A model cannot be found."""
 
 
 class EncodingError(JammiError):

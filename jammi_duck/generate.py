@@ -26,6 +26,14 @@ from jammi_duck.storage.place import Place
 from jammi_duck.types import Caller, Counts, Definition
 from jammi_duck.window import Window
 
+READ_AGAIN = (
+    "the source did not give the same rows when it was read again; if it can be read only once, or changes while it is "
+    "read, CREATE TEMP TABLE from it first"
+)
+
+# What can be done where the keys of a table that was made are not what they must be any more.
+STAYS = "generate anew with another key"
+
 # The token of a build that is none: a table is there already.
 _REUSED = "ready/"
 
@@ -168,23 +176,33 @@ class _Build(Build):
 
 def to_reuse(place: Place, encoders: Encoders, request: Request) -> Entry | None:
     """The newest ready table that may be what a request would make."""
-    dims = wanted(request.dims, encoders.get(request.model).description)
     made = place.catalog.entries("ready", source=request.source)
-    return next(alike(made, encoders, dataclasses.replace(request, dims=dims)), None)
+    return next(alike(made, encoders, request), None)
 
 
 def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Iterator[Entry]:
-    """The tables whose definition may be that of a request."""
+    """The tables whose definition may be that of a request.
+
+    Raises:
+        InputError: the model has not so many dimensions.
+        ModelError: the model cannot be had.
+    """
+    if not entries:
+        return
     names = encoders.names(request.model)
+    dimensions = wanted(request.dims, encoders.get(request.model).description)
     for entry in entries:
         made = entry.definition
-        dims = request.dims in (None, made.dimensions)
-        if (made.columns, made.key) == (request.columns, request.key) and made.model in names and dims:
+        is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
+        if is_same and made.model in names:
             yield entry
 
 
-def check_keys(source: str, key: str, census: Census) -> None:
-    """Raise InputError where the keys of a source are not unique, not all there, or of a type that cannot be a key."""
+def check_keys(source: str, key: str, census: Census, otherwise: str = "choose another key") -> None:
+    """Raise InputError where the keys of a source are not unique, not all there, or of a type that cannot be a key.
+
+    Where they cannot be left as they are, that is what else can be done.
+    """
     where = f"the key '{key}' of '{source}'"
     if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith(_UNFIT_ENDINGS):
         raise InputError(
@@ -192,11 +210,11 @@ def check_keys(source: str, key: str, census: Census) -> None:
         )
     if census.keyed < census.rows:
         missing = census.rows - census.keyed
-        raise InputError(f"{where} is NULL in {missing} of {census.rows} rows; filter them out, or choose another key")
+        raise InputError(f"{where} is NULL in {missing} of {census.rows} rows; filter them out, or {otherwise}")
     if census.distinct < census.keyed:
         repeated = census.keyed - census.distinct
         raise InputError(
-            f"{where} is not unique: {repeated} of {census.rows} rows repeat another's; choose another key"
+            f"{where} is not unique: {repeated} of {census.rows} rows repeat another's; make it so, or {otherwise}"
         )
 
 

@@ -9,25 +9,51 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jammi_duck.encoder import Encoders
-from jammi_duck.errors import BuildError, InputError, ModelError
-from jammi_duck.generate import Census, Generated, Request, check_keys, define, indexing, log_built, report
+from jammi_duck.errors import BuildError, InputError, NoModelError
+from jammi_duck.generate import (
+    READ_AGAIN,
+    Census,
+    Generated,
+    Request,
+    check_keys,
+    define,
+    indexing,
+    log_built,
+    report,
+)
+from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
 from jammi_duck.storage.build import Build
 from jammi_duck.storage.place import Place
 from jammi_duck.types import Caller, Counts, Definition, Vectors
 
-# In place of a text's digest where the text is not known.
-NO_DIGEST = bytes(16)
-
 
 @dataclass(frozen=True)
 class VectorCensus:
-    """What a first look at the vectors found: how many there are, and the fewest and the most dimensions."""
+    """What a first look at the vectors found.
 
+    `kind` is their SQL type, `there` how many there are, `least` and `most` the fewest and the most dimensions; `bad`
+    vectors have no direction, and the row with the key `bad_key` has one of them. `matched` have a row of the source.
+    """
+
+    kind: str
     there: int
     least: int | None
     most: int | None
+    bad: int
+    bad_key: str | None
+    matched: int
+
+
+@dataclass(frozen=True)
+class Vectored:
+    """A table that has vectors: its name, the column they are in, and what a first look found."""
+
+    name: str
+    column: str
+    census: Census
+    found: VectorCensus
 
 
 class Importer:
@@ -39,29 +65,24 @@ class Importer:
         self._encoders = encoders
         self._runner = runner
 
-    def begin(self, request: Request, vectors: str, census: Census, found: VectorCensus, caller: Caller) -> str:
-        """Check what can be seen beforehand, and start a build; returns its token. `vectors` is their table's name.
+    def begin(self, request: Request, source: Census, vectors: Vectored, caller: Caller) -> str:
+        """Check everything that can be wrong, and start a build; returns its token.
 
         Raises:
-            InputError: the keys are not unique or not all there, or the vectors are not all there, not of one length,
-                or not of a length that the model gives.
+            InputError: the keys of either table are not unique or not all there, or the vectors are not all there, not
+                of one length, of a length that the model does not give, or without a direction.
+            ModelError: the model is here, and cannot be used.
             StorageError: the location cannot be written.
         """
         self._runner.settle(caller)
-        check_keys(vectors, request.key, census)
-        if found.there < census.rows:
-            missing = census.rows - found.there
-            raise InputError(f"the vector is NULL in {missing} of {census.rows} rows of '{vectors}'; filter them out")
-        if not census.rows or not found.most:
-            raise InputError(f"'{vectors}' has no vectors")
-        if found.least != found.most:
-            raise InputError(f"the vectors of '{vectors}' have from {found.least} to {found.most} dimensions")
-        definition = self._define(replace(request, dims=found.most), found.most)
+        check_keys(request.source, request.key, source)
+        found, dimensions = vectors.found, _dimensions(request, vectors)
+        definition = self._define(replace(request, dims=dimensions), dimensions)
         owner = f"{caller.connection}/{caller.transaction}"
 
         def start() -> Running[_Import]:
-            progress = Progress("importing", request.source, census.rows)
-            build = _Import(self._place, definition, owner)
+            progress = Progress("importing", request.source, found.matched)
+            build = _Import(self._place, definition, owner, source, found)
             return Running(build, "import", caller, request.in_main_thread, progress)
 
         running = self._runner.start(start)
@@ -69,40 +90,31 @@ class Importer:
             running.work.open()
         return running.work.id
 
-    def push(self, token: str, keys: Sequence[str], vectors: Vectors, digests: Sequence[str | None]) -> None:
+    def push(self, token: str, keys: Sequence[str], vectors: Vectors, digests: Sequence[str]) -> None:
         """Take rows: vectors as float64 or float32 [n, dimensions], and digests of their texts in hexadecimal.
 
-        A digest is NULL where the source has no such key, and empty where its text is not known. Raises InputError for
-        a vector that is zero, or not finite.
+        Raises BuildError for a vector that was not there when they were checked.
         """
         running = self._runner.known(token, _Import)
         with running.lock, self._runner.abandoning(running):
             running.keep_going()
             norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-            bad = ~np.isfinite(norms) | (norms == 0)
-            if bad.any():
-                key = keys[int(np.flatnonzero(bad)[0])]
-                raise InputError(f"the vector of '{key}' is zero, or has a NULL, a NaN or an infinity in it")
+            if not np.isfinite(norms).all() or not norms.all():
+                raise BuildError(READ_AGAIN)
             unit = (vectors / norms[:, None]).astype(np.float32)
-            running.work.write(keys, unit, [bytes.fromhex(each) if each else NO_DIGEST for each in digests])
-            running.work.matched += sum(each is not None for each in digests)
+            running.work.write(keys, unit, list(map(bytes.fromhex, digests)))
             running.progress.advance(len(keys))
 
-    def finish(self, token: str, pushed: int, source_rows: int) -> Generated:
+    def finish(self, token: str, pushed: int) -> Generated:
         """Build the index, and make the table ready; rows of the source that have no vector count as skipped."""
         running = self._runner.known(token, _Import)
         build = running.work
         with running.lock, self._runner.abandoning(running):
-            if build.rows != pushed:
-                raise BuildError(f"{pushed} rows came, and {build.rows} were written")
-            if not build.matched:
-                raise InputError(
-                    f"none of the {pushed:,} keys is one of '{build.definition.source}'; is "
-                    f"'{build.definition.key}' its key?"
-                )
+            if not build.rows == pushed == build.found.matched:
+                raise BuildError(READ_AGAIN)
             running.progress.done()
             with indexing(running, pushed) as advance:
-                finished = build.finish(Counts(rows=pushed, skipped=max(0, source_rows - pushed)), advance)
+                finished = build.finish(Counts(rows=pushed, skipped=build.source.rows - pushed), advance)
         self._runner.done(running)
         generated = report(finished, build.began, self._place.store.location)
         log_built(generated)
@@ -112,7 +124,8 @@ class Importer:
         """As far as the model is at hand; where it is not, its name is all that is known."""
         try:
             encoder = self._encoders.get(request.model)
-        except ModelError:
+        except NoModelError as error:
+            log.warning("importing vectors of a model that is not here, which searches by text will need: %s", error)
             return Definition(
                 source=request.source,
                 columns=request.columns,
@@ -133,10 +146,41 @@ class Importer:
         return define(request, encoder)
 
 
-class _Import(Build):
-    """A build, and how many of its keys the source has."""
+def _dimensions(request: Request, vectors: Vectored) -> int:
+    """How many dimensions the vectors have. Raises InputError where anything is wrong with them."""
+    name, census, found = vectors.name, vectors.census, vectors.found
+    check_keys(name, request.key, census)
+    if not census.rows:
+        raise InputError(f"'{name}' has no vectors")
+    if not found.kind.endswith("]"):
+        raise InputError(
+            f"the column '{vectors.column}' of '{name}' is a {found.kind}; it must be a list or an array of numbers"
+        )
+    if found.there < census.rows:
+        missing = census.rows - found.there
+        raise InputError(
+            f"the vector is NULL, or holds no numbers, in {missing} of {census.rows} rows of '{name}'; filter them out"
+        )
+    if found.least != found.most:
+        raise InputError(f"the vectors of '{name}' have from {found.least} to {found.most} dimensions")
+    if found.bad or not found.most:
+        raise InputError(
+            f"{found.bad} of {census.rows} vectors of '{name}', that of '{found.bad_key}' for one, cannot be given "
+            "length 1: zero, or with a NULL, a NaN, an infinity, or numbers too large or small to be squared; filter "
+            "them out"
+        )
+    if not found.matched:
+        raise InputError(
+            f"none of the {census.rows:,} keys of '{name}' is one of '{request.source}'; is '{request.key}' its key?"
+        )
+    return found.most
 
-    def __init__(self, place: Place, definition: Definition, owner: str) -> None:
+
+class _Import(Build):
+    """A build, and what was found before it began."""
+
+    def __init__(self, place: Place, definition: Definition, owner: str, source: Census, found: VectorCensus) -> None:
         super().__init__(place, definition, owner)
-        self.matched = 0
+        self.source = source
+        self.found = found
         self.began = time.monotonic()

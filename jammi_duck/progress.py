@@ -39,8 +39,10 @@ class Progress:
         self._bar.close()
 
     def done(self) -> None:
-        """Take the bar away, and log how long the stage took."""
+        """Take the bar away, and log how long the stage took, unless there was nothing to do."""
         self.close()
+        if not self._total:
+            return
         seconds = round(time.monotonic() - self._started, 3)
         fields = {**self._fields, "rows": self._done, "seconds": seconds}
         log.info("%s: %d rows in %.1f s", self._label, self._done, seconds, extra=fields)

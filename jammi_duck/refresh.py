@@ -12,15 +12,24 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
-
-import numpy as np
 
 from jammi_duck.compact import advice
 from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.errors import BuildError, DamagedError, InputError, ModelError, NotFoundError
-from jammi_duck.generate import Census, Generated, Request, alike, check_keys, embed, indexing, log_built, report
+from jammi_duck.generate import (
+    READ_AGAIN,
+    STAYS,
+    Census,
+    Generated,
+    Request,
+    alike,
+    check_keys,
+    embed,
+    indexing,
+    log_built,
+    report,
+)
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
@@ -31,23 +40,19 @@ from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.present import Present, planned, present
 from jammi_duck.types import Caller, Counts
-from jammi_duck.window import Window, digest
-
-_READ_AGAIN = (
-    "the source did not give the same rows when it was read again; if it can be read only once, or changes while it is "
-    "read, CREATE TEMP TABLE from it first"
-)
+from jammi_duck.window import Window, digest, write_repeated
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What DuckDB found: a look at the source, and how the table differs from it.
 
-    `build` is that of the table, `start` what was compared, as `present` gave it. `added` rows are not in it, `changed`
-    ones have another text there, `deleted` ones are not in the source or have no text any more. `texts` are to be
-    embedded. `began` is when the query was planned, by `time.monotonic`.
+    `source` is how the user writes it, `build` that of the table, `start` what was compared, as `present` gave it.
+    `added` rows are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no
+    text any more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`.
     """
 
+    source: str
     table: str
     build: str
     start: Mapping[str, Any]
@@ -97,7 +102,7 @@ class Refresher:
         self._runner.settle(caller)
         entry = _entry(self._place, found.table, found.build)
         definition = entry.definition
-        check_keys(definition.source, definition.key, found.census)
+        check_keys(definition.source, definition.key, found.census, STAYS)
         if found.added and not definition.columns:
             raise InputError(
                 f"'{entry.name}' was imported without the columns of its text, so {found.added} new rows of "
@@ -164,7 +169,7 @@ class Refresher:
             failed=change.counts.failed,
             encoded=change.encoded,
             seconds=round(time.monotonic() - found.began, 3),
-            advice=advice(self._place, finished),
+            advice=advice(self._place, finished, found.source),
         )
         log.info(
             "refreshed %s in %.1f s: %d added, %d changed, %d deleted, %d unchanged; %d texts encoded",
@@ -191,7 +196,7 @@ class Refresher:
         change, found = running.work, running.work.found
         with running.lock, self._runner.abandoning(running):
             if (change.forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
-                raise BuildError(_READ_AGAIN)
+                raise BuildError(READ_AGAIN)
             if change.window:
                 embed(running, change.window, change)
             running.progress.done()
@@ -220,17 +225,14 @@ class _Change(Change):
     def add(self, keys: Sequence[str], text: str | None, of: str) -> None:
         """Let a text wait to be embedded for rows with these keys, if it has this digest, in hexadecimal."""
         if text is None or digest(text).hex() != of or self.window is None:
-            raise BuildError(_READ_AGAIN)
+            raise BuildError(READ_AGAIN)
         self.encoded += 1
         self.window.add(keys, text)
 
     def copy(self, segment: int, places: Sequence[int], keys: Sequence[Sequence[str]], of: Sequence[str]) -> None:
         """Give rows with these keys the vectors that stand at places of a segment, whose texts have these digests."""
-        lengths = [len(each) for each in keys]
-        vectors = np.repeat(self.vectors(segment, places), lengths, axis=0)
-        digests = [bytes.fromhex(each) for each, rows in zip(of, lengths, strict=True) for _ in range(rows)]
-        self.write(list(chain.from_iterable(keys)), vectors, digests)
-        self.counts += Counts(rows=len(digests))
+        written = write_repeated(self, keys, self.vectors(segment, places), list(map(bytes.fromhex, of)))
+        self.counts += Counts(rows=written)
 
 
 def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
@@ -271,9 +273,12 @@ def to_resume(place: Place, encoders: Encoders, request: Request) -> Entry | Non
 
 
 def is_kept(place: Place, entry: Entry) -> bool:
-    """Whether something is left of a build that failed. Raises StorageError where its files cannot be read now."""
+    """Whether something is left of a build that failed, and can go on.
+
+    Raises StorageError where its files cannot be read now.
+    """
     try:
-        return bool(present(place, entry).manifest.segments)
+        return bool(entry.definition.columns) and bool(present(place, entry).manifest.segments)
     except DamagedError:
         return False
 

@@ -62,17 +62,28 @@ class Window:
 
         encodings = self.encoder.encode_rows(texts, "document", self.budget, tell)
         lengths = np.array([len(each) for each in keys], np.int64)
-        kept = np.repeat(np.flatnonzero(~encodings.failed), lengths[~encodings.failed])
-        digests = [digest(text) for text in texts]
-        same = len(kept) == len(texts) and (lengths == 1).all()
-        vectors = cut(encodings.vectors if same else encodings.vectors[kept], self.dimensions)
-        row_ids = list(
-            chain.from_iterable(each for each, failed in zip(keys, encodings.failed, strict=True) if not failed)
-        )
-        self.sink.write(row_ids, vectors, [digests[i] for i in kept])
+        done = np.flatnonzero(~encodings.failed)
+        vectors = cut(encodings.vectors if len(done) == len(texts) else encodings.vectors[done], self.dimensions)
+        written = write_repeated(self.sink, [keys[i] for i in done], vectors, [digest(texts[i]) for i in done])
         progress(len(texts) - told)
         truncated = int(lengths[encodings.truncated & ~encodings.failed].sum())
-        return Counts(rows=len(kept), failed=int(lengths[encodings.failed].sum()), truncated=truncated)
+        return Counts(rows=written, failed=int(lengths[encodings.failed].sum()), truncated=truncated)
+
+
+def write_repeated(sink: Sink, keys: Sequence[Sequence[str]], vectors: Vectors, digests: Sequence[bytes]) -> int:
+    """Write vectors, each for all the rows that have it, by their keys; returns how many rows these are.
+
+    Only so many rows at a time as fill a window, however many have one vector.
+    """
+    row_ids = list(chain.from_iterable(keys))
+    if len(row_ids) == len(keys) <= ROWS:
+        sink.write(row_ids, vectors, digests)
+        return len(row_ids)
+    of_row = np.repeat(np.arange(len(keys)), [len(each) for each in keys])
+    for start in range(0, len(row_ids), ROWS):
+        part = of_row[start : start + ROWS]
+        sink.write(row_ids[start : start + ROWS], vectors[part], [digests[i] for i in part])
+    return len(row_ids)
 
 
 def digest(text: str) -> bytes:

@@ -108,7 +108,7 @@ class Build:
                 delete_disposable(self._store, self.name)
                 for file in [] if kept else files_of(self._store, self.name):
                     self._store.delete(file)
-        self._place.catalog.failed(self.id, reason + what_is_kept(kept, self.definition.source, self.name))
+        self._place.catalog.failed(self.id, reason + what_is_kept(kept, self.definition, self.name))
 
     def _is_committed(self) -> bool:
         try:
@@ -141,11 +141,13 @@ class Build:
         return name, 0
 
 
-def what_is_kept(rows: int, source: str, table: str) -> str:
+def what_is_kept(rows: int, definition: Definition, table: str) -> str:
     """What the reason of a failed build ends with: how to go on from the rows that are kept of it, if there are any."""
     if not rows:
         return ""
-    refresh = f"jammi_refresh({literal(source)}, embedding_table := {literal(table)})"
+    if not definition.columns:
+        return "; import it again"
+    refresh = f"jammi_refresh({literal(definition.source)}, embedding_table := {literal(table)})"
     return f"; {rows:,} embedded rows are kept until jammi_vacuum(): {refresh} goes on from there"
 
 

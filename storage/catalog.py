@@ -333,7 +333,7 @@ def live_rows(columns: str, segments: Sequence[tuple[int, str]], tombstones: Seq
         return f"SELECT {columns} FROM {_parquet(file for _, file in segments)}"
     rows = " UNION ALL ".join(
         f"SELECT *, {number:d}::INTEGER AS _segment, file_row_number AS _place "
-        f"FROM read_parquet({literal(file)}, file_row_number := true)"
+        f"FROM read_parquet({literal(file)}, file_row_number := true, hive_partitioning := false)"
         for number, file in segments
     )
     gone = f" ANTI JOIN {_parquet(tombstones)} USING (_segment, _place)" if tombstones else ""
@@ -341,7 +341,8 @@ def live_rows(columns: str, segments: Sequence[tuple[int, str]], tombstones: Seq
 
 
 def _parquet(files: Iterable[str]) -> str:
-    return f"read_parquet([{', '.join(map(literal, files))}])"
+    # A folder on the way may be called `vector=1`.
+    return f"read_parquet([{', '.join(map(literal, files))}], hive_partitioning := false)"
 
 
 def quoted(name: str) -> str:

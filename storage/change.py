@@ -216,7 +216,7 @@ class Change:
         else:
             left = [*self._before, *(self._files.written if keep else ())]
             kept = sum(segment.rows for segment in left)
-            reason += what_is_kept(kept, self.definition.source, self.name)
+            reason += what_is_kept(kept, self.definition, self.name)
             self._place.catalog.failed(self.entry.build, reason)
 
     def _is_committed(self) -> bool:

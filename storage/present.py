@@ -13,7 +13,7 @@ from jammi_duck.errors import DamagedError, StateError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.filesystem import Store
-from jammi_duck.storage.manifest import Manifest, Segment
+from jammi_duck.storage.manifest import Manifest, Segment, Truth
 from jammi_duck.storage.parquet import Footer, read_footer
 from jammi_duck.storage.place import Place, files_of
 from jammi_duck.storage.table import newest_manifest
@@ -112,8 +112,13 @@ def paths(store: Store, present: Present) -> tuple[list[tuple[int, Path]], list[
     Remote files come to the cache. Raises DamagedError.
     """
 
-    def local(segments: tuple[Segment, ...]) -> list[tuple[int, Path]]:
-        return [(segment.number, store.checked(segment.parquet)) for segment in segments]
+    def local(files: Sequence[Truth]) -> list[tuple[int, Path]]:
+        return [(each.number, store.checked(each.parquet)) for each in files]
 
     state = present.manifest
-    return local(state.segments), local(present.spare), [store.checked(each.parquet) for each in state.tombstones]
+    try:
+        return local(state.segments), local(present.spare), [path for _, path in local(state.tombstones)]
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}: put it back, or drop '{state.table}' with jammi_drop and generate it again"
+        ) from error

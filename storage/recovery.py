@@ -175,7 +175,7 @@ def _settle(place: Place, entry: Entry) -> Action:
         if state is not None:
             return _rebuild(place, store, entry, state)
         reason = f"{lost}; the file was deleted" if lost else reason
-        reason += what_is_kept(sum(footer.rows for _, footer in whole), entry.definition.source, entry.name)
+        reason += what_is_kept(sum(footer.rows for _, footer in whole), entry.definition, entry.name)
         delete_disposable(store, entry.name)
     place.catalog.failed(entry.build, reason)
     return Action(entry.name, "failed", reason)

@@ -103,6 +103,27 @@ def animals(con):
     return con
 
 
+@pytest.fixture
+def encoded(jammi):
+    """Tells which texts have reached the encoder since it was last asked."""
+    fake = jammi.encoders.loaded["fake/small"]
+
+    def told():
+        texts, fake.encoded[:] = list(fake.encoded), []
+        return sorted(texts)
+
+    return told
+
+
+@pytest.fixture
+def words(con, encoded):
+    """A table `t` of ten rows, and its embeddings."""
+    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+    con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+    encoded()
+    return con
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A real BERT of two layers with random weights and a small WordPiece tokenizer, saved as a directory."""

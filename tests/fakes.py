@@ -10,7 +10,7 @@ from jammi_duck.encoder.card import Card
 from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.listing import Listed
 from jammi_duck.encoder.names import Found, full_name
-from jammi_duck.errors import ModelError
+from jammi_duck.errors import NoModelError
 
 DIMENSIONS = 64
 
@@ -70,7 +70,7 @@ class FakeEncoders:
 
     def get(self, name: str) -> FakeEncoder:
         if name not in self.loaded:
-            raise ModelError(f"no model '{name}'")
+            raise NoModelError(f"no model '{name}'")
         return self.loaded[name]
 
     def names(self, name: str) -> set[str]:

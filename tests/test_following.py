@@ -3,71 +3,18 @@
 from datetime import timedelta
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
-from tests.fakes import text_vector
+from jammi_duck.storage.build import Build
+from jammi_duck.storage.parquet import SegmentWriter
+from jammi_duck.window import ROWS
+from tests.followed import COUNTS, holds, refresh, status, table_of
 from tests.test_generate import error_of, generate
 from tests.test_threads import run_all
-
-COUNTS = "added, changed, deleted, unchanged, failed, encoded"
-
-
-def refresh(con, source="t", **options):
-    extra = "".join(f", {name} := '{value}'" for name, value in options.items())
-    (row,) = con.execute(f"SELECT {COUNTS} FROM jammi_refresh('{source}'{extra})").fetchall()
-    return row
-
-
-def status(con, source="t"):
-    (row,) = con.execute(f"SELECT current, new, changed, gone FROM jammi_status('{source}')").fetchall()
-    return row
-
-
-def table_of(con, source="t"):
-    return con.execute(f"SELECT embedding_table FROM jammi_status('{source}')").fetchall()[0][0]
-
-
-def holds(con, texts, table=None):
-    """Whether the table holds just these texts by key, in its view and in what searches find."""
-    name = table or table_of(con)
-    rows = con.execute(f'SELECT _row_id, vector FROM jammi."{name}"').fetchall()
-    assert sorted(key for key, _ in rows) == sorted(map(str, texts))
-    for key, vector in rows:
-        assert np.allclose(vector, text_vector(texts[int(key)]), atol=1e-6)
-    query = (
-        "SELECT _row_id, _similarity FROM jammi_matches('t', 'word3 of all', 1000, embedding_table := ?, exact := {})"
-    )
-    found = [con.execute(query.format(exact), [name]).fetchall() for exact in ("true", "false")]
-    near = {str(key): float(text_vector(text) @ text_vector("word3 of all")) for key, text in texts.items()}
-    for answer in found:
-        assert {key for key, _ in answer} == set(near)
-        assert all(abs(similarity - near[key]) < 1e-5 for key, similarity in answer)
-
-
-@pytest.fixture
-def encoded(jammi):
-    """Tells which texts have reached the encoder since it was last asked."""
-    fake = jammi.encoders.loaded["fake/small"]
-
-    def told():
-        texts, fake.encoded[:] = list(fake.encoded), []
-        return sorted(texts)
-
-    return told
-
-
-@pytest.fixture
-def words(con, encoded):
-    """A table `t` of ten rows, and its embeddings."""
-    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
-    generate(con, "t")
-    encoded()
-    return con
 
 
 class TestRefresh:
@@ -381,80 +328,6 @@ class TestReuseAndResume:
         assert (row, len(encoded())) == ([(10,)], 10)
 
 
-class TestImport:
-    @pytest.fixture
-    def made(self, words):
-        words.execute("CREATE TABLE made AS SELECT id, [sin(id), cos(id), 2] AS v FROM t")
-        return words
-
-    def test_searched_and_refreshed_like_any_other(self, made, encoded):
-        row = made.execute(
-            "SELECT model, status, row_count, dimensions FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model', "
-            "cols := 'text')"
-        ).fetchall()
-        assert row == [("a/model", "ready", 10, 3)]
-        found = made.execute("SELECT id, _similarity FROM jammi_search('t', [sin(4), cos(4), 2], 1)").fetchall()
-        assert found == [(4, pytest.approx(1, abs=1e-6))]
-        assert status(made) == (10, 0, 0, 0)
-        made.execute("DELETE FROM t WHERE id = 4; UPDATE t SET id = 44 WHERE id = 5")
-        assert refresh(made, model="a/model") == (1, 0, 2, 8, 0, 0)
-        found = made.execute("SELECT id FROM jammi_search('t', [sin(5), cos(5), 2], 1)").fetchall()
-        assert found == [(44,)]
-        made.execute("INSERT INTO t VALUES (12, 'new')")
-        assert "no model 'a/model'" in error_of(made, "FROM jammi_refresh('t', model := 'a/model')")
-
-    def test_a_model_at_hand_answers_texts_and_embeds_what_is_new(self, jammi, words, encoded):
-        words.execute("CREATE TABLE made AS SELECT id, embed(text) AS v FROM t")
-        words.execute("FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small', cols := ['text'])").fetchall()
-        assert words.execute("SELECT id FROM jammi_search('t', 'word3', 1)").fetchall() == [(3,)]
-        words.execute("INSERT INTO t VALUES (12, 'new')")
-        encoded()
-        assert refresh(words) == (1, 0, 0, 10, 0, 1)
-        holds(words, dict(words.execute("SELECT id, text FROM t").fetchall()))
-
-    def test_without_columns_it_forgets_and_refuses_new_rows(self, made):
-        made.execute("FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model')").fetchall()
-        made.execute("DELETE FROM t WHERE id = 4")
-        assert refresh(made) == (0, 0, 1, 9, 0, 0)
-        made.execute("INSERT INTO t VALUES (12, 'new')")
-        assert "import it again, with cols := [...]" in error_of(made, "FROM jammi_refresh('t')")
-
-    @pytest.mark.parametrize(
-        ("spoil", "reason"),
-        [
-            ("UPDATE made SET v = NULL WHERE id = 1", "the vector is NULL in 1 of 10 rows of 'made'"),
-            ("UPDATE made SET v = [1, 2] WHERE id = 1", "have from 2 to 3 dimensions"),
-            ("UPDATE made SET v = [0, 0, 0] WHERE id = 1", "the vector of '1' is zero"),
-            (
-                "UPDATE made SET v = [1, 'nan'::DOUBLE, 0] WHERE id = 1",
-                "the vector of '1' is zero, or has a NULL, a NaN",
-            ),
-            (
-                "UPDATE made SET v = [1, 'inf'::DOUBLE, 0] WHERE id = 1",
-                "the vector of '1' is zero, or has a NULL, a NaN",
-            ),
-            ("UPDATE made SET v = [1, NULL, 0] WHERE id = 1", "the vector of '1' is zero, or has a NULL"),
-            ("UPDATE made SET id = 2 WHERE id = 1", "is not unique"),
-            ("UPDATE made SET id = id + 1000", "none of the 10 keys is one of 't'"),
-            ("DELETE FROM made", "'made' has no vectors"),
-        ],
-    )
-    def test_what_is_refused_leaves_nothing(self, made, storage, spoil, reason):
-        made.execute(spoil)
-        before = set(storage.rglob("*"))
-        assert reason in error_of(made, "FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model')")
-        assert set(storage.rglob("*")) == before
-        assert made.execute("SELECT count(*) FROM jammi_tables() WHERE status = 'ready'").fetchall() == [(1,)]
-
-    def test_names(self, made):
-        assert "no column 'w' in 'made'" in error_of(made, "FROM jammi_import('t', 'made', 'id', 'w', model := 'm')")
-        assert "no column 'ie' in" in error_of(made, "FROM jammi_import('t', 'made', 'ie', 'v', model := 'm')")
-        assert "model := '...'" in error_of(made, "FROM jammi_import('t', 'made', 'id', 'v')")
-        made.execute("UPDATE made SET v = range(9)::DOUBLE[]")
-        error = error_of(made, "FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/other')")
-        assert "the vectors have 9 dimensions; 'fake/other' gives 8" in error
-
-
 def test_an_old_state_is_seen_whole_while_a_new_one_is_made(fake, words):
     """Searches in other threads find ten rows or eleven, whatever they run into."""
     cursors = [words.cursor() for _ in range(2)]
@@ -474,3 +347,103 @@ def test_an_old_state_is_seen_whole_while_a_new_one_is_made(fake, words):
             assert (len(found), found[0], len(set(found))) == (10, ("5",), 10)
 
     run_all([change, *(lambda con=con: search(con) for con in cursors)])
+
+
+class TestAdvice:
+    def test_it_names_the_source_as_the_caller_wrote_it(self, con):
+        con.execute("ATTACH ':memory:' AS o; CREATE TABLE o.main.d AS SELECT 1 AS id, 'a' AS text")
+        con.execute("FROM jammi_generate('o.main.d', 'text', 'id')").fetchall()
+        con.execute("INSERT INTO o.main.d VALUES (2, 'b')")
+        ((told,),) = con.execute("SELECT advice FROM jammi_status('o.main.d')").fetchall()
+        con.execute(told.split(" brings")[0])
+        assert status(con, "o.main.d") == (2, 0, 0, 0)
+
+    def test_a_table_that_was_imported_without_its_columns(self, words):
+        words.execute("CREATE TABLE made AS SELECT id, [id + 1, 2, 3] AS v FROM t")
+        words.execute("FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model')").fetchall()
+        words.execute("INSERT INTO t VALUES (12, 'new')")
+        assert "import it again, with cols" in words.execute("SELECT advice FROM jammi_status('t')").fetchall()[0][0]
+
+    def test_a_column_that_has_another_name_now(self, words):
+        name = table_of(words)
+        words.execute("ALTER TABLE t RENAME text TO txt")
+        for verb in ("refresh", "status"):
+            error = error_of(words, f"FROM jammi_{verb}('t')")
+            assert f"did you mean 'txt'? columns: id, txt. '{name}' was made of it" in error
+            assert "generate anew" in error
+
+    def test_a_key_that_repeats_itself_now(self, words):
+        words.execute("INSERT INTO t VALUES (3, 'again')")
+        assert "make it so, or generate anew with another key" in error_of(words, "FROM jammi_refresh('t')")
+
+    def test_a_source_that_is_no_text(self, con):
+        assert "no embedding table for '42'" in error_of(con, "FROM jammi_refresh(42)")
+
+
+class TestDamage:
+    @pytest.fixture
+    def damaged(self, words, storage):
+        (path,) = (storage / "jammi_db").glob("*.parquet")
+        path.write_bytes(path.read_bytes()[:-10])
+        return words
+
+    def test_the_way_out_is_told(self, damaged):
+        name = damaged.execute("SELECT embedding_table FROM jammi_tables()").fetchall()[0][0]
+        for verb in ("refresh", "status"):
+            error = error_of(damaged, f"FROM jammi_{verb}('t')")
+            assert f"put it back, or drop '{name}' with jammi_drop and generate it again" in error
+
+    def test_nothing_of_it_is_used_again(self, damaged, caplog):
+        row = damaged.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)").fetchall()
+        assert row == [(10,)]
+        assert "cannot be used again" in caplog.text
+        assert status(damaged) == (10, 0, 0, 0)
+
+
+def test_a_folder_whose_name_looks_like_a_column(fake, tmp_path):
+    con = fake(storage=str(tmp_path / "_row_id=1" / "vector=2")).con
+    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+    generate(con, "t")
+    con.execute("DELETE FROM t WHERE id = 1")
+    assert refresh(con) == (0, 0, 1, 9, 0, 0)
+    holds(con, dict(con.execute("SELECT id, text FROM t").fetchall()))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_many_rows_with_one_text_are_written_a_part_at_a_time(con, words, encoded, known, monkeypatch):
+    most = []
+    real = SegmentWriter.write
+
+    def write(writer, row_ids, vectors, digests):
+        most.append(len(row_ids))
+        real(writer, row_ids, vectors, digests)
+
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    con.execute("INSERT INTO t SELECT range, $1 FROM range(100, 10_100)", ["word3" if known else "n/a"])
+    assert refresh(con) == (10_000, 0, 0, 10, 0, 0 if known else 1)
+    assert sum(most) == 10_000
+    assert max(most) <= ROWS
+    assert status(con) == (10_010, 0, 0, 0)
+
+
+def test_a_build_of_other_dimensions_is_not_resumed(fake):
+    con = fake(segment_rows=4).con
+    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Build, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+            con.execute("FROM jammi_generate('t', 'text', 'id', dims := 32)").fetchall()
+    query = "SELECT dimensions, row_count FROM jammi_generate('t', 'text', 'id', resume := true{})"
+    assert con.execute(query.format("")).fetchall() == [(64, 10)]
+    assert "with one that was interrupted" not in error_of(con, "FROM jammi_status('u')")
+
+
+def test_status_tells_of_a_build_that_was_interrupted(fake):
+    con = fake(segment_rows=4).con
+    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Build, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+            con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+    con.execute("FROM jammi_recover()").fetchall()
+    assert "goes on with one that was interrupted, with resume := true" in error_of(con, "FROM jammi_status('t')")

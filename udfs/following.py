@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.compact import advice, call, compact, size
-from jammi_duck.errors import InputError
-from jammi_duck.generate import Census, Request, check_keys
-from jammi_duck.importing import VectorCensus
+from jammi_duck.errors import InputError, NotFoundError
+from jammi_duck.generate import STAYS, Census, Request, check_keys
+from jammi_duck.importing import VectorCensus, Vectored
 from jammi_duck.interrupts import listen
+from jammi_duck.redaction import public_url
 from jammi_duck.refresh import Comparison, choose_refreshable
 from jammi_duck.search import choose
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry, literal, live_rows
+from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.present import Present, paths, present, state_of
 from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_of, structs
@@ -48,6 +50,10 @@ _FOUND = (
     "c.row_count, c.keyed, c.different, (SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM _jammi_rows LIMIT 1)), "
     "c.added, c.changed, c.deleted"
 )
+# Of a table: its rows, those with a key, and the distinct keys.
+_CENSUS = "count(*) AS row_count, count(key) AS keyed, count(DISTINCT key) AS different"
+# In place of a text's digest where the text is not known.
+_NO_DIGEST = "00" * 16
 
 
 def refresh_plan(
@@ -80,6 +86,7 @@ def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, tr
         "table": entry.name,
         "build": entry.build,
         "start": start.as_json(),
+        "source": public_url(source),
         "began": time.monotonic(),
         "in_main_thread": listen(engine.runner),
     }
@@ -112,11 +119,18 @@ def status_plan(
     engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None, _: int
 ) -> str:
     """The query that says how a table differs from its source."""
-    entry = choose(engine.place, engine.encoders, _named(engine, source, schemas), model, table)
+    name = _named(engine, source, schemas)
+    try:
+        entry = choose(engine.place, engine.encoders, name, model, table)
+    except NotFoundError as error:
+        left = table is None and engine.place.catalog.entries("failed", source=name)
+        if not left:
+            raise
+        raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
     store = engine.place.store_at(entry.location)
     start = Present(state_of(engine.place, entry))
     state, _spare, gone = paths(store, start)
-    request = {"table": entry.name, "number": start.manifest.number}
+    request = {"table": entry.name, "number": start.manifest.number, "source": public_url(str(source))}
     return (
         f"WITH {_comparison(str(source), entry, state, gone)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
         f"unnest(_jammi_status({literal(json.dumps(request))}, {_FOUND}), recursive := true) FROM _jammi_census c)"
@@ -137,21 +151,19 @@ def _comparison(source: str, entry: Entry, state: Sequence[tuple[int, object]], 
     table's row, where that has one. Only keys and digests are kept, which DuckDB writes to disk where they are many.
     """
     definition = entry.definition
-    digest = f"unhex('{'00' * 16}')"
-    if definition.columns:
-        text = text_of(definition.columns)
-        digest = f"CASE WHEN trim({text}, {literal(_BLANKS)}) <> '' THEN unhex(md5({text})) END"
     segments = [(number, str(path)) for number, path in state]
     live = live_rows("_row_id, _text_digest, _segment, _place", segments, [str(path) for path in gone])
     return (
-        f"_jammi_rows AS NOT MATERIALIZED ({picked(source, definition.source, definition.columns, definition.key)}), "
-        f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, {digest} AS digest FROM _jammi_rows r), "
+        f"_jammi_rows AS NOT MATERIALIZED "
+        f"({picked(source, definition.source, definition.columns, definition.key, entry.name)}), "
+        f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, unhex({_digest(definition.columns)}) "
+        "AS digest FROM _jammi_rows r), "
         f"_jammi_live AS NOT MATERIALIZED ({live}), "
         "_jammi_changes AS MATERIALIZED (SELECT key, digest, _row_id, _segment, _place FROM "
         "(SELECT * FROM _jammi_keys WHERE digest IS NOT NULL) FULL JOIN _jammi_live ON key = _row_id "
         "WHERE digest IS DISTINCT FROM _text_digest), "
-        "_jammi_census AS MATERIALIZED (SELECT * FROM (SELECT count(*) AS row_count, count(key) AS keyed, "
-        "count(DISTINCT key) AS different FROM _jammi_keys), (SELECT count(*) FILTER (_row_id IS NULL) AS added, "
+        "_jammi_census AS MATERIALIZED (SELECT * FROM (SELECT "
+        f"{_CENSUS} FROM _jammi_keys), (SELECT count(*) FILTER (_row_id IS NULL) AS added, "
         "count(*) FILTER (key IS NOT NULL AND _row_id IS NOT NULL) AS changed, "
         "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))"
     )
@@ -188,36 +200,42 @@ def import_plan(
     """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
     if source is None or vectors is None or key is None or vector is None:
         raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
-    if model is None:
+    if not model:
         raise InputError("name the model that made the vectors, so that none of another is compared: model := '...'")
     name = source_id(source, schemas, engine.host)
     in_main_thread = listen(engine.runner)
     request = dataclasses.asdict(Request(name, tuple(columns), key, model, in_main_thread=in_main_thread))
-    text = text_of(columns)
-    digest = f"CASE WHEN trim({text}, {literal(_BLANKS)}) <> '' THEN md5({text}) ELSE '' END" if columns else "''"
     theirs = source_id(vectors, schemas, engine.host)
+    asked = {"request": request, "vectors": theirs, "column": vector}
     return (
-        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(vectors, theirs, [vector], key)}), "
-        f"_jammi_texts AS NOT MATERIALIZED (SELECT r.c0::VARCHAR AS key, {digest} AS digest "
-        f"FROM ({picked(source, name, columns, key)}) r), "
-        f"_jammi_build AS MATERIALIZED (SELECT _jammi_import({literal(json.dumps(request))}, {literal(theirs)}, "
-        "count(*), count(c0), count(DISTINCT c0), any_value(typeof(c0)), count(c1), min(len(c1::DOUBLE[])), "
-        f"max(len(c1::DOUBLE[])), {literal(connection)}, {transaction:d}) AS token FROM _jammi_rows) "
-        "SELECT unnest(_jammi_imported(b.token, p.pushed, (SELECT count(*) FROM _jammi_texts)), recursive := true) "
-        "FROM "
-        "(SELECT count(_jammi_take(b.token, r.c0::VARCHAR, r.c1::DOUBLE[], t.digest)) AS pushed "
-        "FROM _jammi_rows r LEFT JOIN _jammi_texts t ON t.key = r.c0::VARCHAR, _jammi_build b) p, _jammi_build b"
+        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(source, name, columns, key)}), "
+        f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, "
+        f"coalesce({_digest(columns)}, {literal(_NO_DIGEST)}) AS digest FROM _jammi_rows r), "
+        f"_jammi_theirs AS NOT MATERIALIZED ({picked(vectors, theirs, [vector], key)}), "
+        "_jammi_vectors AS NOT MATERIALIZED (SELECT c0::VARCHAR AS key, "
+        "CASE WHEN typeof(c1) LIKE '%]' THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs), "
+        "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_count(vector) = len(vector) "
+        "THEN list_sum(list_transform(vector, lambda x: x * x)) END AS square FROM _jammi_vectors), "
+        "_jammi_build AS MATERIALIZED (SELECT "
+        f"_jammi_import({literal(json.dumps(asked))}, s.row_count, s.keyed, s.different, {_key_type('_jammi_rows')}, "
+        f"v.row_count, v.keyed, v.different, {_key_type('_jammi_theirs')}, v.kind, v.there, v.least, v.most, v.bad, "
+        "v.bad_key, (SELECT count(*) FROM _jammi_vectors JOIN _jammi_keys USING (key)), "
+        f"{literal(connection)}, {transaction:d}) AS token FROM (SELECT {_CENSUS} FROM _jammi_keys) s, "
+        f"(SELECT {_CENSUS}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
+        "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
+        "min(key) FILTER (is_bad) AS bad_key FROM "
+        "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v) "
+        "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
+        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
+        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b) p, _jammi_build b"
     )
 
 
 def begin(engine: Engine, *columns: Column) -> pa.Array:
     """Start a refresh; gives its token."""
     tokens = []
-    for text, rows, keyed, different, key_type, added, changed, deleted, texts, connection, transaction in rows_of(
-        columns
-    ):
-        census = Census(rows, keyed, different, key_type or "")
-        counted = {"census": census, "added": added, "changed": changed, "deleted": deleted, "texts": texts}
+    for text, *census, added, changed, deleted, texts, connection, transaction in rows_of(columns):
+        counted = {"added": added, "changed": changed, "deleted": deleted, "texts": texts, "census": _census(*census)}
         found = Comparison(**json.loads(text), **counted)
         tokens.append(engine.refresher.begin(found, Caller(connection, transaction)))
     return pa.array(tokens, pa.string())
@@ -246,11 +264,11 @@ def finish(engine: Engine, token: Column, *_: Column) -> pa.Array:
 def status(engine: Engine, *columns: Column) -> pa.Array:
     """What a comparison found, in a row."""
     told = []
-    for text, rows, keyed, different, key_type, added, changed, deleted in rows_of(columns):
+    for text, *census, added, changed, deleted in rows_of(columns):
         request = json.loads(text)
         entry = engine.place.ready(request["table"])
         definition = entry.definition
-        check_keys(definition.source, definition.key, Census(rows, keyed, different, key_type or ""))
+        check_keys(definition.source, definition.key, _census(*census), STAYS)
         state = manifest.read(engine.place.store_at(entry.location), layout.manifest(entry.name, request["number"]))
         current = state.rows - changed - deleted
         wanted = current + added + changed
@@ -265,12 +283,18 @@ def status(engine: Engine, *columns: Column) -> pa.Array:
             "segments": len(state.segments),
             "bytes": size(state),
             "age": (now - state.finished).total_seconds(),
-            "advice": f"{call('jammi_refresh', engine.place, state)} brings it up to date"
-            if added + changed + deleted
-            else advice(engine.place, state),
+            "advice": _advice(engine, state, request["source"], added, changed + deleted),
         }
         told.append([row])
     return structs(told, STATUS)
+
+
+def _advice(engine: Engine, state: Manifest, source: str, added: int, others: int) -> str | None:
+    if added and not state.definition.columns:
+        return "import it again, with cols := [...]: without them, a refresh cannot embed what is new"
+    if added + others:
+        return f"{call('jammi_refresh', engine.place, state, source)} brings it up to date"
+    return advice(engine.place, state, source)
 
 
 def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
@@ -287,12 +311,13 @@ def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
 def begin_import(engine: Engine, *columns: Column) -> pa.Array:
     """Start an import; gives its token."""
     tokens = []
-    for row in rows_of(columns):
-        text, vectors, rows, keyed, different, key_type, there, least, most, connection, transaction = row
-        fields = json.loads(text)
-        request = Request(**{**fields, "columns": tuple(fields["columns"])})
-        census, found = Census(rows, keyed, different, key_type or ""), VectorCensus(there, least, most)
-        tokens.append(engine.importer.begin(request, vectors, census, found, Caller(connection, transaction)))
+    for text, *numbers, connection, transaction in rows_of(columns):
+        asked = json.loads(text)
+        request = Request(**{**asked["request"], "columns": tuple(asked["request"]["columns"])})
+        source, theirs = _census(*numbers[:4]), _census(*numbers[4:8])
+        kind, *found = numbers[8:]
+        vectors = Vectored(asked["vectors"], asked["column"], theirs, VectorCensus(kind or "", *found))
+        tokens.append(engine.importer.begin(request, source, vectors, Caller(connection, transaction)))
     return pa.array(tokens, pa.string())
 
 
@@ -304,6 +329,22 @@ def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: 
         matrix = numbers.reshape(len(token), -1)
         engine.importer.push(token[0].as_py(), keys.to_pylist(), matrix, digests.to_pylist())
     return pa.array(np.zeros(len(token), np.int32))
+
+
+def _digest(columns: Sequence[str]) -> str:
+    """The MD5 of the text of a row `r`, in hexadecimal, as SQL: NULL for a blank one. Without columns, that of none."""
+    if not columns:
+        return literal(_NO_DIGEST)
+    text = text_of(columns)
+    return f"CASE WHEN trim({text}, {literal(_BLANKS)}) <> '' THEN md5({text}) END"
+
+
+def _census(rows: int, keyed: int, different: int, key_type: str | None) -> Census:
+    return Census(rows, keyed, different, key_type or "")
+
+
+def _key_type(rows: str) -> str:
+    return f"(SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {rows} LIMIT 1))"
 
 
 def _named(engine: Engine, source: str | None, schemas: Sequence[str]) -> str:

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.encoder.listing import COLUMNS
-from jammi_duck.errors import InputError, did_you_mean
+from jammi_duck.errors import DamagedError, InputError, did_you_mean
 from jammi_duck.generate import Census, Request, to_reuse
 from jammi_duck.infer import check_task, infer
 from jammi_duck.interrupts import listen
+from jammi_duck.logs import log
 from jammi_duck.refresh import to_resume
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
@@ -71,13 +72,19 @@ def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colu
     return vector_column(len(texts), encoded)
 
 
-def _column(engine: Engine, column: Column, wanted: Column, source: Column) -> pa.Array:
-    """Which of a source's columns is the wanted one. DuckDB asks for all of them at once, while it binds."""
+def _column(engine: Engine, column: Column, wanted: Column, source: Column, table: Column) -> pa.Array:
+    """Which of a source's columns is the wanted one. DuckDB asks for all of them at once, while it binds.
+
+    `table` is the embedding table that was made of it, or empty.
+    """
     names, name = column.to_pylist(), wanted[0].as_py()
     found = [n == name for n in names] if name in names else [folded(n) == folded(name) for n in names]
     if not any(found):
         near = did_you_mean(name, names) or ";"
-        raise InputError(f"no column '{name}' in '{source[0].as_py()}'{near} columns: {', '.join(names)}")
+        known = f"no column '{name}' in '{source[0].as_py()}'{near} columns: {', '.join(names)}"
+        made = table[0].as_py()
+        renamed = f". '{made}' was made of it: if it has another name now, generate anew" if made else ""
+        raise InputError(known + renamed)
     return pa.array(found)
 
 
@@ -107,8 +114,11 @@ def _plan(
         return following.refresh_query(engine, source, left, connection, transaction, "_jammi_resumed")
     comparison = None
     if reuse and (made := to_reuse(engine.place, engine.encoders, request)):
-        comparison = following.comparison_of(engine, source, made)
-        request = dataclasses.replace(request, reuse=made.name)
+        try:
+            comparison = following.comparison_of(engine, source, made)
+            request = dataclasses.replace(request, reuse=made.name)
+        except DamagedError as error:
+            log.warning("%s cannot be used again: %s; building anew", made.name, error)
     return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection, comparison)
 
 
@@ -279,7 +289,7 @@ _COMPARED = (*_CENSUS, _NUMBER, _NUMBER, _NUMBER)
 _CHOICE = (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _NUMBER), "FLOAT[]", False, _embed),
-    _function("column", (_TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
+    _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
     _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), _plan),
     _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, _NUMBER, *_CALLER), _TEXT, True, _begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, _push),
@@ -295,9 +305,15 @@ FUNCTIONS = (
     _text("compact_plan", (*_CHOICE, _TEXT), following.compact_plan),
     _function("compact", (_TEXT, "BOOLEAN", *_CALLER), table_type(following.COMPACTED), True, following.compact_tables),
     _text("import_plan", (_TEXT, "VARCHAR[]", *[_TEXT] * 5, _NUMBER, _TEXT), _plan_import),
-    _function("import", (_TEXT, _TEXT, *_CENSUS, *[_NUMBER] * 3, *_CALLER), _TEXT, True, following.begin_import),
+    _function(
+        "import",
+        (_TEXT, *_CENSUS, *_CENSUS, _TEXT, *[_NUMBER] * 4, _TEXT, _NUMBER, *_CALLER),
+        _TEXT,
+        True,
+        following.begin_import,
+    ),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, following.take),
-    _function("imported", (_TEXT, _NUMBER, _NUMBER), table_type(_GENERATED), True, _finish_import),
+    _function("imported", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish_import),
     _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
     _text("rows", (*_CHOICE, _TEXT), searching.rows_query),

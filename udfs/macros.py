@@ -14,7 +14,7 @@ _QUERY = (
 _ROW = "NULL, NULL, _jammi_query"
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
-_CHOICE = "source, current_schemas(false), model, embedding_table, txid_current()::BIGINT"
+_CHOICE = "source::VARCHAR, current_schemas(false), model, embedding_table, txid_current()::BIGINT"
 # A key as the source writes it, however the caller does: 7.0 or '07' for 7.
 _KEY = (
     f"(SELECT any_value(_jammi_row._jammi_key::VARCHAR) FROM query(_jammi_rows({_CHOICE}, NULL)) _jammi_row "
@@ -140,14 +140,15 @@ def infer_query(source: str, name: str, columns: Sequence[str], key: str, model:
     )
 
 
-def picked(source: str, name: str, columns: Sequence[str], key: str) -> str:
+def picked(source: str, name: str, columns: Sequence[str], key: str, table: str = "") -> str:
     """The key of a source as `c0`, its columns as `c1` and so on.
 
     `_jammi_column` sees the columns that the source really has, whatever it is, and so says best which one is missing;
-    it calls the source `name`.
+    it calls the source `name`, and tells of the embedding `table` whose columns these are.
     """
+    told = f"{literal(name)}, {literal(table)}"
     picked = ", ".join(
-        f"COLUMNS(lambda c: _jammi_column(c, {literal(column)}, {literal(name)})) AS c{place}"
+        f"COLUMNS(lambda c: _jammi_column(c, {literal(column)}, {told})) AS c{place}"
         for place, column in enumerate([key, *columns])
     )
     return f"SELECT {picked} FROM query_table({literal(source)})"

