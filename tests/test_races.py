@@ -284,7 +284,7 @@ class TestResumed:
         assert resumed != newer
 
 
-def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, before):
+def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, storage, before):
     con = fake(segment_rows=10).con
     other = con.cursor()
     fake(other, segment_rows=10)
@@ -298,19 +298,13 @@ def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, before):
         assert "which an interrupted change had left, is gone by now; run this again" in error
 
     def fail():
-        store = open_store(con_location(con), "")
-        for file in list(store.files()):
-            if layout.parse(file).number:
-                store.delete(file)
+        for path in (storage / "jammi_db").glob("t__*.0*.parquet"):
+            path.unlink()
 
     before(Change, "finish", second)
     error_of(con, "FROM jammi_refresh('t')")
     assert refresh(con) == [(25, 0, 0)]
     assert found(con) == [*range(10), *range(100, 125)]
-
-
-def con_location(con):
-    return ask(con, "SELECT location FROM jammi_tables()")[0][0]
 
 
 class TestDropped:
