@@ -10,7 +10,7 @@ from jammi_duck.storage import filesystem, index, local_store, object_store
 from jammi_duck.storage.parquet import SegmentWriter, TombstoneWriter
 
 FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "open")
-READING = ("fsync", "listdir", "stat", "open", "ls", "cat_file", "info", "exists", "get_file")
+READING = ("fsync", "listdir", "stat", "open", "ls", "cat_file", "info", "exists", "get_file", "SELECT")
 REMOTE_OPERATIONS = ("put_file", "rm_file", "ls", "cat_file", "info", "exists", "get_file")
 
 
@@ -31,7 +31,7 @@ class Death:
 
     def during(self, label, operation, *arguments, **options):
         self._check()
-        if not self.reading and label.rpartition(".")[2] in READING:
+        if not self.reading and self._changes_nothing(label, arguments):
             return operation(*arguments, **options)
         self.count += 1
         mine = self.count == self.last
@@ -41,6 +41,10 @@ class Death:
         if mine:
             self._die(label)
         return outcome
+
+    def _changes_nothing(self, label, arguments):
+        """Whether it only reads, or makes a folder that is there."""
+        return label.rpartition(".")[2] in READING or (label == "makedirs" and os.path.isdir(arguments[0]))
 
     def _check(self):
         if self.dead:
@@ -53,6 +57,9 @@ class Death:
 
 class Failure(Death):
     """The disk or the network fails once, at the operation number `last`; the process goes on."""
+
+    def _changes_nothing(self, label, arguments):
+        return label.rpartition(".")[2] in READING
 
     def _check(self):
         pass
@@ -96,14 +103,18 @@ def dying(monkeypatch, last=None, after=False, kind=Death, reading=True):
         death.during("write half", real_write_bytes, self, content[:half])
         return death.during("write all", real_write_bytes, self, content)
 
-    real_write_bytes = Path.write_bytes
+    def queried(self, text, parameters=()):
+        return death.during(text.split(None, 1)[0], real_sql, self, text, parameters)
+
+    real_write_bytes, real_sql = Path.write_bytes, ConnectionHost.sql
     with monkeypatch.context() as patch:
         for module in (filesystem, local_store, object_store):
             patch.setattr(module, "os", _Os(death))
         patch.setattr(Path, "write_bytes", half_written)
-        catalog = [(ConnectionHost, ["sql"])] if kind is Death else []
+        if kind is Death:
+            patch.setattr(ConnectionHost, "sql", queried)
         writers = [(SegmentWriter, ["write", "close"]), (TombstoneWriter, ["write", "close"])]
-        for owner, names in (*catalog, *writers, (index, ["build"])):
+        for owner, names in (*writers, (index, ["build"])):
             for name in names:
                 counted(owner, name)
         from fsspec.implementations.memory import MemoryFileSystem

@@ -5,6 +5,7 @@ real processes are killed at random moments.
 """
 
 import contextlib
+import itertools
 import random
 import signal
 import subprocess
@@ -13,74 +14,42 @@ import time
 import warnings
 
 import duckdb
-import fsspec
 import pytest
 
-from jammi_duck.storage.location import open_store
 from jammi_duck.storage.parquet import read_footer
-from tests.faults import Failure, dying
+from tests.faults import dying
 from tests.test_generate import generate
+from tests.worlds import World, die, every_death, every_failure
 
 ROWS = 25
 
 
 @pytest.fixture(params=["disk", "memory"])
 def world(request, fake, tmp_path):
-    """A database file and a location that a test opens, kills and opens again."""
-    location = str(tmp_path / "artifacts") if request.param == "disk" else f"memory://crash-{tmp_path.name}"
-    yield World(fake, tmp_path, location)
-    if request.param == "memory":
-        filesystem = fsspec.filesystem("memory")
-        for path in filesystem.ls("/", detail=False):
-            filesystem.rm(path, recursive=True)
-
-
-class World:
-    def __init__(self, fake, folder, location):
-        self.fake = fake
-        self.folder = folder
-        self.location = location
-        self.rounds = 0
-
-    def new(self):
-        """A fresh database and location."""
-        self.rounds += 1
-        self.database = str(self.folder / f"db{self.rounds}.duckdb")
-        self.place = f"{self.location}/{self.rounds}"
-        con = duckdb.connect(self.database)
-        con.execute(f"CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range({ROWS})")
-        con.execute("CREATE TABLE u AS FROM t LIMIT 7")
-        con.close()
-
-    def open(self):
-        con = duckdb.connect(self.database)
-        try:
-            self.fake(con, storage=self.place, segment_rows=10, cache_dir=self.folder / f"cache{self.rounds}")
-        except BaseException:
-            con.close()
-            raise
-        return con
-
-    def store(self):
-        return open_store(self.place, self.folder / f"cache{self.rounds}")
-
-    def whole_parquets(self):
-        store = self.store()
-        found = {}
-        for file in store.files():
-            if file.endswith(".parquet"):
-                found[file] = read_footer(store.found(file)[1]).rows
-        return found
-
-
-def die(world, monkeypatch, work, last, after):
-    """Run `work` on an open connection until its last operation; returns whether it died."""
+    """A world with two sources, of which one is embedded."""
+    location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
+    world = World(fake, tmp_path, location, segment_rows=10)
     con = world.open()
-    with dying(monkeypatch, last, after) as death:
-        with contextlib.suppress(duckdb.Error, BaseException if death.last else ()):
-            work(con)
-        con.close()
-    return death
+    con.execute(f"CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range({ROWS})")
+    con.execute("CREATE TABLE u AS FROM t LIMIT 7")
+    generate(con, "u")
+    con.close()
+    yield world
+    world.forget()
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.long)], ids=["changes", "everything"])
+def also_reading(request):
+    return request.param
+
+
+def whole_parquets(world):
+    store = world.store()
+    found = {}
+    for file in store.files():
+        if file.endswith(".parquet"):
+            found[file] = read_footer(store.found(file)[1]).rows
+    return found
 
 
 def check(world, kept=()):
@@ -108,31 +77,11 @@ def check(world, kept=()):
     return ready
 
 
-def every_death(world, monkeypatch, prepare, work):
-    """Try each operation of `work` as the last one; yields after each death, before anything is opened again."""
-    for after in (False, True):
-        last = 0
-        while True:
-            last += 1
-            world.new()
-            prepare()
-            death = die(world, monkeypatch, work, last, after)
-            if not death.dead:
-                assert last > 5
-                break
-            yield death
-
-
 class TestEveryOperation:
-    def test_generate(self, world, monkeypatch):
-        def prepare():
-            con = world.open()
-            generate(con, "u")
-            con.close()
-
+    def test_generate(self, world, monkeypatch, also_reading):
         outcomes = set()
-        for death in every_death(world, monkeypatch, prepare, lambda con: generate(con, "t")):
-            kept = world.whole_parquets()
+        for death in every_death(world, monkeypatch, build, also_reading=also_reading):
+            kept = whole_parquets(world)
             ready = check(world, kept)
             assert ready["u"] == 1, death.at
             if sum(kept.values()) == ROWS + 7:
@@ -140,17 +89,16 @@ class TestEveryOperation:
             outcomes.add(ready.get("t", 0))
         assert outcomes == {0, 1}
 
-    def test_drop(self, world, monkeypatch):
-        def prepare():
-            con = world.open()
-            generate(con, "u")
-            self.name = generate_name(con, "t")
-            con.close()
+    def test_drop(self, world, monkeypatch, also_reading):
+        con = world.open()
+        name = generate_name(con, "t")
+        con.close()
+
+        def drop(con):
+            con.execute("FROM jammi_drop(?)", [name]).fetchall()
 
         outcomes = set()
-        for death in every_death(
-            world, monkeypatch, prepare, lambda con: con.execute("FROM jammi_drop(?)", [self.name]).fetchall()
-        ):
+        for death in every_death(world, monkeypatch, drop, also_reading=also_reading):
             ready = check(world)
             assert ready["u"] == 1, death.at
             outcomes.add(ready.get("t", 0))
@@ -160,76 +108,66 @@ class TestEveryOperation:
                 ]
         assert outcomes == {0, 1}
 
-    def test_recover(self, world, monkeypatch):
-        def prepare():
-            con = world.open()
-            self.name = generate_name(con, "t")
-            con.close()
-            for kind in ("usearch", "manifest.json"):
-                world.store().delete(f"{self.name}.{kind}")
+    def test_recover(self, world, monkeypatch, also_reading):
+        con = world.open()
+        name = generate_name(con, "t")
+        con.close()
+        for kind in ("usearch", "manifest.json"):
+            world.store().delete(f"{name}.{kind}")
 
-        for _ in every_death(world, monkeypatch, prepare, lambda con: con.execute("FROM jammi_recover()").fetchall()):
+        for _ in every_death(world, monkeypatch, recover, also_reading=also_reading):
             con = world.open()
-            con.execute("FROM jammi_recover()").fetchall()
-            assert con.execute("FROM jammi_recover()").fetchall() == []
+            recover(con)
+            assert recover(con) == []
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 assert len(con.execute("FROM jammi_matches('t', 'word3', 100)").fetchall()) == ROWS
             con.close()
 
-    def test_install_that_settles(self, world, monkeypatch):
+    def test_install_that_settles(self, world, monkeypatch, also_reading):
         """The recovery itself dies, and the next one still settles everything."""
-
-        def prepare():
-            die(world, monkeypatch, lambda con: generate(con, "t"), last=self.last_of_build, after=True)
-            self.kept = world.whole_parquets()
-
-        self.last_of_build = 10**6
-        world.new()
-        death = die(world, monkeypatch, lambda con: generate(con, "t"), self.last_of_build, after=True)
-        for last_of_build in range(death.count - 40, death.count, 13):
-            self.last_of_build = last_of_build
-            last = 0
-            while True:
-                last += 3
-                world.new()
-                prepare()
-                with dying(monkeypatch, last, after=bool(last % 2)) as death, contextlib.suppress(BaseException):
+        begun, count = world.save(), die(world, monkeypatch, build).count
+        for last_of_build in range(count - 12, count + 1, 4):
+            world.restore(begun)
+            assert die(world, monkeypatch, build, last_of_build).dead
+            kept, saved = whole_parquets(world), world.save()
+            for last in itertools.count(1):
+                world.restore(saved)
+                with dying(monkeypatch, last, reading=also_reading) as death, contextlib.suppress(BaseException):
                     world.open().close()
                 if not death.dead:
                     break
-                check(world, self.kept)
+                check(world, kept)
 
 
-def test_a_disk_that_fails_once_leaves_the_reason_and_whole_segments(world, monkeypatch):
+def test_a_disk_that_fails_once_leaves_the_reason_and_whole_segments(world, monkeypatch, also_reading):
+    before = set(world.store().files())
     outcomes, kept = set(), set()
-    last = 0
-    while True:
-        last += 1
-        world.new()
-        con = world.open()
-        generate(con, "u")
-        before = set(world.store().files())
-        with dying(monkeypatch, last, kind=Failure) as failure, contextlib.suppress(duckdb.Error):
-            generate(con, "t")
-        if not failure.dead:
-            break
-        con.execute("FROM jammi_recover()").fetchall()
+    for con, _, at in every_failure(world, monkeypatch, build, also_reading=also_reading):
+        recover(con)
         query = "SELECT status, error FROM jammi_catalog.embedding_tables WHERE source = 't'"
         ((status, error),) = con.execute(query).fetchall()
         outcomes.add(status)
         if status == "failed":
-            assert "No space left on device" in error, failure.at
+            assert "No space left on device" in error, at
             files = set(world.store().files())
-            assert before <= files, failure.at
-            left = sum(world.whole_parquets()[file] for file in files - before)
+            assert before <= files, at
+            left = sum(whole_parquets(world)[file] for file in files - before)
             kept.add(left)
-            assert (f"{left} embedded rows are kept" in error) == bool(left), failure.at
-        assert world.store().scratches() == {}, failure.at
+            assert (f"{left} embedded rows are kept" in error) == bool(left), at
+        assert world.store().scratches() == {}, at
         con.close()
         check(world)
     assert outcomes == {"failed", "ready"}
     assert {0, ROWS} <= kept
+
+
+def build(con):
+    return generate(con, "t")
+
+
+def recover(con):
+    return con.execute("FROM jammi_recover()").fetchall()
 
 
 def generate_name(con, source):

@@ -4,23 +4,19 @@ Every operation on files and on the catalog is tried as the process's last one, 
 one that fails once.
 """
 
-import contextlib
-import shutil
 import warnings
+from datetime import timedelta
 
-import duckdb
-import fsspec
 import numpy as np
 import pytest
 
 from jammi_duck.errors import JammiWarning
 from jammi_duck.storage import layout, manifest, plan
-from jammi_duck.storage.location import open_store
 from jammi_duck.storage.parquet import read_rows
 from jammi_duck.window import digest
 from tests.fakes import text_vector
-from tests.faults import Failure, dying
 from tests.test_generate import error_of
+from tests.worlds import World, every_death, every_failure
 
 SEGMENT_ROWS = 6
 BEFORE = {key: f"word{key}" for key in range(10)}
@@ -41,10 +37,11 @@ MISSING = set(AFTER.values()) - set(BEFORE.values())
 @pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
 def world(request, fake, tmp_path):
     location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
-    yield World(fake, tmp_path, location)
-    filesystem = fsspec.filesystem("memory")
-    if filesystem.exists(f"/{tmp_path.name}"):
-        filesystem.rm(f"/{tmp_path.name}", recursive=True)
+    world = World(fake, tmp_path, location, segment_rows=SEGMENT_ROWS, retention=timedelta(0))
+    # On disk every operation is tried, and in memory, where most of it is the same, every third of some.
+    world.step = 3 if request.param == "memory" else 1
+    yield world
+    world.forget()
 
 
 @pytest.fixture(params=["graph", "exact"])
@@ -52,63 +49,21 @@ def way(request, monkeypatch):
     monkeypatch.setattr(plan, "graph_ms" if request.param == "graph" else "exact_ms", lambda *_: 0.0)
 
 
-class World:
-    """A database file and a location that a test opens, ends, and brings back to what they were."""
+def embedded(world):
+    """The digests of all texts that a whole segment in storage has a vector of."""
+    store, found = world.store(), set()
+    for file in store.files():
+        name = layout.parse(file)
+        if name and name.kind == "parquet":
+            _, path = store.found(file)
+            found.update(each for _, _, digests in read_rows(path) for each in digests.to_pylist())
+    return found
 
-    def __init__(self, fake, folder, location):
-        self._fake = fake
-        self._folder = folder / "world"
-        self._saved = folder / "saved"
-        self._location = location
-        self._folder.mkdir()
-        # On disk every operation is tried, and in memory, where most of it is the same, every third of some.
-        self.step = 3 if location.startswith("memory") else 1
 
-    def open(self):
-        con = duckdb.connect(str(self._folder / "db.duckdb"))
-        try:
-            jammi = self._fake(con, storage=self._location, segment_rows=SEGMENT_ROWS, cache_dir=self._folder / "cache")
-        except BaseException:
-            con.close()
-            raise
-        self.encoded = jammi.encoders.get("fake/small").encoded
-        return con
-
-    def store(self):
-        return open_store(self._location, self._folder / "cache")
-
-    def save(self):
-        """Remember everything as it is. No database is open."""
-        shutil.rmtree(self._saved, ignore_errors=True)
-        shutil.copytree(self._folder, self._saved)
-        self._objects = {path: file.getvalue() for path, file in self._in_memory().items()}
-
-    def restore(self):
-        shutil.rmtree(self._folder)
-        shutil.copytree(self._saved, self._folder)
-        filesystem = fsspec.filesystem("memory")
-        for path in self._in_memory():
-            filesystem.rm_file(path)
-        for path, content in self._objects.items():
-            filesystem.pipe_file(path, content)
-
-    def _in_memory(self):
-        prefix = f"/{self._location.removeprefix('memory://')}/"
-        return {path: file for path, file in fsspec.filesystem("memory").store.items() if path.startswith(prefix)}
-
-    def scratches(self):
-        """What was left half written."""
-        return list(self.store().scratches())
-
-    def embedded(self):
-        """The digests of all texts that a whole segment in storage has a vector of."""
-        store, found = self.store(), set()
-        for file in store.files():
-            name = layout.parse(file)
-            if name and name.kind == "parquet":
-                _, path = store.found(file)
-                found.update(each for _, _, digests in read_rows(path) for each in digests.to_pylist())
-        return found
+def only_vectors(files, before, at):
+    """What has failed left nothing but whole segments."""
+    assert before <= files, at
+    assert {layout.parse(file).kind for file in files - before} <= {"parquet"}, at
 
 
 def fill(con, rows):
@@ -128,6 +83,10 @@ def refresh(con):
 
 def compact(con):
     return con.execute("SELECT segments FROM jammi_compact('t')").fetchall()
+
+
+def vacuum(con):
+    return con.execute("SELECT file FROM jammi_vacuum()").fetchall()
 
 
 def resume(con):
@@ -161,60 +120,6 @@ def holds(con, *states):
     return state
 
 
-def only_vectors(files, before, at):
-    """What has failed left nothing but whole segments."""
-    assert before <= files, at
-    assert {layout.parse(file).kind for file in files - before} <= {"parquet"}, at
-
-
-def every_death(world, monkeypatch, work, step=1):
-    """Try each operation of `work` that changes something on the saved world as the first that is not done.
-
-    That is also each as the last one that is done: what lies between two of them changes nothing.
-    """
-    world.save()
-    last = 1
-    while True:
-        world.restore()
-        con = world.open()
-        with dying(monkeypatch, last, reading=False) as death:
-            with contextlib.suppress(duckdb.Error, BaseException if death.last else ()):
-                work(con)
-            con.close()
-        if not death.dead:
-            assert last > 20
-            break
-        yield death
-        last += step
-
-
-def every_failure(world, monkeypatch, work, step=1):
-    """Let operations on files of `work` on the saved world fail once: each that changes something, and some others.
-
-    Gives the connection, still open, whether `work` failed, and which operation did.
-    """
-    world.save()
-    for reading, stride in ((False, step), (True, 9)):
-        last = 1
-        while True:
-            world.restore()
-            con = world.open()
-            with dying(monkeypatch, last, kind=Failure, reading=reading) as failure:
-                try:
-                    work(con)
-                    failed = False
-                except duckdb.Error:
-                    failed = True
-            assert failure.dead or not failed
-            if not failure.dead:
-                assert last > 20
-                con.close()
-                break
-            yield con, failed, failure.at
-            con.close()
-            last += stride
-
-
 @pytest.fixture
 def behind(world):
     """A world whose table is behind its source."""
@@ -239,9 +144,9 @@ class TestDeath:
     def test_refresh(self, behind, monkeypatch):
         outcomes = []
         for death in every_death(behind, monkeypatch, refresh):
-            kept = behind.embedded()
+            kept = embedded(behind)
             con = behind.open()
-            assert behind.scratches() == [], death.at
+            assert behind.store().scratches() == {}, death.at
             state = holds(con, BEFORE, AFTER)
             ((*differ, encoded),) = refresh(con)
             assert differ == ([0, 0, 0] if state == AFTER else [6, 3, 2]), death.at
@@ -258,7 +163,7 @@ class TestDeath:
         segments = set()
         for death in every_death(scattered, monkeypatch, compact):
             con = scattered.open()
-            assert scattered.scratches() == [], death.at
+            assert scattered.store().scratches() == {}, death.at
             holds(con, AFTER)
             segments.add(con.execute("SELECT segments FROM jammi_status('t')").fetchall()[0])
             assert compact(con) == [(3,)]
@@ -266,6 +171,22 @@ class TestDeath:
             assert refresh(con) == [(0, 0, 0, 0)]
             con.close()
         assert segments == {(3,), (4,)}
+
+    def test_vacuum(self, scattered, monkeypatch):
+        con = scattered.open()
+        compact(con)
+        name = table_of(con)
+        con.close()
+        store = scattered.store()
+        state = manifest.read(store, layout.manifest(name, 3))
+        for death in every_death(scattered, monkeypatch, vacuum):
+            con = scattered.open()
+            holds(con, AFTER)
+            assert vacuum(con), death.at
+            assert set(store.files()) == {state.file, *(file.file for file in state.files)}
+            assert vacuum(con) == []
+            holds(con, AFTER)
+            con.close()
 
 
 class TestFailure:
@@ -279,8 +200,8 @@ class TestFailure:
             if state == BEFORE:
                 assert failed
                 only_vectors(set(behind.store().files()), before, at)
-            assert behind.scratches() == [], at
-            wanted = {text for text in MISSING if digest(text) not in behind.embedded()}
+            assert behind.store().scratches() == {}, at
+            wanted = {text for text in MISSING if digest(text) not in embedded(behind)}
             assert refresh(con)[0][-1] == len(wanted), at
             encoded.add(len(wanted))
             holds(con, AFTER)
@@ -298,7 +219,7 @@ class TestFailure:
             if segments == 4:
                 assert failed
                 assert set(scattered.store().files()) == before, at
-            assert scattered.scratches() == [], at
+            assert scattered.store().scratches() == {}, at
             holds(con, AFTER)
             assert compact(con) == [(3,)]
             holds(con, AFTER)
@@ -313,7 +234,7 @@ def interrupted(world, monkeypatch):
     fill(con, AFTER)
     con.close()
     for _ in every_death(world, monkeypatch, lambda con: con.execute("FROM jammi_generate('t', 'text', 'id')")):
-        if len(world.embedded()) == 2 * SEGMENT_ROWS:
+        if len(embedded(world)) == 2 * SEGMENT_ROWS:
             break
     con = world.open()
     ((world.name, status, error),) = con.execute("SELECT embedding_table, status, error FROM jammi_tables()").fetchall()
@@ -326,7 +247,7 @@ def interrupted(world, monkeypatch):
 
 class TestResumed:
     def test_by_refresh(self, interrupted):
-        wanted = {text for text in AFTER.values() if digest(text) not in interrupted.embedded()}
+        wanted = {text for text in AFTER.values() if digest(text) not in embedded(interrupted)}
         con = interrupted.open()
         refreshed = con.execute("SELECT encoded FROM jammi_refresh('t', embedding_table := ?)", [interrupted.name])
         assert refreshed.fetchall() == [(len(wanted),)]
@@ -343,7 +264,7 @@ class TestResumed:
         source = {**AFTER, 1: "word2", 2: "word1", 3: "other 3"}
         del source[0]
         fill(con, source)
-        wanted = {text for text in source.values() if digest(text) not in interrupted.embedded()}
+        wanted = {text for text in source.values() if digest(text) not in embedded(interrupted)}
         assert resume(con) == [(len(source),)]
         assert sorted(interrupted.encoded) == sorted(wanted)
         assert "other 3" in wanted
@@ -353,9 +274,9 @@ class TestResumed:
     def test_dies_and_is_resumed_again(self, interrupted, monkeypatch):
         outcomes = set()
         for death in every_death(interrupted, monkeypatch, resume, interrupted.step):
-            wanted = {text for text in AFTER.values() if digest(text) not in interrupted.embedded()}
+            wanted = {text for text in AFTER.values() if digest(text) not in embedded(interrupted)}
             con = interrupted.open()
-            assert interrupted.scratches() == [], death.at
+            assert interrupted.store().scratches() == {}, death.at
             ((name, status),) = con.execute("SELECT embedding_table, status FROM jammi_tables()").fetchall()
             assert name == interrupted.name
             outcomes.add((status, len(wanted)))
@@ -382,7 +303,7 @@ class TestResumed:
                 only_vectors(set(interrupted.store().files()), before, at)
                 resume(con)
             assert table_of(con) == interrupted.name
-            assert interrupted.scratches() == [], at
+            assert interrupted.store().scratches() == {}, at
             holds(con, AFTER)
         assert statuses == {"failed", "ready"}
 
