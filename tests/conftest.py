@@ -124,6 +124,29 @@ def words(con, encoded):
     return con
 
 
+@pytest.fixture
+def before(monkeypatch):
+    """`before(owner, name, act)`: the next call of a method does something first, once; `after` does it at its end."""
+
+    def hook(owner, name, act, *, after=False, when=lambda *_: True):
+        real = getattr(owner, name)
+        waiting = [act]
+
+        def method(*arguments, **options):
+            mine = bool(waiting) and when(*arguments)
+            act = waiting.pop() if mine else None
+            if act and not after:
+                act()
+            outcome = real(*arguments, **options)
+            if act and after:
+                act()
+            return outcome
+
+        monkeypatch.setattr(owner, name, method)
+
+    return hook
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A real BERT of two layers with random weights and a small WordPiece tokenizer, saved as a directory."""

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage.build import Build
 from jammi_duck.storage.parquet import SegmentWriter
 from jammi_duck.window import ROWS
 from tests.followed import COUNTS, holds, refresh, status, table_of
@@ -301,33 +300,6 @@ class TestCompaction:
         assert refresh(con) == (1, 0, 0, 10, 0, 1)
 
 
-class TestReuseAndResume:
-    def test_the_same_again_is_the_same_table(self, words, encoded):
-        again = "SELECT embedding_table, row_count, status FROM jammi_generate('t', {}, 'id', reuse := true)"
-        name = table_of(words)
-        assert words.execute(again.format("'text'")).fetchall() == [(name, 10, "ready")]
-        assert encoded() == []
-        words.execute("UPDATE t SET text = 'other' WHERE id = 1")
-        ((other, rows, _),) = words.execute(again.format("'text'")).fetchall()
-        assert (other != name, rows, len(encoded())) == (True, 10, 10)
-        words.execute("FROM jammi_generate('t', 'text', 'id', dims := 5)").fetchall()
-        assert words.execute(again.format("'text'")).fetchall() == [(other, 10, "ready")]
-        ((third, _, _),) = words.execute(again.format("['text', 'text']")).fetchall()
-        assert third not in (name, other)
-
-    def test_another_model_is_another_table(self, jammi, words, encoded):
-        from tests.fakes import FakeEncoder
-
-        name = table_of(words)
-        jammi.encoders.loaded["fake/small"] = FakeEncoder("fake/small", weights="1" * 64)
-        again = "SELECT embedding_table FROM jammi_generate('t', 'text', 'id', reuse := true)"
-        assert words.execute(again).fetchall() != [(name,)]
-
-    def test_nothing_to_resume_is_a_build(self, words, encoded):
-        row = words.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id', resume := true)").fetchall()
-        assert (row, len(encoded())) == ([(10,)], 10)
-
-
 def test_an_old_state_is_seen_whole_while_a_new_one_is_made(fake, words):
     """Searches in other threads find ten rows or eleven, whatever they run into."""
     cursors = [words.cursor() for _ in range(2)]
@@ -380,26 +352,6 @@ class TestAdvice:
         assert "no embedding table for '42'" in error_of(con, "FROM jammi_refresh(42)")
 
 
-class TestDamage:
-    @pytest.fixture
-    def damaged(self, words, storage):
-        (path,) = (storage / "jammi_db").glob("*.parquet")
-        path.write_bytes(path.read_bytes()[:-10])
-        return words
-
-    def test_the_way_out_is_told(self, damaged):
-        name = damaged.execute("SELECT embedding_table FROM jammi_tables()").fetchall()[0][0]
-        for verb in ("refresh", "status"):
-            error = error_of(damaged, f"FROM jammi_{verb}('t')")
-            assert f"put it back, or drop '{name}' with jammi_drop and generate it again" in error
-
-    def test_nothing_of_it_is_used_again(self, damaged, caplog):
-        row = damaged.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)").fetchall()
-        assert row == [(10,)]
-        assert "cannot be used again" in caplog.text
-        assert status(damaged) == (10, 0, 0, 0)
-
-
 def test_a_folder_whose_name_looks_like_a_column(fake, tmp_path):
     con = fake(storage=str(tmp_path / "_row_id=1" / "vector=2")).con
     con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
@@ -424,25 +376,3 @@ def test_many_rows_with_one_text_are_written_a_part_at_a_time(con, words, encode
     assert sum(most) == 10_000
     assert max(most) <= ROWS
     assert status(con) == (10_010, 0, 0, 0)
-
-
-def test_a_build_of_other_dimensions_is_not_resumed(fake):
-    con = fake(segment_rows=4).con
-    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Build, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
-            con.execute("FROM jammi_generate('t', 'text', 'id', dims := 32)").fetchall()
-    made = con.execute("SELECT dimensions, row_count FROM jammi_generate('t', 'text', 'id', resume := true)")
-    assert made.fetchall() == [(64, 10)]
-
-
-def test_status_tells_of_a_build_that_was_interrupted(fake):
-    con = fake(segment_rows=4).con
-    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Build, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
-            con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
-    con.execute("FROM jammi_recover()").fetchall()
-    assert "goes on with one that was interrupted, with resume := true" in error_of(con, "FROM jammi_status('t')")

@@ -20,71 +20,9 @@ from jammi_duck.storage.change import Change
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.object_store import ObjectStore
 from jammi_duck.storage.table import Table
+from tests.races import ask, fill, found, generate, interrupt, refresh
 from tests.test_generate import error_of
 from tests.test_threads import run_all
-
-
-@pytest.fixture
-def before(monkeypatch):
-    """`before(owner, name, act)`: the next call of a method does something first, once; `after` does it at its end."""
-
-    def hook(owner, name, act, *, after=False, when=lambda *_: True):
-        real = getattr(owner, name)
-        waiting = [act]
-
-        def method(*arguments, **options):
-            mine = bool(waiting) and when(*arguments)
-            act = waiting.pop() if mine else None
-            if act and not after:
-                act()
-            outcome = real(*arguments, **options)
-            if act and after:
-                act()
-            return outcome
-
-        monkeypatch.setattr(owner, name, method)
-
-    return hook
-
-
-def ask(con, query, *parameters):
-    return con.execute(query, list(parameters)).fetchall()
-
-
-def fill(con, keys, text="word"):
-    con.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER, text VARCHAR)")
-    con.executemany("INSERT INTO t VALUES (?, ?)", [(key, f"{text}{key}") for key in keys])
-
-
-def generate(con, extra=""):
-    return ask(con, f"SELECT embedding_table, row_count FROM jammi_generate('t', 'text', 'id'{extra})")[0]
-
-
-def refresh(con):
-    return ask(con, "SELECT added, changed, deleted FROM jammi_refresh('t')")
-
-
-def found(con):
-    """The keys that the view, a search by graph and an exact one find: all the same."""
-    ((name,),) = ask(con, "SELECT embedding_table FROM jammi_tables() WHERE status = 'ready'")
-    ways = [f'SELECT _row_id FROM jammi."{name}"']
-    ways += [f"SELECT _row_id FROM jammi_matches('t', 'word1', 1000, exact := {exact})" for exact in (False, True)]
-    view, graph, exact = (sorted(int(key) for (key,) in ask(con, query)) for query in ways)
-    assert view == graph == exact
-    return view
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def interrupted_build(con):
-    """Leaves a build whose process seems to have died before its last segment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Build, "finish", lambda *_: interrupt())
-        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
-            generate(con)
-    con.execute("FROM jammi_recover()").fetchall()
 
 
 @pytest.fixture
@@ -239,49 +177,6 @@ class TestRepair:
         assert len(actions) == 2
         assert actions.pop(near) == "built 1 of 1 indexes and the manifest again"
         assert all("cannot" in action for action in actions.values())
-
-
-class TestResumed:
-    @pytest.fixture
-    def interrupted(self, fake):
-        con = fake(segment_rows=4).con
-        fill(con, range(10))
-        interrupted_build(con)
-        con.execute("DELETE FROM t WHERE id = 0")
-        con.execute("UPDATE t SET text = 'other' WHERE id = 1")
-        return con
-
-    def test_by_two_at_once(self, fake, interrupted, before):
-        other = interrupted.cursor()
-        fake(other, segment_rows=4)
-        before(Refresher, "begin", lambda: generate(interrupted, ", resume := true"))
-        error = error_of(other, "FROM jammi_generate('t', 'text', 'id', resume := true)")
-        assert "has changed since this query was planned; run it again" in error
-        assert found(other) == list(range(1, 10))
-        assert refresh(other) == [(0, 0, 0)]
-
-    def test_after_a_vacuum_that_came_between(self, interrupted, fake, storage, before):
-        other = interrupted.cursor()
-        fake(other, segment_rows=4)
-
-        def vacuum():
-            for path in (storage / "jammi_db").glob("*.parquet"):
-                path.unlink()
-
-        before(Refresher, "begin", vacuum)
-        error = error_of(interrupted, "FROM jammi_generate('t', 'text', 'id', resume := true)")
-        assert "has changed since this query was planned; run it again" in error
-        assert generate(interrupted, ", resume := true")[1] == 9
-        assert found(interrupted) == list(range(1, 10))
-
-    def test_not_where_a_newer_table_is_ready(self, interrupted):
-        interrupted.execute("UPDATE jammi_catalog.embedding_tables SET started = started - INTERVAL 1 MINUTE")
-        newer, _ = generate(interrupted)
-        fill(interrupted, [77])
-        resumed, rows = generate(interrupted, ", resume := true")
-        ((searched,),) = ask(interrupted, "SELECT embedding_table FROM jammi_status('t')")
-        assert (resumed, rows) == (searched, 10)
-        assert resumed != newer
 
 
 def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, storage, before):

@@ -1,0 +1,113 @@
+"""Builds that were interrupted go on, and tables that are up to date are used again."""
+
+import pytest
+
+from jammi_duck.refresh import Refresher
+from tests.followed import status, table_of
+from tests.races import ask, fill, found, generate, interrupted_build, refresh
+from tests.test_generate import error_of
+
+
+class TestReuseAndResume:
+    def test_the_same_again_is_the_same_table(self, words, encoded):
+        again = "SELECT embedding_table, row_count, status FROM jammi_generate('t', {}, 'id', reuse := true)"
+        name = table_of(words)
+        assert words.execute(again.format("'text'")).fetchall() == [(name, 10, "ready")]
+        assert encoded() == []
+        words.execute("UPDATE t SET text = 'other' WHERE id = 1")
+        ((other, rows, _),) = words.execute(again.format("'text'")).fetchall()
+        assert (other != name, rows, len(encoded())) == (True, 10, 10)
+        words.execute("FROM jammi_generate('t', 'text', 'id', dims := 5)").fetchall()
+        assert words.execute(again.format("'text'")).fetchall() == [(other, 10, "ready")]
+        ((third, _, _),) = words.execute(again.format("['text', 'text']")).fetchall()
+        assert third not in (name, other)
+
+    def test_another_model_is_another_table(self, jammi, words, encoded):
+        from tests.fakes import FakeEncoder
+
+        name = table_of(words)
+        jammi.encoders.loaded["fake/small"] = FakeEncoder("fake/small", weights="1" * 64)
+        again = "SELECT embedding_table FROM jammi_generate('t', 'text', 'id', reuse := true)"
+        assert words.execute(again).fetchall() != [(name,)]
+
+    def test_nothing_to_resume_is_a_build(self, words, encoded):
+        row = words.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id', resume := true)").fetchall()
+        assert (row, len(encoded())) == ([(10,)], 10)
+
+
+class TestResumed:
+    @pytest.fixture
+    def interrupted(self, fake):
+        con = fake(segment_rows=4).con
+        fill(con, range(10))
+        interrupted_build(con)
+        con.execute("DELETE FROM t WHERE id = 0")
+        con.execute("UPDATE t SET text = 'other' WHERE id = 1")
+        return con
+
+    def test_by_two_at_once(self, fake, interrupted, before):
+        other = interrupted.cursor()
+        fake(other, segment_rows=4)
+        before(Refresher, "begin", lambda: generate(interrupted, ", resume := true"))
+        error = error_of(other, "FROM jammi_generate('t', 'text', 'id', resume := true)")
+        assert "has changed since this query was planned; run it again" in error
+        assert found(other) == list(range(1, 10))
+        assert refresh(other) == [(0, 0, 0)]
+
+    def test_after_a_vacuum_that_came_between(self, interrupted, fake, storage, before):
+        other = interrupted.cursor()
+        fake(other, segment_rows=4)
+
+        def vacuum():
+            for path in (storage / "jammi_db").glob("*.parquet"):
+                path.unlink()
+
+        before(Refresher, "begin", vacuum)
+        error = error_of(interrupted, "FROM jammi_generate('t', 'text', 'id', resume := true)")
+        assert "has changed since this query was planned; run it again" in error
+        assert generate(interrupted, ", resume := true")[1] == 9
+        assert found(interrupted) == list(range(1, 10))
+
+    def test_not_where_a_newer_table_is_ready(self, interrupted):
+        interrupted.execute("UPDATE jammi_catalog.embedding_tables SET started = started - INTERVAL 1 MINUTE")
+        newer, _ = generate(interrupted)
+        fill(interrupted, [77])
+        resumed, rows = generate(interrupted, ", resume := true")
+        ((searched,),) = ask(interrupted, "SELECT embedding_table FROM jammi_status('t')")
+        assert (resumed, rows) == (searched, 10)
+        assert resumed != newer
+
+
+class TestDamage:
+    @pytest.fixture
+    def damaged(self, words, storage):
+        (path,) = (storage / "jammi_db").glob("*.parquet")
+        path.write_bytes(path.read_bytes()[:-10])
+        return words
+
+    def test_the_way_out_is_told(self, damaged):
+        name = damaged.execute("SELECT embedding_table FROM jammi_tables()").fetchall()[0][0]
+        for verb in ("refresh", "status"):
+            error = error_of(damaged, f"FROM jammi_{verb}('t')")
+            assert f"put it back, or drop '{name}' with jammi_drop and generate it again" in error
+
+    def test_nothing_of_it_is_used_again(self, damaged, caplog):
+        row = damaged.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)").fetchall()
+        assert row == [(10,)]
+        assert "cannot be used again" in caplog.text
+        assert status(damaged) == (10, 0, 0, 0)
+
+
+def test_a_build_of_other_dimensions_is_not_resumed(fake):
+    con = fake(segment_rows=4).con
+    fill(con, range(10))
+    interrupted_build(con, ", dims := 32")
+    made = ask(con, "SELECT dimensions, row_count FROM jammi_generate('t', 'text', 'id', resume := true)")
+    assert made == [(64, 10)]
+
+
+def test_status_tells_of_a_build_that_was_interrupted(fake):
+    con = fake(segment_rows=4).con
+    fill(con, range(10))
+    interrupted_build(con)
+    assert "goes on with one that was interrupted, with resume := true" in error_of(con, "FROM jammi_status('t')")
