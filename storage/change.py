@@ -76,8 +76,7 @@ class Change:
         self._segments: tuple[Segment, ...] = ()
         self._gone: TombstoneWriter | None = None
         self._listed: list[str] = []
-        names = _names(self._store, entry.name)
-        first = 1 + max((name.number for name in names if name.kind != "manifest.json"), default=-1)
+        first = _free_number(_names(self._store, entry.name))
         self._files = SegmentFiles(
             self._store, entry.name, entry.definition, entry.build, self.id, place.segment_rows, first, self._taken
         )
@@ -250,17 +249,29 @@ class Change:
         base = self.base
         segments = (*(base.segments if self._kept is None else self._kept), *self._segments)
         tombstones = base.tombstones if self._kept is None else ()
-        gone = self._tombstones()
         now = self._counts(counts)
-        state = State(
-            base.number + 1, tuple(each.number for each in segments), tuple(each.number for each in tombstones), now
+        numbers, gone = (tuple(each.number for each in files) for files in (segments, tombstones))
+        finished = replace(
+            base,
+            number=base.number + 1,
+            counts=now,
+            finished=datetime.now(UTC),
+            segments=segments,
+            tombstones=(*tombstones, self._close(State(base.number + 1, numbers, gone, now))),
         )
+        manifest.commit(self._store, finished, self.id)
+        return finished
+
+    def _close(self, state: State) -> Tombstones:
+        """Write the tombstones that close a state. Raises NotFoundError where the table is not there any more."""
+        gone = self._tombstones()
         with writing(gone.path):
             gone.close(state)
         names = _names(self._store, self.name)
-        if not any(name.kind == "manifest.json" and name.number >= base.number for name in names) and base.number:
+        manifests = [name.number for name in names if name.kind == "manifest.json"]
+        if self.base.number > max(manifests, default=0):
             raise self._dropped()
-        listed, number = gone.rows, 1 + max((name.number for name in names if name.kind != "manifest.json"), default=0)
+        number = _free_number(names)
         while True:
             file = layout.deleted(self.name, number)
             try:
@@ -270,16 +281,7 @@ class Change:
                 number += 1
         self._gone = None
         self._listed.append(file)
-        finished = replace(
-            base,
-            number=base.number + 1,
-            counts=now,
-            finished=datetime.now(UTC),
-            segments=segments,
-            tombstones=(*tombstones, Tombstones(number, listed, digest)),
-        )
-        manifest.commit(self._store, finished, self.id)
-        return finished
+        return Tombstones(number, gone.rows, digest)
 
     def _counts(self, counts: Counts) -> Counts:
         """The new state's counts."""
@@ -394,3 +396,8 @@ def _mask(rows: int, places: NDArray[np.int64]) -> Mask:
 def _names(store: Store, table: str) -> list[layout.FileName]:
     """What the names of a table's files say."""
     return [name for name in map(layout.parse, files_of(store, table)) if name]
+
+
+def _free_number(names: Sequence[layout.FileName]) -> int:
+    """The number beyond those of all segments and tombstones."""
+    return 1 + max((name.number for name in names if name.kind != "manifest.json"), default=-1)
