@@ -172,7 +172,8 @@ class Catalog:
         counts = manifest.counts
         values = [counts.rows, counts.skipped, counts.failed, counts.truncated, _utc(manifest.finished), manifest.build]
         with self._writing:
-            if not self._host.sql(f"FROM {self._tables} WHERE build = ? AND status = 'ready'", [manifest.build]):
+            ready = f"SELECT build FROM {self._tables} WHERE build = ? AND status = 'ready'"
+            if not self._host.sql(ready, [manifest.build]):
                 return False
             # The files first: by the time of its end, a state that is not entered as a whole is told from one that is.
             self._set_files(manifest)
