@@ -377,3 +377,14 @@ def test_a_row_that_another_changed_and_this_one_deleted_is_gone(history):
     history.another_is_first("left", "refresh", [("right", "refresh"), ("right", "compact")])
     history.both_are_right()
     assert history.table == {2: "cat c", 3: "cat d"}
+
+
+def test_files_of_an_earlier_state_are_not_taken_for_left_over_ones(history):
+    """A compaction of nothing writes no segment, so theirs are the highest numbers."""
+    history.build([], by_graph=False)
+    history.put_many("right", 0, ["Cat"])
+    history.refresh("right")
+    history.refresh("left")
+    history.compact("left")
+    history.refresh("right")
+    history.both_are_right()

@@ -325,3 +325,27 @@ def test_a_compaction_that_begins_again_is_no_error(fake, before, caplog):
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert "starting again" in caplog.text
     assert found(con) == [0, *range(2, 10), 20]
+
+
+def test_vectors_whose_file_has_the_number_of_anothers_tombstones(fake, tmp_path, before):
+    """Both took the same number; the one that died has embedded its texts all the same."""
+    jammi = fake(segment_rows=10)
+    con = jammi.con
+    fill(con, range(10))
+    generate(con)
+    other = fake(segment_rows=10, cache_dir=tmp_path / "other").con
+    fill(other, range(9))
+    fill(con, range(100, 110))
+
+    def theirs():
+        assert refresh(other) == [(0, 0, 1)]
+        before(Change, "_commit", interrupt)
+
+    before(Change, "write", theirs)
+    with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+        refresh(con)
+    encoded = jammi.encoders.get("fake/small").encoded
+    encoded.clear()
+    assert refresh(con) == [(11, 0, 0)]
+    assert encoded == ["word9"]
+    assert found(con) == [*range(10), *range(100, 110)]

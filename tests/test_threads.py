@@ -148,7 +148,7 @@ def test_a_build_that_removes_its_files_is_not_settled_meanwhile(fake, storage, 
             generate(root, "t")
     assert seen == [[("building",)]]
     assert root.execute("SELECT status FROM jammi_tables()").fetchall() == [("failed",)]
-    assert not [path for path in storage.rglob("*") if path.is_file()]
+    assert [path.suffix for path in storage.rglob("*") if path.is_file()] == [".parquet"]
 
 
 SLOW = """
