@@ -58,8 +58,8 @@ def present(place: Place, entry: Entry) -> Present:
         state = state_of(place, entry)
         # Before these are those of earlier states. The last number may be given twice, to tombstones and to a segment.
         last, mine = max(each.number for each in state.truth), {each.number for each in state.segments}
-        whole = [segment for segment, footer in whole_segments(store, entry, after=last - 1) if footer.change]
-        return Present(state, tuple(segment for segment in whole if segment.number not in mine))
+        left = [segment for segment, footer in whole_segments(store, entry, after=last - 1) if footer.change]
+        return Present(state, tuple(segment for segment in left if segment.number not in mine))
     whole = whole_segments(store, entry)
     kept = tuple(segment for segment, footer in whole if footer.change is None)
     if not kept:
