@@ -310,6 +310,8 @@ class Change:
         _, path = self._store.found(file)
         gone = pa.concat_arrays([pa.array([], pa.string()), *(ids for ids, _, _ in read_tombstones(path))])
         self._store.delete(file)
+        # The name is free again: another may have it by the time that this change is abandoned.
+        self._listed.remove(file)
         written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
         mine = pa.concat_arrays([gone, *written])
         touched = _touched(self._store, self.base, newest)

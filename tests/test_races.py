@@ -14,7 +14,7 @@ import pytest
 
 from jammi_duck.host import ConnectionHost
 from jammi_duck.refresh import Refresher
-from jammi_duck.storage import build, layout, manifest, recovery
+from jammi_duck.storage import build, change, layout, manifest, recovery
 from jammi_duck.storage.build import Build
 from jammi_duck.storage.change import Change
 from jammi_duck.storage.location import open_store
@@ -349,3 +349,24 @@ def test_vectors_whose_file_has_the_number_of_anothers_tombstones(fake, tmp_path
     assert refresh(con) == [(11, 0, 0)]
     assert encoded == ["word9"]
     assert found(con) == [*range(10), *range(100, 110)]
+
+
+def test_a_number_that_was_given_back_is_anothers(fake, storage, tmp_path, before, monkeypatch):
+    """A change that fits itself to another deletes its tombstones; a third takes their name, and then this one fails."""
+    first, second = (fake(cache_dir=tmp_path / name).con for name in ("one", "two"))
+    fill(first, range(10))
+    name, _ = generate(first)
+    second.execute("FROM jammi_recover()").fetchall()
+    fill(second, range(9))
+    first.execute("DELETE FROM t WHERE id = 0")
+    third = storage / "jammi_db" / layout.deleted(name, 1)
+
+    def touched(*_):
+        assert not third.exists()
+        third.write_bytes(b"of a third database")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(change, "_touched", touched)
+    before(manifest, "commit", lambda: refresh(second))
+    assert "No space left on device" in error_of(first, "FROM jammi_refresh('t')")
+    assert third.read_bytes() == b"of a third database"
