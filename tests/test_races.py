@@ -352,7 +352,7 @@ def test_vectors_whose_file_has_the_number_of_anothers_tombstones(fake, tmp_path
 
 
 def test_a_number_that_was_given_back_is_anothers(fake, storage, tmp_path, before, monkeypatch):
-    """A change that fits itself to another deletes its tombstones; a third takes their name, and then this one fails."""
+    """A change that must fit deletes its tombstones; a third takes their name, and then this one fails."""
     first, second = (fake(cache_dir=tmp_path / name).con for name in ("one", "two"))
     fill(first, range(10))
     name, _ = generate(first)
