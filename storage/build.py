@@ -102,6 +102,8 @@ class Build:
         self._files.discard()
         if self._committing and self._is_committed():
             return
+        # Without columns, nothing can be compared, and so nothing go on.
+        keep = keep and bool(self.definition.columns)
         kept = sum(segment.rows for segment in self._files.written) if keep else 0
         with contextlib.suppress(StorageError):
             if self._owns_name():

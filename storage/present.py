@@ -30,7 +30,7 @@ class Present:
     spare: tuple[Segment, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What `Planned` is made of: all that another look at the storage might find otherwise."""
+        """What `planned` takes: all that another look at the storage might find otherwise."""
         kept = () if self.manifest.number else self.manifest.segments
         return {
             "number": self.manifest.number,

@@ -1,5 +1,6 @@
 """Embedding tables follow their source: status, refresh, compaction, and builds that go on or are used again."""
 
+import threading
 from datetime import timedelta
 
 import duckdb
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from jammi_duck.errors import JammiWarning
 from jammi_duck.storage.parquet import SegmentWriter
 from jammi_duck.window import ROWS
+from tests.fakes import text_vector
 from tests.followed import COUNTS, holds, refresh, status, table_of
 from tests.test_generate import error_of, generate
 from tests.test_threads import run_all
@@ -301,24 +303,35 @@ class TestCompaction:
 
 
 def test_an_old_state_is_seen_whole_while_a_new_one_is_made(fake, words):
-    """Searches in other threads find ten rows or eleven, whatever they run into."""
+    """Searches in other threads find the texts of one turn, and never some of one and some of another."""
     cursors = [words.cursor() for _ in range(2)]
     for cursor in cursors:
         fake(cursor)
-    words.execute("CREATE TABLE u AS FROM t; FROM jammi_generate('u', 'text', 'id')").fetchall()
+    states = [
+        {str(key): text_vector(f"turn{turn} word{key}") @ text_vector("word5") for key in range(10)}
+        for turn in range(16)
+    ]
+    words.execute("CREATE TABLE u AS SELECT id, 'turn0 word' || id AS text FROM t")
+    words.execute("FROM jammi_generate('u', 'text', 'id')").fetchall()
+    seen, done = set(), threading.Event()
 
     def change():
-        for i in range(15):
-            words.execute(f"DELETE FROM u WHERE id = {i % 3}; INSERT INTO u VALUES ({i % 3}, 'turn{i}')")
-            refresh(words, "u")
-            words.execute("FROM jammi_compact('u')").fetchall() if i % 5 == 4 else None
+        try:
+            for turn in range(1, 16):
+                words.execute(f"UPDATE u SET text = 'turn{turn} word' || id")
+                assert refresh(words, "u") == (0, 10, 0, 0, 0, 10)
+                words.execute("FROM jammi_compact('u')").fetchall() if turn % 5 == 4 else None
+        finally:
+            done.set()
 
     def search(con):
-        for _ in range(60):
-            found = con.execute("SELECT _row_id FROM jammi_matches('u', 'word5', 100)").fetchall()
-            assert (len(found), found[0], len(set(found))) == (10, ("5",), 10)
+        while not done.is_set():
+            found = dict(con.execute("SELECT _row_id, _similarity FROM jammi_matches('u', 'word5', 100)").fetchall())
+            (turn,) = [turn for turn, state in enumerate(states) if found == pytest.approx(state, abs=1e-5)]
+            seen.add(turn)
 
     run_all([change, *(lambda con=con: search(con) for con in cursors)])
+    assert len(seen) > 1
 
 
 class TestAdvice:

@@ -6,7 +6,7 @@ Each moment is forced: a step of one is made to do what another does, and then g
 import logging
 import shutil
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import duckdb
 import fsspec
@@ -200,6 +200,24 @@ def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, storage, 
     error_of(con, "FROM jammi_refresh('t')")
     assert refresh(con) == [(25, 0, 0)]
     assert found(con) == [*range(10), *range(100, 125)]
+
+
+@pytest.mark.parametrize("verb", ["generate", "refresh", "compact"])
+def test_a_vacuum_spares_what_is_being_written(fake, before, verb):
+    con = fake(retention=timedelta(0)).con
+    other = con.cursor()
+    fake(other, retention=timedelta(0))
+    fill(con, range(10))
+    if verb != "generate":
+        generate(con)
+        fill(con, range(100, 103))
+    if verb == "compact":
+        refresh(con)
+    before(manifest, "commit", lambda: ask(other, "FROM jammi_vacuum()"))
+    columns = ", 'text', 'id'" if verb == "generate" else ""
+    ask(con, f"FROM jammi_{verb}('t'{columns})")
+    assert found(con) == [*range(10), *(range(100, 103) if verb != "generate" else ())]
+    assert ask(con, "FROM jammi_recover()") == []
 
 
 class TestDropped:

@@ -333,6 +333,7 @@ class TestLostManifest:
             store.create(file, scratch)
 
         con = behind.open()
+        vacuum(con)
         with pytest.warns(JammiWarning, match="cannot be used") as warned:
             holds(con, state)
         assert len(warned) == 1

@@ -1,5 +1,6 @@
 """What every store keeps to, run over a disk, memory, and a real S3 server."""
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -129,6 +130,25 @@ class TestDisk(StoreContract):
     @pytest.fixture
     def place(self, tmp_path):
         return str(tmp_path / "artifacts"), {}
+
+    def test_it_is_on_the_disk_before_it_has_its_name_and_its_name_before_that_is_told(self, store, monkeypatch):
+        """No test can cut the power: the order tells what would be left."""
+        done = []
+
+        def note(name):
+            real = getattr(os, name)
+
+            def noted(target, *others):
+                done.append((name, (os.fstat if name == "fsync" else os.stat)(target).st_ino))
+                return real(target, *others)
+
+            monkeypatch.setattr(os, name, noted)
+
+        for name in ("fsync", "link", "unlink"):
+            note(name)
+        put(store, FILE, b"x")
+        file, folder = (os.stat(path).st_ino for path in (store.path(FILE), os.path.dirname(store.path(FILE))))
+        assert done == [("fsync", file), ("link", file), ("fsync", folder), ("unlink", file)]
 
     def test_locations_are_made_absolute(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
