@@ -1,6 +1,7 @@
 """LoadedEncoders without a model: quick, deterministic, and near for texts that share words."""
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,12 @@ def word_vector(word: str, dimensions: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(dimensions).astype(np.float32)
 
 
+@lru_cache(maxsize=50_000)
 def text_vector(text: str, dimensions: int = DIMENSIONS) -> np.ndarray:
     total = sum((word_vector(word, dimensions) for word in text.lower().split()), np.zeros(dimensions, np.float32))
-    return (total / max(float(np.linalg.norm(total)), 1e-9)).astype(np.float32)
+    vector = (total / max(float(np.linalg.norm(total)), 1e-9)).astype(np.float32)
+    vector.setflags(write=False)
+    return vector
 
 
 class FakeEncoder:
