@@ -44,6 +44,12 @@ def is_manifest(file: str) -> bool:
     return name is not None and name.kind == "manifest.json"
 
 
+def is_parquet(file: str) -> bool:
+    """Whether a file's name is that of a segment's Parquet."""
+    name = parse(file)
+    return name is not None and name.kind == "parquet"
+
+
 def parquet(table: str, segment: int) -> str:
     """The Parquet file of a segment."""
     return f"{table}{_numbered(segment)}.parquet"

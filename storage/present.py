@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.errors import DamagedError, StateError
+from jammi_duck.errors import DamagedError, StateError, StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.filesystem import Store
@@ -56,10 +57,7 @@ def present(place: Place, entry: Entry) -> Present:
     store = place.store_at(entry.location)
     if entry.status == "ready":
         state = state_of(place, entry)
-        # Before these are those of earlier states. The last number may be given twice, to tombstones and to a segment.
-        last, mine = max(each.number for each in state.truth), {each.number for each in state.segments}
-        left = [segment for segment, footer in whole_segments(store, entry, after=last - 1) if footer.change]
-        return Present(state, tuple(segment for segment in left if segment.number not in mine))
+        return Present(state, _spare(store, entry, state))
     whole = whole_segments(store, entry)
     kept = tuple(segment for segment, footer in whole if footer.change is None)
     if not kept:
@@ -89,14 +87,26 @@ def _left(entry: Entry, kept: Sequence[Segment]) -> Manifest:
     return Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, started, tuple(kept))
 
 
-def whole_segments(store: Store, entry: Entry, after: int = -1) -> list[tuple[Segment, Footer]]:
-    """The Parquet files of a build's segments that are whole, in order, those with a number beyond `after`."""
-    names = {file: layout.parse(file) for file in files_of(store, entry.name)}
-    mine = sorted((name.number, file) for file, name in names.items() if name and name.kind == "parquet")
+def _spare(store: Store, entry: Entry, state: Manifest) -> tuple[Segment, ...]:
+    """The segments of a ready table that neither its present state names nor an earlier one."""
+    files = files_of(store, entry.name)
+    earlier = list(filter(layout.is_manifest, files))
+    left = set(filter(layout.is_parquet, files)) - {each.parquet.file for each in state.segments}
+    while earlier and left:
+        with contextlib.suppress(StorageError):
+            left -= {each.parquet.file for each in manifest.read(store, earlier.pop()).segments}
+    return tuple(segment for segment, footer in _whole(store, entry, left) if footer.change)
+
+
+def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
+    """The Parquet files of a build's segments that are whole, in order."""
+    return _whole(store, entry, files_of(store, entry.name))
+
+
+def _whole(store: Store, entry: Entry, files: Iterable[str]) -> list[tuple[Segment, Footer]]:
+    names = {file: layout.parse(file) for file in filter(layout.is_parquet, files)}
     whole = []
-    for number, file in mine:
-        if number <= after:
-            continue
+    for number, file in sorted((name.number, file) for file, name in names.items() if name):
         try:
             digest, path = store.found(file)
             footer = read_footer(path)

@@ -43,7 +43,7 @@ class History(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="history-"))
         self.location = self.location_in(self.folder)
         self.databases = {side: Database(self.folder, side, self.location) for side in ("left", "right")}
-        # What the newest state holds, and whether files of a change that died may lie about, which spare encoding.
+        # What the newest state holds, and whether vectors that no state has may lie about, which spare encoding.
         self.table = {}
         self.spare = False
         self.patch = pytest.MonkeyPatch()
@@ -115,7 +115,7 @@ class History(RuleBasedStateMachine):
     def another_is_first(self, side, operation, rivals):
         """Just before a change commits, others do: of the other database, or of another connection to this one."""
         database = self.databases[side]
-        commit, waiting, struck = manifest.commit, list(rivals), []
+        commit, waiting = manifest.commit, list(rivals)
 
         def late(store, state, by):
             if not waiting:
@@ -129,7 +129,6 @@ class History(RuleBasedStateMachine):
                 self.compacts(rival.other)
                 self.enter(theirs)
             waiting[:] = left
-            struck.append(theirs)
             return commit(store, state, by)
 
         base = dict(self.table)
@@ -140,8 +139,6 @@ class History(RuleBasedStateMachine):
             else:
                 self.compacts(database.con)
                 self.enter(side)
-        if struck:
-            self.spare = False
 
     @rule(side=SIDES)
     def vacuum(self, side):
@@ -202,9 +199,7 @@ class History(RuleBasedStateMachine):
         self.newest = self.number()
         self.enter(side, either=operation == "refresh")
         left = set(database.store().files()) - before
-        if self.newest != newest:
-            self.spare = False
-        elif left:
+        if self.newest == newest and left:
             assert operation == "refresh"
             assert {layout.parse(file).kind for file in left} == {"parquet"}, failure.at
             self.spare = True
@@ -237,17 +232,13 @@ class History(RuleBasedStateMachine):
             assert set(encoded) == wanted
         assert set(encoded) <= wanted or not exactly
         assert done["encoded"] <= len(wanted)
-        was, self.table = self.newest, embedded(database.source)
+        self.table = embedded(database.source)
         self.newest = self.number()
-        if self.newest > was:
-            self.spare = False
         self.enter(side)
 
     def compacts(self, con):
         done = ask(con, "FROM jammi_compact('t')")
-        was, self.newest = self.newest, self.number()
-        if self.newest > was:
-            self.spare = False
+        self.newest = self.number()
         assert done["segments"] == max(1, -(-len(self.table) // SEGMENT_ROWS))
 
     def number(self):

@@ -3,6 +3,7 @@
 import pytest
 
 from jammi_duck.refresh import Refresher
+from jammi_duck.storage.change import Change
 from tests.followed import status, table_of
 from tests.races import ask, fill, found, generate, interrupted_build, refresh
 from tests.test_generate import error_of
@@ -76,6 +77,50 @@ class TestResumed:
         ((searched,),) = ask(interrupted, "SELECT embedding_table FROM jammi_status('t')")
         assert (resumed, rows) == (searched, 10)
         assert resumed != newer
+
+
+class TestLeft:
+    """What a refresh has embedded before it failed is used by later ones, whatever came in between."""
+
+    @pytest.fixture
+    def left(self, fake, before):
+        jammi = fake(segment_rows=10)
+        con = jammi.con
+        fill(con, range(10))
+        generate(con)
+        con.execute("DELETE FROM t WHERE id = 0")
+        refresh(con)
+        con.execute("CREATE TABLE later AS SELECT 100 + range AS id, 'later' || range AS text FROM range(15)")
+        con.execute("INSERT INTO t FROM later")
+        before(Change, "finish", lambda: 1 / 0)
+        error_of(con, "FROM jammi_refresh('t')")
+        con.execute("DELETE FROM t WHERE id >= 100")
+        self.encoded = jammi.encoders.get("fake/small").encoded
+        return con
+
+    def comes_back(self, con):
+        self.encoded.clear()
+        con.execute("INSERT INTO t FROM later")
+        assert refresh(con)[0][0] == 15
+        assert sorted(self.encoded) == [f"later{i}" for i in range(10, 15)]
+
+    def test_nothing(self, left):
+        self.comes_back(left)
+
+    def test_another_refresh(self, left):
+        for key in (20, 21):
+            fill(left, [key])
+            assert refresh(left) == [(1, 0, 0)]
+        self.comes_back(left)
+        assert found(left) == [*range(1, 10), 20, 21, *range(100, 115)]
+
+    def test_a_compaction(self, left):
+        """Files of the states before it are no left ones: a text that only these had is new."""
+        assert ask(left, "SELECT segments FROM jammi_compact('t')") == [(1,)]
+        fill(left, [0])
+        assert refresh(left) == [(1, 0, 0)]
+        assert self.encoded[-1] == "word0"
+        self.comes_back(left)
 
 
 class TestDamage:
