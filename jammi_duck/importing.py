@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import BuildError, InputError, NoModelError
@@ -26,7 +27,7 @@ from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
 from jammi_duck.storage.build import Build
 from jammi_duck.storage.place import Place
-from jammi_duck.types import Caller, Counts, Definition, Vectors
+from jammi_duck.types import Caller, Counts, Definition
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Importer:
         """
         self._runner.settle(caller)
         check_keys(request.source, request.key, source)
-        found, dimensions = vectors.found, _dimensions(request, vectors)
+        found, dimensions = vectors.found, _dimensions(request, source, vectors)
         definition = self._define(replace(request, dims=dimensions), dimensions)
         owner = f"{caller.connection}/{caller.transaction}"
 
@@ -90,15 +91,26 @@ class Importer:
             running.work.open()
         return running.work.id
 
-    def push(self, token: str, keys: Sequence[str], vectors: Vectors, digests: Sequence[str]) -> None:
-        """Take rows: vectors as float64 or float32 [n, dimensions], and digests of their texts in hexadecimal.
+    def push(
+        self,
+        token: str,
+        keys: Sequence[str],
+        numbers: NDArray[np.float64],
+        lengths: NDArray[np.int32],
+        digests: Sequence[str],
+    ) -> None:
+        """Take n rows: the numbers of their vectors one after another, how many each has, and digests in hexadecimal.
 
         Raises BuildError for a vector that was not there when they were checked.
         """
         running = self._runner.known(token, _Import)
         with running.lock, self._runner.abandoning(running):
             running.keep_going()
-            norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+            dimensions = running.work.definition.dimensions
+            if (lengths != dimensions).any():
+                raise BuildError(READ_AGAIN)
+            vectors = numbers.reshape(len(keys), dimensions)
+            norms = np.linalg.norm(vectors, axis=1)
             if not np.isfinite(norms).all() or not norms.all():
                 raise BuildError(READ_AGAIN)
             unit = (vectors / norms[:, None]).astype(np.float32)
@@ -146,7 +158,7 @@ class Importer:
         return define(request, encoder)
 
 
-def _dimensions(request: Request, vectors: Vectored) -> int:
+def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:
     """How many dimensions the vectors have. Raises InputError where anything is wrong with them."""
     name, census, found = vectors.name, vectors.census, vectors.found
     check_keys(name, request.key, census)
@@ -170,8 +182,13 @@ def _dimensions(request: Request, vectors: Vectored) -> int:
             "them out"
         )
     if not found.matched:
+        types = f"{census.key_type} there and {source.key_type} here"
+        hint = (
+            f"cast one of them: it is {types}" if source.key_type != census.key_type else f"is '{request.key}' its key?"
+        )
+        with_text = " that has a text" if request.columns else ""
         raise InputError(
-            f"none of the {census.rows:,} keys of '{name}' is one of '{request.source}'; is '{request.key}' its key?"
+            f"none of the {census.rows:,} keys of '{name}' is one of '{request.source}'{with_text}; {hint}"
         )
     return found.most
 

@@ -17,7 +17,7 @@ from jammi_duck.generate import STAYS, Census, Request, check_keys
 from jammi_duck.importing import VectorCensus, Vectored
 from jammi_duck.interrupts import listen
 from jammi_duck.redaction import public_url
-from jammi_duck.refresh import Comparison, choose_refreshable
+from jammi_duck.refresh import Comparison, choose_refreshable, is_kept
 from jammi_duck.search import choose
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry, literal, live_rows
@@ -123,8 +123,8 @@ def status_plan(
     try:
         entry = choose(engine.place, engine.encoders, name, model, table)
     except NotFoundError as error:
-        left = table is None and engine.place.catalog.entries("failed", source=name)
-        if not left:
+        failed = engine.place.catalog.entries("failed", source=name) if table is None else ()
+        if not any(is_kept(engine.place, entry) for entry in failed):
             raise
         raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
     store = engine.place.store_at(entry.location)
@@ -210,7 +210,8 @@ def import_plan(
     return (
         f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(source, name, columns, key)}), "
         f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, "
-        f"coalesce({_digest(columns)}, {literal(_NO_DIGEST)}) AS digest FROM _jammi_rows r), "
+        f"{_digest(columns)} AS digest FROM _jammi_rows r), "
+        "_jammi_texts AS NOT MATERIALIZED (SELECT * FROM _jammi_keys WHERE digest IS NOT NULL), "
         f"_jammi_theirs AS NOT MATERIALIZED ({picked(vectors, theirs, [vector], key)}), "
         "_jammi_vectors AS NOT MATERIALIZED (SELECT c0::VARCHAR AS key, "
         "CASE WHEN typeof(c1) LIKE '%]' THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs), "
@@ -219,7 +220,7 @@ def import_plan(
         "_jammi_build AS MATERIALIZED (SELECT "
         f"_jammi_import({literal(json.dumps(asked))}, s.row_count, s.keyed, s.different, {_key_type('_jammi_rows')}, "
         f"v.row_count, v.keyed, v.different, {_key_type('_jammi_theirs')}, v.kind, v.there, v.least, v.most, v.bad, "
-        "v.bad_key, (SELECT count(*) FROM _jammi_vectors JOIN _jammi_keys USING (key)), "
+        "v.bad_key, (SELECT count(*) FROM _jammi_vectors JOIN _jammi_texts USING (key)), "
         f"{literal(connection)}, {transaction:d}) AS token FROM (SELECT {_CENSUS} FROM _jammi_keys) s, "
         f"(SELECT {_CENSUS}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
         "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
@@ -227,7 +228,7 @@ def import_plan(
         "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v) "
         "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
         "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
-        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b) p, _jammi_build b"
+        "FROM _jammi_vectors v JOIN _jammi_texts k USING (key), _jammi_build b) p, _jammi_build b"
     )
 
 
@@ -322,12 +323,16 @@ def begin_import(engine: Engine, *columns: Column) -> pa.Array:
 
 
 def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column) -> pa.Array:
-    """Take vectors, which all have the same length."""
+    """Take vectors."""
     if len(token):
+        # Imported late: it takes longer than a search takes.
+        import pyarrow.compute as pc
+
+        lists = vectors.combine_chunks()
         # A NULL among the numbers becomes a NaN.
-        numbers = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        matrix = numbers.reshape(len(token), -1)
-        engine.importer.push(token[0].as_py(), keys.to_pylist(), matrix, digests.to_pylist())
+        numbers = lists.flatten().to_numpy(zero_copy_only=False)
+        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+        engine.importer.push(token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist())
     return pa.array(np.zeros(len(token), np.int32))
 
 
