@@ -11,8 +11,9 @@ from jammi_duck.logs import log
 from jammi_duck.progress import Progress
 from jammi_duck.running import Runner, Running
 from jammi_duck.storage.catalog import Entry, literal
-from jammi_duck.storage.change import Change, catch_up
+from jammi_duck.storage.change import Change
 from jammi_duck.storage.compaction import Compaction, choose, merge, segments_needed
+from jammi_duck.storage.entering import catch_up
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.present import state_of

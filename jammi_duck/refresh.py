@@ -38,7 +38,7 @@ from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.change import Change
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.present import Present, planned, present
+from jammi_duck.storage.present import Present, changed_since, planned, present
 from jammi_duck.types import Caller, Counts
 from jammi_duck.window import Window, digest, write_repeated
 
@@ -254,8 +254,11 @@ def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str
 
 
 def _entry(place: Place, name: str, build: str) -> Entry:
-    entries = place.catalog.entries("failed", "ready", name=name)
-    return next((entry for entry in entries if entry.build == build), None) or place.ready(name)
+    entries = place.catalog.entries("building", "failed", "ready", name=name)
+    entry = next((entry for entry in entries if entry.build == build), None) or place.ready(name)
+    if entry.build != build or entry.status == "building":
+        raise changed_since(name)
+    return entry
 
 
 def to_resume(place: Place, encoders: Encoders, request: Request) -> Entry | None:

@@ -25,7 +25,7 @@ Status = Literal["building", "ready", "failed", "dropped"]
 MOVES: dict[Status, tuple[Status, ...]] = {
     "building": ("ready", "failed"),
     "ready": ("dropped",),
-    "failed": ("building",),
+    "failed": ("building", "dropped"),
     "dropped": (),
 }
 
@@ -184,9 +184,9 @@ class Catalog:
             )
         return True
 
-    def dropped(self, build: str) -> None:
-        """Move a table from `ready` to `dropped`. Raises StateError."""
-        self._move(build, "ready", "dropped", {"finished": _now()})
+    def dropped(self, entry: Entry) -> None:
+        """Move a table that is ready or failed to `dropped`. Raises StateError."""
+        self._move(entry.build, entry.status, "dropped", {"finished": _now()})
 
     def adopt(self, manifest: Manifest, location: str) -> None:
         """Enter a ready table that was found in storage."""
@@ -223,7 +223,9 @@ class Catalog:
         text = f"SELECT segment, row_count, parquet, bytes, sha256 FROM {self._segments} WHERE build = ? ORDER BY 1"
         segments: list[Segment] = []
         tombstones: list[Tombstones] = []
-        for number, rows, file, size, sha256 in self._host.sql(text, [build]):
+        with self._writing:
+            found = self._host.sql(text, [build])
+        for number, rows, file, size, sha256 in found:
             name = layout.parse(file)
             if name and name.kind == "deleted.parquet":
                 tombstones.append(Tombstones(number, rows, Digest(file, size, sha256)))

@@ -22,6 +22,7 @@ from jammi_duck.errors import DamagedError, NotFoundError, StateError, StorageEr
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.index import Grown
@@ -307,7 +308,10 @@ class Change:
         from, or none: this change found that row to be right, or no such key in the source.
         """
         (file,) = self._listed[-1:]
-        _, path = self._store.found(file)
+        try:
+            _, path = self._store.found(file)
+        except FileNotFoundError as error:
+            raise self._dropped() from error
         gone = pa.concat_arrays([pa.array([], pa.string()), *(ids for ids, _, _ in read_tombstones(path))])
         self._store.delete(file)
         # The name is free again: another may have it by the time that this change is abandoned.
@@ -327,33 +331,6 @@ class Change:
                     self.write(*rows)
             self._files.close()
         self.base = newest
-
-
-def enter(place: Place, entry: Entry, present: Manifest) -> bool:
-    """Enter the present state of a ready table in the catalog, show its view, and let go of the state that is open.
-
-    Where a later one is there by now, that is entered: threads may enter theirs in another order than they committed.
-    Where the table is not ready any more, there is nothing to enter, which False says.
-    """
-    with place.entering:
-        with contextlib.suppress(StorageError):
-            newest = newest_manifest(place.store_at(entry.location), entry)
-            present = newest if newest.number > present.number else present
-        # The view first: what dies in between is settled, as long as the catalog has not the new state.
-        place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
-        is_ready = place.catalog.changed(present)
-        if not is_ready:
-            place.catalog.hide(entry.name)
-        place.forget(entry.build)
-    return is_ready
-
-
-def catch_up(place: Place, entry: Entry, present: Manifest) -> bool:
-    """Enter the present state of a ready table, if the catalog had another one; says so."""
-    if present.finished.replace(tzinfo=None) == entry.finished:
-        return False
-    enter(place, entry, present)
-    return True
 
 
 def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[StoredRows]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
 from jammi_duck.logs import log
-from jammi_duck.storage.filesystem import fsync
 from jammi_duck.storage.parquet import read_vectors
 
 if TYPE_CHECKING:
@@ -88,7 +87,6 @@ def build(
         column = pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string())
         writer.write_batch(pa.record_batch([column], schema=schema))
     graph.save(str(usearch))
-    fsync(usearch)
 
 
 def expansion(rows: int) -> int:

@@ -76,10 +76,15 @@ def planned(place: Place, entry: Entry, plan: Mapping[str, Any]) -> Present:
     files = store.files()
     gone = [each.parquet.file for each in (*kept, *spare) if each.parquet.file not in files]
     if gone or (entry.status == "ready") != bool(plan["number"]):
-        raise StateError(f"'{entry.name}' has changed since this query was planned; run it again")
+        raise changed_since(entry.name)
     if not plan["number"]:
         return Present(_left(entry, kept), spare)
     return Present(manifest.read(store, layout.manifest(entry.name, plan["number"])), spare)
+
+
+def changed_since(name: str) -> StateError:
+    """What is said of a table that is not what it was when a query was planned."""
+    return StateError(f"'{name}' has changed since this query was planned; run it again")
 
 
 def _left(entry: Entry, kept: Sequence[Segment]) -> Manifest:

@@ -14,7 +14,7 @@ from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.change import catch_up, enter
+from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
@@ -68,18 +68,15 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
 
     What is not whole yet (a copy that is under way) is left for the next time. Ready tables get their views.
     """
-    names: dict[str, Entry] = {}
-    for entry in place.catalog.entries():
-        if entry.name not in names or entry.status == "ready":
-            names[entry.name] = entry
+    names = {entry.name: entry for entry in place.catalog.entries("ready")}
+    builds = {entry.build for entry in place.catalog.entries()}
     shown = place.catalog.shown()
     files = place.store.files()
     done = []
     for table, file in manifest.newest(files).items():
         known = names.get(table)
-        is_ready = known is not None and known.status == "ready"
         at_home = known is not None and known.location == place.store.location
-        if (not is_ready and not adopt) or (is_ready and at_home and file == layout.manifest(table, 1)):
+        if (known is None and not adopt) or (at_home and file == layout.manifest(table, 1)):
             continue
         try:
             found = manifest.read(place.store, file)
@@ -87,10 +84,9 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
             continue
         if not all(each.parquet.file in files for each in found.truth):
             continue
-        # A build that failed may have the name that another database gave to one of its own.
-        if known is None or (not is_ready and known.build != found.build):
+        if known is None and found.build not in builds:
             place.catalog.adopt(found, place.store.location)
-        elif not is_ready or known.build != found.build:
+        elif known is None or known.build != found.build:
             continue
         elif at_home:
             done += _catch_up(place, known, found)
@@ -168,7 +164,7 @@ def _settle(place: Place, entry: Entry) -> Action:
         make_ready(place, committed, entry.location)
         return Action(entry.name, "ready", "was committed already")
     reason = "interrupted before its last Parquet file was whole"
-    if not _is_anothers(store, entry):
+    if not is_anothers(store, entry):
         lost = _delete_damaged(store, entry)
         whole = whole_segments(store, entry)
         state = _closed(store, entry, whole)
@@ -181,7 +177,7 @@ def _settle(place: Place, entry: Entry) -> Action:
     return Action(entry.name, "failed", reason)
 
 
-def _is_anothers(store: Store, entry: Entry) -> bool:
+def is_anothers(store: Store, entry: Entry) -> bool:
     """Whether another database has taken the name of a build before there was a file of this one."""
     for file in files_of(store, entry.name):
         try:
@@ -203,8 +199,7 @@ def _delete_damaged(store: Store, entry: Entry) -> str | None:
     """Delete a build's Parquet files that are not whole; what was wrong with the last of them."""
     lost = None
     for file in files_of(store, entry.name):
-        name = layout.parse(file)
-        if name and name.kind == "parquet":
+        if layout.is_parquet(file):
             try:
                 read_footer(store.found(file)[1])
             except FileNotFoundError:

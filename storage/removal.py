@@ -13,7 +13,7 @@ from jammi_duck.errors import DamagedError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.place import Place, files_of, remove_files
-from jammi_duck.storage.recovery import Action
+from jammi_duck.storage.recovery import Action, is_anothers
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,23 @@ class Removed:
 
 
 def drop(place: Place, name: str) -> Action:
-    """Drop a ready embedding table: the catalog first, then its manifests, then its other files.
+    """Drop an embedding table that is ready, or failed: the catalog first, then its manifests, then its other files.
 
     Raises:
-        NotFoundError: no table of this name is ready.
-        StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later.
+        NotFoundError: no table of this name is ready or failed.
+        StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later, or
+            `jammi_vacuum()` those of one that had failed.
     """
-    entry = place.ready(name)
-    place.catalog.dropped(entry.build)
+    failed = place.catalog.entries("failed", name=name)
+    is_ready = not failed or bool(place.catalog.entries("ready", name=name))
+    entry = place.ready(name) if is_ready else failed[0]
+    store = place.store_at(entry.location)
+    # The name of one that failed may be that of a table of another database.
+    is_mine = is_ready or not is_anothers(store, entry)
+    place.catalog.dropped(entry)
     place.catalog.hide(name)
     place.forget(entry.build)
-    removed = remove_files(place.store_at(entry.location), name)
+    removed = remove_files(store, name) if is_mine else []
     return Action(name, "dropped", f"removed {len(removed)} files")
 
 

@@ -87,6 +87,7 @@ class TestOneNameTwice:
         first = open_first()
         assert {path.name for path in (storage / "jammi_db").iterdir()} == files
         assert ask(first, "SELECT status FROM jammi_tables()") == [("failed",)]
+        assert ask(first, "SELECT action FROM jammi_drop(?)", self.name) == [("removed 0 files",)]
         assert found(fake().con) == found(other) == list(range(10))
 
     def test_the_first_fails(self, fake, open_first, second, before):
@@ -202,6 +203,19 @@ def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, storage, 
     assert found(con) == [*range(10), *range(100, 125)]
 
 
+def test_a_vacuum_spares_a_state_that_another_database_has_made(fake, storage, tmp_path):
+    con, other = (fake(retention=timedelta(0), cache_dir=tmp_path / side).con for side in ("one", "two"))
+    fill(con, range(10))
+    generate(con)
+    ask(other, "FROM jammi_recover()")
+    fill(other, range(3, 12))
+    assert refresh(other) == [(2, 0, 3)]
+    ask(con, "FROM jammi_vacuum()")
+    other.close()
+    there = fake(cache_dir=tmp_path / "two").con
+    assert found(there) == list(range(3, 12))
+
+
 @pytest.mark.parametrize("verb", ["generate", "refresh", "compact"])
 def test_a_vacuum_spares_what_is_being_written(fake, before, verb):
     con = fake(retention=timedelta(0)).con
@@ -231,6 +245,17 @@ class TestDropped:
             assert [path.name for path in (storage / "jammi_db").iterdir()] == []
 
         return check
+
+    def test_by_another_database_while_it_fits_itself(self, fake, tmp_path, before):
+        con, other = (fake(cache_dir=tmp_path / side).con for side in ("one", "two"))
+        fill(con, range(10))
+        name, _ = generate(con)
+        ask(other, "FROM jammi_recover()")
+        fill(other, range(9))
+        con.execute("DELETE FROM t WHERE id = 0")
+        before(manifest, "commit", lambda: refresh(other))
+        before(Change, "_fit", lambda: ask(other, "FROM jammi_drop(?)", name))
+        assert f"'{name}' was dropped" in error_of(con, "FROM jammi_refresh('t')")
 
     @pytest.mark.parametrize("verb", ["refresh", "compact"])
     @pytest.mark.parametrize("moment", [(Change, "finish"), (manifest, "commit")])

@@ -55,6 +55,18 @@ class TestResumed:
         assert found(other) == list(range(1, 10))
         assert refresh(other) == [(0, 0, 0)]
 
+    def test_while_another_is_at_it(self, interrupted, monkeypatch):
+        begin = Refresher.begin
+
+        def late(self, found, caller):
+            monkeypatch.setattr(self._runner, "settle", lambda caller: None)
+            self._place.catalog.resumed(found.build, "another")
+            return begin(self, found, caller)
+
+        monkeypatch.setattr(Refresher, "begin", late)
+        error = error_of(interrupted, "FROM jammi_generate('t', 'text', 'id', resume := true)")
+        assert "has changed since this query was planned; run it again" in error
+
     def test_after_a_vacuum_that_came_between(self, interrupted, fake, storage, before):
         other = interrupted.cursor()
         fake(other, segment_rows=4)
@@ -151,8 +163,23 @@ def test_a_build_of_other_dimensions_is_not_resumed(fake):
     assert made == [(64, 10)]
 
 
-def test_status_tells_of_a_build_that_was_interrupted(fake):
+def test_status_tells_of_a_build_that_was_interrupted(fake, storage):
     con = fake(segment_rows=4).con
     fill(con, range(10))
     interrupted_build(con)
-    assert "goes on with one that was interrupted, with resume := true" in error_of(con, "FROM jammi_status('t')")
+    way_out = "goes on with one that was interrupted, with resume := true"
+    assert way_out in error_of(con, "FROM jammi_status('t')")
+    for path in (storage / "jammi_db").iterdir():
+        path.unlink()
+    assert way_out not in error_of(con, "FROM jammi_status('t')")
+
+
+def test_a_build_that_failed_is_dropped(fake, storage):
+    con = fake(segment_rows=4).con
+    fill(con, range(10))
+    interrupted_build(con)
+    ((name, _),) = ask(con, "SELECT embedding_table, status FROM jammi_tables()")
+    assert ask(con, "SELECT status, action FROM jammi_drop(?)", name) == [("dropped", "removed 2 files")]
+    assert ask(con, "FROM jammi_tables()") == []
+    assert list((storage / "jammi_db").iterdir()) == []
+    assert f"no embedding table '{name}'" in error_of(con, f"FROM jammi_drop('{name}')")
