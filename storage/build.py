@@ -147,8 +147,6 @@ def what_is_kept(rows: int, definition: Definition, table: str) -> str:
     """What the reason of a failed build ends with: how to go on from the rows that are kept of it, if there are any."""
     if not rows:
         return ""
-    if not definition.columns:
-        return "; import it again"
     refresh = f"jammi_refresh({literal(definition.source)}, embedding_table := {literal(table)})"
     return f"; {rows:,} embedded rows are kept until jammi_vacuum(): {refresh} goes on from there"
 

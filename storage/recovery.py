@@ -171,8 +171,12 @@ def _settle(place: Place, entry: Entry) -> Action:
         if state is not None:
             return _rebuild(place, store, entry, state)
         reason = f"{lost}; the file was deleted" if lost else reason
-        reason += what_is_kept(sum(footer.rows for _, footer in whole), entry.definition, entry.name)
-        delete_disposable(store, entry.name)
+        # Without columns, nothing can be compared, and so nothing go on.
+        if entry.definition.columns:
+            reason += what_is_kept(sum(footer.rows for _, footer in whole), entry.definition, entry.name)
+            delete_disposable(store, entry.name)
+        else:
+            remove_files(store, entry.name)
     place.catalog.failed(entry.build, reason)
     return Action(entry.name, "failed", reason)
 

@@ -27,7 +27,8 @@ Bring an embedding table up to date.
   jammi-duck refresh patents
 
 Only texts that the table does not have are embedded; rows that are gone are left out of
-it. Two may run at once, and one that was killed can be run again.
+it. One that was killed can be run again. Two database files that share a location may
+refresh at once; one file is open in one process at a time.
 """
 _COMPACT = """\
 Merge what refreshes have left into fewer files.
@@ -71,7 +72,7 @@ def add_to(commands: Commands) -> None:
     taken.add_argument("key", metavar="KEY", help="the column that names a row, in both; unique")
     taken.add_argument("vector", metavar="VECTOR", help="the column of VECTORS that has the vector")
     taken.add_argument("--model", required=True, help="the model that made them, as on the hub, or a directory")
-    taken.add_argument("--columns", metavar="A,B", type=names, help="the columns of SOURCE that have the text")
+    taken.add_argument("--columns", metavar="A,B", type=names, help="the columns of SOURCE whose text was embedded")
     add_database(taken)
     add_json(taken)
 

@@ -77,7 +77,7 @@ def add_to(commands: Commands) -> None:
     generate.add_argument("--key", metavar="COLUMN", required=True, help="the column that names a row; unique")
     generate.add_argument("--model", help="a name as on the hub, or a directory (default: inference.model)")
     generate.add_argument("--dims", metavar="N", type=_number, help="keep the first N dimensions of the vectors only")
-    generate.add_argument("--reuse", action="store_true", help="make none where one is there that is just the same")
+    generate.add_argument("--reuse", action="store_true", help="use the existing table if nothing has changed")
     generate.add_argument("--resume", action="store_true", help="go on with a build of the same that was interrupted")
     add_database(generate)
     add_json(generate)
@@ -104,7 +104,9 @@ def add_to(commands: Commands) -> None:
         add_database(command)
         add_json(command)
     drop = add_command(commands, "drop", _DROP, _drop)
-    drop.add_argument("name", metavar="NAME", help="the embedding table, as `jammi-duck tables` lists it")
+    drop.add_argument(
+        "name", metavar="NAME", help="the embedding table, ready or failed, as `jammi-duck tables` lists it"
+    )
     add_database(drop)
     add_json(drop)
 

@@ -1,0 +1,89 @@
+"""An import ends at any operation: it is ready and whole, or failed, and then the next one makes it good."""
+
+from datetime import timedelta
+
+import pytest
+
+from jammi_duck.storage import layout
+from tests.test_refresh_faults import AFTER, SEGMENT_ROWS, fill, holds, refresh, resume
+from tests.worlds import World, every_death, every_failure
+
+COLUMNS = ", cols := ['text']"
+
+
+@pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
+def world(request, fake, tmp_path):
+    """A world with a source, and vectors of its texts in a table."""
+    location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
+    world = World(fake, tmp_path, location, segment_rows=SEGMENT_ROWS, retention=timedelta(0))
+    con = world.open()
+    fill(con, AFTER)
+    con.execute("CREATE TABLE made AS SELECT id, embed(text) AS v FROM t")
+    con.close()
+    yield world
+    world.forget()
+
+
+def take(con, columns=""):
+    query = f"SELECT row_count FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small'{columns})"
+    return con.execute(query).fetchall()
+
+
+def statuses(con):
+    return [status for (status,) in con.execute("SELECT status FROM jammi_tables()").fetchall()]
+
+
+def is_whole(con, world, at, *, keeps):
+    """The import is ready, or failed and leaves nothing but whole segments, if it `keeps` these; tells which."""
+    assert world.store().scratches() == {}, at
+    found = statuses(con)
+    assert found in ([], ["failed"], ["ready"]), at
+    if found == ["ready"]:
+        holds(con, AFTER)
+    else:
+        left = {layout.parse(file).kind for file in world.store().files()}
+        assert left <= ({"parquet"} if keeps else set()), at
+    return found == ["ready"]
+
+
+@pytest.mark.parametrize("columns", ["", COLUMNS], ids=["no columns", "columns"])
+class TestImport:
+    def test_dies(self, world, monkeypatch, columns):
+        outcomes = set()
+        for death in every_death(world, monkeypatch, lambda con: take(con, columns), 2):
+            con = world.open()
+            is_ready = is_whole(con, world, death.at, keeps=bool(columns))
+            outcomes.add(is_ready)
+            if not is_ready:
+                assert take(con, columns) == [(len(AFTER),)], death.at
+            holds(con, AFTER)
+            con.close()
+        assert outcomes == {False, True}
+
+    def test_fails(self, world, monkeypatch, columns):
+        outcomes = set()
+        for con, failed, at in every_failure(world, monkeypatch, lambda con: take(con, columns), 3):
+            con.execute("FROM jammi_recover()").fetchall()
+            is_ready = is_whole(con, world, at, keeps=bool(columns))
+            outcomes.add((failed, is_ready))
+            if not is_ready:
+                assert failed
+                assert take(con, columns) == [(len(AFTER),)], at
+            holds(con, AFTER)
+        assert (True, False) in outcomes
+        assert True in {is_ready for _, is_ready in outcomes}
+
+
+def test_an_import_that_died_goes_on_as_a_build(world, monkeypatch):
+    """Its vectors are of the same model and texts; what it had not written is embedded."""
+    kept = set()
+    for _ in every_death(world, monkeypatch, lambda con: take(con, COLUMNS)):
+        con = world.open()
+        if statuses(con) != ["ready"]:
+            assert resume(con) == [(len(AFTER),)]
+        kept.add(len(world.encoded))
+        assert refresh(con) == [(0, 0, 0, 0)]
+        holds(con, AFTER)
+        con.close()
+    # Nothing is left of the build, one segment, both, or all: two rows of the last one have one text.
+    assert kept == {len(AFTER), len(AFTER) - SEGMENT_ROWS - 1, 1, 0}
