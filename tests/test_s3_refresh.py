@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError
 
 from jammi_duck.storage import change as changes
 from jammi_duck.storage import layout
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.object_store import ObjectStore
 from tests.fakes import text_vector
+from tests.network import Network
 from tests.test_generate import error_of
 from tests.test_search import fill
 
@@ -31,10 +31,13 @@ def bucket(s3_server, request):
 def remote(fake, s3_server, bucket, tmp_path):
     """Opens a database on the bucket, which has a cache of its own and forgets what nothing names at once."""
 
-    def install(cache):
+    def install(cache, endpoint=s3_server.endpoint):
         return fake(
             storage=f"s3://{bucket}/some/where",
-            storage_options=s3_server.options(),
+            storage_options={
+                **s3_server.options(),
+                "client_kwargs": {"endpoint_url": endpoint, "region_name": "us-east-1"},
+            },
             cache_dir=tmp_path / cache,
             segment_rows=5,
             retention=timedelta(0),
@@ -51,39 +54,10 @@ def files(s3_server, bucket, tmp_path):
 
 
 @pytest.fixture
-def network(monkeypatch):
-    return Network(monkeypatch)
-
-
-class Network:
-    """Breaks the first upload whose name has an ending."""
-
-    def __init__(self, monkeypatch):
-        self._monkeypatch = monkeypatch
-        self.broken = []
-
-    def break_upload(self, ending, before=None, after=None):
-        """Just before the request is sent, and after its answer has come, something is raised."""
-        import aiobotocore.client
-
-        real, broken = aiobotocore.client.AioBaseClient._make_api_call, self.broken
-
-        async def call(client, operation, arguments):
-            mine = operation == "PutObject" and arguments["Key"].endswith(ending) and ending not in broken
-            if mine:
-                broken.append(ending)
-                if before:
-                    raise before
-            answer = await real(client, operation, arguments)
-            if mine and after:
-                raise after
-            return answer
-
-        self._monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", call)
-
-
-def refusal(code, status):
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
+def network(s3_server):
+    network = Network(s3_server.endpoint)
+    yield network
+    network.close()
 
 
 def change(con, texts):
@@ -153,42 +127,67 @@ def test_a_history_of_two_databases(remote, monkeypatch):
     assert refresh(first) == [(0, 0, 0, 0)]
 
 
-class TestUploads:
-    """The first upload of a refresh whose name has an ending goes wrong."""
+class TestNetwork:
+    """A request of a refresh, of a compaction or of a search goes wrong on the way to the server, or back."""
 
     @pytest.fixture
-    def behind(self, remote):
-        con = remote("cache")
+    def behind(self, remote, network):
+        con = remote("cache", network.endpoint)
         change(con, TEXTS)
         con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
         change(con, NOW)
         return con
 
-    @pytest.mark.parametrize("ending", ["parquet", "usearch", "deleted.parquet", "manifest.json"])
-    def test_a_connection_that_is_reset_after_the_upload(self, behind, network, ending):
-        """The upload is tried again, is told that the name is taken, and finds itself."""
-        network.break_upload(ending, after=ConnectionClosedError(endpoint_url="the server"))
+    @pytest.mark.parametrize("kind", ["reset before", "reset after", "busy", "slow"])
+    def test_uploads_are_tried_again(self, behind, network, kind):
+        """Where only the answer was lost, the second try is told by a 412 that the name is taken, and finds itself."""
+        for ending in (".00003.parquet", "usearch", "deleted.parquet", "manifest.json"):
+            network.breaks(kind, "PUT", ending)
         assert refresh(behind) == [(1, 1, 0, 2)]
-        assert network.broken
+        assert network.struck == [kind] * 4
         holds(behind, NOW)
 
-    def test_a_server_that_is_not_reached_at_once(self, behind, network):
-        """A connection is reset, and a server is busy."""
-        network.break_upload("parquet", before=ConnectionClosedError(endpoint_url="the server"))
-        network.break_upload("manifest.json", before=refusal("SlowDown", 503))
-        assert refresh(behind) == [(1, 1, 0, 2)]
-        assert network.broken == ["parquet", "manifest.json"]
+    @pytest.mark.parametrize("kind", ["reset after", "busy"])
+    def test_uploads_of_a_compaction_are_tried_again(self, behind, network, kind):
+        refresh(behind)
+        for ending in (".parquet", "usearch", "deleted.parquet", "manifest.json"):
+            network.breaks(kind, "PUT", ending)
+        assert behind.execute("SELECT segments FROM jammi_compact('t')").fetchall() == [(3,)]
+        assert network.struck == [kind] * 4
         holds(behind, NOW)
+
+    @pytest.mark.parametrize("kind", ["reset before", "reset within", "busy", "slow"])
+    def test_reading_is_tried_again(self, behind, remote, network, bucket, kind):
+        """By a database that has no file of the table in its cache."""
+        refresh(behind)
+        reader = remote("another cache", network.endpoint)
+        change(reader, NOW)
+        for ending in (".parquet", "usearch", "manifest.json", bucket):
+            network.breaks(kind, "GET", ending)
+        network.breaks(kind, "HEAD", "rowmap")
+        assert refresh(reader) == [(0, 0, 0, 0)]
+        holds(reader, NOW)
+        assert network.struck == [kind] * 5
 
     @pytest.mark.parametrize("ending", ["usearch", "manifest.json"])
     def test_a_server_that_refuses(self, behind, network, files, ending):
         """The table is as it was, only vectors are left, and a second refresh takes these."""
         before = files()
-        network.break_upload(ending, before=refusal("AccessDenied", 403))
+        network.breaks("denied", "PUT", ending)
         assert "cannot write 's3://" in error_of(behind, "FROM jammi_refresh('t')")
-        assert network.broken
+        assert network.struck
         assert {layout.parse(file).kind for file in files() - before} == {"parquet"}
         assert behind.execute("SELECT current, new, changed FROM jammi_status('t')").fetchall() == [(11, 1, 1)]
+        assert refresh(behind) == [(1, 1, 0, 0)]
+        holds(behind, NOW)
+
+    @pytest.mark.long
+    def test_a_server_that_stays_busy(self, behind, network, files):
+        before = files()
+        network.breaks("busy", "PUT", "manifest.json", times=100)
+        assert "cannot write 's3://" in error_of(behind, "FROM jammi_refresh('t')")
+        network.calm()
+        assert {layout.parse(file).kind for file in files() - before} == {"parquet"}
         assert refresh(behind) == [(1, 1, 0, 0)]
         holds(behind, NOW)
 
