@@ -187,26 +187,18 @@ config = Config(storage=sys.argv[2], model="fake/small", cache_dir=Path(sys.argv
 equip(con, config, FakeEncoders())
 print("ready", flush=True)
 while True:
-    con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
-    print("built", flush=True)
+    for statement in sys.argv[4:]:
+        con.execute(statement).fetchall()
 """
 
 
-def test_processes_that_are_killed(fake, tmp_path):
+def killed(fake, tmp_path, *statements):
+    """Connections to a database, each after a process was killed that repeated these statements."""
     database, storage = str(tmp_path / "db.duckdb"), str(tmp_path / "artifacts")
-    rows = 3500
-    con = duckdb.connect(database)
-    con.execute(f"CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range({rows})")
-    con.close()
     chance = random.Random(20260325)
-    statuses = set()
-    kills = 0
-    while kills < 12 or statuses != {"ready", "failed"}:
-        kills += 1
-        assert kills < 100, statuses
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, database, storage, str(tmp_path / "cache")], stdout=subprocess.PIPE, text=True
-        )
+    while True:
+        command = [sys.executable, "-c", CHILD, database, storage, str(tmp_path / "cache"), *statements]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert child.stdout.readline() == "ready\n"
         time.sleep(chance.uniform(0.0, 1.2))
         child.send_signal(signal.SIGKILL)
@@ -214,14 +206,64 @@ def test_processes_that_are_killed(fake, tmp_path):
         child.stdout.close()
         con = duckdb.connect(database)
         fake(con, segment_rows=1000)
+        assert not list((tmp_path / "artifacts").rglob(".*"))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            tables = con.execute("SELECT embedding_table, status, row_count FROM jammi_tables()").fetchall()
-            for name, status, count in tables:
-                statuses.add(status)
-                if status == "ready":
-                    matches = "jammi_matches('t', 'word7', 10000, embedding_table := ?)"
-                    assert con.execute(f"SELECT count(*) FROM {matches}", [name]).fetchone() == (rows,) == (count,)
-                    assert con.execute(f'SELECT count(*) FROM jammi."{name}"').fetchone() == (rows,)
-        assert not list((tmp_path / "artifacts").rglob(".*"))
+            yield con
         con.close()
+
+
+KILLED_ROWS = 3500
+
+
+@pytest.fixture
+def many(tmp_path):
+    con = duckdb.connect(str(tmp_path / "db.duckdb"))
+    con.execute(f"CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range({KILLED_ROWS})")
+    con.close()
+
+
+def test_processes_that_are_killed_while_they_build(many, fake, tmp_path):
+    statuses = set()
+    for kills, con in enumerate(killed(fake, tmp_path, "FROM jammi_generate('t', 'text', 'id')"), 1):
+        assert kills < 100, statuses
+        tables = con.execute("SELECT embedding_table, status, row_count FROM jammi_tables()").fetchall()
+        for name, status, count in tables:
+            statuses.add(status)
+            if status == "ready":
+                matches = "jammi_matches('t', 'word7', 10000, embedding_table := ?)"
+                found = con.execute(f"SELECT count(*) FROM {matches}", [name]).fetchone()
+                assert found == (KILLED_ROWS,) == (count,)
+                assert con.execute(f'SELECT count(*) FROM jammi."{name}"').fetchone() == (KILLED_ROWS,)
+        if kills >= 12 and statuses == {"ready", "failed"}:
+            break
+
+
+def test_processes_that_are_killed_while_they_refresh_and_compact(many, fake, tmp_path):
+    con = duckdb.connect(str(tmp_path / "db.duckdb"))
+    fake(con, segment_rows=1000)
+    name = generate_name(con, "t")
+    con.close()
+    statements = (
+        "UPDATE t SET text = 'word' || (random() * 5000)::INTEGER WHERE random() < 0.2",
+        "DELETE FROM t WHERE random() < 0.1",
+        f"INSERT INTO t SELECT range, 'new' || range FROM range({KILLED_ROWS}) ANTI JOIN t ON range = id",
+        "FROM jammi_refresh('t')",
+        "FROM jammi_compact('t')",
+    )
+    behind = set()
+    for kills, con in enumerate(killed(fake, tmp_path, *statements), 1):
+        assert kills < 100, behind
+        counts = {
+            con.execute(f"SELECT count(DISTINCT _row_id) FROM {rows}").fetchone()
+            for rows in (f'jammi."{name}"', "jammi_matches('t', 'word7', 10000)")
+        }
+        assert counts == set(con.execute("SELECT row_count FROM jammi_tables()").fetchall())
+        ((new, changed, gone),) = con.execute("SELECT new, changed, gone FROM jammi_status('t')").fetchall()
+        behind.add(new + changed + gone > 0)
+        con.execute("FROM jammi_refresh('t')").fetchall()
+        wrong = f"""FROM t FULL JOIN jammi."{name}" v ON t.id::VARCHAR = v._row_id
+            WHERE (array_cosine_similarity(v.vector, embed(t.text)::FLOAT[64]) > 0.999) IS NOT TRUE"""
+        assert con.execute(wrong).fetchall() == []
+        if kills >= 8 and behind == {False, True}:
+            break
