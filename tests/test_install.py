@@ -377,30 +377,3 @@ class TestSharing:
             con.close()
         assert built[1] == built[0] + "_2"
         assert len(list((storage / "jammi_db").iterdir())) == 10
-
-    def test_vacuum_removes_what_nothing_names_and_only_what_is_old(self, fake, storage):
-        jammi = fake(retention=timedelta(0))
-        jammi.con.execute(TEXTS)
-        generate(jammi.con, "t")
-        folder = storage / "jammi_db"
-        for stray in (
-            "x__embedding__m__20200101T000000.parquet",
-            ".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp",
-        ):
-            (folder / stray).write_bytes(b"123")
-        (folder / "notes.txt").write_text("not ours")
-        removed = jammi.con.execute(
-            "SELECT file, bytes FROM jammi_vacuum() WHERE reason NOT LIKE '%cache%' ORDER BY 1"
-        ).fetchall()
-        assert removed == [
-            (".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp", 3),
-            ("x__embedding__m__20200101T000000.parquet", 3),
-        ]
-        assert (folder / "notes.txt").exists()
-        assert find(jammi.con) == [("3",)]
-
-    def test_vacuum_spares_what_is_young(self, fake, storage):
-        jammi = fake()
-        (storage / "jammi_db").mkdir(parents=True)
-        (storage / "jammi_db" / "x__embedding__m__20200101T000000.parquet").write_bytes(b"123")
-        assert jammi.con.execute("FROM jammi_vacuum()").fetchall() == []

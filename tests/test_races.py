@@ -6,7 +6,7 @@ Each moment is forced: a step of one is made to do what another does, and then g
 import logging
 import shutil
 import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import duckdb
 import fsspec
@@ -201,76 +201,6 @@ def test_vectors_that_another_change_had_left_are_gone_meanwhile(fake, storage, 
     error_of(con, "FROM jammi_refresh('t')")
     assert refresh(con) == [(25, 0, 0)]
     assert found(con) == [*range(10), *range(100, 125)]
-
-
-def test_a_vacuum_spares_a_state_that_another_database_has_made(fake, storage, tmp_path):
-    con, other = (fake(retention=timedelta(0), cache_dir=tmp_path / side).con for side in ("one", "two"))
-    fill(con, range(10))
-    generate(con)
-    ask(other, "FROM jammi_recover()")
-    fill(other, range(3, 12))
-    assert refresh(other) == [(2, 0, 3)]
-    ask(con, "FROM jammi_vacuum()")
-    other.close()
-    there = fake(cache_dir=tmp_path / "two").con
-    assert found(there) == list(range(3, 12))
-
-
-@pytest.mark.parametrize("verb", ["generate", "refresh", "compact"])
-def test_a_vacuum_spares_what_is_being_written(fake, before, verb):
-    con = fake(retention=timedelta(0)).con
-    other = con.cursor()
-    fake(other, retention=timedelta(0))
-    fill(con, range(10))
-    if verb != "generate":
-        generate(con)
-        fill(con, range(100, 103))
-    if verb == "compact":
-        refresh(con)
-    before(manifest, "commit", lambda: ask(other, "FROM jammi_vacuum()"))
-    columns = ", 'text', 'id'" if verb == "generate" else ""
-    ask(con, f"FROM jammi_{verb}('t'{columns})")
-    assert found(con) == [*range(10), *(range(100, 103) if verb != "generate" else ())]
-    assert ask(con, "FROM jammi_recover()") == []
-
-
-class TestDropped:
-    @pytest.fixture
-    def gone(self, fake, storage):
-        """Tells that nothing is left of the table."""
-
-        def check(con):
-            assert ask(con, "SELECT status FROM jammi_catalog.embedding_tables") == [("dropped",)]
-            assert ask(con, "SELECT view_name FROM duckdb_views() WHERE schema_name = 'jammi'") == []
-            assert [path.name for path in (storage / "jammi_db").iterdir()] == []
-
-        return check
-
-    def test_by_another_database_while_it_fits_itself(self, fake, tmp_path, before):
-        con, other = (fake(cache_dir=tmp_path / side).con for side in ("one", "two"))
-        fill(con, range(10))
-        name, _ = generate(con)
-        ask(other, "FROM jammi_recover()")
-        fill(other, range(9))
-        con.execute("DELETE FROM t WHERE id = 0")
-        before(manifest, "commit", lambda: refresh(other))
-        before(Change, "_fit", lambda: ask(other, "FROM jammi_drop(?)", name))
-        assert f"'{name}' was dropped" in error_of(con, "FROM jammi_refresh('t')")
-
-    @pytest.mark.parametrize("verb", ["refresh", "compact"])
-    @pytest.mark.parametrize("moment", [(Change, "finish"), (manifest, "commit")])
-    def test_while_it_is_changed(self, fake, before, gone, verb, moment):
-        con = fake().con
-        other = con.cursor()
-        fake(other)
-        fill(con, range(10))
-        name, _ = generate(con)
-        con.execute("DELETE FROM t WHERE id < 5")
-        refresh(con)
-        fill(con, range(100, 103))
-        before(*moment, lambda: ask(other, "FROM jammi_drop(?)", name))
-        assert f"'{name}' was dropped" in error_of(con, f"FROM jammi_{verb}('t')")
-        gone(con)
 
 
 def test_numbers_may_have_more_than_five_digits(fake, storage):

@@ -172,14 +172,3 @@ def test_status_tells_of_a_build_that_was_interrupted(fake, storage):
     for path in (storage / "jammi_db").iterdir():
         path.unlink()
     assert way_out not in error_of(con, "FROM jammi_status('t')")
-
-
-def test_a_build_that_failed_is_dropped(fake, storage):
-    con = fake(segment_rows=4).con
-    fill(con, range(10))
-    interrupted_build(con)
-    ((name, _),) = ask(con, "SELECT embedding_table, status FROM jammi_tables()")
-    assert ask(con, "SELECT status, action FROM jammi_drop(?)", name) == [("dropped", "removed 2 files")]
-    assert ask(con, "FROM jammi_tables()") == []
-    assert list((storage / "jammi_db").iterdir()) == []
-    assert f"no embedding table '{name}'" in error_of(con, f"FROM jammi_drop('{name}')")

@@ -1,0 +1,118 @@
+"""What a drop and a vacuum remove, and what they leave, also of work that goes on meanwhile."""
+
+from datetime import timedelta
+
+import pytest
+
+from jammi_duck.storage import manifest
+from jammi_duck.storage.change import Change
+from tests.races import ask, fill, found, generate, interrupted_build, refresh
+from tests.test_generate import error_of
+
+
+def test_a_vacuum_removes_what_nothing_names_and_only_what_is_old(fake, storage):
+    con = fake(retention=timedelta(0)).con
+    fill(con, range(10))
+    generate(con)
+    folder = storage / "jammi_db"
+    for stray in (
+        "x__embedding__m__20200101T000000.parquet",
+        ".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp",
+    ):
+        (folder / stray).write_bytes(b"123")
+    (folder / "notes.txt").write_text("not ours")
+    removed = ask(con, "SELECT file, bytes FROM jammi_vacuum() WHERE reason NOT LIKE '%cache%' ORDER BY 1")
+    assert removed == [
+        (".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp", 3),
+        ("x__embedding__m__20200101T000000.parquet", 3),
+    ]
+    assert (folder / "notes.txt").exists()
+    assert found(con) == list(range(10))
+
+
+def test_a_vacuum_spares_what_is_young(fake, storage):
+    con = fake().con
+    (storage / "jammi_db").mkdir(parents=True)
+    (storage / "jammi_db" / "x__embedding__m__20200101T000000.parquet").write_bytes(b"123")
+    assert ask(con, "FROM jammi_vacuum()") == []
+
+
+def test_a_vacuum_spares_a_state_that_another_database_has_made(fake, storage, tmp_path):
+    con, other = (fake(retention=timedelta(0), cache_dir=tmp_path / side).con for side in ("one", "two"))
+    fill(con, range(10))
+    generate(con)
+    ask(other, "FROM jammi_recover()")
+    fill(other, range(3, 12))
+    assert refresh(other) == [(2, 0, 3)]
+    ask(con, "FROM jammi_vacuum()")
+    other.close()
+    there = fake(cache_dir=tmp_path / "two").con
+    assert found(there) == list(range(3, 12))
+
+
+@pytest.mark.parametrize("verb", ["generate", "refresh", "compact"])
+def test_a_vacuum_spares_what_is_being_written(fake, before, verb):
+    con = fake(retention=timedelta(0)).con
+    other = con.cursor()
+    fake(other, retention=timedelta(0))
+    fill(con, range(10))
+    if verb != "generate":
+        generate(con)
+        fill(con, range(100, 103))
+    if verb == "compact":
+        refresh(con)
+    before(manifest, "commit", lambda: ask(other, "FROM jammi_vacuum()"))
+    columns = ", 'text', 'id'" if verb == "generate" else ""
+    ask(con, f"FROM jammi_{verb}('t'{columns})")
+    assert found(con) == [*range(10), *(range(100, 103) if verb != "generate" else ())]
+    assert ask(con, "FROM jammi_recover()") == []
+
+
+def test_a_build_that_failed_is_dropped(fake, storage):
+    con = fake(segment_rows=4).con
+    fill(con, range(10))
+    interrupted_build(con)
+    ((name, _),) = ask(con, "SELECT embedding_table, status FROM jammi_tables()")
+    assert ask(con, "SELECT status, action FROM jammi_drop(?)", name) == [("dropped", "removed 2 files")]
+    assert ask(con, "FROM jammi_tables()") == []
+    assert list((storage / "jammi_db").iterdir()) == []
+    assert f"no embedding table '{name}'" in error_of(con, f"FROM jammi_drop('{name}')")
+
+
+class TestDropped:
+    @pytest.fixture
+    def gone(self, fake, storage):
+        """Tells that nothing is left of the table."""
+
+        def check(con):
+            assert ask(con, "SELECT status FROM jammi_catalog.embedding_tables") == [("dropped",)]
+            assert ask(con, "SELECT view_name FROM duckdb_views() WHERE schema_name = 'jammi'") == []
+            assert [path.name for path in (storage / "jammi_db").iterdir()] == []
+
+        return check
+
+    def test_by_another_database_while_it_fits_itself(self, fake, tmp_path, before):
+        con, other = (fake(cache_dir=tmp_path / side).con for side in ("one", "two"))
+        fill(con, range(10))
+        name, _ = generate(con)
+        ask(other, "FROM jammi_recover()")
+        fill(other, range(9))
+        con.execute("DELETE FROM t WHERE id = 0")
+        before(manifest, "commit", lambda: refresh(other))
+        before(Change, "_fit", lambda: ask(other, "FROM jammi_drop(?)", name))
+        assert f"'{name}' was dropped" in error_of(con, "FROM jammi_refresh('t')")
+
+    @pytest.mark.parametrize("verb", ["refresh", "compact"])
+    @pytest.mark.parametrize("moment", [(Change, "finish"), (manifest, "commit")])
+    def test_while_it_is_changed(self, fake, before, gone, verb, moment):
+        con = fake().con
+        other = con.cursor()
+        fake(other)
+        fill(con, range(10))
+        name, _ = generate(con)
+        con.execute("DELETE FROM t WHERE id < 5")
+        refresh(con)
+        fill(con, range(100, 103))
+        before(*moment, lambda: ask(other, "FROM jammi_drop(?)", name))
+        assert f"'{name}' was dropped" in error_of(con, f"FROM jammi_{verb}('t')")
+        gone(con)
