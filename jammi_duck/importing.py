@@ -29,13 +29,18 @@ from jammi_duck.storage.build import Build
 from jammi_duck.storage.place import Place
 from jammi_duck.types import Caller, Counts, Definition
 
+# Types in which equal numbers have the same text.
+_SIZES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_ALIKE = {"VARCHAR", *_SIZES, *(f"U{size}" for size in _SIZES)}
+
 
 @dataclass(frozen=True)
 class VectorCensus:
     """What a first look at the vectors found.
 
     `kind` is their SQL type, `there` how many there are, `least` and `most` the fewest and the most dimensions; `bad`
-    vectors have no direction, and the row with the key `bad_key` has one of them. `matched` have a row of the source.
+    vectors have no direction, and the row with the key `bad_key` has one of them. `matched` have a row of the source,
+    and `with_text` one that has a text, or of which none is asked.
     """
 
     kind: str
@@ -45,6 +50,7 @@ class VectorCensus:
     bad: int
     bad_key: str | None
     matched: int
+    with_text: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Importer:
         owner = f"{caller.connection}/{caller.transaction}"
 
         def start() -> Running[_Import]:
-            progress = Progress("importing", request.source, found.matched)
+            progress = Progress("importing", request.source, found.with_text)
             build = _Import(self._place, definition, owner, source, found)
             return Running(build, "import", caller, request.in_main_thread, progress)
 
@@ -122,7 +128,7 @@ class Importer:
         running = self._runner.known(token, _Import)
         build = running.work
         with running.lock, self._runner.abandoning(running):
-            if not build.rows == pushed == build.found.matched:
+            if not build.rows == pushed == build.found.with_text:
                 raise BuildError(READ_AGAIN)
             running.progress.done()
             with indexing(running, pushed) as advance:
@@ -181,15 +187,15 @@ def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:
             "length 1: zero, or with a NULL, a NaN, an infinity, or numbers too large or small to be squared; filter "
             "them out"
         )
+    if not source.rows:
+        raise InputError(f"'{request.source}' has no rows")
     if not found.matched:
-        types = f"{census.key_type} there and {source.key_type} here"
-        hint = (
-            f"cast one of them: it is {types}" if source.key_type != census.key_type else f"is '{request.key}' its key?"
-        )
-        with_text = " that has a text" if request.columns else ""
-        raise InputError(
-            f"none of the {census.rows:,} keys of '{name}' is one of '{request.source}'{with_text}; {hint}"
-        )
+        hint = f"is '{request.key}' its key?"
+        if not {census.key_type, source.key_type} <= _ALIKE and census.key_type != source.key_type:
+            hint = f"it is {census.key_type} in '{name}' and {source.key_type} in '{request.source}': cast one of them"
+        raise InputError(f"none of the {census.rows:,} keys of '{name}' is one of '{request.source}'; {hint}")
+    if not found.with_text:
+        raise InputError(f"no row of '{request.source}' that has a vector has a text in {', '.join(request.columns)}")
     return found.most
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from jammi_duck.compact import advice
 from jammi_duck.encoder import Encoder, Encoders
-from jammi_duck.errors import BuildError, DamagedError, InputError, ModelError, NotFoundError
+from jammi_duck.errors import BuildError, DamagedError, InputError, ModelError, NotFoundError, StateError
 from jammi_duck.generate import (
     READ_AGAIN,
     STAYS,
@@ -256,7 +256,9 @@ def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str
 def _entry(place: Place, name: str, build: str) -> Entry:
     entries = place.catalog.entries("building", "failed", "ready", name=name)
     entry = next((entry for entry in entries if entry.build == build), None) or place.ready(name)
-    if entry.build != build or entry.status == "building":
+    if entry.status == "building":
+        raise StateError(f"'{name}' is being built by another connection; wait until that is done")
+    if entry.build != build:
         raise changed_since(name)
     return entry
 

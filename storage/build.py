@@ -7,11 +7,12 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from jammi_duck.errors import DamagedError, StorageError
+from jammi_duck.errors import StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import literal
 from jammi_duck.storage.manifest import Manifest
-from jammi_duck.storage.parquet import Digests, Texts, read_footer
+from jammi_duck.storage.ownership import owner_of
+from jammi_duck.storage.parquet import Digests, Texts
 from jammi_duck.storage.place import Place, files_of, names_in
 from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_disposable
 from jammi_duck.types import Counts, Definition
@@ -102,7 +103,7 @@ class Build:
         self._files.discard()
         if self._committing and self._is_committed():
             return
-        # Without columns, nothing can be compared, and so nothing go on.
+        # Without columns, nothing can be compared, so it cannot be resumed.
         keep = keep and bool(self.definition.columns)
         kept = sum(segment.rows for segment in self._files.written) if keep else 0
         with contextlib.suppress(StorageError):
@@ -120,13 +121,7 @@ class Build:
 
     def _owns_name(self) -> bool:
         """Whether files of this name are ours: until the first is there, another database may take the name."""
-        if self._files.written:
-            return True
-        try:
-            _, path = self._store.found(layout.parquet(self.name, 0))
-            return read_footer(path).build == self.id
-        except (DamagedError, FileNotFoundError):
-            return False
+        return bool(self._files.written) or owner_of(self._store, files_of(self._store, self.name)) == self.id
 
     def _free_name(self) -> str:
         taken = {entry.name for entry in self._place.catalog.entries()}

@@ -1,7 +1,7 @@
 """What builds there are and what state each is in: two tables in DuckDB, changed one statement at a time.
 
-    building ── ready ── dropped
-        └────── failed ── building, when it is resumed
+    building ── ready ─── dropped
+        └────── failed ── dropped, or building, when it is resumed
 
 A move is one compare-and-swap on the build's row, so that of two that try one wins. Searches see `ready` only.
 """

@@ -29,6 +29,7 @@ from jammi_duck.storage.index import Grown
 from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, read_row_ids, read_rows, read_tombstones
 from jammi_duck.storage.place import Place, files_of, remove_files
+from jammi_duck.storage.present import changed_since
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import ParquetSegment
 from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_disposable, writing
@@ -173,7 +174,7 @@ class Change:
         if self.entry.status != "ready":
             make_ready(self._place, finished, self.entry.location)
         elif not enter(self._place, self.entry, finished):
-            remove_files(self._store, self.name)
+            remove_files(self._store, files_of(self._store, self.name))
             raise self._dropped()
         return finished
 
@@ -311,7 +312,9 @@ class Change:
         try:
             _, path = self._store.found(file)
         except FileNotFoundError as error:
-            raise self._dropped() from error
+            # A drop, or a vacuum: no manifest names it yet.
+            is_there = any(name.kind == "manifest.json" for name in _names(self._store, self.name))
+            raise changed_since(self.name) if is_there else self._dropped() from error
         gone = pa.concat_arrays([pa.array([], pa.string()), *(ids for ids, _, _ in read_tombstones(path))])
         self._store.delete(file)
         # The name is free again: another may have it by the time that this change is abandoned.

@@ -40,14 +40,17 @@ def parse(file: str) -> FileName | None:
 
 def is_manifest(file: str) -> bool:
     """Whether a file's name is that of a manifest."""
-    name = parse(file)
-    return name is not None and name.kind == "manifest.json"
+    return _kind(file) == "manifest.json"
 
 
 def is_parquet(file: str) -> bool:
     """Whether a file's name is that of a segment's Parquet."""
-    name = parse(file)
-    return name is not None and name.kind == "parquet"
+    return _kind(file) == "parquet"
+
+
+def is_tombstones(file: str) -> bool:
+    """Whether a file's name is that of tombstones."""
+    return _kind(file) == "deleted.parquet"
 
 
 def parquet(table: str, segment: int) -> str:
@@ -93,6 +96,11 @@ def table_name(source: str, model: str, started: datetime, taken: Container[str]
     if name not in taken:
         return name
     return next(f"{name}_{n}" for n in range(2, 10_000) if f"{name}_{n}" not in taken)
+
+
+def _kind(file: str) -> str | None:
+    name = parse(file)
+    return name.kind if name else None
 
 
 def _numbered(number: int) -> str:

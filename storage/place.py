@@ -132,15 +132,21 @@ def names_in(store: Store) -> set[str]:
 
 
 def files_of(store: Store, table: str) -> list[str]:
-    """All files of an embedding table, its manifests first and the newest of them last."""
+    """All files of an embedding table, its manifests first and the newest of them last, and its Parquet files last."""
     names = {file: layout.parse(file) for file in store.files()}
     mine = {file: name for file, name in names.items() if name and name.table == table}
-    return sorted(mine, key=lambda file: (mine[file].kind != "manifest.json", mine[file].number, file))
+
+    def order(file: str) -> tuple[bool, bool, int, str]:
+        kind = mine[file].kind
+        return kind != "manifest.json", kind.endswith("parquet"), mine[file].number, file
+
+    return sorted(mine, key=order)
 
 
-def remove_files(store: Store, table: str) -> list[str]:
-    """Delete all files of a table, its manifests first, so that nobody finds it half gone."""
-    files = files_of(store, table)
+def remove_files(store: Store, files: Sequence[str]) -> None:
+    """Delete files of a table, in the order of `files_of`.
+
+    So nobody finds it half gone, and what a deletion that is cut short has left tells whose it was.
+    """
     for file in files:
         store.delete(file)
-    return files

@@ -10,7 +10,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.errors import DamagedError, StateError, StorageError
+from jammi_duck.errors import DamagedError, StateError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.filesystem import Store
@@ -18,6 +18,9 @@ from jammi_duck.storage.manifest import Manifest, Segment, Truth
 from jammi_duck.storage.parquet import Footer, read_footer
 from jammi_duck.storage.place import Place, files_of
 from jammi_duck.storage.table import newest_manifest
+
+# In how many earlier states a segment is looked for before it is taken for one that no state has.
+_LOOK_BACK = 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def present(place: Place, entry: Entry) -> Present:
     store = place.store_at(entry.location)
     if entry.status == "ready":
         state = state_of(place, entry)
-        return Present(state, _spare(store, entry, state))
+        return Present(state, tuple(segment for segment, _ in spare_segments(store, entry, state)))
     whole = whole_segments(store, entry)
     kept = tuple(segment for segment, footer in whole if footer.change is None)
     if not kept:
@@ -92,15 +95,22 @@ def _left(entry: Entry, kept: Sequence[Segment]) -> Manifest:
     return Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, started, tuple(kept))
 
 
-def _spare(store: Store, entry: Entry, state: Manifest) -> tuple[Segment, ...]:
-    """The segments of a ready table that neither its present state names nor an earlier one."""
+def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Segment, Footer]]:
+    """The whole segments of changes of a ready table that neither its present state names nor an earlier one.
+
+    A few states are looked at. A change takes the first number that is free when it begins, so what is older than these
+    has a lower number than the first of them, and is left out.
+    """
     files = files_of(store, entry.name)
-    earlier = list(filter(layout.is_manifest, files))
     left = set(filter(layout.is_parquet, files)) - {each.parquet.file for each in state.segments}
+    earlier = [file for file in files if layout.is_manifest(file) and file != state.file][-_LOOK_BACK:]
+    last = 0
     while earlier and left:
-        with contextlib.suppress(StorageError):
-            left -= {each.parquet.file for each in manifest.read(store, earlier.pop()).segments}
-    return tuple(segment for segment, footer in _whole(store, entry, left) if footer.change)
+        with contextlib.suppress(DamagedError):
+            before = manifest.read(store, earlier.pop())
+            left -= {each.parquet.file for each in before.segments}
+            last = max(each.number for each in before.truth)
+    return [(segment, footer) for segment, footer in _whole(store, entry, left, last) if footer.change]
 
 
 def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
@@ -108,10 +118,13 @@ def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
     return _whole(store, entry, files_of(store, entry.name))
 
 
-def _whole(store: Store, entry: Entry, files: Iterable[str]) -> list[tuple[Segment, Footer]]:
-    names = {file: layout.parse(file) for file in filter(layout.is_parquet, files)}
+def _whole(store: Store, entry: Entry, files: Iterable[str], first: int = 0) -> list[tuple[Segment, Footer]]:
+    names = {file: layout.parse(file) for file in files}
+    mine = sorted((name.number, file) for file, name in names.items() if name and name.kind == "parquet")
     whole = []
-    for number, file in sorted((name.number, file) for file, name in names.items() if name):
+    for number, file in mine:
+        if number < first:
+            continue
         try:
             digest, path = store.found(file)
             footer = read_footer(path)

@@ -17,9 +17,10 @@ from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.ownership import owner_of
 from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
-from jammi_duck.storage.place import Place, files_of, remove_files
-from jammi_duck.storage.present import whole_segments
+from jammi_duck.storage.place import Place, files_of, names_in, remove_files
+from jammi_duck.storage.present import spare_segments, whole_segments
 from jammi_duck.storage.segment_files import add_sidecars, delete_disposable
 from jammi_duck.storage.table import is_older, newest_manifest
 from jammi_duck.types import Counts
@@ -52,14 +53,15 @@ def settle(place: Place, running: Container[str]) -> list[Action]:
 
 def finish_drops(place: Place) -> list[Action]:
     """Remove the files of dropped tables whose drop was cut short."""
-    manifests = manifest.newest(place.store.files())
+    names = names_in(place.store)
     done = []
     for entry in place.catalog.entries("dropped"):
-        here = entry.name in manifests and entry.location == place.store.location
-        if here and _is_of(place.store, manifests[entry.name], entry):
-            place.catalog.hide(entry.name)
-            remove_files(place.store, entry.name)
-            done.append(Action(entry.name, "dropped", "removed the files that a drop had left"))
+        if entry.name in names and entry.location == place.store.location:
+            files = files_of(place.store, entry.name)
+            if owner_of(place.store, files) == entry.build:
+                place.catalog.hide(entry.name)
+                remove_files(place.store, files)
+                done.append(Action(entry.name, "dropped", "removed the files that a drop had left"))
     return done
 
 
@@ -119,13 +121,6 @@ def repair(place: Place) -> list[Action]:
     return done
 
 
-def _is_of(store: Store, file: str, entry: Entry) -> bool:
-    try:
-        return manifest.read(store, file).build == entry.build
-    except DamagedError:
-        return False
-
-
 def _catch_up(place: Place, entry: Entry, found: Manifest) -> list[Action]:
     """Enter the state of a table that another database has changed."""
     if found.build != entry.build or entry.stage or is_older(found, *place.catalog.files(entry.build)):
@@ -147,6 +142,11 @@ def _settle_change(place: Place, entry: Entry) -> Action:
         return Action(entry.name, "ready", f"a change of it was interrupted, and {error}")
     was_committed = found.finished.replace(tzinfo=None) != entry.finished
     enter(place, entry, found)
+    if entry.stage == "compacting":
+        # What it has copied is of no use to anybody.
+        for segment, footer in spare_segments(store, entry, found):
+            if footer.change == entry.owner:
+                store.delete(segment.parquet.file)
     done = "a change of it was committed already" if was_committed else "a change of it was interrupted, and left out"
     return Action(entry.name, "ready", done)
 
@@ -164,39 +164,23 @@ def _settle(place: Place, entry: Entry) -> Action:
         make_ready(place, committed, entry.location)
         return Action(entry.name, "ready", "was committed already")
     reason = "interrupted before its last Parquet file was whole"
-    if not is_anothers(store, entry):
+    files = files_of(store, entry.name)
+    owner = owner_of(store, files)
+    if owner in (None, entry.build):
         lost = _delete_damaged(store, entry)
         whole = whole_segments(store, entry)
         state = _closed(store, entry, whole)
         if state is not None:
             return _rebuild(place, store, entry, state)
         reason = f"{lost}; the file was deleted" if lost else reason
-        # Without columns, nothing can be compared, and so nothing go on.
         if entry.definition.columns:
             reason += what_is_kept(sum(footer.rows for _, footer in whole), entry.definition, entry.name)
             delete_disposable(store, entry.name)
-        else:
-            remove_files(store, entry.name)
+        elif owner:
+            # Without columns, nothing can be compared, so it cannot be resumed.
+            remove_files(store, files)
     place.catalog.failed(entry.build, reason)
     return Action(entry.name, "failed", reason)
-
-
-def is_anothers(store: Store, entry: Entry) -> bool:
-    """Whether another database has taken the name of a build before there was a file of this one."""
-    for file in files_of(store, entry.name):
-        try:
-            if layout.is_manifest(file):
-                build = manifest.read(store, file).build
-            elif file.endswith(".deleted.parquet"):
-                build = read_state(store.found(file)[1])[0]
-            elif file.endswith(".parquet"):
-                build = read_footer(store.found(file)[1]).build
-            else:
-                continue
-        except (FileNotFoundError, DamagedError):
-            continue
-        return build != entry.build
-    return False
 
 
 def _delete_damaged(store: Store, entry: Entry) -> str | None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.ownership import owner_of
 from jammi_duck.storage.place import Place, files_of, remove_files
-from jammi_duck.storage.recovery import Action, is_anothers
+from jammi_duck.storage.recovery import Action
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ def drop(place: Place, name: str) -> Action:
 
     Raises:
         NotFoundError: no table of this name is ready or failed.
-        StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later, or
-            `jammi_vacuum()` those of one that had failed.
+        StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later.
     """
-    failed = place.catalog.entries("failed", name=name)
-    is_ready = not failed or bool(place.catalog.entries("ready", name=name))
-    entry = place.ready(name) if is_ready else failed[0]
-    store = place.store_at(entry.location)
-    # The name of one that failed may be that of a table of another database.
-    is_mine = is_ready or not is_anothers(store, entry)
+    known = [*place.catalog.entries("ready", name=name), *place.catalog.entries("failed", name=name)]
+    entry = known[0] if known else place.ready(name)
     place.catalog.dropped(entry)
     place.catalog.hide(name)
     place.forget(entry.build)
-    removed = remove_files(store, name) if is_mine else []
-    return Action(name, "dropped", f"removed {len(removed)} files")
+    store = place.store_at(entry.location)
+    files = files_of(store, name)
+    # Another database may have given the name of one that failed to a table of its own.
+    if entry.status == "failed" and owner_of(store, files) != entry.build:
+        files = []
+    remove_files(store, files)
+    return Action(name, "dropped", f"removed {len(files)} files")
 
 
 def vacuum(place: Place, at_work: Mapping[str, str]) -> list[Removed]:

@@ -105,7 +105,7 @@ def test_vectors_of_rows_that_the_source_does_not_have_are_left_out(made):
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("lengths", [None, (3, 4), (3, 2), (2, 4), (4, 4), (0, 3), (0, 0)])
+@pytest.mark.parametrize("lengths", [None, (3, 4), (3, 2), (2, 4), (4, 4), (2, 2)])
 def test_vectors_that_change_while_they_are_read_are_refused(made, storage, lengths):
     """One row more is gone by each look, or vectors have other lengths by the second."""
     seen = []
@@ -124,7 +124,9 @@ def test_vectors_that_change_while_they_are_read_are_refused(made, storage, leng
     made.execute(f"CREATE VIEW changing AS SELECT id, {rows}")
     before = set(storage.rglob("*"))
     error = error_of(made, "FROM jammi_import('t', 'changing', 'id', 'v', model := 'a/model')")
-    assert "did not give the same rows when it was read again" in error
+    # DuckDB may take the vectors before it counts them.
+    mixed = lengths is not None and lengths[0] != lengths[1] and "the vectors of 'changing' have from " in error
+    assert mixed or "did not give the same rows when it was read again" in error
     assert set(storage.rglob("*")) == before
 
 
@@ -165,12 +167,20 @@ def test_rows_whose_text_is_blank_are_left_out(made):
     assert made.execute(f"{counts})").fetchall() == [(10, 0)]
     made.execute("UPDATE t SET text = ''")
     error = error_of(made, f"{counts}, cols := 'text')")
-    assert "none of the 10 keys of 'made' is one of 't' that has a text; is 'id' its key?" in error
+    assert "no row of 't' that has a vector has a text in text" in error
+    made.execute("DELETE FROM t")
+    assert "'t' has no rows" in error_of(made, f"{counts})")
 
 
-def test_keys_of_two_types(made):
-    made.execute("CREATE TABLE others AS SELECT id::DOUBLE AS id, v FROM made")
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("DOUBLE", "it is DOUBLE in 'others' and BIGINT in 't': cast one of them"),
+        ("SMALLINT", "is 'id' its key?"),
+        ("VARCHAR", "is 'id' its key?"),
+    ],
+)
+def test_keys_of_two_types(made, kind, hint):
+    made.execute(f"CREATE TABLE others AS SELECT (id + 1000)::{kind} AS id, v FROM made")
     error = error_of(made, "FROM jammi_import('t', 'others', 'id', 'v', model := 'a/model')")
-    assert (
-        "none of the 10 keys of 'others' is one of 't'; cast one of them: it is DOUBLE there and BIGINT here" in error
-    )
+    assert f"none of the 10 keys of 'others' is one of 't'; {hint}" in error

@@ -60,6 +60,18 @@ def embedded(world):
     return found
 
 
+def segments_of(world):
+    """The segments that are there."""
+    return set(filter(layout.is_parquet, world.store().files()))
+
+
+def named_segments(world):
+    """The segments that a state has, the present one or an earlier one."""
+    store = world.store()
+    states = [manifest.read(store, file) for file in store.files() if layout.is_manifest(file)]
+    return {segment.parquet.file for state in states for segment in state.segments}
+
+
 def only_vectors(files, before, at):
     """What has failed left nothing but whole segments."""
     assert before <= files, at
@@ -164,6 +176,7 @@ class TestDeath:
         for death in every_death(scattered, monkeypatch, compact):
             con = scattered.open()
             assert scattered.store().scratches() == {}, death.at
+            assert segments_of(scattered) == named_segments(scattered), death.at
             holds(con, AFTER)
             segments.add(con.execute("SELECT segments FROM jammi_status('t')").fetchall()[0])
             assert compact(con) == [(3,)]

@@ -1,13 +1,15 @@
 """What a drop and a vacuum remove, and what they leave, also of work that goes on meanwhile."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from jammi_duck.storage import manifest
+from jammi_duck.storage import filesystem, layout, local_store, manifest, removal
 from jammi_duck.storage.change import Change
 from tests.races import ask, fill, found, generate, interrupted_build, refresh
 from tests.test_generate import error_of
+from tests.worlds import World, every_death
 
 
 def test_a_vacuum_removes_what_nothing_names_and_only_what_is_old(fake, storage):
@@ -68,6 +70,56 @@ def test_a_vacuum_spares_what_is_being_written(fake, before, verb):
     assert ask(con, "FROM jammi_recover()") == []
 
 
+@pytest.fixture
+def failed(fake, tmp_path):
+    """A world with a build that failed, and left whole segments."""
+    world = World(fake, tmp_path, str(tmp_path / "world" / "artifacts"), segment_rows=2)
+    con = world.open()
+    fill(con, range(10))
+    interrupted_build(con)
+    ((world.name, _),) = ask(con, "SELECT embedding_table, status FROM jammi_tables()")
+    con.close()
+    return world
+
+
+class TestFailed:
+    def test_a_drop_that_dies_is_finished(self, failed, monkeypatch):
+        outcomes, files = set(), len(failed.store().files())
+        for death in every_death(failed, monkeypatch, lambda con: ask(con, "FROM jammi_drop(?)", failed.name)):
+            con = failed.open()
+            outcomes.add(len(failed.store().files()))
+            is_there = ask(con, "SELECT status FROM jammi_tables()")
+            assert (is_there, len(failed.store().files())) in (([], 0), ([("failed",)], files)), death.at
+            con.close()
+        assert outcomes == {0, files}
+
+    def test_a_location_that_is_away(self, failed, monkeypatch):
+        con = failed.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(local_store.os, "listdir", away)
+            patch.setattr(filesystem.os, "listdir", away)
+            assert "cannot list" in error_of(con, f"FROM jammi_drop('{failed.name}')")
+            assert ask(con, "FROM jammi_tables()") == []
+        assert ask(con, "SELECT status, action FROM jammi_recover()") == [
+            ("dropped", "removed the files that a drop had left")
+        ]
+        assert failed.store().files() == {}
+
+    def test_another_database_takes_the_name_meanwhile(self, failed, before):
+        """Files that come after the drop has looked are not its own."""
+        con = failed.open()
+        for file in failed.store().files():
+            failed.store().delete(file)
+        path = Path(failed.store().path(f"{failed.name}.parquet"))
+        before(removal, "remove_files", lambda: path.write_bytes(b"of another database"))
+        assert ask(con, "SELECT action FROM jammi_drop(?)", failed.name) == [("removed 0 files",)]
+        assert path.read_bytes() == b"of another database"
+
+
+def away(*_):
+    raise PermissionError(13, "Permission denied")
+
+
 def test_a_build_that_failed_is_dropped(fake, storage):
     con = fake(segment_rows=4).con
     fill(con, range(10))
@@ -101,6 +153,21 @@ class TestDropped:
         before(manifest, "commit", lambda: refresh(other))
         before(Change, "_fit", lambda: ask(other, "FROM jammi_drop(?)", name))
         assert f"'{name}' was dropped" in error_of(con, "FROM jammi_refresh('t')")
+
+    def test_tombstones_by_a_vacuum_of_another_database(self, fake, storage, tmp_path, before):
+        """No manifest names them yet, and the table is there."""
+        con, other = (fake(cache_dir=tmp_path / side).con for side in ("one", "two"))
+        fill(con, range(10))
+        name, _ = generate(con)
+        ask(other, "FROM jammi_recover()")
+        fill(other, range(9))
+        con.execute("DELETE FROM t WHERE id = 0")
+        fill(con, [77])
+        before(manifest, "commit", lambda: refresh(other))
+        before(Change, "_fit", lambda: (storage / "jammi_db" / layout.deleted(name, 2)).unlink())
+        assert "has changed since this query was planned; run it again" in error_of(con, "FROM jammi_refresh('t')")
+        assert refresh(con) == [(2, 0, 1)]
+        assert found(con) == [*range(1, 10), 77]
 
     @pytest.mark.parametrize("verb", ["refresh", "compact"])
     @pytest.mark.parametrize("moment", [(Change, "finish"), (manifest, "commit")])

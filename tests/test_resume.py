@@ -2,8 +2,11 @@
 
 import pytest
 
+from jammi_duck.errors import StorageError
 from jammi_duck.refresh import Refresher
+from jammi_duck.storage import manifest, present
 from jammi_duck.storage.change import Change
+from jammi_duck.storage.local_store import LocalStore
 from tests.followed import status, table_of
 from tests.races import ask, fill, found, generate, interrupted_build, refresh
 from tests.test_generate import error_of
@@ -65,7 +68,7 @@ class TestResumed:
 
         monkeypatch.setattr(Refresher, "begin", late)
         error = error_of(interrupted, "FROM jammi_generate('t', 'text', 'id', resume := true)")
-        assert "has changed since this query was planned; run it again" in error
+        assert "is being built by another connection; wait until that is done" in error
 
     def test_after_a_vacuum_that_came_between(self, interrupted, fake, storage, before):
         other = interrupted.cursor()
@@ -126,8 +129,23 @@ class TestLeft:
         self.comes_back(left)
         assert found(left) == [*range(1, 10), 20, 21, *range(100, 115)]
 
+    def test_more_states_than_are_looked_at(self, left, monkeypatch):
+        monkeypatch.setattr(present, "_LOOK_BACK", 3)
+        looked_at = []
+        read = manifest.read
+        monkeypatch.setattr(manifest, "read", lambda store, file: looked_at.append(file) or read(store, file))
+        for key in range(20, 24):
+            fill(left, [key])
+            assert refresh(left) == [(1, 0, 0)]
+        self.encoded.clear()
+        looked_at.clear()
+        left.execute("INSERT INTO t FROM later")
+        assert refresh(left) == [(15, 0, 0)]
+        assert len(self.encoded) == 15
+        assert len(looked_at) < 8
+
     def test_a_compaction(self, left):
-        """Files of the states before it are no left ones: a text that only these had is new."""
+        """Files of the states before it are not leftovers: a text that only these had is new."""
         assert ask(left, "SELECT segments FROM jammi_compact('t')") == [(1,)]
         fill(left, [0])
         assert refresh(left) == [(1, 0, 0)]
@@ -163,12 +181,21 @@ def test_a_build_of_other_dimensions_is_not_resumed(fake):
     assert made == [(64, 10)]
 
 
-def test_status_tells_of_a_build_that_was_interrupted(fake, storage):
+def unreachable(*_):
+    raise StorageError("cannot list the location")
+
+
+def test_status_tells_of_a_build_that_was_interrupted(fake, storage, monkeypatch):
     con = fake(segment_rows=4).con
     fill(con, range(10))
     interrupted_build(con)
     way_out = "goes on with one that was interrupted, with resume := true"
     assert way_out in error_of(con, "FROM jammi_status('t')")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "files", unreachable)
+        error = error_of(con, "FROM jammi_status('t')")
+        assert "no embedding table for 't'" in error
+        assert way_out not in error
     for path in (storage / "jammi_db").iterdir():
         path.unlink()
     assert way_out not in error_of(con, "FROM jammi_status('t')")

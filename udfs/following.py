@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -12,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.compact import advice, call, compact, size
-from jammi_duck.errors import InputError, NotFoundError
+from jammi_duck.errors import InputError, NotFoundError, StorageError
 from jammi_duck.generate import STAYS, Census, Request, check_keys
 from jammi_duck.importing import VectorCensus, Vectored
 from jammi_duck.interrupts import listen
 from jammi_duck.redaction import public_url
-from jammi_duck.refresh import Comparison, choose_refreshable, is_kept
+from jammi_duck.refresh import Comparison, choose_refreshable
 from jammi_duck.search import choose
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry, literal, live_rows
 from jammi_duck.storage.manifest import Manifest
+from jammi_duck.storage.place import files_of
 from jammi_duck.storage.present import Present, paths, present, state_of
 from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_of, structs
@@ -124,7 +126,7 @@ def status_plan(
         entry = choose(engine.place, engine.encoders, name, model, table)
     except NotFoundError as error:
         failed = engine.place.catalog.entries("failed", source=name) if table is None else ()
-        if not any(is_kept(engine.place, entry) for entry in failed):
+        if not any(_has_segments(engine, entry) for entry in failed):
             raise
         raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
     store = engine.place.store_at(entry.location)
@@ -135,6 +137,13 @@ def status_plan(
         f"WITH {_comparison(str(source), entry, state, gone)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
         f"unnest(_jammi_status({literal(json.dumps(request))}, {_FOUND}), recursive := true) FROM _jammi_census c)"
     )
+
+
+def _has_segments(engine: Engine, entry: Entry) -> bool:
+    """Whether something is left of a build that failed, as far as the names of files tell."""
+    with contextlib.suppress(StorageError):
+        return any(map(layout.is_parquet, files_of(engine.place.store_at(entry.location), entry.name)))
+    return False
 
 
 def comparison_of(engine: Engine, source: str, entry: Entry) -> str:
@@ -211,7 +220,6 @@ def import_plan(
         f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(source, name, columns, key)}), "
         f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, "
         f"{_digest(columns)} AS digest FROM _jammi_rows r), "
-        "_jammi_texts AS NOT MATERIALIZED (SELECT * FROM _jammi_keys WHERE digest IS NOT NULL), "
         f"_jammi_theirs AS NOT MATERIALIZED ({picked(vectors, theirs, [vector], key)}), "
         "_jammi_vectors AS NOT MATERIALIZED (SELECT c0::VARCHAR AS key, "
         "CASE WHEN typeof(c1) LIKE '%]' THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs), "
@@ -220,15 +228,17 @@ def import_plan(
         "_jammi_build AS MATERIALIZED (SELECT "
         f"_jammi_import({literal(json.dumps(asked))}, s.row_count, s.keyed, s.different, {_key_type('_jammi_rows')}, "
         f"v.row_count, v.keyed, v.different, {_key_type('_jammi_theirs')}, v.kind, v.there, v.least, v.most, v.bad, "
-        "v.bad_key, (SELECT count(*) FROM _jammi_vectors JOIN _jammi_texts USING (key)), "
+        "v.bad_key, m.matched, m.with_text, "
         f"{literal(connection)}, {transaction:d}) AS token FROM (SELECT {_CENSUS} FROM _jammi_keys) s, "
         f"(SELECT {_CENSUS}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
         "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
         "min(key) FILTER (is_bad) AS bad_key FROM "
-        "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v) "
+        "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v, "
+        "(SELECT count(*) AS matched, count(digest) AS with_text FROM _jammi_vectors JOIN _jammi_keys USING (key)) m) "
         "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
         "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
-        "FROM _jammi_vectors v JOIN _jammi_texts k USING (key), _jammi_build b) p, _jammi_build b"
+        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
+        "_jammi_build b"
     )
 
 

@@ -307,7 +307,7 @@ FUNCTIONS = (
     _text("import_plan", (_TEXT, "VARCHAR[]", *[_TEXT] * 5, _NUMBER, _TEXT), _plan_import),
     _function(
         "import",
-        (_TEXT, *_CENSUS, *_CENSUS, _TEXT, *[_NUMBER] * 4, _TEXT, _NUMBER, *_CALLER),
+        (_TEXT, *_CENSUS, *_CENSUS, _TEXT, *[_NUMBER] * 4, _TEXT, _NUMBER, _NUMBER, *_CALLER),
         _TEXT,
         True,
         following.begin_import,
