@@ -13,6 +13,8 @@ SLOW_DOWN = (
     b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
 DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
+# How long a client that a test sends through the network waits for more, in seconds.
+READ_TIMEOUT = 2
 
 
 class Network:
@@ -42,7 +44,8 @@ class Network:
         """The next such requests for a path with this ending meet a fault.
 
         `kind` is `reset before` (half of the upload has come), `reset after` (the server has done it, and its answer is
-        lost), `reset within` (half of the answer has come), `busy` (503), `denied` (403), or `slow`.
+        lost), `reset within` (half of the answer has come), `busy` (503), `denied` (403), or `stalled` (the second half
+        of the answer does not come while the client waits).
         """
         self._faults.append([kind, method, ending, times])
 
@@ -85,9 +88,10 @@ class Network:
         handler.wfile.write(content[:half])
         if kind == "reset within":
             return _reset(handler)
-        if kind == "slow":
-            time.sleep(0.5)
-        handler.wfile.write(content[half:])
+        if kind == "stalled":
+            time.sleep(2 * READ_TIMEOUT)
+        with contextlib.suppress(OSError):
+            handler.wfile.write(content[half:])
 
     def _ask(self, handler, body):
         # The client has signed the host that it knows, which is this proxy's.

@@ -28,7 +28,7 @@ Bring an embedding table up to date.
 
 Only texts that the table does not have are embedded; rows that are gone are left out of
 it. One that was killed can be run again. Two database files that share a location may
-refresh at once; one file is open in one process at a time.
+refresh at once; while one refreshes, no other process can open its file.
 """
 _COMPACT = """\
 Merge what refreshes have left into fewer files.
