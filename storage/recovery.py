@@ -140,13 +140,13 @@ def _settle_change(place: Place, entry: Entry) -> Action:
     except DamagedError as error:
         place.catalog.note(entry.build, None, None)
         return Action(entry.name, "ready", f"a change of it was interrupted, and {error}")
-    was_committed = found.finished.replace(tzinfo=None) != entry.finished
-    enter(place, entry, found)
     if entry.stage == "compacting":
         # What it has copied is of no use to anybody.
         for segment, footer in spare_segments(store, entry, found):
             if footer.change == entry.owner:
                 store.delete(segment.parquet.file)
+    was_committed = found.finished.replace(tzinfo=None) != entry.finished
+    enter(place, entry, found)
     done = "a change of it was committed already" if was_committed else "a change of it was interrupted, and left out"
     return Action(entry.name, "ready", done)
 
