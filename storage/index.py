@@ -75,13 +75,14 @@ def build(
     with open(vectors, "wb") as raw:
         start = 0
         for ids, block in read_vectors(parquet):
-            new = np.arange(len(block)) if grown is None else np.flatnonzero(grown.new[start : start + len(block)])
-            if len(new):
-                graph.add(start + new, block[new])
+            new = slice(None) if grown is None else np.flatnonzero(grown.new[start : start + len(block)])
+            keys = np.arange(start, start + len(block))[new]
+            if len(keys):
+                graph.add(keys, block[new])
             raw.write(np.ascontiguousarray(block, "<f4").data)
             row_ids.append(ids)
             start += len(block)
-            progress(len(new))
+            progress(len(keys))
     with pa.OSFile(str(rowmap), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         # One batch, so that a reader has the row ids in one piece, without a copy.
         column = pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string())

@@ -147,7 +147,7 @@ def read_rows(path: Path) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSiz
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(8 * ROW_GROUP, columns=columns)
+            yield from file.iter_batches(2 * ROW_GROUP, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise _explained(path, error, "cannot be read") from error
 
