@@ -143,7 +143,9 @@ class TestDropped:
 
         return check
 
-    def test_by_another_database_while_it_fits_itself(self, fake, tmp_path, before):
+    @pytest.fixture
+    def late(self, fake, tmp_path, before):
+        """Two databases with sources of their own, of which the second refreshes before the first commits."""
         con, other = (fake(cache_dir=tmp_path / side).con for side in ("one", "two"))
         fill(con, range(10))
         name, _ = generate(con)
@@ -151,19 +153,17 @@ class TestDropped:
         fill(other, range(9))
         con.execute("DELETE FROM t WHERE id = 0")
         before(manifest, "commit", lambda: refresh(other))
+        return con, other, name
+
+    def test_by_another_database_while_it_fits_itself(self, late, before):
+        con, other, name = late
         before(Change, "_fit", lambda: ask(other, "FROM jammi_drop(?)", name))
         assert f"'{name}' was dropped" in error_of(con, "FROM jammi_refresh('t')")
 
-    def test_tombstones_by_a_vacuum_of_another_database(self, fake, storage, tmp_path, before):
+    def test_tombstones_by_a_vacuum_of_another_database(self, late, storage, before):
         """No manifest names them yet, and the table is there."""
-        con, other = (fake(cache_dir=tmp_path / side).con for side in ("one", "two"))
-        fill(con, range(10))
-        name, _ = generate(con)
-        ask(other, "FROM jammi_recover()")
-        fill(other, range(9))
-        con.execute("DELETE FROM t WHERE id = 0")
+        con, _, name = late
         fill(con, [77])
-        before(manifest, "commit", lambda: refresh(other))
         before(Change, "_fit", lambda: (storage / "jammi_db" / layout.deleted(name, 2)).unlink())
         assert "has changed since this query was planned; run it again" in error_of(con, "FROM jammi_refresh('t')")
         assert refresh(con) == [(2, 0, 1)]
