@@ -80,14 +80,14 @@ def _change_and_refresh(con: duckdb.DuckDBPyConnection, rows: int, turn: int) ->
 
 
 def _searches(con: duckdb.DuckDBPyConnection, sources: tuple[str, str]) -> tuple[list[float], list[float]]:
-    """For each source the median milliseconds of a search, in rounds, which the sources take in turns."""
+    """For each source the median milliseconds of a search, in rounds, where the sources take turns at each query."""
     found: tuple[list[float], list[float]] = [], []
+    queries = [f"SELECT s.* FROM queries q, jammi_search('{name}', q.v, 10) s WHERE q.i = ?" for name in sources]
     for turn in range(ROUNDS + 1):
-        for taken, source in zip(found, sources, strict=True):
-            query = f"SELECT s.* FROM queries q, jammi_search('{source}', q.v, 10) s WHERE q.i = ?"
-            times = [_seconds(con, query, i) for i in range(SEARCHES)]
-            if turn:
-                taken.append(1000 * median(times))
+        times = [[_seconds(con, query, i) for query in queries] for i in range(SEARCHES)]
+        if turn:
+            for taken, of_source in zip(found, zip(*times, strict=True), strict=True):
+                taken.append(1000 * median(of_source))
     return found
 
 

@@ -16,8 +16,8 @@ from jammi_duck.errors import InputError, ModelError, NotFoundError, did_you_mea
 from jammi_duck.selection import Selected, opened
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.table import Answers, Stage, Table
-from jammi_duck.types import Vectors
+from jammi_duck.storage.table import Answers, Table
+from jammi_duck.types import Stage, Vectors
 
 
 @dataclass(frozen=True)

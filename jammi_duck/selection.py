@@ -20,8 +20,8 @@ import pyarrow as pa
 from jammi_duck.errors import InputError, JammiWarning, NotFoundError
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.table import Among, Stage, Table
-from jammi_duck.types import Caller
+from jammi_duck.storage.table import Among, Table
+from jammi_duck.types import Caller, Stage
 
 # A connection runs one query at a time, which holds no more searches than this.
 _MOST_KEPT = 64
@@ -110,10 +110,12 @@ class Selections:
         raise InputError(f"a query can hold {_MOST_KEPT} searches with a filter, and this one holds more; split it")
 
     def traced(self, caller: Caller) -> Selected:
-        """The last traced search that the caller's query has run."""
+        """The last search that the caller's query has run and that is still traced."""
+        nothing = Selected("", traced=True)
         with self._lock:
-            _, kept = self._kept.get(caller.connection, (0, OrderedDict()))
-            nothing = Selected("", traced=True)
+            transaction, kept = self._kept.get(caller.connection, (0, OrderedDict()))
+            if transaction != caller.transaction:
+                return nothing
             return next((selected for selected in reversed(kept.values()) if selected.traced), nothing)
 
     def _tell(self, entry: Entry, source_rows: int) -> None:

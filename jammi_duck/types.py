@@ -31,6 +31,16 @@ class Caller:
     transaction: int
 
 
+@dataclasses.dataclass
+class Stage:
+    """A part of a search: what was done, with how many rows, in how many seconds."""
+
+    name: str
+    detail: str
+    rows: int = 0
+    seconds: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Definition:
     """All that decides what vectors an embedding table holds.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ TIE = 1e-6
 # Where at most one row in so many is allowed, those are copied out of the block before they are multiplied.
 SPARSE = 8
 _QUERIES_AT_ONCE = 256
-_LEAST = -2.0
+# Below any similarity.
+LEAST = -2.0
 
 Mask = NDArray[np.bool_]
 
@@ -35,21 +37,28 @@ class Candidates:
     similarities: NDArray[np.float32]
 
 
-def scan(blocks: Iterable[tuple[int, Vectors]], queries: Vectors, count: int, allowed: Mask | None) -> Candidates:
-    """The `count` rows nearest to each query, and all that tie with the last.
+class Block(NamedTuple):
+    """Vectors, float32 [rows, dimensions], the number of the first, and which may be found, if not all."""
 
-    `blocks` are vectors with the number of their first row; `allowed`, if given, says which rows may be found.
+    start: int
+    vectors: Vectors
+    allowed: Mask | None
+
+
+def scan(blocks: Iterable[Block], queries: Vectors, count: int, bars: NDArray[np.float32]) -> Candidates:
+    """The `count` rows nearest to each query, and all that tie with the last, of those that reach its bar.
+
+    `bars` are similarities, float32 [n], `LEAST` where there is none; a row that is below by `TIE` may be found, too.
     """
-    best = [_Best(query, count) for query in queries]
-    for start, block in blocks:
+    best = [_Best(query, count, bar) for query, bar in zip(queries, bars.tolist(), strict=True)]
+    for start, block, allowed in blocks:
         vectors, places, barred = block, np.arange(start, start + len(block)), None
         if allowed is not None:
-            inside = allowed[start : start + len(block)]
-            here = np.flatnonzero(inside)
+            here = np.flatnonzero(allowed)
             if len(here) * SPARSE <= len(block):
                 vectors, places = block[here], start + here
             else:
-                barred = ~inside
+                barred = ~allowed
         if not len(vectors):
             continue
         for first in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -68,6 +77,16 @@ def similarities(vectors: Vectors, queries: Vectors) -> NDArray[np.float32]:
     return exact
 
 
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of several searches for the same queries."""
+    if len(parts) == 1:
+        return parts[0]
+    return Candidates(
+        np.concatenate([part.places for part in parts], axis=1),
+        np.concatenate([part.similarities for part in parts], axis=1),
+    )
+
+
 def padded(places: Sequence[NDArray[np.int64]], near: Sequence[NDArray[np.float32]]) -> Candidates:
     """Candidates of lists of different lengths."""
     width = max(map(len, places), default=0)
@@ -79,19 +98,19 @@ def padded(places: Sequence[NDArray[np.int64]], near: Sequence[NDArray[np.float3
 
 
 def _products(queries: Vectors, vectors: Vectors) -> NDArray[np.float32]:
-    # For one query, einsum reads memory as fast as a core can; BLAS was slower, with as many threads as cores.
-    one = len(queries) == 1
-    products: NDArray[np.float32] = np.einsum("ij,j->i", vectors, queries[0])[None] if one else queries @ vectors.T
-    return products
+    if len(queries) > 1:
+        return np.asarray(queries @ vectors.T)
+    # One by one, the dot products read memory as fast as a core can; numpy's matrix @ vector was slower.
+    return np.asarray(vectors[:, None] @ queries[0][:, None])[None, :, 0, 0]
 
 
 class _Best:
-    """The best rows for one query so far."""
+    """The best rows for one query so far, of those that reach the bar."""
 
-    def __init__(self, query: NDArray[np.float32], count: int) -> None:
+    def __init__(self, query: NDArray[np.float32], count: int, bar: float) -> None:
         self._query = query
         self._count = count
-        self._bar = _LEAST
+        self._bar = bar
         self.places = np.empty(0, np.int64)
         self.similarities = np.empty(0, np.float32)
 

@@ -18,9 +18,8 @@ SPARE = 16
 CORES = os.cpu_count() or 1
 # A filter's rows may be rarer near the query than elsewhere: so many times as many as should do are asked for.
 _MARGIN = 1.5
-
-# Where so many are allowed, as few neighbours do as where all are: most often those that are gone have tombstones.
-_NEARLY_ALL = 0.9
+# Those that are left out are visited, too: the search widens as they are more, up to so many times.
+_WIDEST = 2
 
 _MS_PER_BYTE_READ = 1 / 30e6
 _MS_PER_BYTE_COPIED = 1 / 5e6
@@ -31,29 +30,30 @@ _MS_PER_NEIGHBOUR = 0.0025
 
 @dataclass(frozen=True)
 class Plan:
-    """The way a segment is searched; `wanted` neighbours are asked of its graph. `reason` is a sentence for users."""
+    """The way a segment is searched: `wanted` neighbours are asked of its graph, or every vector is looked at.
+
+    What either is predicted to cost is in milliseconds.
+    """
 
     way: Literal["graph", "exact"]
     wanted: int
-    reason: str
+    graph_ms: float
+    exact_ms: float
 
 
 def choose(rows: int, allowed: int, k: int, dimensions: int, queries: int) -> Plan:
     """The plan for a segment of `rows`, of which so many are allowed, when `k` of them are wanted for each query."""
     wanted = neighbours(rows, allowed, k)
-    exactly, graph = exact_ms(rows, allowed, dimensions, queries), graph_ms(rows, wanted, k, queries)
-    by_graph, by_all = f"{wanted:,} neighbours by the graph", f"{allowed:,} of {rows:,} vectors"
-    if wanted >= rows or exactly <= graph:
-        return Plan("exact", 0, f"{by_all}: {exactly:.2g} ms predicted, {graph:.2g} ms for {by_graph}")
-    return Plan("graph", wanted, f"{by_graph}: {graph:.2g} ms predicted, {exactly:.2g} ms for {by_all}")
+    graph, exactly = graph_ms(rows, wanted, k, queries), exact_ms(rows, allowed, dimensions, queries)
+    return Plan("exact" if wanted >= rows or exactly <= graph else "graph", wanted, graph, exactly)
 
 
 def neighbours(rows: int, allowed: int, k: int) -> int:
-    """How many neighbours to ask a graph for, so that `k` of those that are allowed are likely to be among them."""
-    if allowed >= _NEARLY_ALL * rows:
-        return min(rows, math.ceil((k + SPARE) * rows / max(allowed, 1)))
-    # Of those that are left out, too, the graph has to visit some.
-    return min(rows, max(2 * expansion(rows), math.ceil((k + SPARE) * rows / max(allowed, 1) * _MARGIN)))
+    """How many neighbours to ask a graph for, so that `k` of the one or more allowed are likely to be among them."""
+    share = rows / allowed
+    likely = math.ceil(max(expansion(rows) * min(share, _WIDEST), (k + SPARE) * share * _MARGIN))
+    certain = k + SPARE + rows - allowed
+    return min(rows, likely, certain)
 
 
 def exact_ms(rows: int, allowed: int, dimensions: int, queries: int) -> float:

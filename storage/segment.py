@@ -6,8 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,18 +15,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
-from jammi_duck.storage.exact import TIE, Candidates, Mask, scan, similarities
+from jammi_duck.storage.exact import TIE, Candidates, Mask, similarities
 from jammi_duck.storage.filesystem import Digest, Store
 from jammi_duck.storage.index import expansion
 from jammi_duck.storage.parquet import read_row_ids, read_vectors
-from jammi_duck.storage.plan import CORES
 from jammi_duck.types import Vectors
 
 if TYPE_CHECKING:
     from usearch.index import Index
 
 # A block that a core looks at in one go.
-_LEAST_ROWS, _MOST_ROWS = 1 << 11, 1 << 15
+LEAST_ROWS, _MOST_ROWS = 1 << 11, 1 << 15
 # By how much a similarity of bfloat16 vectors may be wrong.
 _ROUGH = 0.01
 # So many queries' vectors fit into a core's cache.
@@ -48,8 +46,8 @@ class Segment(Protocol):
         """The vectors of these rows, which rise, float32. Raises DamagedError."""
         ...
 
-    def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
-        """The best `k` of the rows that are `allowed` for each query, and ties. Raises DamagedError."""
+    def blocks(self, cores: int) -> Iterator[tuple[int, Vectors]]:
+        """All vectors, in pieces for so many cores, each with its first place. Raises DamagedError."""
         ...
 
 
@@ -79,10 +77,10 @@ class ParquetSegment:
             )
         return found
 
-    def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
+    def blocks(self, cores: int) -> Iterator[tuple[int, Vectors]]:
         """See `Segment`."""
         with self._reading() as path:
-            return scan(_numbered(path), queries, k, allowed)
+            yield from _numbered(path)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Path]:
@@ -139,22 +137,12 @@ class MappedSegment:
         """See `Segment`."""
         return self._vectors[places]
 
-    def exactly(self, queries: Vectors, k: int, allowed: Mask | None) -> Candidates:
+    def blocks(self, cores: int) -> Iterator[tuple[int, Vectors]]:
         """See `Segment`."""
-        # One query is read for by all cores; many are multiplied by all cores anyway.
-        cores = CORES if len(queries) == 1 else 1
-        blocks = cores * math.ceil(self.rows / (cores * _MOST_ROWS))
-        size = max(_LEAST_ROWS, math.ceil(self.rows / blocks))
-
-        def part(first: int) -> Candidates:
-            starts = range(first * size, self.rows, cores * size)
-            return scan(((start, self._vectors[start : start + size]) for start in starts), queries, k, allowed)
-
-        parts = [part(0)] if size >= self.rows else list(_cores().map(part, range(cores)))
-        return Candidates(
-            np.concatenate([found.places for found in parts], axis=1),
-            np.concatenate([found.similarities for found in parts], axis=1),
-        )
+        count = cores * math.ceil(self.rows / (cores * _MOST_ROWS))
+        size = max(LEAST_ROWS, math.ceil(self.rows / max(count, 1)))
+        for start in range(0, self.rows, size):
+            yield start, self._vectors[start : start + size]
 
     def by_graph(
         self, queries: Vectors, k: int, wanted: int, allowed: Mask | None
@@ -183,11 +171,6 @@ class MappedSegment:
             near[part] = similarities(self._vectors[safe[part]], queries[part])
         near[~there] = -np.inf
         return Candidates(np.where(there, places, -1), near), _is_sure(near, there, 1 - distances, reached, k)
-
-
-@cache
-def _cores() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(CORES, thread_name_prefix="jammi-search")
 
 
 def _is_sure(

@@ -16,36 +16,31 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, JammiWarning
-from jammi_duck.storage import manifest, plan
+from jammi_duck.storage import manifest
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.exact import Candidates, Mask
+from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Tombstones
+from jammi_duck.storage.nearest import Part, nearest
 from jammi_duck.storage.parquet import read_tombstones
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import MappedSegment, ParquetSegment, Segment
-from jammi_duck.types import Vectors
+from jammi_duck.types import Stage, Vectors
 
-_WIDER = 4
 _ALL: Mapping[int, Mask] = {}
 
 
 @dataclass(frozen=True)
 class Among:
-    """The rows that may be found: a mask for each segment, a bit for each row, and how many there are."""
+    """The rows that may be found: a mask for each segment, a bit for each row, and how many rows each mask has."""
 
     masks: tuple[NDArray[np.uint8], ...]
-    rows: int
+    counts: tuple[int, ...]
 
-
-@dataclass
-class Stage:
-    """A part of a search: what was done, with how many rows, in how many seconds."""
-
-    name: str
-    detail: str
-    rows: int = 0
-    seconds: float = 0.0
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(self.counts)
 
 
 @dataclass(frozen=True)
@@ -76,10 +71,10 @@ class Table:
         self.numbers = tuple(segments)
         self.segments = tuple(segments.values())
         self.live = tuple(live.get(number) for number in segments)
-        there = (
+        self._there = tuple(
             each.rows if mask is None else int(mask.sum()) for each, mask in zip(self.segments, self.live, strict=True)
         )
-        self.rows = sum(there)
+        self.rows = sum(self._there)
         self._starts = np.cumsum([0, *(segment.rows for segment in self.segments)])
         self._warning = threading.Lock()
         self._warned = False
@@ -124,7 +119,7 @@ class Table:
             np.any([ids.mask(wanted) for wanted in row_ids], axis=0) & (True if live is None else live)
             for ids, live in zip(self._row_ids, self.live, strict=True)
         ]
-        return Among(tuple(map(np.packbits, masks)), sum(int(mask.sum()) for mask in masks))
+        return Among(tuple(map(np.packbits, masks)), tuple(int(mask.sum()) for mask in masks))
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those of the rows that the table has. Raises DamagedError."""
@@ -176,47 +171,33 @@ class Table:
         k = min(k, self.rows)
         if not len(queries):
             return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
-        parts, stages = [], []
-        for number, (start, segment) in enumerate(zip(self._starts[:-1], self.segments, strict=True)):
-            packed = among.masks[number] if among else None
-            allowed = self.live[number] if packed is None else np.unpackbits(packed, count=segment.rows).view(bool)
-            found, done = self._search(segment, queries, k, exact, allowed)
-            parts.append(Candidates(np.where(found.places < 0, -1, found.places + start), found.similarities))
-            done.detail = f"segment {self.numbers[number]}: {done.detail}"
-            stages.append(done)
+        parts = self._parts(among)
+        if not all(part.with_graph for part in parts):
+            self._warn()
+        found, stages = nearest(parts, queries, k, exact=exact)
         ranking = Stage("rank", "by exact similarity, ties by row id")
         began = time.perf_counter()
-        places = np.concatenate([part.places for part in parts], axis=1)
-        near = np.concatenate([part.similarities for part in parts], axis=1)
+        places, near = found.places, found.similarities
         if least is not None:
             near = np.where(near >= np.float32(np.clip(least, -2, 2)), near, np.float32(-np.inf))
         answers = self._best(places, near, k)
         ranking.rows, ranking.seconds = len(answers.similarities), time.perf_counter() - began
         return Answers(answers.counts, answers.row_ids, answers.similarities, [*stages, ranking])
 
-    def _search(
-        self, segment: Segment, queries: Vectors, k: int, exact: bool, allowed: Mask | None
-    ) -> tuple[Candidates, Stage]:
-        began = time.perf_counter()
-        there = segment.rows if allowed is None else int(allowed.sum())
-        count = min(k, there)
-        with_graph = segment if isinstance(segment, MappedSegment) and segment.has_graph else None
-        if with_graph and not exact:
-            chosen = plan.choose(segment.rows, there, count, queries.shape[1], len(queries))
-        else:
-            if not with_graph:
-                self._warn()
-            chosen = plan.Plan("exact", 0, "exact := true" if exact else "there is no index")
-        if not count:
-            none = np.empty((len(queries), 0))
-            found, stage = Candidates(none.astype(np.int64), none.astype(np.float32)), Stage("exact", "no rows")
-        elif with_graph and chosen.way == "graph":
-            found, stage = _by_graph(with_graph, queries, count, allowed, there, chosen)
-        else:
-            found = segment.exactly(queries, count, None if there == segment.rows else allowed)
-            stage = Stage("exact", chosen.reason, there)
-        stage.seconds = time.perf_counter() - began
-        return found, stage
+    def _parts(self, among: Among | None) -> list[Part]:
+        masks: Sequence[Mask | None] = self.live
+        there: Sequence[int] = self._there
+        if among:
+            there = among.counts
+            masks = [
+                np.unpackbits(mask, count=segment.rows).view(bool)
+                for mask, segment in zip(among.masks, self.segments, strict=True)
+            ]
+        parts = zip(self.numbers, self.segments, self._starts[:-1].tolist(), masks, there, strict=True)
+        return [
+            Part(number, segment, first, None if count == segment.rows else mask, count)
+            for number, segment, first, mask, count in parts
+        ]
 
     def _best(self, places: NDArray[np.int64], near: NDArray[np.float32], k: int) -> Answers:
         order = np.argsort(-near, axis=1, kind="stable")
@@ -244,15 +225,17 @@ class Table:
     def _named(self, places: NDArray[np.int64]) -> pa.StringArray:
         if len(self.segments) == 1:
             return self.segments[0].row_ids.take(pa.array(places))
-        numbers = np.searchsorted(self._starts, places, side="right") - 1
-        parts, back = [], []
-        for number in np.unique(numbers):
-            mine = np.flatnonzero(numbers == number)
-            parts.append(self.segments[number].row_ids.take(pa.array(places[mine] - self._starts[number])))
-            back.append(mine)
-        if not parts:
-            return pa.array([], pa.string())
-        return pa.concat_arrays(parts).take(pa.array(np.argsort(np.concatenate(back))))
+        order = np.argsort(places)
+        rising = places[order]
+        ends = np.searchsorted(rising, self._starts)
+        parts = [
+            segment.row_ids.take(pa.array(rising[start:end] - first))
+            for segment, first, start, end in zip(self.segments, self._starts, ends, ends[1:], strict=False)
+            if start < end
+        ]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return pa.concat_arrays([pa.array([], pa.string()), *parts]).take(pa.array(back))
 
     def _warn(self) -> None:
         with self._warning:
@@ -318,37 +301,3 @@ def _open(
     except DamagedError as error:
         return mapped, str(error)
     return mapped, None
-
-
-def _by_graph(
-    segment: MappedSegment, queries: Vectors, k: int, allowed: Mask | None, there: int, chosen: plan.Plan
-) -> tuple[Candidates, Stage]:
-    """Ask the graph for more and more, for the queries that need it; look at every vector where that is quicker."""
-    wanted = chosen.wanted
-    found, sure = segment.by_graph(queries, k, wanted, allowed)
-    stage = Stage("graph", chosen.reason, wanted)
-    while not sure.all():
-        open_ = np.flatnonzero(~sure)
-        wanted = min(segment.rows, wanted * _WIDER)
-        exactly = plan.exact_ms(segment.rows, there, queries.shape[1], len(open_))
-        if wanted >= segment.rows or exactly <= plan.graph_ms(segment.rows, wanted, k, len(open_)):
-            more, now = segment.exactly(queries[open_], k, allowed), np.ones(len(open_), bool)
-            stage.detail += f"; exactly for {len(open_):,} queries, as their neighbours were too few"
-        else:
-            more, now = segment.by_graph(queries[open_], k, wanted, allowed)
-            stage.detail += f"; {wanted:,} neighbours for {len(open_):,} queries, as the first were too few"
-            stage.rows = wanted
-        found = _replaced(found, open_, more)
-        sure[open_] = now
-    return found, stage
-
-
-def _replaced(found: Candidates, rows: NDArray[np.int64], by: Candidates) -> Candidates:
-    width = max(found.places.shape[1], by.places.shape[1])
-    places = np.full((len(found.places), width), -1)
-    near = np.full(places.shape, -np.inf, np.float32)
-    for target, source, new in ((places, found.places, by.places), (near, found.similarities, by.similarities)):
-        target[:, : source.shape[1]] = source
-        target[rows] = -1 if target is places else -np.inf
-        target[rows, : new.shape[1]] = new
-    return Candidates(places, near)

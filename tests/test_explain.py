@@ -19,12 +19,14 @@ class TestExplain:
         con, _ = numbers
         rows = con.execute("FROM jammi_explain('t', 'red', 4, filter := 'bucket < 10')").fetchall()
         stages = [row[0] for row in rows]
-        assert stages == ["table", "filter", "encode", *["exact"] * 7, "rank", "fetch"]
+        assert stages == ["table", "filter", "encode", "exact", "rank", "fetch"]
         by_stage = {row[0]: row for row in rows}
         assert by_stage["table"][1].startswith("t__embedding__small__")
         assert "7 segments, 64 dimensions" in by_stage["table"][1]
         assert (by_stage["filter"][2], by_stage["fetch"][2]) == (20, 4)
-        assert "predicted" in next(row[1] for row in rows if row[0] == "exact")
+        assert by_stage["exact"][1].startswith("2 segments: 20 of 600 vectors: ")
+        assert "ms predicted" in by_stage["exact"][1]
+        assert by_stage["exact"][2] == 20
         assert all(milliseconds >= 0 for *_, milliseconds in rows)
 
     def test_says_when_the_graph_was_taken(self, numbers, monkeypatch):
@@ -57,6 +59,17 @@ class TestExplain:
     def test_no_query_gives_only_the_fetch(self, numbers):
         con, _ = numbers
         assert con.execute("SELECT stage, row_count FROM jammi_explain('t', NULL)").fetchall() == [("fetch", 0)]
+
+    @pytest.mark.parametrize("options", ["'red', filter := 'false'", "NULL"])
+    def test_a_search_that_does_not_run_is_not_taken_for_the_one_before(self, numbers, options):
+        con, _ = numbers
+        for begin, end in (("SELECT 1", "SELECT 1"), ("BEGIN", "ROLLBACK")):
+            con.execute(begin)
+            assert len(con.execute("FROM jammi_explain('t', 'red')").fetchall()) > 3
+            stages = con.execute(f"SELECT stage, row_count FROM jammi_explain('t', {options})").fetchall()
+            assert stages[-1] == ("fetch", 0)
+            assert {"exact", "graph"}.isdisjoint(stage for stage, _ in stages)
+            con.execute(end)
 
 
 class TestCheck:

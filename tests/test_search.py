@@ -16,7 +16,7 @@ WORDS = "red green blue cat dog owl fish duck water night tree stone light road 
 def fill(con, texts, table="t"):
     con.execute(f"CREATE OR REPLACE TABLE {table} (id BIGINT, text VARCHAR)")
     if texts:
-        con.executemany(f"INSERT INTO {table} VALUES (?, ?)", list(enumerate(texts)))
+        con.execute(f"INSERT INTO {table} SELECT unnest(range(len($1))), unnest($1)", [texts])
 
 
 def oracle(texts, query, k):

@@ -16,8 +16,8 @@ from jammi_duck.check import check
 from jammi_duck.errors import InputError
 from jammi_duck.search import Asked, Like, Query, choose, search
 from jammi_duck.storage.catalog import Entry, literal, quoted
-from jammi_duck.storage.table import Answers, Stage
-from jammi_duck.types import Caller
+from jammi_duck.storage.table import Answers
+from jammi_duck.types import Caller, Stage
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.predicates import condition
@@ -166,6 +166,7 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
     for token, connection, transaction, fetched in rows_of(columns):
         selections = engine.selections
         done = selections.of(token) if token else selections.traced(Caller(connection, transaction))
+        done.traced = False
         fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
         rows = [(stage.name, stage.detail, stage.rows, stage.seconds * 1000) for stage in (*done.stages, fetch)]
         traces.append([dict(zip(STAGE, row, strict=True)) for row in rows])
