@@ -32,8 +32,8 @@ _MOST_CONNECTIONS = 256
 class Selected:
     """A table that is searched, and the rows that may be found: all where `among` is None, or those of `table`.
 
-    `filtering` is how these rows were found. A search that is `traced` leaves its stages here; `ended` is when, by
-    `time.perf_counter`.
+    `filtering` is how these rows were found. A search that is `traced` leaves its stages here, until they
+    are told; `ended` is when, by `time.perf_counter`.
     """
 
     build: str
