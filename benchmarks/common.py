@@ -1,13 +1,15 @@
-"""What the benchmarks share: the real data beside the project, and a table on the screen."""
+"""What the benchmarks share: the real data, the surroundings of new processes, and a table on the screen."""
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
 
 
 def packages(column: str, count: int | None = None) -> list[str]:
@@ -19,6 +21,13 @@ def packages(column: str, count: int | None = None) -> list[str]:
         sys.exit(f"This benchmark needs {path}, which is not part of the project.")
     texts: list[str] = pq.read_table(path, columns=[column]).column(column).to_pylist()[:count]
     return texts
+
+
+def environment() -> dict[str, str]:
+    """For a new process: with this checkout's modules, whose bytecode is kept, as an installation keeps it."""
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "PYTHONPATH": paths}
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import operator
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,16 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from benchmarks.common import ROOT, environment
 from benchmarks.contenders import RIVALS, Encode, default_model, ours
 
 if TYPE_CHECKING:
     from jammi_duck.types import Role, Vectors
 
-ROOT = Path(__file__).resolve().parents[1]
 GOALS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 PAUSE = 0.3  # Seconds in which the threads of the contender before stop waiting for more.
 
@@ -117,10 +115,8 @@ def interleave(title: str, measures: Mapping[str, Callable[[], float]], rounds: 
 def child(*arguments: object) -> float:
     """The number that benchmarks/child.py prints in a new process."""
     command = [sys.executable, "-P", str(ROOT / "benchmarks" / "child.py"), *map(str, arguments)]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": paths}
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import search_exact, search_filters, search_sweep
-from benchmarks.common import show
-from benchmarks.rounds import ROOT, Report, Samples, interleave
+from benchmarks.common import ROOT, show
+from benchmarks.rounds import Report, Samples, interleave
 from benchmarks.search_contenders import (
     CONTENDERS,
     CORES,

@@ -18,12 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any
 
+from benchmarks.common import environment
+
 if TYPE_CHECKING:
     from benchmarks.search_contenders import Contender, Setting
 
 # The interpreter's start, and the standard library's modules above, are not counted.
 BEGAN = time.perf_counter()
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Worker:
@@ -40,7 +41,7 @@ class Worker:
         self.name = name
         command = _command(python, "serve", name, folder)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(), cwd=folder
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=folder
         )
 
     def call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - what JSON can hold
@@ -86,17 +87,12 @@ class Worker:
 def first(name: str, folder: Path, setting: Setting, python: str = sys.executable) -> float:
     """The seconds to a first answer in a new process; the interpreter's start is not counted."""
     command = [*_command(python, "first", name, folder), json.dumps(setting)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=_environment(), cwd=folder, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd=folder, check=True)
     return float(done.stdout.split()[-1])
 
 
 def _command(python: str, *arguments: object) -> list[str]:
     return [python, "-P", str(Path(__file__).resolve()), *map(str, arguments)]
-
-
-def _environment() -> dict[str, str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": paths}
 
 
 def _serve(contender: Contender, requests: IO[str], answers: IO[str]) -> None:

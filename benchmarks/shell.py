@@ -16,7 +16,7 @@ from typing import Self
 
 import duckdb
 
-from benchmarks.common import packages, show
+from benchmarks.common import environment, packages, show
 from benchmarks.contenders import default_model
 from benchmarks.rounds import child, interleave
 from jammi_duck.installation import install
@@ -34,7 +34,7 @@ class Shell:
         """On the database that lies in `folder`."""
         command = [_program(), "shell", "texts.duckdb", "-csv", "-noheader"]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True)
+        self._process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True, env=environment())
 
     def ask(self, statement: str) -> str:
         """The one line that a statement gives."""
@@ -116,7 +116,8 @@ def _program() -> str:
 
 
 def _cold(folder: Path) -> None:
-    subprocess.run([_program(), "shell", "texts.duckdb", "-c", SEARCH], cwd=folder, capture_output=True, check=True)
+    command = [_program(), "shell", "texts.duckdb", "-c", SEARCH]
+    subprocess.run(command, cwd=folder, env=environment(), capture_output=True, check=True)
 
 
 def _seconds(work: Callable[[], object]) -> float:
