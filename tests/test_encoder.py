@@ -229,7 +229,9 @@ class TestQueries:
         assert running.wait(30)
         query = threading.Thread(target=encoder.encode, args=(["x"], "query"))
         query.start()
+        end = time.monotonic() + 30
         while encoder._workers._unfinished < 3:
+            assert time.monotonic() < end, "the query did not come to wait"
             time.sleep(0.001)
         go_on.set()
         query.join(30)
