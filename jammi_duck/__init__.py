@@ -17,6 +17,7 @@ from jammi_duck.errors import (
     NotFoundError,
     StateError,
     StorageError,
+    UnsupportedError,
 )
 from jammi_duck.version import __version__
 
@@ -38,6 +39,7 @@ __all__ = [
     "NotFoundError",
     "StateError",
     "StorageError",
+    "UnsupportedError",
     "__version__",
     "connect",
     "install",

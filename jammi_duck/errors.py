@@ -8,7 +8,8 @@ JammiError
 ├── EncodingError        a text could not be embedded
 ├── NotFoundError        there is no such embedding table
 ├── StorageError         a location cannot be read or written
-│   └── DamagedError     a file is cut short, altered, or another build's
+│   ├── DamagedError     a file is missing, cut short, altered, or another build's
+│   └── UnsupportedError a file holds what this version does not understand; it is left alone
 └── BuildError           a build cannot go on
     └── StateError       a build is not in the state that a move needs
 
@@ -50,11 +51,19 @@ class NotFoundError(JammiError):
 
 
 class StorageError(JammiError):
-    """A location cannot be read or written."""
+    """A location cannot be read or written.
+
+    What reads a file gives it whole and understood, or raises one of three: DamagedError, UnsupportedError, or this one
+    itself, where the file cannot be read right now. Only DamagedError says anything against the file.
+    """
 
 
 class DamagedError(StorageError):
-    """A file is cut short, altered, or belongs to another build."""
+    """A file is missing, cut short, altered, or belongs to another build: that is proven."""
+
+
+class UnsupportedError(StorageError):
+    """A file may be whole, but holds what this version does not understand: nothing deletes or replaces it."""
 
 
 class BuildError(JammiError):

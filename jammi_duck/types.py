@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jammi_duck.fields import Amount, Dimensions, NoSha256, Number, Record, Text, canonical, parsed, record
 
 Vectors = NDArray[np.float32]
 Role = Literal["document", "query"]
@@ -42,24 +43,24 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Definition:
+class Definition(Record):
     """All that decides what vectors an embedding table holds.
 
     `weights` is the SHA-256 of the model's weights and tokenizer; `prompt` is what stands before each
     document; `max_tokens` is where longer texts are cut.
     """
 
-    source: str
-    columns: tuple[str, ...]
-    key: str
-    model: str
-    revision: str | None
-    weights: str
-    pooling: str
-    prompt: str
-    precision: str
-    max_tokens: int
-    dimensions: int
+    source: Text
+    columns: tuple[Text, ...]
+    key: Text
+    model: Text
+    revision: Text | None
+    weights: NoSha256
+    pooling: Text
+    prompt: Text
+    precision: Text
+    max_tokens: Number
+    dimensions: Dimensions
 
     @property
     def fingerprint(self) -> str:
@@ -68,29 +69,33 @@ class Definition:
 
     def to_json(self) -> str:
         """The definition as canonical JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return canonical(self.as_fields())
 
     @classmethod
     def from_json(cls, text: str) -> Definition:
-        """Read what `to_json` wrote. Raises TypeError, KeyError or ValueError for anything else."""
-        fields = json.loads(text)
-        return cls(**{**fields, "columns": tuple(fields["columns"])})
+        """Read what `to_json` wrote.
+
+        Raises:
+            DamagedError: it is something else, or a field has a value that it cannot have.
+            UnsupportedError: it needs a feature that this version does not know.
+        """
+        return record(cls, parsed(text))
 
 
 @dataclasses.dataclass(frozen=True)
-class Counts:
+class Counts(Record):
     """What became of a source's rows.
 
     `rows` were embedded, `skipped` had no text, `failed` did not fit the encoder's memory, `truncated` of
     the embedded ones were longer than the model reads.
     """
 
-    rows: int = 0
-    skipped: int = 0
-    failed: int = 0
-    truncated: int = 0
+    rows: Amount = 0
+    skipped: Amount = 0
+    failed: Amount = 0
+    truncated: Amount = 0
 
     def __add__(self, other: Counts) -> Counts:
-        """The counts of both together."""
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Counts(*(a + b for a, b in pairs))
+        """The counts of both together, without what is not known of them."""
+        mine, others = ((each.rows, each.skipped, each.failed, each.truncated) for each in (self, other))
+        return Counts(*(a + b for a, b in zip(mine, others, strict=True)))

@@ -290,7 +290,8 @@ class Change:
         rows = self.base.rows
         if self._kept is None:
             rows += self.rows - (self._gone.rows if self._gone else 0)
-        return Counts(rows, counts.skipped, counts.failed, self.base.counts.truncated + counts.truncated)
+        truncated = self.base.counts.truncated + counts.truncated
+        return replace(self.base.counts, rows=rows, skipped=counts.skipped, failed=counts.failed, truncated=truncated)
 
     def _tombstones(self) -> TombstoneWriter:
         if self._gone is None:

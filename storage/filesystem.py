@@ -9,13 +9,14 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from jammi_duck.errors import DamagedError, JammiError, StorageError
+from jammi_duck.fields import Amount, NoSha256, Record
 from jammi_duck.redaction import redacted
 
 
@@ -28,12 +29,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Digest:
+class Digest(Record):
     """What a file must be: its name, its size in bytes, and its SHA-256 in hexadecimal."""
 
     file: str
-    size: int
-    sha256: str
+    size: Amount
+    sha256: NoSha256
+    # What else a manifest says of a file makes it no other file.
+    unknown: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False, kw_only=True)
 
 
 class Store(Protocol):

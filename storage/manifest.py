@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from jammi_duck.errors import DamagedError, StorageError
+from jammi_duck.errors import DamagedError, UnsupportedError
+from jammi_duck.fields import (
+    Id,
+    Moment,
+    Number,
+    Record,
+    canonical,
+    check_moment,
+    check_understood,
+    convert,
+    naming,
+    parsed,
+    record,
+)
 from jammi_duck.storage import layout
 from jammi_duck.storage.filesystem import Digest, Store
 from jammi_duck.types import Counts, Definition
 
 FORMAT_VERSION = 1
 SIDECARS = ("usearch", "rowmap", "vectors")
-
+# What a table can have of rows at most, in all of its segments.
+_BACKEND = {"backend": "usearch", "metric": "cos"}
 
 _NONE = Digest("", 0, "")
 
 
 @dataclass(frozen=True)
-class Truth:
+class Truth(Record):
     """A Parquet file of a table, with its number and how many rows it holds."""
 
-    number: int
-    rows: int
+    number: Number
+    rows: Number
     parquet: Digest
 
 
 @dataclass(frozen=True)
 class Segment(Truth):
-    """The files of one segment; sidecars that are not there have an empty name."""
+    """The files of one segment; sidecars that are not there have an empty name.
+
+    Sidecars of a kind that is not known are among what is `unknown`.
+    """
 
     usearch: Digest = _NONE
     rowmap: Digest = _NONE
@@ -51,18 +68,19 @@ class Tombstones(Truth):
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Record):
     """One state of an embedding table; the highest `number` in storage is its present one."""
 
     table: str
-    build: str
-    number: int
+    build: Id
+    number: Number
     definition: Definition
     counts: Counts
-    started: datetime
-    finished: datetime
+    started: Moment
+    finished: Moment
     segments: tuple[Segment, ...]
     tombstones: tuple[Tombstones, ...] = ()
+    format_version: int = field(default=FORMAT_VERSION, kw_only=True)
 
     @property
     def rows(self) -> int:
@@ -87,21 +105,21 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The file's content: JSON, indented, with a SHA-256 of the rest as `checksum`."""
         document: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "table": self.table,
             "build": self.build,
             "number": self.number,
-            "backend": "usearch",
-            "metric": "cos",
+            **_BACKEND,
             "dimensions": self.definition.dimensions,
             "count": self.rows,
             "definition": json.loads(self.definition.to_json()),
             "fingerprint": self.definition.fingerprint,
-            "counts": dataclasses.asdict(self.counts),
+            "counts": self.counts.as_fields(),
             "started": self.started.isoformat(),
             "finished": self.finished.isoformat(),
-            "segments": [dataclasses.asdict(segment) for segment in self.segments],
-            "deleted": [dataclasses.asdict(each) for each in self.tombstones],
+            "segments": [segment.as_fields() for segment in self.segments],
+            "deleted": [each.as_fields() for each in self.tombstones],
+            **self.unknown,
         }
         return json.dumps({**document, "checksum": _checksum(document)}, indent=1).encode()
 
@@ -111,33 +129,93 @@ class Manifest:
 
         Raises:
             DamagedError: it is cut short, altered, another table's, or names files that are not its own.
-            StorageError: it was written by a later version.
+            UnsupportedError: it was written by a later version, and needs what this one does not know.
         """
-        try:
-            document = json.loads(content)
-            checksum = document.pop("checksum")
-            if document["format_version"] > FORMAT_VERSION:
-                raise StorageError(
-                    f"'{file}' has format version {document['format_version']}; this is {FORMAT_VERSION}"
-                )
-            if checksum != _checksum(document):
-                raise DamagedError(f"'{file}' was altered: its checksum differs")
-            found = cls(
-                table=document["table"],
-                build=document["build"],
-                number=document["number"],
-                definition=Definition.from_json(json.dumps(document["definition"])),
-                counts=Counts(**document["counts"]),
-                started=datetime.fromisoformat(document["started"]),
-                finished=datetime.fromisoformat(document["finished"]),
-                segments=tuple(segment_of(fields) for fields in document["segments"]),
-                tombstones=tuple(_tombstones(fields) for fields in document.get("deleted", ())),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedError(f"'{file}' is not a whole manifest: {error}") from error
-        if found.file != file or not all(_belongs(digest.file, found.table) for digest in found.files):
-            raise DamagedError(f"'{file}' is another table's manifest")
+        with naming(file):
+            document = parsed(content)
+            if "format_version" not in document:
+                raise DamagedError("is not a whole manifest: it has no format version")
+            check_understood(document, FORMAT_VERSION)
+            try:
+                if document.pop("checksum", None) != _checksum(document):
+                    raise DamagedError("was altered: its checksum differs")
+                found = _manifest(document)
+                _check_names(found, file)
+                _check_relations(found, document)
+            except DamagedError as error:
+                if document["format_version"] > FORMAT_VERSION:
+                    # Its features are known, and yet it is not what they say: rather left alone than made anew.
+                    raise UnsupportedError(str(error)) from None
+                raise
         return found
+
+
+def _manifest(document: Mapping[str, Any]) -> Manifest:
+    fields = {name: value for name, value in document.items() if name not in (*_DERIVED, "deleted")}
+    if not isinstance(document.get("segments"), list) or not isinstance(document.get("deleted", []), list):
+        raise DamagedError("has no list of segments")
+    return record(
+        Manifest,
+        fields,
+        definition=record(Definition, document.get("definition")),
+        counts=record(Counts, document.get("counts")),
+        started=_moment(document.get("started")),
+        finished=_moment(document.get("finished")),
+        segments=tuple(map(segment_of, document["segments"])),
+        tombstones=tuple(_tombstones(each) for each in document.get("deleted", ())),
+    )
+
+
+# Fields that say again what others say.
+_DERIVED = ("backend", "metric", "dimensions", "count", "fingerprint")
+
+
+def _moment(value: object) -> datetime:
+    return check_moment(convert(value, Moment))
+
+
+def _check_names(found: Manifest, file: str) -> None:
+    """Raise DamagedError where a manifest, or a file that it names, is another table's."""
+    name = layout.parse(file)
+    if name is None or (name.table, name.kind, name.number) != (found.table, "manifest.json", found.number):
+        raise DamagedError("is another table's manifest")
+    for segment in found.segments:
+        named = zip(SIDECARS, segment.sidecars, strict=True)
+        wrong = [sidecar.file for kind, sidecar in named if not _is_sidecar(sidecar, found.table, segment.number, kind)]
+        if segment.parquet.file != layout.parquet(found.table, segment.number) or wrong:
+            raise DamagedError(f"is another table's manifest: it names '{[segment.parquet.file, *wrong][-1][:300]}'")
+    for each in found.tombstones:
+        if each.parquet.file != layout.deleted(found.table, each.number):
+            raise DamagedError(f"is another table's manifest: it names '{each.parquet.file[:300]}'")
+
+
+def _is_sidecar(digest: Digest, table: str, number: int, kind: str) -> bool:
+    name = layout.parse(digest.file)
+    return digest == _NONE or (name is not None and (name.table, name.number, name.kind) == (table, number, kind))
+
+
+def _check_relations(found: Manifest, document: Mapping[str, Any]) -> None:
+    """Raise DamagedError where fields contradict each other."""
+    rows, listed = sum(each.rows for each in found.segments), sum(each.rows for each in found.tombstones)
+    numbers = [Counter(each.number for each in files) for files in (found.segments, found.tombstones)]
+    definition = found.definition
+    # What is not there is what it must be.
+    told = {name: document.get(name, value) for name, value in {**_BACKEND, "count": found.rows}.items()}
+    wrong = {
+        "no segments": not found.segments,
+        "the number 0": not found.number,
+        "a number twice": any(count > 1 for counted in numbers for count in counted.values()),
+        "more rows deleted than there are": listed > rows,
+        "counts of other rows": found.counts.rows != found.rows or told["count"] != found.rows,
+        "files without a digest": any(not digest.sha256 for digest in found.files if digest.file),
+        "another kind of index": {name: told[name] for name in _BACKEND} != _BACKEND,
+        "other dimensions than its definition": document.get("dimensions", definition.dimensions)
+        != definition.dimensions,
+        "another fingerprint than its definition": document.get("fingerprint") != definition.fingerprint,
+    }
+    for what, is_wrong in wrong.items():
+        if is_wrong:
+            raise DamagedError(f"contradicts itself: it has {what}")
 
 
 def newest(files: Iterable[str]) -> dict[str, str]:
@@ -171,20 +249,17 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
         store.discard(scratch.name)
 
 
-def segment_of(fields: Mapping[str, Any]) -> Segment:
-    """A segment as `dataclasses.asdict` gives it. Raises KeyError or TypeError."""
-    digests = {kind: Digest(**fields[kind]) for kind in ("parquet", *SIDECARS)}
-    return Segment(number=fields["number"], rows=fields["rows"], **digests)
+def segment_of(fields: object) -> Segment:
+    """A segment as its `as_fields` gives it. Raises DamagedError or UnsupportedError."""
+    kinds = ("parquet", *SIDECARS)
+    given = fields if isinstance(fields, Mapping) else {}
+    return record(Segment, fields, **{kind: record(Digest, given[kind]) for kind in kinds if kind in given})
 
 
-def _tombstones(fields: dict[str, Any]) -> Tombstones:
-    return Tombstones(number=fields["number"], rows=fields["rows"], parquet=Digest(**fields["parquet"]))
+def _tombstones(fields: object) -> Tombstones:
+    given = fields if isinstance(fields, Mapping) else {}
+    return record(Tombstones, fields, parquet=record(Digest, given.get("parquet")))
 
 
-def _belongs(file: str, table: str) -> bool:
-    name = layout.parse(file)
-    return name is not None and name.table == table
-
-
-def _checksum(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _checksum(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(document).encode()).hexdigest()

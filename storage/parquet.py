@@ -7,7 +7,7 @@ A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSiz
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import errno
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from jammi_duck.errors import DamagedError, StorageError
+from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
+from jammi_duck.fields import Id, Number, Record, check_understood, convert, naming, parsed, record
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class SegmentWriter:
     def close(self, counts: Counts | None = None) -> None:
         """Write the footer; `counts`, of the whole build, marks its last segment."""
         if counts is not None:
-            self._writer.add_key_value_metadata({_PREFIX + "counts": json.dumps(dataclasses.asdict(counts))})
+            self._writer.add_key_value_metadata({_PREFIX + "counts": json.dumps(counts.as_fields())})
         self._writer.close()
 
 
@@ -110,21 +111,20 @@ def read_footer(path: Path) -> Footer:
     """What a segment's metadata says.
 
     Raises:
-        DamagedError: the file is cut short, is no Parquet, or is not one of ours.
-        StorageError: the file cannot be read now, or was written by a later version.
+        DamagedError: the file is cut short, or is no Parquet.
+        UnsupportedError: it is a whole Parquet file that is not ours as we know it, or that a later version wrote.
+        StorageError: the file cannot be read now.
     """
-    try:
-        found, metadata = _metadata(path)
-        counts = metadata.get(_PREFIX + "counts")
+    found, metadata = _metadata(path)
+    with _understanding(path):
+        change, counts = metadata.get("change"), metadata.get("counts")
         return Footer(
-            build=metadata[_PREFIX + "build"],
-            change=metadata.get(_PREFIX + "change"),
-            definition=Definition.from_json(metadata[_PREFIX + "definition"]),
+            build=convert(metadata["build"], Id),
+            change=None if change is None else convert(change, Id),
+            definition=Definition.from_json(metadata["definition"]),
             rows=found.num_rows,
-            counts=Counts(**json.loads(counts)) if counts else None,
+            counts=record(Counts, parsed(counts)) if counts else None,
         )
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise _explained(path, error, "is not a whole Parquet file of ours") from error
 
 
 def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
@@ -168,15 +168,15 @@ def read_row_ids(path: Path) -> pa.StringArray:
 
 
 @dataclass(frozen=True)
-class State:
+class State(Record):
     """What tombstones say of the state that they close: all that its manifest says, but for digests.
 
     `number` is the manifest's, `segments` and `deleted` are the numbers of its files, these tombstones left out.
     """
 
-    number: int
-    segments: tuple[int, ...]
-    deleted: tuple[int, ...]
+    number: Number
+    segments: tuple[Number, ...]
+    deleted: tuple[Number, ...]
     counts: Counts
 
 
@@ -205,7 +205,7 @@ class TombstoneWriter:
     def close(self, state: State | None = None) -> None:
         """Write the footer; `state` is there unless the file is given up."""
         if state is not None:
-            self._writer.add_key_value_metadata({_PREFIX + "state": json.dumps(dataclasses.asdict(state))})
+            self._writer.add_key_value_metadata({_PREFIX + "state": json.dumps(state.as_fields())})
         self._writer.close()
 
 
@@ -220,27 +220,46 @@ def read_state(path: Path) -> tuple[str, int, State]:
 
     Raises as `read_footer` does.
     """
-    try:
-        found, metadata = _metadata(path)
-        state: dict[str, Any] = json.loads(metadata[_PREFIX + "state"])
-        counts = Counts(**state["counts"])
-        segments, deleted = tuple(state["segments"]), tuple(state["deleted"])
-        return metadata[_PREFIX + "build"], found.num_rows, State(state["number"], segments, deleted, counts)
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise _explained(path, error, "is not a whole Parquet file of ours") from error
+    found, metadata = _metadata(path)
+    with _understanding(path):
+        fields = parsed(metadata["state"])
+        state = record(State, fields, counts=record(Counts, fields.get("counts")))
+        return convert(metadata["build"], Id), found.num_rows, state
 
 
 def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
-    found = pq.read_metadata(path)
-    metadata = {k.decode(): v.decode() for k, v in (found.metadata or {}).items() if k.startswith(b"jammi.")}
-    version = int(metadata[_PREFIX + "format_version"])
-    if version > FORMAT_VERSION:
-        raise StorageError(f"'{path.name}' has format version {version}; this jammi_duck reads {FORMAT_VERSION}")
+    """The Parquet's own footer, and what is ours in it, by names without their prefix."""
+    try:
+        found = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _explained(path, error, "is not a whole Parquet file of ours") from error
+    prefix = _PREFIX.encode()
+    with _understanding(path):
+        ours = [(name, value) for name, value in (found.metadata or {}).items() if name.startswith(prefix)]
+        metadata = {name.removeprefix(prefix).decode(): value.decode() for name, value in ours}
+        said = {"format_version": int(metadata["format_version"])}
+        if "features" in metadata:
+            said["features"] = json.loads(metadata["features"])
+        check_understood(said, FORMAT_VERSION)
     return found, metadata
+
+
+@contextlib.contextmanager
+def _understanding(path: Path) -> Iterator[None]:
+    """What is wrong in metadata that a whole Parquet file has is no damage, or nobody can prove that it is."""
+    try:
+        with naming(path.name):
+            yield
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UnsupportedError(f"'{path.name}' is not a Parquet file of ours as we know it: {error}") from error
+    except DamagedError as error:
+        raise UnsupportedError(f"{error}; it is a Parquet file, and is left alone") from error
 
 
 def _explained(path: Path, error: Exception, what: str) -> StorageError:
     """Damage, unless it is memory or the system that failed: then the file may be whole."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     system = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.ENOENT))
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return UnsupportedError(f"'{path.name}' {what}: {first_line}")
     return (StorageError if system else DamagedError)(f"'{path.name}' {what}: {first_line}")

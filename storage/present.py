@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.errors import DamagedError, StateError
+from jammi_duck.errors import DamagedError, StateError, UnsupportedError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.filesystem import Store
@@ -38,8 +37,8 @@ class Present:
         kept = () if self.manifest.number else self.manifest.segments
         return {
             "number": self.manifest.number,
-            "kept": [dataclasses.asdict(each) for each in kept],
-            "spare": [dataclasses.asdict(each) for each in self.spare],
+            "kept": [each.as_fields() for each in kept],
+            "spare": [each.as_fields() for each in self.spare],
         }
 
 
@@ -106,7 +105,7 @@ def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Se
     earlier = [file for file in files if layout.is_manifest(file) and file != state.file][-_LOOK_BACK:]
     last = 0
     while earlier and left:
-        with contextlib.suppress(DamagedError):
+        with contextlib.suppress(DamagedError, UnsupportedError):
             before = manifest.read(store, earlier.pop())
             left -= {each.parquet.file for each in before.segments}
             last = max(each.number for each in before.truth)
@@ -114,7 +113,7 @@ def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Se
 
 
 def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
-    """The Parquet files of a build's segments that are whole, in order."""
+    """The Parquet files of a build's segments that are whole and understood, in order."""
     return _whole(store, entry, files_of(store, entry.name))
 
 
@@ -128,9 +127,9 @@ def _whole(store: Store, entry: Entry, files: Iterable[str], first: int = 0) -> 
         try:
             digest, path = store.found(file)
             footer = read_footer(path)
-        except (FileNotFoundError, DamagedError):
+        except (FileNotFoundError, DamagedError, UnsupportedError):
             continue
-        if footer.build == entry.build:
+        if footer.build == entry.build and footer.definition == entry.definition:
             whole.append((Segment(number, footer.rows, digest), footer))
     return whole
 

@@ -299,5 +299,4 @@ def _is_whole(store: Store, segment: Segment) -> bool:
 
 
 def _index(store: Store, entry: Entry, segment: Segment, rebuilt: int) -> Segment:
-    bare = Segment(segment.number, segment.rows, segment.parquet)
-    return add_sidecars(store, entry.name, entry.build, bare, entry.definition.dimensions, lambda _: None, rebuilt)
+    return add_sidecars(store, entry.name, entry.build, segment, entry.definition.dimensions, lambda _: None, rebuilt)

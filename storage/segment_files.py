@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,8 +129,8 @@ def add_sidecars(
         with writing(scratches[0]):
             parquet = store.checked(segment.parquet)
             index.build(parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
-        sidecars = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
-        return Segment(segment.number, segment.rows, segment.parquet, *sidecars)
+        usearch, rowmap, vectors = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
+        return replace(segment, usearch=usearch, rowmap=rowmap, vectors=vectors)
     finally:
         for scratch in scratches:
             with contextlib.suppress(StorageError):

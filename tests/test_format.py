@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jammi_duck import DamagedError, StorageError
+from jammi_duck import DamagedError, StorageError, UnsupportedError
 from jammi_duck.storage.filesystem import Digest
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.parquet import (
@@ -65,18 +65,23 @@ MANIFEST = Manifest(
 )
 
 
+def sealed(document):
+    """A manifest of these fields, with a checksum that fits."""
+    document = {name: value for name, value in document.items() if name != "checksum"}
+    plain = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return json.dumps({**document, "checksum": hashlib.sha256(plain.encode()).hexdigest()}, indent=1).encode()
+
+
 class TestManifest:
     def test_golden(self):
         assert MANIFEST.to_bytes() == GOLDEN.read_bytes().rstrip(b"\n")
         assert Manifest.from_bytes(GOLDEN.read_bytes(), f"{NAME}.manifest.json") == MANIFEST
 
     def test_one_from_before_there_were_tombstones(self):
-        document = json.loads(dataclasses.replace(MANIFEST, tombstones=()).to_bytes())
-        del document["deleted"], document["checksum"]
-        plain = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        document["checksum"] = hashlib.sha256(plain.encode()).hexdigest()
-        found = Manifest.from_bytes(json.dumps(document).encode(), MANIFEST.file)
-        assert found == dataclasses.replace(MANIFEST, tombstones=())
+        earlier = dataclasses.replace(MANIFEST, tombstones=(), counts=Counts(4, 1, 0, 2))
+        document = json.loads(earlier.to_bytes())
+        del document["deleted"]
+        assert Manifest.from_bytes(sealed(document), MANIFEST.file) == earlier
 
     @given(st.data())
     def test_any_change_of_a_value_is_noticed(self, data):
@@ -107,9 +112,94 @@ class TestManifest:
 
     def test_a_later_format_is_refused_by_its_version(self):
         content = MANIFEST.to_bytes().replace(b'"format_version": 1', b'"format_version": 2')
-        with pytest.raises(StorageError, match="has format version 2") as caught:
+        with pytest.raises(UnsupportedError, match="has format version 2"):
             Manifest.from_bytes(content, f"{NAME}.manifest.json")
-        assert not isinstance(caught.value, DamagedError)
+
+
+def later(change):
+    """The golden manifest as a later version might write it: its fields, changed and sealed."""
+    document = json.loads(GOLDEN.read_text())
+    change(document)
+    return sealed(document)
+
+
+class TestLaterManifests:
+    """What later versions may write: kept where it is not known, refused by its name where it must be known."""
+
+    def test_golden(self):
+        content = (GOLDEN.parent / "later manifest.json").read_bytes()
+        found = Manifest.from_bytes(content, MANIFEST.file)
+        assert found.format_version == 3
+        assert found.rows == MANIFEST.rows
+        assert [segment.parquet for segment in found.segments] == [each.parquet for each in MANIFEST.segments]
+        assert json.loads(found.to_bytes()) == json.loads(content)
+        # What a change makes of it keeps all of that, too.
+        changed = dataclasses.replace(found, number=2, segments=found.segments[1:], tombstones=())
+        changed = dataclasses.replace(changed, counts=dataclasses.replace(found.counts, rows=2))
+        document = json.loads(changed.to_bytes())
+        assert document["access"] == {"roles": ["reader"]}
+        assert document["features"] == []
+        assert document["counts"]["deduplicated"] == 5
+        assert document["definition"]["passages"] == {"overlap": 16, "tokens": 128}
+        assert list(document["segments"][0])[-1] == "words"
+        assert document["segments"][0]["parquet"]["crc32c"] == "dGVzdA=="
+        assert Manifest.from_bytes(changed.to_bytes(), changed.file) == changed
+
+    def test_the_fingerprint_is_that_of_what_is_written(self):
+        content = (GOLDEN.parent / "later manifest.json").read_bytes()
+        document = json.loads(content)
+        plain = json.dumps(document["definition"], sort_keys=True, separators=(",", ":"))
+        assert document["fingerprint"] == hashlib.sha256(plain.encode()).hexdigest()
+        definition = Manifest.from_bytes(content, MANIFEST.file).definition
+        assert definition.fingerprint == document["fingerprint"] != DEFINITION.fingerprint
+        assert Definition.from_json(definition.to_json()) == definition
+
+    @pytest.mark.parametrize("where", ["manifest", "definition", "counts", "segment", "file", "deleted"])
+    def test_an_unknown_feature_is_refused_by_its_name(self, where):
+        def change(document):
+            levels = {
+                "manifest": document,
+                "definition": document["definition"],
+                "counts": document["counts"],
+                "segment": document["segments"][1],
+                "file": document["segments"][0]["parquet"],
+                "deleted": document["deleted"][0],
+            }
+            levels[where]["features"] = ["passages"]
+            plain = json.dumps(document["definition"], sort_keys=True, separators=(",", ":"))
+            document["fingerprint"] = hashlib.sha256(plain.encode()).hexdigest()
+
+        with pytest.raises(UnsupportedError, match=f"'{MANIFEST.file}' needs the feature 'passages'"):
+            Manifest.from_bytes(later(change), MANIFEST.file)
+
+    def test_a_feature_that_is_known_is_no_obstacle(self, monkeypatch):
+        from jammi_duck import fields
+
+        monkeypatch.setattr(fields, "FEATURES", {"passages"})
+        content = later(lambda document: document.update(format_version=2, features=["passages"]))
+        found = Manifest.from_bytes(content, MANIFEST.file)
+        assert json.loads(found.to_bytes())["features"] == ["passages"]
+
+    def test_a_later_version_that_does_not_say_its_features_is_refused(self):
+        content = later(lambda document: document.update(format_version=2))
+        with pytest.raises(UnsupportedError, match="has format version 2"):
+            Manifest.from_bytes(content, MANIFEST.file)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda document: document.update(segments=[]),
+            lambda document: document.update(counts="many"),
+            lambda document: document["segments"][0].update(rows=None),
+        ],
+    )
+    def test_a_later_version_that_is_strange_is_never_called_damaged(self, change):
+        def changed(document):
+            document.update(format_version=2, features=[])
+            change(document)
+
+        with pytest.raises(UnsupportedError):
+            Manifest.from_bytes(later(changed), MANIFEST.file)
 
 
 class TestParquet:
@@ -185,13 +275,53 @@ class TestParquet:
                         read(path)
                     assert not isinstance(caught.value, DamagedError)
         monkeypatch.setattr(parquet, "FORMAT_VERSION", 0)
-        with pytest.raises(StorageError, match="has format version 1") as caught:
+        with pytest.raises(UnsupportedError, match="has format version 1"):
             read_footer(path)
-        assert not isinstance(caught.value, DamagedError)
+
+    def rewritten(self, path, **metadata):
+        """The file with other metadata of ours: None for what is left out."""
+        table = pq.read_table(path)
+        known = {name: value for name, value in table.schema.metadata.items() if name.startswith(b"jammi.")}
+        known |= {f"jammi.{name}".encode(): value for name, value in metadata.items()}
+        path.unlink()
+        pq.write_table(table.replace_schema_metadata({k: v for k, v in known.items() if v is not None}), path)
+
+    def test_unknown_fields_of_a_footer_are_read_over(self, path):
+        definition = json.dumps({**json.loads(DEFINITION.to_json()), "passages": {"tokens": 128}})
+        counts = '{"rows": 3, "skipped": 1, "failed": 0, "truncated": 2, "deduplicated": 4}'
+        self.rewritten(path, definition=definition, counts=counts, features="[]", format_version="7", later="x")
+        footer = read_footer(path)
+        assert (footer.counts.rows, footer.counts.unknown) == (3, {"deduplicated": 4})
+        assert footer.definition.unknown == {"passages": {"tokens": 128}}
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            {"features": '["passages"]'},
+            {"format_version": "2"},
+            {"format_version": None},
+            {"format_version": "one"},
+            {"definition": "{"},
+            {"definition": '{"features": ["passages"]}'},
+            {"definition": None},
+            {"counts": '{"rows": "three"}'},
+            {"counts": "[" * 100_000},
+            {"features": "[" * 100_000},
+            {"features": "{}"},
+            {"build": None},
+            {"build": "../../etc/passwd"},
+            {"change": "x"},
+        ],
+        ids=str,
+    )
+    def test_a_footer_that_is_not_understood_is_no_damage(self, path, metadata):
+        self.rewritten(path, **metadata)
+        with pytest.raises(UnsupportedError, match=f"^'{path.name}' "):
+            read_footer(path)
 
     def test_other_parquet_is_refused(self, tmp_path):
         pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
-        with pytest.raises(DamagedError, match="not a whole Parquet file of ours"):
+        with pytest.raises(UnsupportedError, match="not a Parquet file of ours"):
             read_footer(tmp_path / "x.parquet")
 
 
@@ -237,6 +367,9 @@ class TestTombstones:
 def test_fingerprint_is_golden_and_depends_on_every_field():
     assert DEFINITION.fingerprint == json.loads(GOLDEN.read_text())["fingerprint"]
     for field in dataclasses.fields(Definition):
+        if field.name == "unknown":
+            continue
         value = getattr(DEFINITION, field.name)
         other = (*value, "x") if isinstance(value, tuple) else value + 1 if isinstance(value, int) else f"{value}x"
         assert dataclasses.replace(DEFINITION, **{field.name: other}).fingerprint != DEFINITION.fingerprint
+    assert dataclasses.replace(DEFINITION, unknown={"later": 1}).fingerprint != DEFINITION.fingerprint

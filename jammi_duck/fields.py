@@ -1,0 +1,161 @@
+"""What a file or a catalog says, checked as it is read: its version, the features that it needs, every field's range.
+
+A field that is not known is kept, and written again; a feature that is not known is refused by its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
+
+# The features that a file may need of its reader: none so far.
+FEATURES: frozenset[str] = frozenset()
+# What is not known may be nested so deep, and no deeper.
+_DEEPEST = 32
+_YEARS = range(1970, 9999)
+
+Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Amount = Annotated[int, Meta(ge=0, le=2**48)]
+Dimensions = Annotated[int, Meta(ge=1, le=65_536)]
+Text = Annotated[str, Meta(max_length=1 << 20)]
+Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+NoSha256 = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """A part of a file. `unknown` are the fields that this version does not know, as they were found."""
+
+    unknown: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def as_fields(self) -> dict[str, Any]:
+        """What is written: every field by its name, and those that are not known after them."""
+        known = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "unknown"}
+        return {**{name: _plain(value) for name, value in known.items()}, **self.unknown}
+
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+def record(kind: type[Kind], fields: object, **read: object) -> Kind:
+    """A part of a file of its fields, those in `read` being read already.
+
+    Raises:
+        DamagedError: a field is missing, or has a type or a value that it cannot have.
+        UnsupportedError: a feature is needed that is not known, or what is not known is nested too deep.
+    """
+    if not isinstance(fields, Mapping):
+        raise DamagedError(f"has {type(fields).__name__} where there should be fields")
+    check_understood(fields)
+    names = {each.name for each in dataclasses.fields(kind)} - {"unknown"}
+    unknown = {name: value for name, value in fields.items() if name not in names}
+    _check_depth(unknown)
+    known = {name: value for name, value in fields.items() if name in names and name not in read}
+    return convert({**known, **read, "unknown": unknown}, kind)
+
+
+T = TypeVar("T")
+
+
+def convert(value: object, kind: type[T]) -> T:
+    """A value of this type, its range checked. Raises DamagedError."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise DamagedError(f"has a value that it cannot have: {error}") from None
+
+
+def check_understood(fields: Mapping[str, Any], latest: int = 1) -> None:
+    """Raise UnsupportedError where `fields` need a feature, or have a version, that is not known.
+
+    A later version than `latest` is understood if it says which features it needs, and all are known.
+    """
+    version, features = fields.get("format_version", latest), fields.get("features")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DamagedError(f"has the format version {version!r}")
+    if features is None and version > latest:
+        raise UnsupportedError(f"has format version {version}; this jammi_duck reads {latest}: a later one may read it")
+    if features is None:
+        return
+    if not isinstance(features, list) or not all(isinstance(each, str) for each in features):
+        raise UnsupportedError("says in an unknown way which features it needs: a later jammi_duck may read it")
+    for feature in features:
+        if feature not in FEATURES:
+            raise UnsupportedError(f"needs the feature '{feature[:100]}': a later jammi_duck may read it")
+
+
+def parsed(text: str | bytes) -> dict[str, Any]:
+    """The fields of a JSON object.
+
+    Raises:
+        DamagedError: it is no JSON, or no object.
+        UnsupportedError: it is nested too deep.
+    """
+    try:
+        found = json.loads(text, parse_constant=_refuse)
+        # Half a surrogate pair is no text.
+        if b"\\ud" in (text if isinstance(text, bytes) else text.encode()).lower():
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise UnsupportedError("is nested too deep") from None
+    except ValueError as error:
+        raise DamagedError(f"is not whole: {error}") from None
+    if not isinstance(found, dict):
+        raise DamagedError("is not whole: it is JSON, but no object")
+    return found
+
+
+def canonical(fields: Mapping[str, Any]) -> str:
+    """Canonical JSON: sorted names, no spaces."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def check_moment(moment: datetime) -> datetime:
+    """A time, if its year in UTC is one that Python and DuckDB can hold wherever they are. Raises DamagedError."""
+    with contextlib.suppress(OverflowError):
+        if moment.astimezone(UTC).year in _YEARS:
+            return moment
+    raise DamagedError(f"has a time that cannot be: {moment.isoformat()}")
+
+
+@contextlib.contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Begin what is said of a file with its name."""
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(f"'{file}' {error}") from error.__cause__
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Record):
+        return value.as_fields()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [each for one in level if isinstance(one, dict | list) for each in _within(one)]
+        if not level:
+            return
+    raise UnsupportedError("is nested too deep")
+
+
+def _within(value: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value
