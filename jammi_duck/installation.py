@@ -88,6 +88,8 @@ def install(
     found = settings.load(options)
     if found.is_set("log_level") or found.is_set("log_format"):
         logs.show(found.config.log_level, found.config.log_format)
+    for line in found.unused:
+        logs.log.warning("%s", line)
     return equip_as(con, found.config, options)
 
 

@@ -1,9 +1,9 @@
 """Where options come from: arguments, then the environment, then `jammi.toml`, then the defaults.
 
 The file is looked for in the working directory, in the user's configuration directory, and in /etc/jammi; where
-several are there, each option is taken from the first that sets it. A variable is named after its key:
-`inference.batch_size` is `JAMMI_INFERENCE__BATCH_SIZE`. Lists and tables are given as JSON. An unknown key is an error,
-and so is a value of the wrong kind.
+several are there, each option is taken from the first that sets it, but for those that go with a location
+(`jammi_duck.trust`). A variable is named after its key: `inference.batch_size` is `JAMMI_INFERENCE__BATCH_SIZE`. Lists
+and tables are given as JSON. An unknown key is an error, and so is a value of the wrong kind.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 from jammi_duck.config import Config, Option, Options, options
 from jammi_duck.errors import ConfigError, did_you_mean, nearest
+from jammi_duck.regular import open_regular
+from jammi_duck.trust import OF_LOCATION, Given, Layer, Trust, choose
 
 FILE = "jammi.toml"
 PREFIX = "JAMMI_"
@@ -24,14 +26,17 @@ DEFAULT, ARGUMENT = "default", "argument"
 _BY_KEY = {option.key: option for option in options().values()}
 _SECTIONS = list(dict.fromkeys(key.partition(".")[0] for key in _BY_KEY))
 _SECRETS = options()["storage_options"]
+_FILES = (Trust.FOLDER, Trust.USER, Trust.MACHINE)
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A checked configuration, and for each option, by its name in `Config`, where it came from."""
+    """A checked configuration; for each option, by its name in `Config`, where it came from; and what is not used."""
 
     config: Config
     origins: Mapping[str, object] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
 
     def is_set(self, name: str) -> bool:
         """Whether somebody has set it."""
@@ -48,18 +53,34 @@ def load(given: Mapping[str, object] | None = None) -> Settings:
     Raises:
         ConfigError: a file cannot be read; a key is unknown; a value is not what it must be. Says where it stands.
     """
-    values: dict[str, Any] = {}
-    origins: dict[str, object] = {}
-    layers = [*map(_from_file, reversed(paths())), _from_environment(os.environ)]
-    for option, value, origin in (found for layer in layers for found in layer):
-        if option is _SECRETS and option.name in values:
-            values[option.name] = Options({**values[option.name], **value})
-            origins[option.name] = _Several(origin, origins[option.name])
+    layers = _layers(given or {})
+    found = {name: each for layer in reversed(layers) for name, each in layer.options.items()}
+    chosen, unused = choose(layers)
+    found = {name: each for name, each in found.items() if name not in OF_LOCATION} | chosen
+    values: dict[str, Any] = {name: each.value for name, each in found.items()}
+    return Settings(Config(**values), {name: each.origin for name, each in found.items()}, tuple(unused))
+
+
+def _layers(given: Mapping[str, object]) -> list[Layer]:
+    """All places that give options, the one first whose options go before those of the others."""
+    arguments = Layer(Trust.ARGUMENT, {name: Given(value, ARGUMENT) for name, value in given.items()})
+    folder, *own = (Layer(trust, _table(_from_file(path, trust))) for path, trust in zip(paths(), _FILES, strict=True))
+    if os.path.realpath(paths()[0]) in map(os.path.realpath, paths()[1:]):
+        # The working directory is that of the user's or the machine's configuration.
+        folder = Layer(Trust.FOLDER, {})
+    return [arguments, Layer(Trust.ENVIRONMENT, _table(_from_environment(os.environ))), folder, *own]
+
+
+def _table(found: Iterable[tuple[Option, Any, object]]) -> dict[str, Given]:
+    """Options by their names; tables of one place add up."""
+    table: dict[str, Given] = {}
+    for option, value, origin in found:
+        if option is _SECRETS and option.name in table:
+            before = table[option.name]
+            table[option.name] = Given(Options({**before.value, **value}), _Several(origin, before.origin))
         else:
-            values[option.name], origins[option.name] = value, origin
-    for name, argument in (given or {}).items():
-        values[name], origins[name] = argument, ARGUMENT
-    return Settings(Config(**values), origins)
+            table[option.name] = Given(value, origin)
+    return table
 
 
 def paths() -> list[Path]:
@@ -68,10 +89,10 @@ def paths() -> list[Path]:
     return [Path.cwd() / FILE, home / "jammi" / FILE, Path("/etc/jammi") / FILE]
 
 
-def _from_file(path: Path) -> Iterator[tuple[Option, Any, object]]:
+def _from_file(path: Path, trust: Trust) -> Iterator[tuple[Option, Any, object]]:
     """The options that a file sets; none where it is not there."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read(path, trust)
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, UnicodeDecodeError) as error:
@@ -99,6 +120,21 @@ def _from_file(path: Path) -> Iterator[tuple[Option, Any, object]]:
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         yield option, checked, place
+
+
+def _read(path: Path, trust: Trust) -> str:
+    """A file's text. One in the working directory must be the user's own, as git wants it of a repository."""
+    with open_regular(path) as file:
+        owner = os.fstat(file.fileno()).st_uid
+        if trust is Trust.FOLDER and owner not in (0, os.geteuid()):
+            raise ConfigError(
+                f"the configuration file {path} belongs to another user (uid {owner}), so it is not used: run "
+                "elsewhere, or make it yours (chown), if you know what is in it"
+            )
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ConfigError(f"the configuration file {path} is larger than {_MOST_BYTES} bytes")
+    return content.decode("utf-8-sig")
 
 
 def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -171,7 +207,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, 
             raise ConfigError(f"the environment variable {name} is not UTF-8") from None
         if upper in variables:
             option = variables[upper]
-            yield option, option.checked(_read(option, name, environment[name]), name, text=True), name
+            yield option, option.checked(_read_variable(option, name, environment[name]), name, text=True), name
         elif upper.startswith(f"{_SECRETS.variable}__"):
             inner = name[len(_SECRETS.variable) + 2 :].lower()
             yield _SECRETS, Options({inner: _read_inner(environment[name])}), name
@@ -179,7 +215,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, 
             raise ConfigError(f"the environment variable {name} sets no option{_nearest(upper, variables)}")
 
 
-def _read(option: Option, name: str, text: str) -> object:
+def _read_variable(option: Option, name: str, text: str) -> object:
     """A variable's value: JSON where the option is a list or a table, else the text."""
     import json
 

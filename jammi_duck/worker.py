@@ -194,6 +194,8 @@ class Worker:
                 config = found.config
                 if found.is_set("log_level") or found.is_set("log_format"):
                     logs.show(config.log_level, config.log_format)
+                for line in found.unused:
+                    logs.log.warning("%s", line)
                 self._engine = open_engine(self._host, config, loaded_encoders(config))
             return self._engine
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
+from jammi_duck import cache
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage import layout
 from jammi_duck.storage.filesystem import (
@@ -25,7 +26,6 @@ from jammi_duck.storage.filesystem import (
     explained,
     list_folder,
     location_id,
-    make_folder,
     sha256_of,
 )
 
@@ -76,12 +76,15 @@ class ObjectStore:
 
     def scratches(self) -> dict[str, Stored]:
         """See `Store.scratches`."""
+        if not cache.is_ours(self._scratch):
+            return {}
         with self._explained("list", self._scratch):
             return {name: stored for name, stored in list_folder(self._scratch) if layout.is_scratch(name)}
 
     def scratch(self, file: str, build: str) -> Path:
         """See `Store.scratch`."""
-        make_folder(self._scratch)
+        with self._explained("create the folder", self._scratch):
+            cache.make(self._scratch)
         return Path(self._scratch, layout.scratch(file, build))
 
     def discard(self, scratch: str) -> None:
@@ -105,7 +108,7 @@ class ObjectStore:
                     raise FileExistsError(file) from error
         # The file has its name now, whether or not there is room for a copy of it here.
         try:
-            os.makedirs(self._cache, exist_ok=True)
+            cache.make(self._cache)
             os.replace(scratch, os.path.join(self._cache, digest.sha256))
             self._checked.add(digest.sha256)
         except OSError:
@@ -166,7 +169,7 @@ class ObjectStore:
     def _arriving(self, file: str) -> Iterator[Path]:
         """A copy of a file in the cache, under a name that it has while the context lasts."""
         with self._explained("read", self._url(file)):
-            os.makedirs(self._cache, exist_ok=True)
+            cache.make(self._cache)
             arriving = Path(self._cache, f"{token_hex(8)}.tmp")
             try:
                 self._download(file, arriving)

@@ -9,8 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.errors import NotFoundError, did_you_mean
+from jammi_duck.errors import NotFoundError, StorageError, did_you_mean
 from jammi_duck.logs import log
+from jammi_duck.redaction import public_url
 from jammi_duck.storage import layout
 from jammi_duck.storage.catalog import Catalog, Entry
 from jammi_duck.storage.filesystem import Store, location_id
@@ -22,6 +23,8 @@ from jammi_duck.storage.table import Table
 PROTOCOL = "jammi"
 
 _MOST_OPEN = 32
+# Locations that are opened whoever names them: on this machine, or at the one server for S3 that the options are for.
+_ANYWHERE = ("file", "local", "memory", "s3")
 
 
 class Place:
@@ -59,8 +62,24 @@ class Place:
         """The store of a location, which a catalog entry names."""
         with self._lock:
             if location not in self._stores:
-                self._stores[location] = open_store(location, self.cache_dir, self._options)
+                self._stores[location] = self._open_elsewhere(location)
             return self._stores[location]
+
+    def _open_elsewhere(self, location: str) -> Store:
+        """A location that the catalog names, and so whoever made the database file.
+
+        The options go there only where they would send the same to the same server. Otherwise, nothing is contacted.
+        """
+        kind, _, rest = location.partition("://")
+        ours, _, home = self.store.location.partition("://")
+        is_at_home = (kind, _host(rest)) == (ours, _host(home))
+        if rest and ("::" in rest or not (kind in _ANYWHERE or is_at_home)):
+            raise StorageError(
+                f"the catalog names the location '{public_url(location)}', which is not opened, since it is not at "
+                f"'{self.store.location}'; if it is yours, install with it as storage"
+            )
+        # Beside a location on this disk, options are for S3.
+        return open_store(location, self.cache_dir, self._options if kind == ours or not home else {})
 
     def table(self, entry: Entry) -> Table:
         """A ready table, open for search; the most recently used ones stay open."""
@@ -124,6 +143,10 @@ class Place:
         """Every open store by the id that stands for its location in the URLs of views."""
         with self._lock:
             return {location_id(location): store for location, store in self._stores.items()}
+
+
+def _host(rest: str) -> str:
+    return rest.partition("/")[0]
 
 
 def names_in(store: Store) -> set[str]:

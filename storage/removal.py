@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from jammi_duck import cache
 from jammi_duck.errors import DamagedError
+from jammi_duck.logs import log
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.ownership import owner_of
@@ -92,11 +93,10 @@ def _catalog_files(place: Place) -> set[str]:
 
 
 def _old_cached(folder: Path, oldest: datetime) -> list[Removed]:
-    removed = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            if max(status.st_atime, status.st_mtime) < oldest.timestamp():
-                os.unlink(path)
-                removed.append(Removed(path.name, status.st_size, "a cached copy that was not read of late"))
-    return removed
+    def is_old(status: os.stat_result) -> bool:
+        return max(status.st_atime, status.st_mtime) < oldest.timestamp()
+
+    if folder.is_dir() and not cache.is_ours(folder):
+        log.warning("nothing was deleted in '%s', which jammi_duck has not made: it may hold files of yours", folder)
+    removed = cache.remove_cached(folder, is_old)
+    return [Removed(file, size, "a cached copy that was not read of late") for file, size in removed]

@@ -59,18 +59,16 @@ class TestOrder:
         monkeypatch.delenv("XDG_CONFIG_HOME")
         assert settings.paths()[1] == Path("~/.config/jammi/jammi.toml").expanduser()
 
-    def test_options_of_fsspec_come_from_several_places(self, here, monkeypatch):
+    def test_variables_of_fsspec_add_up_and_take_the_place_of_a_file(self, here, monkeypatch):
         write(here, "[storage.options]\nkey = 'file'\n[storage.options.client_kwargs]\nendpoint_url = 'http://x'")
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS", '{"key": "table", "use_ssl": true}')
         monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__KEY", "variable")
         monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__SECRET", "123")
         monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__ANON", "false")
-        found = settings.load().config.storage_options
-        assert found == {
-            "key": "variable",
-            "secret": "123",
-            "anon": False,
-            "client_kwargs": {"endpoint_url": "http://x"},
-        }
+        found = settings.load()
+        assert found.config.storage_options == {"key": "variable", "secret": "123", "anon": False, "use_ssl": True}
+        assert "storage.options of " in found.unused[0]
+        assert found.unused[0].endswith("is not added to that of " + found.origin("storage_options"))
         assert settings.load({"storage_options": {"a": 1}}).config.storage_options == {"a": 1}
 
     def test_install_takes_them(self, here, monkeypatch):

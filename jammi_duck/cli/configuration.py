@@ -21,7 +21,8 @@ Show every option, its value, and where it came from.
 
 Options come from arguments, then from variables such as JAMMI_INFERENCE__BATCH_SIZE, then
 from jammi.toml in the working directory, in the user's configuration directory and in
-/etc/jammi. What may be secret is not shown.
+/etc/jammi. What may be secret is not shown. What does not go with the location, since
+somebody else names that, is not used, and said.
 """
 _UNITS = ("days", "hours", "minutes", "seconds")
 
@@ -39,6 +40,8 @@ def _config(called: argparse.Namespace) -> None:
     print("# What is not set has its default here, in a comment. Files, of which the first that sets an option counts:")
     for path in paths():
         print(f"#   {path}{'' if path.is_file() else ' (not there)'}")
+    for line in settings.unused:
+        print(f"# Not used: {line}")
     section = ""
     for option in options().values():
         if option.key.partition(".")[0] != section:

@@ -77,7 +77,9 @@ def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
 @contextlib.contextmanager
 def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to a database file that shows no progress of its own and reads s3://, closed at the end."""
-    con = duckdb.connect(path, read_only=read_only and path != IN_MEMORY)
+    # As a path, since DuckDB takes `md:name` and the like for databases elsewhere, and sends its keys there.
+    file = path if path == IN_MEMORY else os.path.abspath(path)
+    con = duckdb.connect(file, read_only=read_only and path != IN_MEMORY)
     try:
         if path != IN_MEMORY and con.execute(_IS_FILE).fetchone() == (False,):
             # DuckDB reads a CSV as a database in memory, and nothing would be kept.

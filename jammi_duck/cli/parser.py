@@ -89,6 +89,8 @@ def run(words: Sequence[str]) -> int:
         settings = load(connection.arguments(options))
         shown = _Shown(settings.config.secrets, settings.config.log_format == "json")
         logs.show_program(settings.config.log_level, settings.config.log_format, settings.is_set("log_level"))
+        for line in settings.unused:
+            logs.log.warning("%s", line)
         options.settings = settings
         code: int | None = options.run(options)
         sys.stdout.flush()
