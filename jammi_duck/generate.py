@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -126,20 +126,20 @@ class Generator:
             running.work.open()
         return running.work.id
 
-    def push(self, token: str, keys: Sequence[str | None], texts: Sequence[str | None]) -> None:
-        """Take a chunk of rows, and embed what has gathered when it is enough. Threads may push at once."""
+    def push(self, token: str, rows: Iterable[tuple[str | None, str | None]]) -> None:
+        """Take keys with texts, and embed what has gathered whenever it is enough. Threads may push at once."""
         if token.startswith(_REUSED):
             return
         running = self._runner.known(token, _Build)
         build = running.work
         with running.lock, self._runner.abandoning(running):
-            for key, text in zip(keys, texts, strict=True):
+            for key, text in rows:
                 if key is None or text is None or not text.strip():
                     build.counts += Counts(skipped=1)
                 else:
                     build.window.add([key], text)
-            if build.window.is_full:
-                embed(running, build.window, build)
+                    if build.window.is_full:
+                        embed(running, build.window, build)
 
     def finish(self, token: str, pushed: int) -> Generated:
         """Embed the rest, build the index, and make the table ready. `pushed` is how many rows came."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,33 +128,28 @@ class Refresher:
             running.work.forget(row_ids, segments, places)
             running.work.forgotten += len(row_ids)
 
-    def renew(
-        self,
-        token: str,
-        keys: Sequence[Sequence[str]],
-        digests: Sequence[str],
-        texts: Sequence[str | None],
-        segments: Sequence[int | None],
-        places: Sequence[int | None],
-    ) -> None:
-        """Take texts with the keys of the rows that have them, and where a vector of each is, if there is one."""
+    def renew(self, token: str, texts: Iterable[tuple[Sequence[str], str, str | None, int | None, int | None]]) -> None:
+        """Take the texts that the table is to have.
+
+        Of each that is the keys of the rows that have it, its digest, the text, and the segment and the place of a
+        vector of it; only where there is no vector, there is a text.
+        """
         running = self._runner.known(token, _Change)
         with running.lock, self._runner.abandoning(running):
             running.keep_going()
             change = running.work
-            known: defaultdict[int, list[int]] = defaultdict(list)
-            for i, (rows, digest, text, segment) in enumerate(zip(keys, digests, texts, segments, strict=True)):
-                change.renewed += len(rows)
+            known: defaultdict[int, list[tuple[int, Sequence[str], str]]] = defaultdict(list)
+            for keys, digest, text, segment, place in texts:
+                change.renewed += len(keys)
                 if segment is not None:
-                    known[segment].append(i)
-                else:
-                    change.add(rows, text, digest)
+                    known[segment].append((place or 0, keys, digest))
+                    continue
+                change.add(keys, text, digest)
+                if change.window and change.window.is_full:
+                    embed(running, change.window, change)
             for segment, mine in known.items():
-                change.copy(
-                    segment, [places[i] or 0 for i in mine], [keys[i] for i in mine], [digests[i] for i in mine]
-                )
-            if change.window and change.window.is_full:
-                embed(running, change.window, change)
+                places, keys_of, digests = zip(*mine, strict=True)
+                change.copy(segment, places, keys_of, digests)
 
     def finish(self, token: str) -> Refreshed:
         """Embed the rest, and commit the new state."""

@@ -15,7 +15,7 @@ from jammi_duck.encoder.dimensions import cut
 from jammi_duck.types import Counts, Vectors
 
 ROWS = 4096
-CHARACTERS = 16_000_000
+CHARACTERS = 4_000_000
 
 
 class Sink(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from jammi_duck.types import Caller, Vectors
 
 Column: TypeAlias = pa.ChunkedArray
 
+_ROWS_IN_TURN = 64
 _ARROW = {
     "VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "BIGINT": pa.int64(), "INTEGER": pa.int32(),
     "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"),
@@ -22,6 +23,12 @@ _ARROW = {
 def rows_of(columns: Sequence[Column]) -> list[tuple[Any, ...]]:
     """The columns' values, row by row."""
     return list(zip(*(column.to_pylist() for column in columns), strict=True))
+
+
+def rows_in_turn(columns: Sequence[Column]) -> Iterator[tuple[Any, ...]]:
+    """The same, a few rows at a time: their texts may be long."""
+    for start in range(0, len(columns[0]), _ROWS_IN_TURN):
+        yield from rows_of([column.slice(start, _ROWS_IN_TURN) for column in columns])
 
 
 def caller_of(columns: Sequence[Column]) -> Caller:

@@ -26,7 +26,7 @@ from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import files_of
 from jammi_duck.storage.present import Present, paths, present, state_of
 from jammi_duck.types import Caller
-from jammi_duck.udfs.columns import Column, rows_of, structs
+from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.macros import picked, text_of
 from jammi_duck.udfs.sources import source_id
@@ -262,7 +262,7 @@ def forget(engine: Engine, token: Column, row_ids: Column, segments: Column, pla
 def renew(engine: Engine, token: Column, *columns: Column) -> pa.Array:
     """Take texts that the table lacks."""
     if len(token):
-        engine.refresher.renew(token[0].as_py(), *(each.to_pylist() for each in columns))
+        engine.refresher.renew(token[0].as_py(), rows_in_turn(columns))
     return pa.array(np.zeros(len(token), np.int32))
 
 

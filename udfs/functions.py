@@ -28,7 +28,16 @@ from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
 from jammi_duck.types import Caller, Role, Vectors
 from jammi_duck.udfs import following, searching
-from jammi_duck.udfs.columns import Column, caller_of, rows_of, struct_type, structs, table_type, vector_column
+from jammi_duck.udfs.columns import (
+    Column,
+    caller_of,
+    rows_in_turn,
+    rows_of,
+    struct_type,
+    structs,
+    table_type,
+    vector_column,
+)
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.macros import generate_query, infer_query
 from jammi_duck.udfs.sources import folded, source_id
@@ -195,7 +204,7 @@ def _begin(engine: Engine, *columns: Column) -> pa.Array:
 
 def _push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Array:
     if len(token):
-        engine.generator.push(token[0].as_py(), keys.to_pylist(), texts.to_pylist())
+        engine.generator.push(token[0].as_py(), rows_in_turn((keys, texts)))
     return pa.array(np.zeros(len(token), np.int32))
 
 

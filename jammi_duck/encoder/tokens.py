@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from jammi_duck.encoder.batch import Tokens
 from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.encoder.excerpts import Excerpts
 from jammi_duck.errors import ModelError
 
 if TYPE_CHECKING:
@@ -43,14 +44,25 @@ class Tokenization:
         if description.lower_case:
             lower, given = normalizers.Lowercase(), self._tokenizer.normalizer
             self._tokenizer.normalizer = normalizers.Sequence([lower, given]) if given else lower
+        self._excerpts = Excerpts(self._tokenizer, description.max_tokens, description.cut_side)
         self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
 
-    def tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens], NDArray[np.bool_]]:
-        """The token ids of each text behind its role's prompt, and which texts were cut."""
+    def tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens | None], NDArray[np.bool_]]:
+        """The token ids of each text behind its role's prompt, and which texts were cut.
+
+        A text has no ids where it would have to be looked at whole, and is too long for that.
+        """
         prompt = self._description.prompt(role)
-        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else texts)
-        cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings), np.bool_, len(texts))
-        return [encoding.ids for encoding in encodings], cut
+        longer = {i: self._excerpts.of(prompt + text) for i, text in enumerate(texts)}
+        sequences: list[Tokens | None] = [None] * len(texts)
+        cut = np.zeros(len(texts), np.bool_)
+        while longer:
+            for parts in _batches(longer):
+                for i, encoding in zip(parts, self._tokenizer.encode_batch_fast(list(parts.values())), strict=True):
+                    sequences[i], cut[i] = encoding.ids, bool(encoding.overflowing)
+            # Where a part was not cut, a longer one is needed, until there is none.
+            longer = {i: rest for i, rest in longer.items() if not cut[i]}
+        return sequences, cut
 
     def prompt_tokens(self, role: Role) -> int:
         """How many tokens pooling leaves out at the start: those of the prompt encoded alone, but a closing token."""
@@ -59,6 +71,27 @@ class Tokenization:
             return 0
         alone = self._tokenizer.encode(prompt)
         return len(alone.ids) - (1 if alone.special_tokens_mask[-1:] == [1] else 0)
+
+
+def _batches(longer: dict[int, Iterator[str]]) -> Iterator[dict[int, str]]:
+    """The next part of each text, some texts at a time; those that have no more are taken away.
+
+    A tokenizer takes some 50 bytes for each character, so these are bounded.
+    """
+    batch: dict[int, str] = {}
+    size = 0
+    for i, parts in list(longer.items()):
+        part = next(parts, None)
+        if part is None:
+            del longer[i]
+            continue
+        if batch and size + len(part) > _BATCH_CHARACTERS:
+            yield batch
+            batch, size = {}, 0
+        batch[i] = part
+        size += len(part)
+    if batch:
+        yield batch
 
 
 def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
@@ -77,6 +110,7 @@ def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
         tokenizer.pre_tokenizer = pre_tokenizer
 
 
+_BATCH_CHARACTERS = 500_000
 # Classes that take tokenizer.json as it is.
 _GENERAL_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _OF_BERT_NORMALIZER = {

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 # Texts that are tokenized together, while passes over the ones before are under way.
 _CHUNK_TEXTS = 1024
+_CHUNK_TOKENS = 1024 * 512
 _RECENT_QUERIES = 1024
+_RECENT_CHARACTERS = 10_000
 # Of torch's allocator on the CPU, of CUDA, and of its matrix products.
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -98,7 +100,7 @@ class TransformerEncoder:
 
         at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
         passes = Passes(start, vectors, budget, _is_out_of_memory, at_once=at_once)
-        passes.run(self._tokenized(distinct, role, cut), progress)
+        passes.run(self._tokenized(distinct, role, cut, passes.failed), progress)
         damaged = ~np.isfinite(vectors).all(1)
         vectors[damaged] = 0
         passes.failed |= damaged
@@ -115,8 +117,9 @@ class TransformerEncoder:
         with self._remembering:
             for text in texts:
                 # A copy: a row of a matrix would keep the whole matrix.
-                self._recent[text] = self._recent.get(text, found[text].copy())
-                self._recent.move_to_end(text)
+                if len(text) <= _RECENT_CHARACTERS:
+                    self._recent[text] = self._recent.get(text, found[text].copy())
+                    self._recent.move_to_end(text)
             while len(self._recent) > _RECENT_QUERIES:
                 self._recent.popitem(last=False)
         vectors: Vectors = np.array([found[text] for text in texts], np.float32)
@@ -132,15 +135,19 @@ class TransformerEncoder:
             )
         return encodings.vectors
 
-    def _tokenized(self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_]) -> Iterator[list[Numbered]]:
-        """The texts' tokens, chunk by chunk, the longest texts first; notes which of them were `cut`.
+    def _tokenized(
+        self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_], failed: NDArray[np.bool_]
+    ) -> Iterator[list[Numbered]]:
+        """The texts' tokens, chunk by chunk, the longest texts first; notes which were `cut`, and which have `failed`.
 
         Texts without any token are left out: their vectors stay zeros.
         """
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        for first in range(0, len(order), _CHUNK_TEXTS):
-            chunk = order[first : first + _CHUNK_TEXTS]
+        size = max(1, min(_CHUNK_TEXTS, _CHUNK_TOKENS // self.description.max_tokens))
+        for first in range(0, len(order), size):
+            chunk = order[first : first + size]
             sequences, cut[chunk] = self._tokens.tokenize([texts[i] for i in chunk], role)
+            failed[chunk] = [tokens is None for tokens in sequences]
             yield [(i, tokens) for i, tokens in zip(chunk, sequences, strict=True) if tokens]
 
     def _forward(self, sequences: Sequence[Tokens], skipped: int) -> Vectors:

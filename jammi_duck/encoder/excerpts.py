@@ -1,0 +1,163 @@
+"""What of a long text a tokenizer must see, so that the tokens which a model reads are those of the whole text.
+
+Most tokenizers split a text into words, and look at each word alone: then the tokens of a part that ends between two
+words are the first of all tokens, and if they are more than a model reads, nothing after them counts. Whether a
+tokenizer is one of these is told by its steps, all of which must be known here; of any other, whole texts are
+tokenized.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Iterator
+from typing import Any
+
+from tokenizers import Tokenizer, models
+
+# A part has so many characters for each token at first, which is enough for most texts, and then as many times more.
+_CHARACTERS = 8
+_WIDER = 8
+# A tokenizer takes up to 200 bytes for each character of a text that it has to see whole.
+MOST_CHARACTERS = 10_000_000
+
+# Letters that stand for themselves in every normal form: none becomes a space, or joins what is before it.
+_LETTERS = "0-9A-Za-zÀ-ÖØ-öø-ÿĀ-žΑ-ωЀ-џא-תء-غف-يऄ-हก-ฮぁ-ゖァ-ヺ가-힣"
+_IDEOGRAPHS = "一-鿿"
+_PICTURES = "\U0001f300-\U0001f3fa\U0001f400-\U0001f64f\U0001f900-\U0001f9ff"
+_MARKS = r"!-/:-@\[-`{-~"
+_SPACES = r"\s▁Ġ"
+
+# Steps that change characters, and none of these looks over a space that stands between two letters.
+_LOCAL_NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD", "BertNormalizer", "Lowercase", "StripAccents", "Nmt", "Precompiled")
+_PLAIN_NORMALIZERS = _LOCAL_NORMALIZERS[:-2]
+_RUNS_OF_SPACES = {"Regex": " {2,}"}
+
+
+class Excerpts:
+    """Finds the parts of texts that are enough for a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, tokens: int, side: str) -> None:
+        """`tokens` are read, and what is beyond them is cut off on this `side`, "left" or "right"."""
+        self._is_left = side == "left"
+        self._first = _CHARACTERS * tokens
+        self._boundary = _boundary(tokenizer, is_left=self._is_left)
+        self._longest_word = _longest_word(tokenizer) if self._boundary else None
+        if self._longest_word:
+            # The whole word is unknown, however long it is.
+            run = f"[{_LETTERS}{_PICTURES}]"
+            self._runs = re.compile(f"({run}{{{self._longest_word}}}){run}+({run}{{{self._longest_word}}})")
+
+    def of(self, text: str) -> Iterator[str]:
+        """Ever longer parts of a text: if one has more tokens than are read, these are the text's. The last is whole.
+
+        What has no effect is left out of the parts: characters of a word that is too long for the vocabulary, and all
+        but one of many spaces. There is no last part where it is too long even so.
+        """
+        size = self._first
+        while self._boundary and size < len(text):
+            found = self._boundary.search(text, len(text) - size if self._is_left else size)
+            if found is None:
+                break
+            place = found.start() + 1
+            part = text[place:] if self._is_left else text[:place]
+            yield self._squeezed(part)
+            size = max(size, len(part)) * _WIDER
+        whole = self._squeezed(text)
+        if len(whole) <= MOST_CHARACTERS:
+            yield whole
+
+    def _squeezed(self, text: str) -> str:
+        if not self._longest_word or len(text) <= self._first:
+            return text
+        return _MANY_SPACES.sub(r"\1", self._runs.sub(r"\1\2", text))
+
+
+_MANY_SPACES = re.compile(r"([ \t\r\n])[ \t\r\n]{16,}")
+
+
+def _boundary(tokenizer: Tokenizer, *, is_left: bool) -> re.Pattern[str] | None:
+    """What matches the last character before a place at which a text can be cut; None where that is not known."""
+    normalizers = _steps(tokenizer.normalizer, "normalizers")
+    splitters = _steps(tokenizer.pre_tokenizer, "pretokenizers")
+    added = list(tokenizer.get_added_tokens_decoder().values())
+    if not all(_is_local(step, is_left=is_left) for step in normalizers) or not _splits_at_spaces(splitters):
+        return None
+    # A token of its own right that could lie across the boundary, or take the space after it.
+    if any(re.search(f"[^{_SPACES}][{_SPACES}]", token.content) or (is_left and token.rstrip) for token in added):
+        return None
+    places = f"[{_LETTERS}{_IDEOGRAPHS}{_MARKS}](?= [{_LETTERS}{_IDEOGRAPHS}])"
+    if _is_bert(normalizers, splitters):
+        if not any(re.search(f"[{_MARKS}]{{2}}", token.content) for token in added):
+            places += f"|[{_MARKS}](?=[{_MARKS}])"
+        of_tokens = set().union(*(token.content for token in added))
+        free = "".join(re.escape(mark) for mark in string.punctuation if mark not in of_tokens)
+        if free:
+            places += f"|[{free}](?=[{_LETTERS}])|[{_LETTERS}](?=[{free}])"
+        is_spaced = any(step.get("handle_chinese_chars") for step in normalizers)
+        if is_spaced and not any(re.search(f"[{_IDEOGRAPHS}]", token.content) for token in added):
+            places += f"|[{_IDEOGRAPHS}](?=[{_IDEOGRAPHS}])"
+    return re.compile(places)
+
+
+def _longest_word(tokenizer: Tokenizer) -> int | None:
+    """How many letters at either end of a longer run of them are enough for a word to be unknown; None if not known."""
+    model, added = tokenizer.model, [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    normalizers = _steps(tokenizer.normalizer, "normalizers")
+    splitters = _steps(tokenizer.pre_tokenizer, "pretokenizers")
+    if not isinstance(model, models.WordPiece) or not _is_bert(normalizers, splitters):
+        return None
+    if any(re.search(r"\s", token) or re.fullmatch(f"[{_LETTERS}{_PICTURES}]*", token) for token in added):
+        return None
+    return int(model.max_input_chars_per_word) + max(map(len, added), default=0) + 1
+
+
+def _steps(component: Any, of: str) -> list[dict[str, Any]]:  # noqa: ANN401 - a part of a tokenizer
+    """The settings of a tokenizer's normalizer or pre-tokenizer, step by step."""
+    if component is None:
+        return []
+
+    def flat(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if step["type"] != "Sequence":
+            yield step
+        for inner in step.get(of, ()):
+            yield from flat(inner)
+
+    return list(flat(json.loads(component.__getstate__())))
+
+
+def _is_local(step: dict[str, Any], *, is_left: bool) -> bool:
+    """Whether a normalizer does to both sides of a boundary what it does to the text."""
+    if step["type"] == "Replace":
+        pattern = step["pattern"]
+        literal = pattern.get("String")
+        if literal is None:
+            return bool(pattern == _RUNS_OF_SPACES)
+        return bool(literal) and not re.search(f"[{_SPACES}{_LETTERS}{_IDEOGRAPHS}]", literal)
+    if step["type"] in ("Prepend", "Strip"):
+        # Both look at the ends of a text.
+        return not is_left
+    return step["type"] in _LOCAL_NORMALIZERS
+
+
+def _splits_at_spaces(steps: list[dict[str, Any]]) -> bool:
+    """Whether these split a text before each space that stands between two words, and look no further."""
+    kinds = [step["type"] for step in steps]
+    while kinds and kinds[0] in ("Digits", "Punctuation"):
+        kinds, steps = kinds[1:], steps[1:]
+    if not kinds or any(kind not in _SPLITTERS for kind in kinds):
+        return False
+    first = steps[0]
+    return bool(first.get("use_regex", True) if kinds[0] == "ByteLevel" else first.get("split", True))
+
+
+_SPLITTERS = (
+    "BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace", "ByteLevel", "Digits", "Punctuation"
+)  # fmt: skip
+
+
+def _is_bert(normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]]) -> bool:
+    """Whether marks are words of their own, as in BERT."""
+    plain = all(step["type"] in _PLAIN_NORMALIZERS for step in normalizers)
+    return plain and [step["type"] for step in splitters] == ["BertPreTokenizer"]
