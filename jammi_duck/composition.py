@@ -15,7 +15,8 @@ from jammi_duck.running import Runner
 from jammi_duck.selection import Selections
 from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.recovery import finish_drops, follow
+from jammi_duck.storage.recovery import finish_drops
+from jammi_duck.storage.watch import Watch
 from jammi_duck.types import Host
 from jammi_duck.udfs.engine import Engine
 
@@ -52,13 +53,14 @@ def open_engine(
         cache_dir=config.cache_dir,
         segment_rows=config.segment_rows,
         retention=config.retention,
+        watch=Watch(config.follow),
         options=config.storage_options,
     )
     runner = Runner(place, closed)
     opened(place)
     runner.settle()
     finish_drops(place)
-    follow(place, adopt=not catalog.entries())
+    runner.follow()
     return Engine(
         host,
         place,

@@ -117,6 +117,9 @@ class Config:
     retention: Annotated[Duration, Key("storage.retention", "how long a vacuum spares files that nothing names")] = (
         timedelta(days=7)
     )
+    follow: Annotated[Duration, Key("storage.follow", "how long what other processes do may go unseen")] = timedelta(
+        seconds=2
+    )
     cache_dir: Annotated[Folder, Key("storage.cache_dir", "where copies of remote files are kept")] = field(
         default_factory=default_cache_dir
     )

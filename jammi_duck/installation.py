@@ -44,6 +44,7 @@ def install(
     *,
     segment_rows: int | None = None,
     retention: timedelta | str | None = None,
+    follow: timedelta | str | None = None,
     cache_dir: str | Path | None = None,
     batch_size: int | None = None,
     max_loaded_models: int | None = None,
@@ -61,7 +62,7 @@ def install(
     named; the other options are those of `jammi_duck.config.Config`. What is not given comes from the environment, from
     `jammi.toml`, or is the default: see `jammi_duck.settings`. Builds that a dead process left are settled, and tables
     that storage has and the catalog does not know are found. A second connection to the same database gets the macros,
-    and shares everything else.
+    and shares everything else; what other processes have done meanwhile is looked at again.
 
     Raises:
         ConfigError: an option cannot be used, or differs from that of an earlier `install` on this database.
@@ -73,6 +74,7 @@ def install(
         "model": model,
         "segment_rows": segment_rows,
         "retention": retention,
+        "follow": follow,
         "cache_dir": cache_dir,
         "batch_size": batch_size,
         "max_loaded_models": max_loaded_models,
@@ -108,6 +110,7 @@ def equip(
         if name is not None and name in _installations:
             installation = _installations[name]
             installation.refuse_other(config, given or {})
+            installation.engine.runner.follow()
         else:
             installation = Installation(con, config, encoders, name)
         installation.add(con)

@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from jammi_duck.errors import BuildError, InputError, NotFoundError, StateError
 from jammi_duck.logs import log
 from jammi_duck.progress import Progress
+from jammi_duck.storage.entering import follow_others
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action, finish_drops, follow, repair, settle
 from jammi_duck.types import Caller, Definition
@@ -153,7 +154,16 @@ class Runner:
         """Settle work, finish drops, find tables that the catalog does not know, and repair those that it does."""
         settled = self.settle(caller)
         with self._settling:
-            return [*settled, *finish_drops(self._place), *follow(self._place, adopt=True), *repair(self._place)]
+            done = [*settled, *finish_drops(self._place), *follow(self._place, adopt=True), *repair(self._place)]
+            follow_others(self._place, at_once=True)
+        gone = self._place.catalog.entries("gone")
+        return [*done, *(Action(entry.name, "gone", str(entry.error)) for entry in gone)]
+
+    def follow(self) -> None:
+        """Find what other processes have made, and tables that moved; any table at all, if the catalog has none."""
+        with self._settling:
+            follow(self._place, adopt=not self._place.catalog.entries())
+            follow_others(self._place, at_once=True)
 
     def interrupt(self, *, everywhere: bool = False) -> None:
         """Stop the work of the main thread soon, or all: there was a Ctrl-C."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.encoder.dimensions import cut
-from jammi_duck.errors import InputError, ModelError, NotFoundError, did_you_mean
+from jammi_duck.errors import InputError, JammiWarning, ModelError, NotFoundError, did_you_mean
 from jammi_duck.selection import Selected, opened
 from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.entering import follow_others
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.table import Answers, Table
 from jammi_duck.types import Stage, Vectors
@@ -78,27 +80,49 @@ def choose(place: Place, encoders: Encoders, source: str, model: str | None, tab
     Raises:
         NotFoundError: there is none; says which there are.
     """
+    follow_others(place)
     if table is not None:
         entry = place.ready(table)
         if entry.definition.source != source:
             raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.definition.source}', not '{source}'")
         return entry
-    found = place.catalog.entries("ready", source=source)
+    known = place.catalog.entries("ready", "gone", source=source)
+    names = None if model is None else encoders.names(model)
+    meant = [entry for entry in known if names is None or entry.definition.model in names]
+    found = [entry for entry in meant if entry.status == "ready"]
     if not found:
-        sources = sorted({entry.definition.source for entry in place.catalog.entries("ready")})
-        known = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
-        raise NotFoundError(
-            f"no embedding table for '{source}'{did_you_mean(source, sources) or ';'} {known}. "
-            f"SELECT * FROM jammi_generate('{source}', columns, key) makes one"
-        )
-    if model is None:
-        return found[0]
-    names = encoders.names(model)
-    of_model = [entry for entry in found if entry.definition.model in names]
-    if not of_model:
-        models = ", ".join(sorted({entry.definition.model for entry in found}))
-        raise NotFoundError(f"no embedding table for '{source}' of the model '{model}'; there are: {models}")
-    return of_model[0]
+        raise NotFoundError(_none_for(place, source, model, known, meant))
+    if meant[0].status == "gone":
+        _tell(place, meant[0], found[0])
+    return found[0]
+
+
+def _none_for(place: Place, source: str, model: str | None, known: Sequence[Entry], meant: Sequence[Entry]) -> str:
+    """Why there is no embedding table for a source: of all that are known, and those of the wanted model."""
+    if meant:
+        return f"no embedding table for '{source}': '{meant[0].name}' cannot be used, {meant[0].error}"
+    if known:
+        models = ", ".join(sorted({entry.definition.model for entry in known}))
+        return f"no embedding table for '{source}' of the model '{model}'; there are: {models}"
+    sources = sorted({entry.definition.source for entry in place.catalog.entries("ready")})
+    others = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
+    return (
+        f"no embedding table for '{source}'{did_you_mean(source, sources) or ';'} {others}. "
+        f"SELECT * FROM jammi_generate('{source}', columns, key) makes one"
+    )
+
+
+def _tell(place: Place, gone: Entry, taken: Entry) -> None:
+    """Warn once that an older table is taken since the newest is gone."""
+    if gone.build in place.told:
+        return
+    place.told.add(gone.build)
+    warnings.warn(
+        f"'{gone.name}' cannot be used: {gone.error}; '{taken.name}', an older embedding table of "
+        f"'{taken.definition.source}', is taken instead",
+        JammiWarning,
+        stacklevel=2,
+    )
 
 
 def _vectors(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jammi_duck.errors import StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import literal
+from jammi_duck.storage.clock import later_than
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.ownership import owner_of
 from jammi_duck.storage.parquet import Digests, Texts
@@ -30,10 +30,13 @@ class Build:
         self.definition = definition
         self._place = place
         self._store = place.store
-        self._started = datetime.now(UTC)
         self._committing = False
-        name = self._free_name()
-        place.catalog.begin(self.id, name, definition, self._store.location, owner)
+        names = self._names()
+        known = [entry.started for entry in place.catalog.entries(source=definition.source)]
+        # The newest table of a source is the one that was begun last, whatever the clock was when others were begun.
+        self._started = later_than([*known, *layout.times(definition.source, names)])
+        name = self._free_name(names)
+        place.catalog.begin(self.id, name, definition, self._store.location, owner, self._started)
         self._files = SegmentFiles(
             self._store, name, definition, self.id, self.id, place.segment_rows, 0, self._name_taken
         )
@@ -87,7 +90,7 @@ class Build:
             definition=self.definition,
             counts=counts,
             started=self._started,
-            finished=datetime.now(UTC),
+            finished=later_than([self._started]),
             segments=tuple(segments),
         )
         self._committing = True
@@ -123,17 +126,21 @@ class Build:
         """Whether files of this name are ours: until the first is there, another database may take the name."""
         return bool(self._files.written) or owner_of(self._store, files_of(self._store, self.name)) == self.id
 
-    def _free_name(self) -> str:
-        taken = {entry.name for entry in self._place.catalog.entries()}
+    def _names(self) -> set[str]:
+        """The names of tables that the catalog knows, or that the location has."""
+        names = {entry.name for entry in self._place.catalog.entries()}
         with contextlib.suppress(StorageError):
-            taken |= names_in(self._store)
+            names |= names_in(self._store)
+        return names
+
+    def _free_name(self, taken: set[str]) -> str:
         return layout.table_name(self.definition.source, self.definition.model, self._started, taken)
 
     def _name_taken(self, number: int) -> tuple[str, int]:
         """Another database took this name in the shared location; no file bears it for us yet."""
         if number:
             raise StorageError(f"cannot write segment {number} of '{self.name}': another database has written it")
-        name = self._free_name()
+        name = self._free_name(self._names())
         self._place.catalog.rename(self.id, name)
         return name, 0
 

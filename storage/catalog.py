@@ -9,24 +9,27 @@ A move is one compare-and-swap on the build's row, so that of two that try one w
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from jammi_duck.errors import StateError
 from jammi_duck.storage import layout
+from jammi_duck.storage.clock import now
 from jammi_duck.storage.filesystem import Digest
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.types import Counts, Definition, Host
 
-Status = Literal["building", "ready", "failed", "dropped"]
+Status = Literal["building", "ready", "failed", "dropped", "gone"]
 
 MOVES: dict[Status, tuple[Status, ...]] = {
     "building": ("ready", "failed"),
     "ready": ("dropped",),
     "failed": ("building", "dropped"),
     "dropped": (),
+    # Of a ready table, as long as this process finds none of its files; the catalog's row says `ready`.
+    "gone": ("dropped",),
 }
 
 SCHEMA = "jammi_catalog"
@@ -87,6 +90,7 @@ class Catalog:
         self._views = views
         # Every change of the catalog goes through this object, so what it has read stays true until it writes.
         self._read: dict[tuple[object, ...], list[Entry]] = {}
+        self._gone: frozenset[str] = frozenset()
         # Two statements that change one row at once would be in conflict.
         self._writing = threading.RLock()
         self._view_schema = f"{quoted(views[0])}.{quoted(views[1])}"
@@ -115,9 +119,12 @@ class Catalog:
         )
         self._host.sql(f"INSERT INTO {self._segments} BY NAME FROM {other}.segments WHERE build IN ({ready})")
 
-    def begin(self, build: str, name: str, definition: Definition, location: str, owner: str) -> None:
+    def begin(
+        self, build: str, name: str, definition: Definition, location: str, owner: str, started: datetime
+    ) -> None:
         """Enter a new build in the state `building`."""
-        self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, _now(), None, None))
+        begun = _utc(started)
+        self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, begun, None, None))
 
     def stage(self, build: str, stage: str) -> None:
         """Note what a running build is doing."""
@@ -129,6 +136,7 @@ class Catalog:
 
     def relocate(self, build: str, location: str) -> None:
         """Note that a table's files have moved."""
+        self._gone -= {build}
         self._write(f"UPDATE {self._tables} SET location = ? WHERE build = ?", [location, build])
 
     def ready(self, manifest: Manifest) -> None:
@@ -164,12 +172,26 @@ class Catalog:
             [stage, owner, build],
         )
 
-    def changed(self, manifest: Manifest) -> bool:
-        """Note the present state of a ready table, as its manifest says, and that nothing is being done with it.
+    def lose(self, looked_for: Set[str], gone: Set[str]) -> Set[str]:
+        """Note for which builds, of those that were `looked_for`, no file was found; gives those that are new."""
+        with self._writing:
+            before = self._gone
+            self._gone = before - looked_for | gone
+            if self._gone != before:
+                self._read = {}
+            return self._gone - before
+
+    def is_ready(self, build: str) -> bool:
+        """Whether a build is ready."""
+        return any(entry.build == build for entry in self.entries("ready"))
+
+    def changed(self, manifest: Manifest, *, at_work: bool = False) -> bool:
+        """Note the present state of a ready table, as its manifest says, and what is being done with it if `at_work`.
 
         Where the table is not ready any more, nothing is noted, which False says.
         """
         counts = manifest.counts
+        noted = "" if at_work else ", stage = NULL, owner = NULL"
         values = [counts.rows, counts.skipped, counts.failed, counts.truncated, _utc(manifest.finished), manifest.build]
         with self._writing:
             ready = f"SELECT build FROM {self._tables} WHERE build = ? AND status = 'ready'"
@@ -179,14 +201,14 @@ class Catalog:
             self._set_files(manifest)
             self._write(
                 f"UPDATE {self._tables} SET row_count = ?, skipped_count = ?, failed_count = ?, truncated_count = ?, "
-                "finished = ?, stage = NULL, owner = NULL WHERE build = ? AND status = 'ready'",
+                f"finished = ?{noted} WHERE build = ? AND status = 'ready'",
                 values,
             )
         return True
 
     def dropped(self, entry: Entry) -> None:
-        """Move a table that is ready or failed to `dropped`. Raises StateError."""
-        self._move(entry.build, entry.status, "dropped", {"finished": _now()})
+        """Move a table that is ready, gone or failed to `dropped`. Raises StateError."""
+        self._move(entry.build, "ready" if entry.status == "gone" else entry.status, "dropped", {"finished": _now()})
 
     def adopt(self, manifest: Manifest, location: str) -> None:
         """Enter a ready table that was found in storage."""
@@ -242,19 +264,27 @@ class Catalog:
             return known[asked]
         conditions: list[str] = []
         values: list[object] = []
-        if statuses:
-            conditions.append(f"status IN ({', '.join('?' * len(statuses))})")
-            values += statuses
+        stored = {"ready" if status == "gone" else status for status in statuses}
+        if stored:
+            conditions.append(f"status IN ({', '.join('?' * len(stored))})")
+            values += stored
         for column, value in (("source", source), ("name", name)):
             if value is not None:
                 conditions.append(f"{column} = ?")
                 values.append(value)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         text = f"SELECT {', '.join(_READ)} FROM {self._tables}{where} ORDER BY started DESC, name DESC"
-        found = [_entry(row) for row in self._host.sql(text, values)]
+        found = [self._as_seen(_entry(row)) for row in self._host.sql(text, values)]
+        found = [entry for entry in found if not statuses or entry.status in statuses]
         if len(known) < _MOST_READ:
             known[asked] = found
         return found
+
+    def _as_seen(self, entry: Entry) -> Entry:
+        if entry.status != "ready" or entry.build not in self._gone:
+            return entry
+        why = f"every file of it is gone from {entry.location}: another database has dropped it, or they were moved"
+        return replace(entry, status="gone", error=why)
 
     def show(self, name: str, dimensions: int, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> None:
         """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open.
@@ -359,7 +389,7 @@ def literal(text: str) -> str:
 
 
 def _now() -> datetime:
-    return _utc(datetime.now(UTC))
+    return _utc(now())
 
 
 def _utc(moment: datetime) -> datetime:

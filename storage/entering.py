@@ -1,38 +1,84 @@
-"""How the catalog learns of the state of an embedding table that is committed."""
+"""How the catalog learns of the state of an embedding table that is committed, here or by another process."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 
 from jammi_duck.errors import StorageError
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.table import newest_manifest
+from jammi_duck.storage.table import is_older
+from jammi_duck.storage.watch import Seen
 
 
-def enter(place: Place, entry: Entry, present: Manifest) -> bool:
-    """Enter the present state of a ready table in the catalog, show its view, and let go of the state that is open.
+def enter(place: Place, entry: Entry, present: Manifest, *, at_work: bool = False) -> bool:
+    """Enter a state of a ready table in the catalog, show its view, and let go of the state that is open.
 
-    Where a later one is there by now, that is entered: threads may enter theirs in another order than they committed.
-    Where the table is not ready any more, there is nothing to enter, which False says.
+    A later one that was entered stays: threads may enter theirs in another order than they committed. What is noted of
+    a change that is `at_work` stays, too. Where the table is not ready any more, there is nothing to enter, which False
+    says.
     """
     with place.entering:
-        with contextlib.suppress(StorageError):
-            newest = newest_manifest(place.store_at(entry.location), entry)
-            present = newest if newest.number > present.number else present
+        if place.entered.get(entry.build, 0) > present.number:
+            if not at_work:
+                place.catalog.note(entry.build, None, None)
+            return place.catalog.is_ready(entry.build)
         # The view first: what dies in between is settled, as long as the catalog has not the new state.
         place.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
-        is_ready = place.catalog.changed(present)
-        if not is_ready:
+        is_ready = place.catalog.changed(present, at_work=at_work)
+        if is_ready:
+            place.entered[entry.build] = present.number
+        else:
             place.catalog.hide(entry.name)
         place.forget(entry.build)
     return is_ready
 
 
-def catch_up(place: Place, entry: Entry, present: Manifest) -> bool:
+def catch_up(place: Place, entry: Entry, present: Manifest, *, at_work: bool = False) -> bool:
     """Enter the present state of a ready table, if the catalog had another one; says so."""
-    if present.finished.replace(tzinfo=None) == entry.finished:
+    if _has(place, entry, present):
         return False
-    enter(place, entry, present)
-    return True
+    return enter(place, entry, present, at_work=at_work)
+
+
+def follow_others(place: Place, *, at_once: bool = False) -> None:
+    """Have the catalog follow what other processes have made of the tables that it knows, if it is time to look.
+
+    A table all of whose files are gone, while others are there, was dropped: it is `gone` until they come back.
+    """
+    with place.watch.turn(at_once=at_once) as is_ours:
+        if not is_ours:
+            return
+        known: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
+        for entry in place.catalog.entries("ready", "gone"):
+            known[entry.location][entry.name] = entry
+        for location, entries in known.items():
+            with contextlib.suppress(StorageError):
+                numbers = {name: place.entered.get(entry.build, 1) for name, entry in entries.items()}
+                seen = place.watch.look(place.store_at(location), numbers, at_once=at_once)
+                if seen:
+                    _take_in(place, entries, seen)
+
+
+def _take_in(place: Place, entries: dict[str, Entry], seen: Seen) -> None:
+    for state in seen.states:
+        entry = entries.get(state.table)
+        if entry and entry.build == state.build and not is_older(state, *place.catalog.files(entry.build)):
+            catch_up(place, entry, state, at_work=True)
+    looked_for = {entry.build for name, entry in entries.items() if name in seen.known}
+    gone = {entry.build for name, entry in entries.items() if name in seen.gone}
+    for build in place.catalog.lose(looked_for, gone):
+        place.forget(build)
+
+
+def _has(place: Place, entry: Entry, present: Manifest) -> bool:
+    """Whether the catalog has this state of a table, or a later one."""
+    if entry.build in place.entered:
+        return place.entered[entry.build] >= present.number
+    files = {each.parquet for kind in place.catalog.files(entry.build) for each in kind}
+    has = present.finished.replace(tzinfo=None) == entry.finished and files == {each.parquet for each in present.truth}
+    if has:
+        place.entered[entry.build] = present.number
+    return has

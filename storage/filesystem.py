@@ -43,6 +43,16 @@ class Store(Protocol):
     """The files of one location. Names are those of `layout`; nothing else is read or written."""
 
     location: str
+    # Whether an answer may take long: it comes over a network.
+    is_far: bool
+
+    def mark(self) -> object:
+        """What differs after a file came or went, and costs less than `names`; None where nothing does."""
+        ...
+
+    def names(self) -> set[str]:
+        """The names of `files`."""
+        ...
 
     def files(self) -> dict[str, Stored]:
         """Every file by name, scratch files left out; nothing where the folder is not there yet."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 FOLDER = "jammi_db"
 
@@ -96,6 +97,18 @@ def table_name(source: str, model: str, started: datetime, taken: Container[str]
     if name not in taken:
         return name
     return next(f"{name}_{n}" for n in range(2, 10_000) if f"{name}_{n}" not in taken)
+
+
+def times(source: str, tables: Iterable[str]) -> list[datetime]:
+    """When builds of a source began, to the second (UTC), by the names of their tables."""
+    found = []
+    for table in tables:
+        of, _, rest = table.partition("__embedding__")
+        if of == _escaped(source, 64):
+            # A time may be none: the 31st of June.
+            with contextlib.suppress(ValueError):
+                found.append(datetime.strptime(rest.rpartition("__")[2][:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+    return found
 
 
 def _kind(file: str) -> str | None:

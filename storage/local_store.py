@@ -29,12 +29,27 @@ from jammi_duck.storage.filesystem import (
 class LocalStore:
     """A folder on a local disk."""
 
+    is_far = False
+
     def __init__(self, path: str) -> None:
         """`path` may be relative, or begin with `~`."""
         self.location = os.path.abspath(os.path.expanduser(path))
         self._folder = os.path.join(self.location, layout.FOLDER)
         # What files have been found to be, by their names, inodes, times and sizes.
         self._known: dict[tuple[str, int, int, int], Digest] = {}
+
+    def mark(self) -> object:
+        """See `Store.mark`: the folder, and when an entry of it last changed."""
+        with explained("look at", self._folder), contextlib.suppress(FileNotFoundError):
+            status = os.stat(self._folder)
+            return status.st_dev, status.st_ino, status.st_mtime_ns
+        return None
+
+    def names(self) -> set[str]:
+        """See `Store.names`."""
+        with explained("list", self._folder), contextlib.suppress(FileNotFoundError):
+            return {name for name in os.listdir(self._folder) if not name.startswith(".")}
+        return set()
 
     def files(self) -> dict[str, Stored]:
         """See `Store.files`."""

@@ -54,11 +54,20 @@ class ObjectStore:
         self._cache = os.path.join(cache_dir, "files")
         self._scratch = os.path.join(cache_dir, "scratch", location_id(location))
         self.is_memory = "memory" in filesystem.protocol
+        self.is_far = not self.is_memory
         self._secrets = secrets
         self._checked: set[str] = set()
         # What files have been found to be, by their names, sizes, and the store's own marks of their content.
         self._known: dict[tuple[str, int, str], Digest] = {}
         self._creating = threading.Lock()
+
+    def mark(self) -> object:
+        """See `Store.mark`: there is none."""
+        return None
+
+    def names(self) -> set[str]:
+        """See `Store.names`."""
+        return set(self.files())
 
     def files(self) -> dict[str, Stored]:
         """See `Store.files`."""

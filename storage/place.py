@@ -19,6 +19,7 @@ from jammi_duck.storage.local_store import LocalStore
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.manifest import Segment, Tombstones
 from jammi_duck.storage.table import Table
+from jammi_duck.storage.watch import Watch
 
 PROTOCOL = "jammi"
 
@@ -38,6 +39,7 @@ class Place:
         cache_dir: Path,
         segment_rows: int,
         retention: timedelta,
+        watch: Watch,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Open `location`; nothing is created there yet. `options` go to fsspec.
@@ -49,13 +51,17 @@ class Place:
         self.cache_dir = cache_dir
         self.segment_rows = segment_rows
         self.retention = retention
+        self.watch = watch
         self._options = dict(options or {})
         self.store = open_store(location, cache_dir, self._options)
         self._stores = {self.store.location: self.store}
+        # Of which tables that are gone it was said that an older one is taken.
+        self.told: set[str] = set()
         self._open: OrderedDict[str, Table] = OrderedDict()
         self._forgotten: Counter[str] = Counter()
         self._lock = threading.Lock()
-        # Held while the present state of a table is entered in the catalog.
+        # The numbers of the states that the catalog has, of builds of which that is known; held while one is entered.
+        self.entered: dict[str, int] = {}
         self.entering = threading.Lock()
 
     def store_at(self, location: str) -> Store:
@@ -108,6 +114,8 @@ class Place:
         found = self.catalog.entries("ready", name=name)
         if found:
             return found[0]
+        for entry in self.catalog.entries("gone", name=name):
+            raise NotFoundError(f"'{name}' cannot be used: {entry.error}")
         names = [entry.name for entry in self.catalog.entries("ready")]
         known = f"ready are: {', '.join(names)}" if names else "none is ready"
         raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names) or ';'} {known}")

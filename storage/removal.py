@@ -28,13 +28,13 @@ class Removed:
 
 
 def drop(place: Place, name: str) -> Action:
-    """Drop an embedding table that is ready, or failed: the catalog first, then its manifests, then its other files.
+    """Drop an embedding table that is ready, gone or failed: the catalog first, then its manifests, then other files.
 
     Raises:
-        NotFoundError: no table of this name is ready or failed.
+        NotFoundError: no table of this name is ready, gone or failed.
         StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later.
     """
-    known = [*place.catalog.entries("ready", name=name), *place.catalog.entries("failed", name=name)]
+    known = [*place.catalog.entries("ready", "gone", name=name), *place.catalog.entries("failed", name=name)]
     entry = known[0] if known else place.ready(name)
     place.catalog.dropped(entry)
     place.catalog.hide(name)

@@ -35,18 +35,13 @@ def nearest(table, query, k):
 
 
 class Database:
-    """A database file, its source, and what it knows of the table.
-
-    `seen` is what its catalog says that the table holds, `found` what a search looks at: the newest state when the
-    table was opened, which it is by the first search after the catalog has changed.
-    """
+    """A database file, its source, and two connections to it, which look at each call for what others have done."""
 
     def __init__(self, folder, side, location):
         self.file = str(folder / f"{side}.duckdb")
         self.cache = folder / f"cache of {side}"
         self.location = location
         self.source = {}
-        self.seen, self.found, self.number = {}, None, 0
         self.con = self.other = None
         con = duckdb.connect(self.file)
         con.execute("CREATE TABLE t (id INTEGER, text VARCHAR)")
@@ -60,6 +55,7 @@ class Database:
             cache_dir=self.cache,
             segment_rows=SEGMENT_ROWS,
             retention=timedelta(0),
+            follow=timedelta(0),
         )
         try:
             equip(self.con, config, self.encoders)

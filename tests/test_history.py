@@ -1,7 +1,9 @@
 """Random histories of a table that follows its source: after each step it holds what a fresh build would hold.
 
 Two databases share a location, each with a source of its own. A plain dict says what each source has, and another what
-the table must hold; a process may die at any operation, and a change may find that another was first.
+the table must hold, for both: what one has changed, compacted, vacuumed or dropped, the other sees without a new
+install. A process may die at any operation, a change may find that another was first, clocks jump, and files of a later
+version lie about.
 """
 
 import contextlib
@@ -9,6 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -19,10 +22,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jammi_duck.storage import change, layout, manifest, plan
+from jammi_duck import JammiWarning
+from jammi_duck.storage import change, clock, layout, manifest, plan
 from tests.fakes import text_vector
 from tests.faults import Failure, dying
 from tests.histories import SEGMENT_ROWS, Database, ask, embedded, has_text, nearest, to_encode
+from tests.later import later_files, put_file
 
 BLANK = [None, "", " \t", "\u2003"]
 # A text that the encoder fails at has no vector; capital letters are another text with the same vector.
@@ -46,6 +51,7 @@ class History(RuleBasedStateMachine):
         # What the newest state holds, and whether vectors that no state has may lie about, which spare encoding.
         self.table = {}
         self.spare = False
+        self.later = set()
         self.patch = pytest.MonkeyPatch()
         self.quiet = contextlib.ExitStack()
         self.quiet.enter_context(warnings.catch_warnings())
@@ -62,8 +68,9 @@ class History(RuleBasedStateMachine):
         self.newest = 1
         right.open()
         right.put(dict(enumerate(texts)))
-        for side in self.databases:
-            self.enter(side)
+        for file, content in later_files(left.store(), self.name).items():
+            put_file(left.store(), file, content)
+            self.later.add(file)
 
     # What happens to a source.
 
@@ -109,7 +116,6 @@ class History(RuleBasedStateMachine):
     @rule(side=SIDES)
     def compact(self, side):
         self.compacts(self.databases[side].con)
-        self.enter(side)
 
     @rule(side=SIDES, operation=OPERATIONS, rivals=st.lists(st.tuples(SIDES, RIVALS), min_size=1, max_size=2))
     def another_is_first(self, side, operation, rivals):
@@ -127,7 +133,6 @@ class History(RuleBasedStateMachine):
                 self.refreshes(theirs, rival.other, exactly=False)
             else:
                 self.compacts(rival.other)
-                self.enter(theirs)
             waiting[:] = left
             return commit(store, state, by)
 
@@ -138,23 +143,40 @@ class History(RuleBasedStateMachine):
                 self.refreshes(side, database.con, base, exactly=side not in {theirs for theirs, _ in rivals})
             else:
                 self.compacts(database.con)
-                self.enter(side)
 
-    @rule(side=SIDES)
-    def vacuum(self, side):
+    @rule(side=SIDES, recover=st.booleans())
+    def vacuum(self, side, recover):
         database = self.databases[side]
-        database.con.execute("FROM jammi_recover()").fetchall()
-        self.enter(side)
+        if recover:
+            database.con.execute("FROM jammi_recover()").fetchall()
         database.con.execute("FROM jammi_vacuum()").fetchall()
         store = database.store()
         state = manifest.read(store, layout.manifest(self.name, self.newest))
-        assert set(store.files()) == {state.file, *(file.file for file in state.files)}
+        assert set(store.files()) == {state.file, *(file.file for file in state.files), *self.later}
         assert store.scratches() == {}
         self.spare = False
-        # Files are gone that the other one's catalog still names.
-        for each in self.databases:
-            self.databases[each].con.execute("FROM jammi_recover()").fetchall()
-            self.enter(each)
+
+    @rule(sides=st.permutations(["left", "right"]), both=st.booleans())
+    def drop_another(self, sides, both):
+        """A newer table of the source is made, known to both or to one, and dropped: what was there before is there."""
+        one, other = (self.databases[side] for side in sides)
+        made = ask(one.con, "FROM jammi_generate('t', 'text', 'id')")["embedding_table"]
+        assert self.chosen(one.con) == made
+        if both:
+            other.con.execute("FROM jammi_recover()").fetchall()
+            assert self.chosen(other.other) == made
+        one.con.execute("FROM jammi_drop(?)", [made]).fetchall()
+        if both:
+            with pytest.warns(JammiWarning, match="is taken instead"):
+                assert self.chosen(other.con) == self.name
+            rows = other.con.execute("SELECT embedding_table FROM jammi_tables() WHERE status = 'gone'").fetchall()
+            assert (made,) in rows
+            other.con.execute("FROM jammi_drop(?)", [made]).fetchall()
+
+    @rule(seconds=st.sampled_from([-31_536_000, -3600, 0, 3600, 31_536_000]))
+    def jump(self, seconds):
+        """The clock goes to another time."""
+        self.patch.setattr(clock, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))
 
     @rule(side=SIDES)
     def open_again(self, side):
@@ -197,7 +219,8 @@ class History(RuleBasedStateMachine):
                 failed = True
         database.con.execute("FROM jammi_recover()").fetchall()
         self.newest = self.number()
-        self.enter(side, either=operation == "refresh")
+        if operation == "refresh":
+            self.either(side)
         left = set(database.store().files()) - before
         if self.newest == newest and left:
             assert operation == "refresh"
@@ -234,7 +257,6 @@ class History(RuleBasedStateMachine):
         assert done["encoded"] <= len(wanted)
         self.table = embedded(database.source)
         self.newest = self.number()
-        self.enter(side)
 
     def compacts(self, con):
         done = ask(con, "FROM jammi_compact('t')")
@@ -250,26 +272,26 @@ class History(RuleBasedStateMachine):
         database = self.databases[side]
         database.open()
         assert database.store().scratches() == {}
-        self.newest, database.found = self.number(), None
-        self.enter(side, either)
+        self.newest = self.number()
+        if either:
+            self.either(side)
 
-    def enter(self, side, either=False):
-        """The database's catalog has the newest state, which is what its source wants if that is one of `either`."""
+    def either(self, side):
+        """The table holds what it held, or what the source of this side wants."""
         database = self.databases[side]
-        if either and self.rows(database).keys() != {str(key) for key in self.table}:
-            self.table = embedded(database.source)
-        elif either:
-            wanted = embedded(database.source)
-            found = self.rows(database)
-            if wanted.keys() == self.table.keys() and all(
-                np.array_equal(found[str(key)], text_vector(text)) for key, text in wanted.items()
-            ):
-                self.table = wanted
-        if database.number != self.newest:
-            database.seen, database.found, database.number = dict(self.table), None, self.newest
-        assert database.seen == self.table
+        found, wanted = self.rows(database), embedded(database.source)
+        if found.keys() == {str(key) for key in wanted} and all(
+            np.array_equal(found[str(key)], text_vector(text)) for key, text in wanted.items()
+        ):
+            self.table = wanted
+
+    def chosen(self, con):
+        """The embedding table that a search is of, and a status."""
+        con.execute("FROM jammi_matches('t', 'cat', 1)").fetchall()
+        return ask(con, "FROM jammi_status('t')")["embedding_table"]
 
     def rows(self, database):
+        database.con.execute("FROM jammi_tables()").fetchall()
         rows = database.con.execute(f'SELECT _row_id, vector FROM jammi."{self.name}"').fetchall()
         assert len({key for key, _ in rows}) == len(rows)
         return {key: np.array(vector, np.float32) for key, vector in rows}
@@ -282,22 +304,20 @@ class History(RuleBasedStateMachine):
 
     def check(self, database):
         con = database.con
-        found = self.rows(database)
-        assert found.keys() == {str(key) for key in database.seen}
-        for key, text in database.seen.items():
-            np.testing.assert_allclose(found[str(key)], text_vector(text), atol=1e-6)
-        if database.found is None:
-            database.found = dict(self.table)
         for query in QUERIES:
             for k, exact in ((3, False), (100, True)):
                 hits = con.execute(
                     "SELECT _row_id, _similarity FROM jammi_matches('t', ?, ?, exact := ?)", [query, k, exact]
                 ).fetchall()
-                expected = nearest(database.found, query, k)
+                expected = nearest(self.table, query, k)
                 assert [key for key, _ in hits] == [key for key, _ in expected]
                 np.testing.assert_allclose([s for _, s in hits], [s for _, s in expected], atol=1e-6)
         counted = con.execute("SELECT status, row_count FROM jammi_tables()").fetchall()
-        assert counted == [("ready", len(database.seen))]
+        assert counted == [("ready", len(self.table))]
+        found = self.rows(database)
+        assert found.keys() == {str(key) for key in self.table}
+        for key, text in self.table.items():
+            np.testing.assert_allclose(found[str(key)], text_vector(text), atol=1e-6)
         texts = {key: text for key, text in database.source.items() if has_text(text)}
         both = texts.keys() & self.table.keys()
         changed = sum(texts[key] != self.table[key] for key in both)
@@ -357,7 +377,7 @@ def test_a_change_that_finds_nothing_to_do_shows_what_another_database_has_done(
     history.compact("left")
     history.compact("right")
     history.both_are_right()
-    assert [database.number for database in history.databases.values()] == [3, 3]
+    assert history.newest == 3
 
 
 def test_a_row_that_another_changed_and_this_one_deleted_is_gone(history):

@@ -22,6 +22,7 @@ from jammi_duck.refresh import Comparison, choose_refreshable
 from jammi_duck.search import choose
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry, literal, live_rows
+from jammi_duck.storage.entering import catch_up, follow_others
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import files_of
 from jammi_duck.storage.present import Present, paths, present, state_of
@@ -122,6 +123,7 @@ def status_plan(
 ) -> str:
     """The query that says how a table differs from its source."""
     name = _named(engine, source, schemas)
+    follow_others(engine.place, at_once=True)
     try:
         entry = choose(engine.place, engine.encoders, name, model, table)
     except NotFoundError as error:
@@ -131,6 +133,8 @@ def status_plan(
         raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
     store = engine.place.store_at(entry.location)
     start = Present(state_of(engine.place, entry))
+    # What is told is what a search finds.
+    catch_up(engine.place, entry, start.manifest, at_work=True)
     state, _spare, gone = paths(store, start)
     request = {"table": entry.name, "number": start.manifest.number, "source": public_url(str(source))}
     return (
@@ -293,7 +297,7 @@ def status(engine: Engine, *columns: Column) -> pa.Array:
             "coverage": current / wanted if wanted else 1.0,
             "segments": len(state.segments),
             "bytes": size(state),
-            "age": (now - state.finished).total_seconds(),
+            "age": max(0.0, (now - state.finished).total_seconds()),
             "advice": _advice(engine, state, request["source"], added, changed + deleted),
         }
         told.append([row])

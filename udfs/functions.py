@@ -24,6 +24,8 @@ from jammi_duck.infer import check_task, infer
 from jammi_duck.interrupts import listen
 from jammi_duck.logs import log
 from jammi_duck.refresh import to_resume
+from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.entering import follow_others
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
 from jammi_duck.types import Caller, Role, Vectors
@@ -122,6 +124,8 @@ def _plan(
     if resume and (left := to_resume(engine.place, engine.encoders, request)):
         return following.refresh_query(engine, source, left, connection, transaction, "_jammi_resumed")
     comparison = None
+    if reuse:
+        follow_others(engine.place, at_once=True)
     if reuse and (made := to_reuse(engine.place, engine.encoders, request)):
         try:
             comparison = following.comparison_of(engine, source, made)
@@ -225,6 +229,7 @@ def _finish_resumed(engine: Engine, token: Column, *_: Column) -> pa.Array:
 
 def _tables(engine: Engine, *caller: Column) -> pa.Array:
     engine.runner.settle(caller_of(caller), wait=False)
+    follow_others(engine.place)
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [
         {
@@ -243,12 +248,18 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
             "location": entry.location,
             "started": entry.started,
             "finished": entry.finished,
-            "age": (now - (entry.finished or entry.started)).total_seconds(),
-            "error": entry.error,
+            "age": max(0.0, (now - (entry.finished or entry.started)).total_seconds()),
+            "error": entry.error or _unseen(engine, entry),
         }
-        for entry in engine.place.catalog.entries("building", "ready", "failed")
+        for entry in engine.place.catalog.entries("building", "ready", "gone", "failed")
     ]
     return structs([rows], _TABLE)
+
+
+def _unseen(engine: Engine, entry: Entry) -> str | None:
+    """Why the row of a ready table may not be its newest state."""
+    failure = engine.place.watch.failure(entry.location) if entry.status == "ready" else None
+    return failure and f"what other processes do is not seen at {entry.location}: {failure}"
 
 
 def _models(engine: Engine, _: Column) -> pa.Array:
