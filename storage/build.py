@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jammi_duck.errors import StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import literal
-from jammi_duck.storage.clock import later_than
+from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.ownership import owner_of
 from jammi_duck.storage.parquet import Digests, Texts
@@ -34,7 +35,7 @@ class Build:
         names = self._names()
         known = [entry.started for entry in place.catalog.entries(source=definition.source)]
         # The newest table of a source is the one that was begun last, whatever the clock was when others were begun.
-        self._started = later_than([*known, *layout.times(definition.source, names)])
+        self._started = not_before([*known, *layout.times(definition.source, names)], datetime.now(UTC))
         name = self._free_name(names)
         place.catalog.begin(self.id, name, definition, self._store.location, owner, self._started)
         self._files = SegmentFiles(
@@ -90,7 +91,7 @@ class Build:
             definition=self.definition,
             counts=counts,
             started=self._started,
-            finished=later_than([self._started]),
+            finished=not_before([self._started], datetime.now(UTC)),
             segments=tuple(segments),
         )
         self._committing = True

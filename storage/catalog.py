@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from jammi_duck.errors import StateError
 from jammi_duck.storage import layout
-from jammi_duck.storage.clock import now
 from jammi_duck.storage.filesystem import Digest
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.types import Counts, Definition, Host
@@ -389,7 +388,7 @@ def literal(text: str) -> str:
 
 
 def _now() -> datetime:
-    return _utc(now())
+    return _utc(datetime.now(UTC))
 
 
 def _utc(moment: datetime) -> datetime:

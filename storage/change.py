@@ -11,6 +11,7 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -21,7 +22,7 @@ from jammi_duck.errors import DamagedError, NotFoundError, StateError, StorageEr
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.clock import later_than
+from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
@@ -257,7 +258,7 @@ class Change:
             base,
             number=base.number + 1,
             counts=now,
-            finished=later_than([base.finished]),
+            finished=not_before([base.finished], datetime.now(UTC)),
             segments=segments,
             tombstones=(*tombstones, self._close(State(base.number + 1, numbers, gone, now))),
         )

@@ -1,4 +1,4 @@
-"""The time, where an order hangs on it: a clock may go back, or be a year ahead for one build."""
+"""Times where an order hangs on them: a clock may go back, or be a year ahead for one build."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ _STEP = timedelta(microseconds=1)
 _FARTHEST = timedelta(days=36_500)
 
 
-def now() -> datetime:
-    """The time by the machine's clock, in UTC."""
-    return datetime.now(UTC)
-
-
-def later_than(moments: Iterable[datetime]) -> datetime:
-    """The time by the clock, or just after the latest of these moments (UTC), if that is later."""
-    present = now()
+def not_before(moments: Iterable[datetime], now: datetime) -> datetime:
+    """The time by the clock, `now`, or just after the latest of these moments (UTC), if that is later."""
     known = [moment.replace(tzinfo=UTC) for moment in moments]
-    return max(present, *(moment + _STEP for moment in known if moment < present + _FARTHEST), present)
+    return max(now, *(moment + _STEP for moment in known if moment < now + _FARTHEST), now)

@@ -14,7 +14,7 @@ from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
-from jammi_duck.storage.clock import later_than
+from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
@@ -284,7 +284,7 @@ def _repair(place: Place, entry: Entry) -> Action | None:
     if is_there and known.segments == whole:
         return None
     built = sum(segment != old for segment, old in zip(whole, known.segments, strict=True))
-    state = replace(known, number=number, finished=later_than([known.finished]), segments=whole)
+    state = replace(known, number=number, finished=not_before([known.finished], datetime.now(UTC)), segments=whole)
     manifest.commit(store, state, entry.build)
     enter(place, entry, state)
     return Action(entry.name, "ready", f"built {built} of {len(whole)} indexes and the manifest again")

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jammi_duck import JammiWarning
-from jammi_duck.storage import change, clock, layout, manifest, plan
+from jammi_duck.storage import change, layout, manifest, plan
 from tests.fakes import text_vector
 from tests.faults import Failure, dying
 from tests.histories import SEGMENT_ROWS, Database, ask, embedded, has_text, nearest, to_encode
 from tests.later import later_files, put_file
+from tests.test_others import jump
 
 BLANK = [None, "", " \t", "\u2003"]
 # A text that the encoder fails at has no vector; capital letters are another text with the same vector.
@@ -176,7 +177,7 @@ class History(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-31_536_000, -3600, 0, 3600, 31_536_000]))
     def jump(self, seconds):
         """The clock goes to another time."""
-        self.patch.setattr(clock, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+        jump(self.patch, timedelta(seconds=seconds))
 
     @rule(side=SIDES)
     def open_again(self, side):

@@ -10,7 +10,8 @@ import duckdb
 import pytest
 
 from jammi_duck import JammiWarning
-from jammi_duck.storage import clock
+from jammi_duck.storage import build, change
+from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.local_store import LocalStore
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.object_store import ObjectStore
@@ -271,11 +272,23 @@ def test_a_search_goes_on_where_a_location_cannot_be_listed(fake, tmp_path, monk
     assert error_in_tables(con) is None
 
 
+def jump(patch, by):
+    """The clock goes to another time."""
+
+    class Jumped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + by
+
+    for module in (build, change):
+        patch.setattr(module, "datetime", Jumped)
+
+
 @pytest.mark.parametrize("ahead", [timedelta(days=365), timedelta(hours=1)])
 def test_the_newest_table_is_the_one_that_was_made_last_whatever_the_clock_was(opened, ahead, monkeypatch, tmp_path):
     ours = opened("ours", duckdb.connect(str(tmp_path / "db.duckdb")))
     with monkeypatch.context() as patch:
-        patch.setattr(clock, "now", lambda: datetime.now(UTC) + ahead)
+        jump(patch, ahead)
         first = generate(ours)
     second = generate(ours)
     assert ask(ours, "FROM jammi_status('t')")["embedding_table"] == second
@@ -292,7 +305,7 @@ def test_a_clock_that_goes_back_hides_no_refresh(opened, monkeypatch):
     ours = opened("ours")
     generate(ours)
     theirs = opened("theirs")
-    monkeypatch.setattr(clock, "now", lambda: datetime.now(UTC) - timedelta(hours=1))
+    jump(monkeypatch, -timedelta(hours=1))
     add(theirs)
     assert found(ours) == {"10", "11"}
     finished = "SELECT started, finished FROM jammi_tables()"
@@ -305,9 +318,9 @@ def test_a_clock_that_goes_back_hides_no_refresh(opened, monkeypatch):
 def test_a_time_that_nobody_can_have_is_not_believed():
     year = timedelta(days=365)
     now = datetime.now(UTC)
-    assert clock.later_than([now + year]) > now + year
-    assert clock.later_than([datetime.max.replace(tzinfo=UTC)]) < now + year
-    assert clock.later_than([]) >= now
+    assert not_before([now + year], now) > now + year
+    assert not_before([now - year], now) == now
+    assert not_before([datetime.max.replace(tzinfo=UTC)], now) == now
 
 
 def test_what_is_found_is_the_same_for_every_store(place, tmp_path):
