@@ -13,12 +13,14 @@ from jammi_duck.importing import Importer
 from jammi_duck.refresh import Refresher
 from jammi_duck.running import Runner
 from jammi_duck.selection import Selections
-from jammi_duck.storage.catalog import VIEWS, Catalog, quoted
+from jammi_duck.storage.catalog import EXPECTED, SCHEMA, VIEWS, Catalog, quoted
+from jammi_duck.storage.foreign import refuse_macros, refuse_tables
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import finish_drops
 from jammi_duck.storage.watch import Watch
 from jammi_duck.types import Host
 from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.macros import reserved
 
 
 def loaded_encoders(config: Config) -> LoadedEncoders:
@@ -78,6 +80,8 @@ def _open_catalog(host: Host) -> Catalog:
     """The catalog in the database itself, or beside a read-only one in memory."""
     text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
     ((database, readonly),) = host.sql(text)
+    has_triggers = refuse_macros(host, reserved())
+    refuse_tables(host, database, SCHEMA, EXPECTED, has_triggers)
     if not readonly:
         catalog = Catalog(host, database, (database, VIEWS))
         catalog.create()

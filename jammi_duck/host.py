@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from jammi_duck.errors import JammiError
+from jammi_duck.sql import qualified
 
 
 class ConnectionHost:
@@ -68,7 +69,7 @@ class ConnectionHost:
     def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`."""
         with self.cursor() as cursor:
-            return list(cursor.execute(text, list(parameters)).fetchall())
+            return list(cursor.execute(qualified(text), list(parameters)).fetchall())
 
 
 def _is_open(con: duckdb.DuckDBPyConnection) -> bool:

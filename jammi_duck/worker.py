@@ -22,6 +22,7 @@ import pyarrow as pa
 from jammi_duck import logs, settings
 from jammi_duck.composition import loaded_encoders, open_engine
 from jammi_duck.errors import JammiError
+from jammi_duck.sql import qualified
 from jammi_duck.storage.catalog import literal
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.functions import FUNCTIONS
@@ -129,6 +130,7 @@ class ShellHost:
     def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`."""
         conversation: Conversation = self._here.conversation
+        text = qualified(text)
         if not parameters:
             return conversation.sql(text)
         # In one go, so that no other thread's statement of that name comes between.

@@ -58,6 +58,19 @@ _COLUMNS = {
     "finished": "TIMESTAMP",
     "error": "VARCHAR",
 }
+_SEGMENTS = {
+    "build": "VARCHAR NOT NULL",
+    "segment": "INTEGER NOT NULL",
+    "row_count": "BIGINT NOT NULL",
+    "parquet": "VARCHAR NOT NULL",
+    "bytes": "BIGINT NOT NULL",
+    "sha256": "VARCHAR NOT NULL",
+}
+# What the tables of a catalog must be to be read: the types of their columns.
+EXPECTED = {
+    table: {name: kind.split(" ")[0] for name, kind in columns.items()}
+    for table, columns in (("embedding_tables", _COLUMNS), ("segments", _SEGMENTS))
+}
 
 
 @dataclass(frozen=True)
@@ -99,16 +112,14 @@ class Catalog:
         fields = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
         self._host.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}.{SCHEMA}")
         self._host.sql(f"CREATE TABLE IF NOT EXISTS {self._tables} ({fields})")
-        self._host.sql(
-            f"CREATE TABLE IF NOT EXISTS {self._segments} (build VARCHAR NOT NULL, segment INTEGER NOT NULL, "
-            "row_count BIGINT NOT NULL, parquet VARCHAR NOT NULL, bytes BIGINT NOT NULL, sha256 VARCHAR NOT NULL)"
-        )
+        segments = ", ".join(f"{name} {kind}" for name, kind in _SEGMENTS.items())
+        self._host.sql(f"CREATE TABLE IF NOT EXISTS {self._segments} ({segments})")
         self._host.sql(f"CREATE SCHEMA IF NOT EXISTS {self._view_schema}")
 
     def copy_ready(self, database: str) -> None:
         """Take over the ready tables of another database's catalog, where it has one."""
         other = f"{quoted(database)}.{SCHEMA}"
-        known = "SELECT 1 FROM duckdb_tables() WHERE (database_name, schema_name) = (?, ?)"
+        known = "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = ?"
         if not self._host.sql(known, [database, SCHEMA]):
             return
         names = ", ".join(_COLUMNS)
@@ -301,7 +312,7 @@ class Catalog:
 
     def shown(self) -> set[str]:
         """The names of the views that there are."""
-        text = "SELECT view_name FROM duckdb_views() WHERE (database_name, schema_name) = (?, ?)"
+        text = "SELECT view_name FROM duckdb_views() WHERE database_name = ? AND schema_name = ?"
         return {name for (name,) in self._host.sql(text, self._views)}
 
     def _write(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -374,7 +385,7 @@ def live_rows(columns: str, segments: Sequence[tuple[int, str]], tombstones: Seq
 
 def _parquet(files: Iterable[str]) -> str:
     # A folder on the way may be called `vector=1`.
-    return f"read_parquet([{', '.join(map(literal, files))}], hive_partitioning := false)"
+    return f"read_parquet(list_value({', '.join(map(literal, files))}), hive_partitioning := false)"
 
 
 def quoted(name: str) -> str:

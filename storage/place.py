@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
@@ -145,7 +146,9 @@ class Place:
             # The table is as good without its view, which DuckDB refuses where it cannot read the files right now; one
             # of an earlier state would not be.
             log.warning("no view jammi.%s: %s", entry_name, error)
-            self.catalog.hide(entry_name)
+            with contextlib.suppress(Exception):
+                # Another thing of that name, which somebody has put there, stays.
+                self.catalog.hide(entry_name)
 
     def stores(self) -> dict[str, Store]:
         """Every open store by the id that stands for its location in the URLs of views."""

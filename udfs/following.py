@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.blanks import VISIBLE
 from jammi_duck.compact import advice, call, compact, size
 from jammi_duck.errors import InputError, NotFoundError, StorageError
 from jammi_duck.generate import STAYS, Census, Request, check_keys
@@ -46,6 +45,9 @@ COMPACTED = {
     "bytes_before": "BIGINT", "bytes": "BIGINT", "seconds": "DOUBLE",
 }  # fmt: skip
 
+# What Python's str.strip takes away, by which a text is blank.
+_BLANKS = "".join(map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))))
+_BLANKS += "\u2028\u2029\u202f\u205f\u3000"
 # What `_jammi_refresh` and `_jammi_status` are told of the comparison.
 _FOUND = (
     "c.row_count, c.keyed, c.different, (SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM _jammi_rows LIMIT 1)), "
@@ -100,8 +102,9 @@ def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, tr
         "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, min(key) AS key FROM _jammi_changes "
         "WHERE key IS NOT NULL GROUP BY digest), "
         "_jammi_new AS MATERIALIZED (SELECT lower(hex(w.digest)) AS digest, w.keys, w.key, k._segment, k._place "
-        "FROM _jammi_wanted w LEFT JOIN (SELECT _text_digest AS digest, unnest(any_value({'_segment': _segment, "
-        f"'_place': _place}})) FROM ({pool}) WHERE _text_digest IN (SELECT digest FROM _jammi_wanted) GROUP BY 1) k "
+        "FROM _jammi_wanted w LEFT JOIN (SELECT _text_digest AS digest, unnest(any_value(struct_pack("
+        f"_segment := _segment, _place := _place))) FROM ({pool}) "
+        "WHERE _text_digest IN (SELECT digest FROM _jammi_wanted) GROUP BY 1) k "
         "USING (digest)), "
         f"_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({literal(json.dumps(request))}, {_FOUND}, "
         f"(SELECT count(*) FROM _jammi_new WHERE _place IS NULL), {caller}) AS token FROM _jammi_census c) "
@@ -224,9 +227,9 @@ def import_plan(
         f"{_digest(columns)} AS digest FROM _jammi_rows r), "
         f"_jammi_theirs AS NOT MATERIALIZED ({picked(vectors, theirs, [vector], key)}), "
         "_jammi_vectors AS NOT MATERIALIZED (SELECT c0::VARCHAR AS key, "
-        "CASE WHEN typeof(c1) LIKE '%]' THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs), "
-        "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_count(vector) = len(vector) "
-        "THEN list_sum(list_transform(vector, lambda x: x * x)) END AS square FROM _jammi_vectors), "
+        "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs), "
+        "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_aggr(vector, 'count') = len(vector) "
+        "THEN list_aggr(list_transform(vector, lambda x: \"*\"(x, x)), 'sum') END AS square FROM _jammi_vectors), "
         "_jammi_build AS MATERIALIZED (SELECT "
         f"_jammi_import({literal(json.dumps(asked))}, s.row_count, s.keyed, s.different, {_key_type('_jammi_rows')}, "
         f"v.row_count, v.keyed, v.different, {_key_type('_jammi_theirs')}, v.kind, v.there, v.least, v.most, v.bad, "
@@ -353,7 +356,7 @@ def _digest(columns: Sequence[str]) -> str:
     if not columns:
         return literal(_NO_DIGEST)
     text = text_of(columns)
-    return f"CASE WHEN regexp_matches({text}, {literal(VISIBLE)}) THEN md5({text}) END"
+    return f"CASE WHEN trim({text}, {literal(_BLANKS)}) <> '' THEN md5({text}) END"
 
 
 def _census(rows: int, keyed: int, different: int, key_type: str | None) -> Census:

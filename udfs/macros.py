@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jammi_duck.sql import qualified
 from jammi_duck.storage.catalog import literal
 
-# The text, the vector, or the row that is asked for, with the type that its key has now.
+# A query stands in a row of its own, since DuckDB plans a sub-query anew wherever a macro repeats it.
 _QUERY = (
-    "CASE WHEN typeof(_jammi_query) NOT LIKE '%]' THEN _jammi_query::VARCHAR END, "
-    "CASE WHEN typeof(_jammi_query) LIKE '%]' THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL, NULL"
+    "CASE WHEN NOT suffix(typeof(_jammi_query), ']') THEN _jammi_query::VARCHAR END, "
+    "CASE WHEN suffix(typeof(_jammi_query), ']') THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL"
 )
+_ROW = "NULL, NULL, _jammi_query"
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
 _CHOICE = "source::VARCHAR, current_schemas(false), model, embedding_table, txid_current()::BIGINT"
-_ROW = "NULL, NULL, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
-# The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
-# take 7.4 for 7, too.
+# A key as the source writes it, however the caller does: 7.0 or '07' for 7.
 _KEY = (
-    "(SELECT any_value({'id': _jammi_row._jammi_key::VARCHAR, 'type': typeof(_jammi_row._jammi_key)}) FROM "
-    f"(SELECT key) _jammi_a(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({_CHOICE}, NULL))) _jammi_row "
-    "WHERE _jammi_row._jammi_key = TRY(cast_to_type(_jammi_given, _jammi_row._jammi_key)) "
-    "AND TRY(_jammi_row._jammi_key = _jammi_given))"
+    f"(SELECT any_value(_jammi_row._jammi_key::VARCHAR) FROM query(_jammi_rows({_CHOICE}, NULL)) _jammi_row "
+    "WHERE _jammi_row._jammi_key = key)"
 )
-# Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
-_EXACT = ("DOUBLE", "TIMESTAMP")
 _OPTIONS = "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL"
 _TABLE = "(source, model := NULL, embedding_table := NULL)"
 _SEARCH = f"(source, query, k := 10, {_OPTIONS})"
@@ -32,40 +28,27 @@ _SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
 
 
 def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = True, traced: bool = False) -> str:
-    """A query for the hits of a search: row ids with their ranks.
-
-    What the caller has written comes first and alone, where none of its columns can be taken for one of ours or of the
-    source (an alias in the same SELECT would do as well), and in a row of its own, since DuckDB plans a sub-query anew
-    wherever a macro repeats it.
-    """
+    """A query for the hits of a search: row ids with their ranks."""
     selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
     return (
-        f"SELECT _jammi_token, unnest(_jammi_search(_jammi_token, {asked}, _jammi_query IS NOT NULL, _jammi_k, "
-        "_jammi_exact, _jammi_least), recursive := true) "
-        f"FROM (SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
-        f"_jammi_asked(_jammi_query, _jammi_k, _jammi_exact, _jammi_least), {selection}"
+        f"SELECT _jammi_token, unnest(_jammi_search(_jammi_token, {asked}, _jammi_query IS NOT NULL, k::BIGINT, "
+        "exact::BOOLEAN, min_similarity::DOUBLE), recursive := true) "
+        f"FROM {selection}, (SELECT {query} AS _jammi_query)"
     )
 
 
 def _with_rows(hits: str) -> str:
-    """The hits, each with its row `_jammi_row` of the source.
-
-    A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
-    finds the row, if that is of the same value: 2 is not the row that was 1.5.
-    """
-    key, row_id = "_jammi_row._jammi_key", "_jammi_hit._row_id"
-    same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
+    """The hits, each with its row `_jammi_row` of the source."""
     return (
         f"({hits}) _jammi_hit JOIN query(_jammi_rows({_CHOICE}, filter::VARCHAR)) _jammi_row "
-        f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true)"
+        "ON _jammi_row._jammi_key = cast_to_type(_jammi_hit._row_id, _jammi_row._jammi_key)"
     )
 
 
 def _found(hits: str) -> str:
-    """What a search gives: the source's columns, then the hits', whose ranks leave out those that the source lost."""
+    """What a search gives: the source's columns, then the hits'."""
     return (
-        "TABLE SELECT _jammi_row.* EXCLUDE (_jammi_key), _jammi_hit._row_id, "
-        "(row_number() OVER (ORDER BY _jammi_hit._rank))::INTEGER AS _rank, _jammi_hit._similarity, "
+        "TABLE SELECT _jammi_row.* EXCLUDE (_jammi_key), _jammi_hit._row_id, _jammi_hit._rank, _jammi_hit._similarity, "
         f"_jammi_hit._distance FROM {_with_rows(hits)} ORDER BY _jammi_hit._rank"
     )
 
@@ -80,11 +63,11 @@ def macros(connection: str) -> list[str]:
     caller_of = f"txid_current()::BIGINT, {me}"
     bodies = {
         "embed(text, model := NULL, role := 'document', dims := NULL)": (
-            "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR)"
+            "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::BIGINT)"
         ),
         "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false)": (
             "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schemas(false), to_json(cols)::VARCHAR, "
-            f"key::VARCHAR, model::VARCHAR, dims::VARCHAR, reuse::BOOLEAN, resume::BOOLEAN, {caller_of}))"
+            f"key::VARCHAR, model::VARCHAR, dims::BIGINT, reuse::BOOLEAN, resume::BOOLEAN, {caller_of}))"
         ),
         "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL)": (
             "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, current_schemas(false), vectors::VARCHAR, "
@@ -95,7 +78,7 @@ def macros(connection: str) -> list[str]:
         f"jammi_compact{_TABLE}": f"TABLE SELECT * FROM query(_jammi_compact_plan({_CHOICE}, {me}))",
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL)": (
             "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
-            "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))"
+            "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::BIGINT))"
         ),
         f"jammi_search{_SEARCH}": _found(_hits(me, "query")),
         f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW)),
@@ -105,11 +88,11 @@ def macros(connection: str) -> list[str]:
         ),
         f"jammi_explain{_SEARCH}": (
             f"TABLE SELECT unnest(_jammi_stages(_jammi_token, {caller}, _jammi_fetched), recursive := true) FROM "
-            "(SELECT any_value(_jammi_hit._jammi_token) AS _jammi_token, count(_jammi_row) AS _jammi_fetched FROM "
+            "(SELECT any_value(_jammi_hit._jammi_token) AS _jammi_token, count(*) AS _jammi_fetched FROM "
             f"{_with_rows(_hits(me, 'query', traced=True))})"
         ),
         "jammi_check(source, k := 10, model := NULL, embedding_table := NULL)": (
-            f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k::VARCHAR), recursive := true)"
+            f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k), recursive := true)"
         ),
         "jammi_tables()": (
             f"TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "
@@ -120,7 +103,13 @@ def macros(connection: str) -> list[str]:
         "jammi_drop(embedding_table)": "TABLE SELECT unnest(_jammi_drop(embedding_table::VARCHAR), recursive := true)",
         "jammi_vacuum()": f"TABLE SELECT unnest(_jammi_vacuum({caller}), recursive := true)",
     }
-    return [f"CREATE OR REPLACE TEMP MACRO {head} AS {body}" for head, body in bodies.items()]
+    return [f"CREATE OR REPLACE TEMP MACRO {head} AS {qualified(body)}" for head, body in bodies.items()]
+
+
+def reserved() -> set[str]:
+    """The names of our macros that no stored one may have. `embed` may be a user's, too: ours goes before it."""
+    heads = (statement.partition(" MACRO ")[2] for statement in macros(""))
+    return {head.partition("(")[0] for head in heads} - {"embed"}
 
 
 def generate_query(
@@ -133,7 +122,7 @@ def generate_query(
     from a table that may be used again, if there is a `comparison` with one.
     """
     rows = comparison or f"_jammi_rows AS NOT MATERIALIZED ({picked(source, name, columns, key)})"
-    differing = "(SELECT added + changed + deleted FROM _jammi_census)" if comparison else "NULL"
+    differing = '(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)' if comparison else "NULL"
     return (
         f"WITH {rows}, "
         f"_jammi_build AS MATERIALIZED (SELECT _jammi_begin({literal(request)}, count(*), count(c0), "
@@ -145,14 +134,19 @@ def generate_query(
     )
 
 
+# What there is of a row's inference, by column.
+INFERRED = ("_model", "_status", "_error", "_latency_ms", "vector")
+
+
 def infer_query(source: str, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> str:
     """The query that embeds a source's rows as they are read, so that a LIMIT or a condition spares the others.
 
     There is no `unnest` in it: DuckDB moves a LIMIT, and a condition on the key, to below a projection only.
     """
     cut = "NULL" if dims is None else f"{dims:d}"
+    fields = ", ".join(f"struct_extract(inferred, {literal(field)}) AS {field}" for field in INFERRED)
     return (
-        f"SELECT _row_id, {literal(name)} AS _source, inferred.* FROM (SELECT r.c0::VARCHAR AS _row_id, "
+        f"SELECT _row_id, {literal(name)} AS _source, {fields} FROM (SELECT r.c0::VARCHAR AS _row_id, "
         f"_jammi_infer({text_of(columns)}, {literal(model)}, {cut}::BIGINT) AS inferred "
         f"FROM ({picked(source, name, columns, key)}) r)"
     )

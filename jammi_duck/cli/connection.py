@@ -19,6 +19,7 @@ from jammi_duck.installation import equip_as
 from jammi_duck.jammi import Jammi
 from jammi_duck.logs import log
 from jammi_duck.settings import Settings
+from jammi_duck.sql import qualified
 
 IN_MEMORY = ":memory:"
 _MISSING = re.compile(r"Table with name (.+?) does not exist", re.DOTALL)
@@ -81,7 +82,7 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
     file = path if path == IN_MEMORY else os.path.abspath(path)
     con = duckdb.connect(file, read_only=read_only and path != IN_MEMORY)
     try:
-        if path != IN_MEMORY and con.execute(_IS_FILE).fetchone() == (False,):
+        if path != IN_MEMORY and con.execute(qualified(_IS_FILE)).fetchone() == (False,):
             # DuckDB reads a CSV as a database in memory, and nothing would be kept.
             raise InputError(f"'{path}' is not a DuckDB database; name another with --db")
         con.execute("SET enable_progress_bar = false")
@@ -93,7 +94,7 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
 
 def sources(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
     """The tables and views of a database that may have text, with kind and number of columns."""
-    return con.sql(_SOURCES)
+    return con.sql(qualified(_SOURCES))
 
 
 def _existing(settings: Settings) -> str:

@@ -27,7 +27,7 @@ def print_rows(rows: duckdb.DuckDBPyRelation) -> None:
 
 def print_json(rows: duckdb.DuckDBPyRelation) -> None:
     """A JSON list with an object for each row; what JSON has no number for is null."""
-    _print_list(_strict(text) for (text,) in rows.set_alias("r").project("to_json(r)::VARCHAR").fetchall())
+    _print_list(_strict(text) for (text,) in rows.set_alias("r").project("system.main.to_json(r)::VARCHAR").fetchall())
 
 
 def print_objects(objects: Iterable[Mapping[str, object]]) -> None:

@@ -11,12 +11,13 @@ import duckdb
 from fsspec import AbstractFileSystem
 
 from jammi_duck.errors import StorageError
+from jammi_duck.sql import qualified
 
 
 def read_s3_through_fsspec(con: duckdb.DuckDBPyConnection, options: Mapping[str, Any]) -> None:
     """Register s3:// with the options of the location, unless httpfs is there, which the user has set up then."""
     text = "SELECT installed FROM duckdb_extensions() WHERE extension_name = 'httpfs'"
-    if (True,) not in con.execute(text).fetchall():
+    if (True,) not in con.execute(qualified(text)).fetchall():
         con.register_filesystem(S3Files(options))
 
 

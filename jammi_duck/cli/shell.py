@@ -33,7 +33,7 @@ are missing until `.read /dev/fd/9`.
 _PACKAGE = Path(jammi_duck.__file__).parent
 _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"
 # What the prepared files are made from: they are made again when one of these changes.
-_MADE_FROM = ("functions.py", "searching.py", "macros.py", "wire.py")
+_MADE_FROM = ("udfs/functions.py", "udfs/searching.py", "udfs/macros.py", "udfs/wire.py", "sql.py")
 _OLDEST = (1, 4)
 _CONNECTION = "shell"
 # The statements are /dev/fd/9 to the shell, says the help above.
@@ -134,7 +134,7 @@ def _prepared(program: str) -> Path:
             "the extension for DuckDB is not there, as no C compiler was found when jammi-duck was installed; "
             "install one, such as gcc, and jammi-duck once more: pip install --force-reinstall --no-deps jammi-duck"
         )
-    sources = [(_PACKAGE / "udfs" / name).stat().st_mtime_ns for name in _MADE_FROM]
+    sources = [(_PACKAGE / name).stat().st_mtime_ns for name in _MADE_FROM]
     file = os.stat(program)
     shell = (os.path.realpath(program), file.st_size, file.st_mtime_ns)
     made_from = repr((__version__, sys.executable, str(_EXTENSION), sources, shell))

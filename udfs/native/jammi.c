@@ -49,7 +49,7 @@ static void *watch_database(void *nothing) {
         usleep(WATCH_US);
         pthread_mutex_lock(&sql_guard);
         if (own) {
-            bool is_there = duckdb_query(own, "FROM duckdb_connection_count()", &result) == DuckDBSuccess;
+            bool is_there = duckdb_query(own, "FROM system.main.duckdb_connection_count()", &result) == DuckDBSuccess;
             duckdb_data_chunk chunk = is_there ? duckdb_fetch_chunk(result) : NULL;
             if (chunk) {
                 is_last = *(int64_t *)duckdb_vector_get_data(duckdb_data_chunk_get_vector(chunk, 0)) == 1;

@@ -1,0 +1,33 @@
+"""SQL that we write means what it says in every database: its functions are DuckDB's and ours.
+
+A macro that a database file holds goes before a function of the same name, unless the full name is written.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+# What our SQL calls. A test takes every name that DuckDB has for a macro of its own, and goes through all verbs.
+_FUNCTIONS = frozenset((
+    "any_value", "cast_to_type", "concat_ws", "count", "current_database", "current_schemas", "duckdb_columns",
+    "duckdb_constraints", "duckdb_databases", "duckdb_extensions", "duckdb_functions", "duckdb_indexes",
+    "duckdb_schemas", "duckdb_tables", "duckdb_triggers", "duckdb_views", "hex", "isfinite",
+    "json_deserialize_sql", "json_serialize_sql", "len", "list", "list_aggr", "list_transform", "list_value",
+    "lower", "max", "md5", "min", "nullif", "query", "query_table", "range", "read_csv", "read_json",
+    "read_parquet", "regexp_matches", "row", "row_number", "sha256", "struct_extract", "struct_pack", "suffix",
+    "sum", "to_json", "to_seconds", "trim", "txid_current", "typeof", "unhex", "unnest",
+))  # fmt: skip
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
+
+
+@functools.lru_cache(1000)
+def qualified(text: str) -> str:
+    """A statement of ours with the full names of the functions that it calls; texts and quoted names stay."""
+    return _TOKEN.sub(_full_name, text)
+
+
+def _full_name(token: re.Match[str]) -> str:
+    name = token["called"]
+    is_ours = name is not None and (name in _FUNCTIONS or name[0] == '"' or name.startswith("_jammi_"))
+    return f"system.main.{name}" if is_ours else token[0]

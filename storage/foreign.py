@@ -1,0 +1,77 @@
+"""Refuses a database file in which something stands in the place of ours, before anything of it is read or called.
+
+A view would run its SQL where we read a table, and a macro would be called where our function is not there. What is
+asked here are lists of DuckDB's own, which run nothing of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from jammi_duck.errors import StorageError
+from jammi_duck.types import Host
+
+# DuckDB itself calls this one by its bare name, for `COLUMNS(lambda …)`.
+_CALLED_BY_DUCKDB = "list_filter"
+_CONSTANT = re.compile(r"NULL|true|false|-?\d+|'[^']*'", re.IGNORECASE)
+
+
+def refuse_macros(host: Host, names: Collection[str]) -> bool:
+    """Look at the macros of all open databases; `names` are those that we give. Returns whether there are triggers.
+
+    Raises:
+        StorageError: one has the name of a function of ours.
+    """
+    found = host.sql(
+        "SELECT database_name, schema_name, function_name FROM duckdb_functions() WHERE database_name <> 'temp' AND "
+        "CASE WHEN database_name = 'system' THEN function_name = 'duckdb_triggers' "
+        "ELSE function_type IN ('macro', 'table_macro') END"
+    )
+    ours = {*names, _CALLED_BY_DUCKDB}
+    for database, schema, name in found:
+        if database != "system" and (name.lower() in ours or name.lower().startswith("_jammi_")):
+            raise StorageError(
+                f"the database '{database}' has a macro {schema}.{name}, which would take the place of a function: "
+                f'DROP MACRO {schema}."{name}" (or DROP MACRO TABLE), and install again'
+            )
+    return ("system", "main", "duckdb_triggers") in found
+
+
+def refuse_tables(
+    host: Host, database: str, schema: str, expected: Mapping[str, Mapping[str, str]], triggers: bool
+) -> None:
+    """Look at the tables of a catalog. `expected` are types, by column and table; others may stand beside them.
+
+    Raises:
+        StorageError: something else than a table that only keeps rows is there, or a column is missing or another.
+    """
+
+    def rows(text: str) -> list[tuple[str, ...]]:
+        return host.sql(f"{text} WHERE database_name = ? AND schema_name = ?", [database, schema])
+
+    def refuse(what: str) -> StorageError:
+        return StorageError(
+            f"the database '{database}' has {what}, which jammi_duck does not make: nothing of its catalog is read or "
+            f"written. If the file is yours, DROP SCHEMA {schema} CASCADE: tables in the location are found again"
+        )
+
+    for (view,) in rows("SELECT view_name FROM duckdb_views()"):
+        raise refuse(f"a view {schema}.{view}")
+    for table, kind in rows("SELECT table_name, constraint_type FROM duckdb_constraints()"):
+        if kind not in ("PRIMARY KEY", "NOT NULL", "UNIQUE"):
+            raise refuse(f"a {kind} on {schema}.{table}")
+    for table, index in rows("SELECT table_name, index_name FROM duckdb_indexes()"):
+        raise refuse(f"an index {index} on {schema}.{table}")
+    for table, trigger in rows("SELECT table_name, trigger_name FROM duckdb_triggers()") if triggers else ():
+        raise refuse(f"a trigger {trigger} on {schema}.{table}")
+    found: dict[str, dict[str, str]] = {}
+    text = "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()"
+    for table, column, kind, default in rows(text):
+        if default is not None and not _CONSTANT.fullmatch(default):
+            raise refuse(f"a column {schema}.{table}.{column} that is computed")
+        found.setdefault(table, {})[column] = kind
+    for table, columns in expected.items():
+        for column, kind in columns.items():
+            if table in found and found[table].get(column) != kind:
+                raise refuse(f"a table {schema}.{table} in which '{column}' is no {kind}")

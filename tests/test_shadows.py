@@ -1,0 +1,255 @@
+"""A database file whose macros and views have the names of what we call: none of them runs."""
+
+import contextlib
+import json
+
+import duckdb
+import pytest
+
+from jammi_duck import StorageError
+from tests.stock_shell import folder, needs_extension, rows, shell  # noqa: F401
+from tools.program import in_pipe
+
+RAN = "a macro of the file ran"
+
+
+def shadow_everything(con):
+    """A macro for every function of DuckDB, which a file may hold: with up to six arguments, each ends in an error."""
+    kinds = con.execute(
+        "SELECT function_name, bool_or(function_type LIKE '%table%') FROM duckdb_functions() "
+        "WHERE database_name = 'system' AND function_name NOT LIKE '\\_jammi%' ESCAPE '\\' GROUP BY 1"
+    ).fetchall()
+    con.execute("CREATE SCHEMA away; USE away")
+    made = 0
+    for name, is_table in kinds:
+        # The first is called to say that it was, the second is refused.
+        if name in ("error", "list_filter"):
+            continue
+        body = f"TABLE SELECT system.main.error('{RAN}') AS x" if is_table else f"system.main.error('{RAN}')"
+        heads = [f"({', '.join('abcdef'[:count])}) AS {body}" for count in range(7)]
+        quoted = name.replace('"', '""')
+        with contextlib.suppress(duckdb.Error):
+            con.execute(f'CREATE MACRO memory.main."{quoted}"{", ".join(heads)}')
+            made += 1
+    con.execute("USE memory.main")
+    return made
+
+
+def everything(con):
+    """What all of the verbs give, one after another, without names and times."""
+    con.execute("SELECT embedding_table FROM jammi_generate('t', 'text', 'id')")
+    (name,) = con.fetchone()
+    for statement, *given in (
+        ("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)",),
+        ("SELECT row_count FROM jammi_generate('t', ?, 'id', dims := 32)", ["text", "id"]),
+        ("SELECT id, _rank FROM jammi_search('t', 'word7', 2, embedding_table := ?)", name),
+        ("SELECT id FROM jammi_search('t', 'word7', 2, filter := 'id = 3', embedding_table := ?)", name),
+        ("SELECT id FROM questions, jammi_search('t', q, 1, embedding_table := ?)", name),
+        ("SELECT id FROM jammi_similar('t', 7, 1, exact := true, embedding_table := ?)", name),
+        ("SELECT _row_id FROM jammi_matches('t', ?, 1, embedding_table := ?)", [0.5] * 64, name),
+        ("SELECT stage FROM jammi_explain('t', 'word7', 1, embedding_table := ?)", name),
+        ("SELECT row_count FROM jammi_check('t', embedding_table := ?)", name),
+        ("SELECT _row_id, _status FROM jammi_infer('t', 'text', 'id') ORDER BY _row_id",),
+        ("SELECT embed('word7')",),
+        ("SELECT row_count FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small')",),
+        ("DELETE FROM t WHERE id = 1",),
+        ("UPDATE t SET text = 'new' WHERE id = 2",),
+        ("INSERT INTO t VALUES (11, 'more')",),
+        ("SELECT id FROM jammi_search('t', 'word7', 2, embedding_table := ?)", name),
+        ("SELECT new, changed, gone FROM jammi_status('t', embedding_table := ?)", name),
+        ("SELECT added, changed, deleted FROM jammi_refresh('t', embedding_table := ?)", name),
+        ("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)",),
+        ("SELECT segments, rows_removed FROM jammi_compact('t', embedding_table := ?)", name),
+        (f'SELECT _row_id FROM jammi."{name}" ORDER BY _row_id',),
+        ("SELECT status FROM jammi_recover()",),
+        ("SELECT origin FROM jammi_models() WHERE name = 'none'",),
+        ("SELECT file FROM jammi_vacuum()",),
+        ("SELECT source, status FROM jammi_tables() ORDER BY started",),
+        ("SELECT status FROM jammi_drop(?)", name),
+    ):
+        try:
+            yield statement.replace(name, "NAME"), con.execute(statement, given).fetchall()
+        except Exception as error:
+            yield statement.replace(name, "NAME"), str(error)
+
+
+class TestMacros:
+    """Macros that a database holds."""
+
+    def test_those_with_the_names_of_duckdbs_functions(self, fake, tmp_path):
+        def run(shadowed):
+            con = duckdb.connect()
+            con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+            con.execute("CREATE TABLE questions AS SELECT 'word7' AS q")
+            con.execute("CREATE TABLE made AS SELECT range AS id, list_resize([1.0], 64, 0.5) AS v FROM range(10)")
+            made = shadow_everything(con) if shadowed else 0
+            fake(con, storage=tmp_path / str(shadowed))
+            return list(everything(con)), made
+
+        plain, _ = run(False)
+        same, made = run(True)
+        assert not any(isinstance(given, str) for _, given in plain), plain
+        assert same == plain
+        assert made > 400
+
+    @pytest.mark.parametrize(
+        ("macro", "named"),
+        [
+            ("_jammi_embed(a, b, c, d) AS [1.0]", "main._jammi_embed"),
+            ("_JAMMI_Select(a) AS 'x'", "main._JAMMI_Select"),
+            ("jammi_search(a, b, c) AS TABLE SELECT 1", "main.jammi_search"),
+            ("away.jammi_tables() AS TABLE SELECT 1", "away.jammi_tables"),
+            ("list_filter(a, b) AS ['id']", "main.list_filter"),
+        ],
+    )
+    def test_one_with_a_name_of_ours_is_refused(self, fake, macro, named):
+        con = duckdb.connect()
+        con.execute(f"CREATE SCHEMA away; CREATE MACRO {macro}")
+        with pytest.raises(
+            StorageError, match=f"the database 'memory' has a macro {named}, which would take the place"
+        ):
+            fake(con)
+        assert con.execute("SELECT count(*) FROM duckdb_schemas() WHERE schema_name LIKE 'jammi%'").fetchone() == (0,)
+        schema, _, name = named.partition(".")
+        kind = "MACRO TABLE" if "TABLE" in macro else "MACRO"
+        con.execute(f'DROP {kind} {schema}."{name}"')
+        fake(con)
+
+    def test_one_that_comes_later_is_not_called(self, words):
+        before = words.execute("SELECT id FROM jammi_search('t', 'word7', 3)").fetchall()
+        vector = words.execute("SELECT embed('word7')").fetchall()
+        words.execute("CREATE MACRO _jammi_embed(a, b, c, d) AS [1.0]")
+        words.execute("CREATE MACRO _jammi_selection(a, b, c, d, e, f, g, h, i, j) AS 'SELECT 1 AS _jammi_token'")
+        words.execute("CREATE MACRO embed(a) AS [2.0]")
+        words.execute("CREATE SCHEMA s; CREATE MACRO s.embed(a) AS [2.0]; SET search_path = 's,main'")
+        assert words.execute("SELECT embed('word7')").fetchall() == vector
+        assert words.execute("SELECT id FROM jammi_search('main.t', 'word7', 3)").fetchall() == before
+
+    def test_a_users_own_embed_does_not_keep_ours_from_being_installed(self, fake):
+        con = duckdb.connect()
+        con.execute("CREATE MACRO embed(a) AS [2.0]")
+        fake(con)
+        assert len(con.execute("SELECT embed('word7')").fetchone()[0]) == 64
+
+
+def catalog(con, *, embedding_tables=None, then=""):
+    """A catalog as jammi_duck makes it, but for what stands in the place of one table."""
+    con.execute("CREATE SCHEMA jammi_catalog; CREATE SEQUENCE ran")
+    con.execute(embedding_tables or "SELECT 1")
+    con.execute(then or "SELECT 1")
+
+
+COLUMNS = (
+    "build VARCHAR PRIMARY KEY, name VARCHAR NOT NULL, source VARCHAR NOT NULL, columns VARCHAR[] NOT NULL, key "
+    "VARCHAR NOT NULL, model VARCHAR NOT NULL, dimensions INTEGER NOT NULL, definition VARCHAR NOT NULL, "
+    "fingerprint VARCHAR NOT NULL, status VARCHAR NOT NULL, stage VARCHAR, row_count BIGINT, skipped_count BIGINT, "
+    "failed_count BIGINT, truncated_count BIGINT, location VARCHAR NOT NULL, owner VARCHAR, started TIMESTAMP NOT "
+    "NULL, finished TIMESTAMP, error VARCHAR"
+)
+TABLE = f"CREATE TABLE jammi_catalog.embedding_tables ({COLUMNS})"
+VIEW = f"CREATE VIEW jammi_catalog.embedding_tables AS SELECT {{}}, {', '.join(f'NULL AS c{i}' for i in range(19))}"
+FOREIGN = [
+    (VIEW.format("nextval('ran')"), "", "a view jammi_catalog.embedding_tables"),
+    ("CREATE VIEW jammi_catalog.segments AS SELECT nextval('ran') AS build", "", "a view jammi_catalog.segments"),
+    (TABLE.replace("error VARCHAR", "error VARCHAR DEFAULT nextval('ran')::VARCHAR"), "", "error that is computed"),
+    (TABLE.replace("error VARCHAR", "error VARCHAR AS (upper(name))"), "", "error that is computed"),
+    (TABLE.replace("error VARCHAR", "error VARCHAR CHECK (upper(error) <> '')"), "", "a CHECK on jammi_catalog.embedd"),
+    (TABLE.replace("row_count BIGINT", "row_count VARCHAR"), "", "in which 'row_count' is no BIGINT"),
+    ("CREATE TABLE jammi_catalog.embedding_tables (build VARCHAR)", "", "in which 'name' is no VARCHAR"),
+    (TABLE, "CREATE INDEX i ON jammi_catalog.embedding_tables (upper(name))", "an index i on jammi_catalog.embedding"),
+]
+
+
+class TestTables:
+    """Tables of the catalog that are something else."""
+
+    @pytest.mark.parametrize(("tables", "then", "named"), FOREIGN)
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_nothing_of_them_is_read(self, fake, tmp_path, tables, then, named, read_only):
+        with contextlib.closing(duckdb.connect(tmp_path / "their.db")) as con:
+            catalog(con, embedding_tables=tables, then=then)
+        con = duckdb.connect(tmp_path / "their.db", read_only=read_only)
+        with pytest.raises(StorageError, match=f"the database 'their' has .*{named}"):
+            fake(con)
+        assert con.execute("SELECT last_value FROM duckdb_sequences()").fetchall() == [(None,)]
+        con.close()
+
+    @pytest.mark.skipif(duckdb.__version__ < "2", reason="there were no triggers")
+    def test_a_trigger(self, fake):
+        con = duckdb.connect()
+        con.execute("CREATE TABLE y (z VARCHAR)")
+        on = "AFTER INSERT ON jammi_catalog.embedding_tables REFERENCING NEW TABLE AS x FOR EACH STATEMENT"
+        catalog(con, embedding_tables=TABLE, then=f"CREATE TRIGGER t {on} INSERT INTO y SELECT name FROM x")
+        with pytest.raises(StorageError, match="a trigger t on jammi_catalog.embedding_tables"):
+            fake(con)
+
+    def test_a_table_of_before_and_more_columns_are_taken(self, fake):
+        con = duckdb.connect()
+        catalog(
+            con, embedding_tables=TABLE.replace("error VARCHAR", "error VARCHAR, later VARCHAR, one INTEGER DEFAULT 1")
+        )
+        assert fake(con).con.execute("FROM jammi_tables()").fetchall() == []
+
+    def test_a_table_in_the_place_of_a_view_stays(self, words, fake, tmp_path):
+        (name,) = words.execute("SELECT embedding_table FROM jammi_tables()").fetchone()
+        with contextlib.closing(duckdb.connect(tmp_path / "my.db")) as con:
+            con.execute(f'CREATE SCHEMA jammi; CREATE TABLE jammi."{name}" AS SELECT 42 AS x')
+            con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+            fake(con)
+            assert con.execute(f'FROM jammi."{name}"').fetchall() == [(42,)]
+            assert con.execute("SELECT id FROM jammi_search('t', 'word7', 1)").fetchall() == [(7,)]
+
+
+class TestListing:
+    """A file of somebody else's that is only listed."""
+
+    @pytest.fixture
+    def theirs(self, tmp_path):
+        """A folder with a database whose every view, default and macro counts up a sequence."""
+        with contextlib.closing(duckdb.connect(tmp_path / "jammi_duck.duckdb")) as con:
+            catalog(con, embedding_tables=VIEW.format("nextval('ran')"))
+            con.execute("CREATE VIEW v AS SELECT nextval('ran') AS x; CREATE SCHEMA jammi")
+            con.execute("CREATE VIEW jammi.v AS SELECT nextval('ran') AS x")
+            names = ("duckdb_tables", "duckdb_views", "duckdb_databases", "duckdb_extensions", "current_database")
+            # DuckDB 1.4 cannot list its own views any more where such a macro is.
+            for name in names if duckdb.__version__ > "1.5" else ():
+                kind = "AS" if name == "current_database" else "AS TABLE SELECT"
+                with contextlib.suppress(duckdb.Error):
+                    con.execute(f"CREATE MACRO {name}() {kind} nextval('ran')")
+        return tmp_path
+
+    @pytest.mark.parametrize("line", ["tables", "sources list --json", "config", "recover", "vacuum"])
+    def test_nothing_runs(self, theirs, line):
+        done = in_pipe(f"jammi-duck {line}", theirs)
+        refused = line in ("tables", "recover", "vacuum")
+        assert done.returncode == refused, done.stderr
+        if refused:
+            assert "has a view jammi_catalog.embedding_tables, which jammi_duck does not make" in done.stderr
+        if line.startswith("sources"):
+            assert [row["source"] for row in json.loads(done.stdout)] == ["jammi_catalog.embedding_tables", "v"]
+        with contextlib.closing(duckdb.connect(theirs / "jammi_duck.duckdb", read_only=True)) as con:
+            assert con.execute("SELECT last_value FROM system.main.duckdb_sequences()").fetchall() == [(None,)]
+
+
+@needs_extension
+class TestShell:
+    """The same in the stock shell."""
+
+    def test_a_macro_that_comes_later_is_not_called(self, folder):  # noqa: F811
+        ((vector,),) = (row.values() for row in rows("SELECT embed('a duck')::VARCHAR AS v"))
+        macros = "CREATE MACRO _jammi_embed(a, b, c, d) AS [1.0]; CREATE MACRO embed(a) AS [2.0]; "
+        done = shell(f"SELECT len(embed('x')); {macros} SELECT embed('a duck')::VARCHAR AS v", "-json")
+        assert vector in done.stdout
+
+    def test_one_of_the_file_is_refused(self, folder):  # noqa: F811
+        assert shell("CREATE MACRO _jammi_search(a) AS 'x'").returncode == 0
+        done = shell("FROM jammi_tables()")
+        assert done.returncode == 1
+        assert "has a macro main._jammi_search, which would take the place of a function" in done.stderr
+
+    def test_a_view_of_the_file_is_not_read(self, folder):  # noqa: F811
+        view = VIEW.format("nextval('ran')")
+        assert shell(f"CREATE SCHEMA jammi_catalog; CREATE SEQUENCE ran; {view}").returncode == 0
+        done = shell("FROM jammi_tables()")
+        assert "has a view jammi_catalog.embedding_tables, which jammi_duck does not make" in done.stderr
+        assert rows("SELECT last_value FROM duckdb_sequences()") == [{"last_value": None}]
