@@ -13,7 +13,7 @@ JammiError
 └── BuildError           a build cannot go on
     └── StateError       a build is not in the state that a move needs
 
-JammiWarning             a search had to fall back to a slower way; its rows are the same
+JammiWarning             a search took a slower way, or may not be what was meant
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class StateError(BuildError):
 
 
 class JammiWarning(UserWarning):
-    """A search had to fall back to a slower way; its rows are the same."""
+    """A search took a slower way, whose rows are the same, or it may not be what was meant."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

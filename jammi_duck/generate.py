@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from jammi_duck.blanks import is_blank
 from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.encoder.dimensions import wanted
 from jammi_duck.errors import BuildError, InputError
@@ -134,7 +135,7 @@ class Generator:
         build = running.work
         with running.lock, self._runner.abandoning(running):
             for key, text in rows:
-                if key is None or text is None or not text.strip():
+                if key is None or text is None or is_blank(text):
                     build.counts += Counts(skipped=1)
                 else:
                     build.window.add([key], text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jammi_duck.blanks import is_blank
 from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.errors import InputError, did_you_mean
@@ -47,7 +48,7 @@ def infer(encoder: Encoder, texts: Sequence[str | None], dims: int | None) -> li
     """
     dimensions = wanted(dims, encoder.description)
     inferred = [Inferred(None, NO_TEXT, 0.0)] * len(texts)
-    batch = {i: text for i, text in enumerate(texts) if text is not None and text.strip()}
+    batch = {i: text for i, text in enumerate(texts) if text is not None and not is_blank(text)}
     if not batch:
         return inferred
     started = time.perf_counter()

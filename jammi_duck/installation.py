@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from jammi_duck import logs, settings
+from jammi_duck.arguments import plain
 from jammi_duck.composition import loaded_encoders, open_engine
 from jammi_duck.config import Config
 from jammi_duck.encoder import Encoders
@@ -86,7 +87,7 @@ def install(
         "gpu_memory_fraction": gpu_memory_fraction,
         "storage_options": storage_options,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: plain(value) for name, value in given.items() if value is not None}
     found = settings.load(options)
     if found.is_set("log_level") or found.is_set("log_format"):
         logs.show(found.config.log_level, found.config.log_format)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 
+from jammi_duck.arguments import plain
+from jammi_duck.blanks import is_blank
 from jammi_duck.compact import Compacted
 from jammi_duck.generate import Generated
 from jammi_duck.redaction import redacted
@@ -61,7 +63,7 @@ class Jammi:
         """
         text = "SELECT * FROM jammi_status($1, model := $2, embedding_table := $3)"
         with _redacted():
-            return self.con.sql(text, params=[source, model, embedding_table])
+            return self.con.sql(text, params=[plain(source), model, embedding_table])
 
     def refresh(self, source: str, *, model: str | None = None, embedding_table: str | None = None) -> Refreshed:
         """Make the embedding table of `source` follow it: only texts that are new are embedded.
@@ -119,11 +121,11 @@ class Jammi:
         """
         names = ", ".join(map(literal, _listed(columns)))
         chosen = "NULL" if model is None else literal(model)
-        cut = "NULL" if dims is None else int(dims)
+        cut = "NULL" if dims is None else literal(str(plain(dims)))
         # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
         with _redacted():
             return self.con.sql(
-                f"SELECT * FROM jammi_infer({literal(source)}, system.main.list_value({names}), {literal(key)}, "
+                f"SELECT * FROM jammi_infer({literal(plain(source))}, system.main.list_value({names}), {literal(key)}, "
                 f"model := {chosen}, task := {literal(task)}, dims := {cut})"
             )
 
@@ -192,7 +194,7 @@ class Jammi:
         """
         text = "SELECT * FROM jammi_check($1, $2, model := $3, embedding_table := $4)"
         with _redacted():
-            return self.con.sql(text, params=[source, k, model, embedding_table])
+            return self.con.sql(text, params=[plain(source), plain(k), model, embedding_table])
 
     def tables(self) -> duckdb.DuckDBPyRelation:
         """Every embedding table, as a DuckDB relation."""
@@ -204,16 +206,19 @@ class Jammi:
 
     def _row(self, text: str, *arguments: object) -> tuple[Any, ...]:
         with _redacted():
-            (row,) = self.con.execute(text, list(arguments)).fetchall()
+            (row,) = self.con.execute(text, [plain(each) for each in arguments]).fetchall()
         return row
 
     def _searched(self, function: str, *arguments: object) -> duckdb.DuckDBPyRelation:
+        query = arguments[1]
+        if function != "jammi_similar" and isinstance(query, str) and is_blank(query):
+            raise duckdb.InvalidInputException("InputError: the query is an empty text; give some words, or a vector")
         text = (
             f"SELECT * FROM {function}($1, $2, $3, model := $4, filter := $5, exact := $6, embedding_table := $7, "
             "min_similarity := $8)"
         )
         with _redacted():
-            return self.con.sql(text, params=list(arguments))
+            return self.con.sql(text, params=[plain(each) for each in arguments])
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.blanks import is_blank
 from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.errors import InputError, JammiWarning, ModelError, NotFoundError, did_you_mean
@@ -24,9 +27,10 @@ from jammi_duck.types import Stage, Vectors
 
 @dataclass(frozen=True)
 class Like:
-    """A query for the rows that are like this one, which is itself left out."""
+    """A query for the rows that are like this one, which is itself left out; and the type of its key, if known."""
 
     row_id: str
+    key_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def search(
     """Answer many searches of one table at once: the source's name, and the answers in the order of the queries.
 
     Raises:
-        InputError: a `k` below 1, an empty text, or a vector that does not fit the table.
+        InputError: a `k` below 1, or a vector that does not fit the table.
         NotFoundError: the embedding table was dropped meanwhile.
         ModelError: the table's model cannot be had, or is not what it was.
     """
@@ -58,15 +62,15 @@ def search(
     table = selected.table or present
     entry = table.entry
     began = time.perf_counter()
-    vectors, known = _vectors(encoders, entry, table, queries)
+    like = _rows_like(table, queries)
+    vectors, known = _vectors(encoders, entry, queries, {i: vector for i, (_, vector) in like.items()})
     encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
-    like = {i: query.row_id for i, query in enumerate(queries) if isinstance(query, Like)}
     # A row is its own nearest neighbour.
     k = asked.k + 1 if like else asked.k
     answers = table.search(vectors, k, exact=asked.exact, among=selected.among, least=asked.least)
     stages = [encoding, *answers.stages]
     if like or len(known) < len(queries):
-        answers = _spread(answers, known, len(queries), like, asked.k)
+        answers = _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, asked.k)
     if selected.traced:
         filtering = [selected.filtering] if selected.filtering else []
         selected.stages = [_described(entry, table), *filtering, *stages]
@@ -125,33 +129,66 @@ def _tell(place: Place, gone: Entry, taken: Entry) -> None:
     )
 
 
+def _rows_like(table: Table, queries: Sequence[Query]) -> dict[int, tuple[str, NDArray[np.float32]]]:
+    """For each query for rows like one the id and the vector of that, where the table has it."""
+    like = {i: query for i, query in enumerate(queries) if isinstance(query, Like)}
+    if not like:
+        return {}
+    stored = table.vectors(list({query.row_id for query in like.values()}))
+    others = {query.row_id: query.key_type for query in like.values() if query.row_id not in stored}
+    renamed = table.alike(list(others), next(iter(others.values()))) if others else {}
+    stored |= table.vectors(list(renamed.values())) if renamed else {}
+    rows = {i: renamed.get(query.row_id, query.row_id) for i, query in like.items()}
+    return {i: (row_id, stored[row_id]) for i, row_id in rows.items() if row_id in stored}
+
+
 def _vectors(
-    encoders: Encoders, entry: Entry, table: Table, queries: Sequence[Query]
+    encoders: Encoders, entry: Entry, queries: Sequence[Query], stored: Mapping[int, NDArray[np.float32]]
 ) -> tuple[Vectors, NDArray[np.int64]]:
-    """The unit vectors of the queries that have one, and which these are: a row without a vector has none."""
+    """The unit vectors of the queries that have one, and which these are: a blank text has none, nor has a zero vector.
+
+    `stored` are those of rows that are asked for.
+    """
     vectors = np.empty((len(queries), entry.definition.dimensions), np.float32)
-    known = np.ones(len(queries), bool)
+    known = np.array([i in stored or not isinstance(query, Like) for i, query in enumerate(queries)], bool)
+    for i, vector in stored.items():
+        vectors[i] = vector
     texts = {i: query for i, query in enumerate(queries) if isinstance(query, str)}
-    if texts:
-        if not all(text.strip() for text in texts.values()):
-            raise InputError("the query is an empty text; give some words, or NULL for no rows")
-        encoded = _encoder_of(encoders, entry).encode(list(texts.values()), "query")
-        vectors[list(texts)] = cut(encoded, entry.definition.dimensions)
-    like = {i: query.row_id for i, query in enumerate(queries) if isinstance(query, Like)}
-    if like:
-        stored = table.vectors(list(set(like.values())))
-        for i, row_id in like.items():
-            known[i] = row_id in stored
-            if known[i]:
-                vectors[i] = stored[row_id]
+    for i, text in texts.items():
+        known[i] = not is_blank(text)
+    said = [i for i in texts if known[i]]
+    if said:
+        _warn_of_vectors([texts[i] for i in said])
+        encoded = _encoder_of(encoders, entry).encode([texts[i] for i in said], "query")
+        vectors[said] = cut(encoded, entry.definition.dimensions)
     given = {i: query for i, query in enumerate(queries) if isinstance(query, np.ndarray)}
     for i, vector in given.items():
         if len(vector) != vectors.shape[1]:
             raise InputError(f"the query vector has {len(vector)} dimensions; '{entry.name}' has {vectors.shape[1]}")
         vectors[i] = vector
     if given:
-        vectors[list(given)] = _normalised(vectors[list(given)])
+        places = list(given)
+        vectors[places], known[places] = _normalised(vectors[places])
     return vectors[known], np.flatnonzero(known)
+
+
+def _warn_of_vectors(texts: Sequence[str]) -> None:
+    if any(map(_looks_like_vector, texts)):
+        warnings.warn(
+            "the query is a text that looks like a vector, and is embedded as words; for a search by the vector, cast "
+            "it: '[0.1, ...]'::FLOAT[]",
+            JammiWarning,
+            stacklevel=2,
+        )
+
+
+def _looks_like_vector(text: str) -> bool:
+    inside = text.strip()
+    if not (inside.startswith("[") and inside.endswith("]") and "," in inside):
+        return False
+    with contextlib.suppress(ValueError):
+        return all(math.isfinite(float(number)) for number in inside[1:-1].split(","))
+    return False
 
 
 def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
@@ -167,13 +204,14 @@ def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
     return encoder
 
 
-def _normalised(vectors: Vectors) -> Vectors:
+def _normalised(vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+    """The vectors scaled to length 1, and which of them can be: a zero vector has no direction."""
     exact = vectors.astype(np.float64)
     norms = np.linalg.norm(exact, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or not norms.all():
-        raise InputError("the query vector is zero, or has a NULL, a NaN or an infinity in it")
-    unit: Vectors = (exact / norms).astype(np.float32)
-    return unit
+    if not np.isfinite(norms).all():
+        raise InputError("the query vector has a NULL, a NaN or an infinity in it")
+    unit: Vectors = (exact / np.where(norms, norms, 1)).astype(np.float32)
+    return unit, norms[:, 0] > 0
 
 
 def _spread(answers: Answers, known: NDArray[np.int64], queries: int, like: dict[int, str], k: int) -> Answers:

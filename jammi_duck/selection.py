@@ -45,6 +45,18 @@ class Selected:
     ended: float = 0.0
 
 
+@dataclass(frozen=True)
+class RowsThere:
+    """Rows of a source, by their ids as texts or as whole numbers, and the type that its key has now.
+
+    None at all is for all rows. `source_rows` is how many rows the source has, where that is why they are listed.
+    """
+
+    row_ids: Sequence[pa.Array] = ()
+    key_type: str | None = None
+    source_rows: int | None = None
+
+
 class Selections:
     """What the searches of one database have selected; each connection's until it selects in another transaction."""
 
@@ -60,28 +72,25 @@ class Selections:
         self,
         caller: Caller,
         build: str,
-        source_rows: int | None,
-        row_ids: Sequence[pa.Array],
+        there: RowsThere,
         began: float | None = None,
         *,
         traced: bool = False,
     ) -> str:
         """Keep a selection for the query that `caller` runs; returns its token.
 
-        `row_ids` are those that may be found, as texts or as whole numbers; none at all is for all. `source_rows` is
-        how many rows the source has, where that is why there are `row_ids`. `began` is when DuckDB started to select,
-        by `time.perf_counter`.
+        `there` are the rows that may be found. `began` is when DuckDB started to select, by `time.perf_counter`.
         Raises NotFoundError where the table is gone.
         """
-        if not row_ids and not traced:
+        if not there.row_ids and not traced:
             return build
         table = opened(self._place, build)
         selected = Selected(build, traced=traced)
-        if row_ids:
-            selected.table, selected.among = table, table.among(row_ids)
-            if source_rows is not None:
-                self._tell(table.entry, source_rows)
-            what = "the rows that pass" if source_rows is None else "the rows that the source still has"
+        if there.row_ids:
+            selected.table, selected.among = table, table.among(there.row_ids, there.key_type)
+            if there.source_rows is not None:
+                self._tell(table.entry, there.source_rows)
+            what = "the rows that pass" if there.source_rows is None else "the rows that the source still has"
             seconds = time.perf_counter() - began if began else 0.0
             selected.filtering = Stage("filter", what, selected.among.rows, seconds)
         token = f"{build}/{caller.connection}/{next(self._number)}"

@@ -18,7 +18,8 @@ _FUNCTIONS = frozenset((
     "read_parquet", "regexp_matches", "row", "row_number", "sha256", "struct_extract", "struct_pack", "suffix",
     "sum", "to_json", "to_seconds", "trim", "txid_current", "typeof", "unhex", "unnest",
 ))  # fmt: skip
-_TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
+# What follows a sub-query, or AS, is a name for columns.
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
 
 
 @functools.lru_cache(1000)

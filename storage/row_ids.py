@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.storage.exact import Mask
+from jammi_duck.storage.key_values import Form
 
 # Whole numbers are looked up in an array over their range, if that has at most so many places for each.
 _SPARSEST = 4
@@ -20,6 +21,7 @@ class RowIds:
     def __init__(self, row_ids: pa.StringArray) -> None:
         """Nothing is made of them until it is needed."""
         self._row_ids = row_ids
+        self._forms: dict[Form, pa.StringArray] = {}
 
     def mask(self, wanted: pa.Array) -> Mask:
         """For each row, whether its id is one of these, which are texts or whole numbers."""
@@ -40,6 +42,15 @@ class RowIds:
         mask = np.zeros(len(self._row_ids), bool)
         mask[found[found >= 0]] = True
         return mask
+
+    def alike(self, wanted: pa.StringArray, form: Form) -> NDArray[np.int64]:
+        """The places of the rows whose id, in some form, is one of these texts, which have that form."""
+        import pyarrow.compute as pc
+
+        if form not in self._forms:
+            self._forms[form] = form.texts(self._row_ids)
+        found: NDArray[np.int64] = np.flatnonzero(pc.is_in(self._forms[form], value_set=wanted))
+        return found
 
     @cached_property
     def _places(self) -> tuple[int, NDArray[np.int32]] | None:

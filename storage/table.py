@@ -20,6 +20,7 @@ from jammi_duck.storage import manifest
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.key_values import Form, form_of
 from jammi_duck.storage.manifest import Tombstones
 from jammi_duck.storage.nearest import Part, nearest
 from jammi_duck.storage.parquet import read_tombstones
@@ -110,16 +111,33 @@ class Table:
             damage = why or damage
         return cls(entry, segments, damage, live_masks(store, found.segments, found.tombstones))
 
-    def among(self, row_ids: Sequence[pa.Array]) -> Among:
+    def among(self, row_ids: Sequence[pa.Array], key_type: str | None = None) -> Among:
         """The rows whose id is in one of these arrays, of texts or of whole numbers; others count for nothing.
 
+        Keys of a type that is not that of the table's ids any more find them by their values.
         Raises DamagedError.
         """
         masks = [
             np.any([ids.mask(wanted) for wanted in row_ids], axis=0) & (True if live is None else live)
             for ids, live in zip(self._row_ids, self.live, strict=True)
         ]
+        form = form_of(key_type)
+        if form and sum(int(mask.sum()) for mask in masks) < sum(len(each) - each.null_count for each in row_ids):
+            self._add_alike(masks, row_ids, form)
         return Among(tuple(map(np.packbits, masks)), tuple(int(mask.sum()) for mask in masks))
+
+    def _add_alike(self, masks: Sequence[Mask], row_ids: Sequence[pa.Array], form: Form) -> None:
+        """Add the rows to masks whose id is written in another way than the wanted one of the same value."""
+        import pyarrow.compute as pc
+
+        wanted = pa.concat_arrays([each.drop_null().cast(pa.string()) for each in row_ids])
+        for segment, mask in zip(self.segments, masks, strict=True):
+            there = segment.row_ids.filter(pa.array(mask)).cast(pa.string())
+            wanted = wanted.filter(pc.invert(pc.is_in(wanted, value_set=there)))
+        wanted = form.texts(wanted)
+        for ids, live, mask in zip(self._row_ids, self.live, masks, strict=True):
+            places = ids.alike(wanted, form)
+            mask[places if live is None else places[live[places]]] = True
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those of the rows that the table has. Raises DamagedError."""
@@ -127,6 +145,21 @@ class Table:
         for segment, (_, names, places) in zip(self.segments, self.find(pa.array(row_ids, pa.string())), strict=True):
             if len(places):
                 found |= zip(names.to_pylist(), segment.vectors(places), strict=True)
+        return found
+
+    def alike(self, keys: Sequence[str], key_type: str | None) -> dict[str, str]:
+        """The row ids that are written in another way than these keys of the same value. Raises DamagedError."""
+        form = form_of(key_type)
+        if form is None:
+            return {}
+        wanted = form.texts(pa.array(keys, pa.string()))
+        key_of = dict(zip(wanted.to_pylist(), keys, strict=True))
+        found = {}
+        for segment, ids, live in zip(self.segments, self._row_ids, self.live, strict=True):
+            places = ids.alike(wanted, form)
+            row_ids = segment.row_ids.take(pa.array(places if live is None else places[live[places]]))
+            for row_id, value in zip(row_ids.to_pylist(), form.texts(row_ids).to_pylist(), strict=True):
+                found[key_of[value]] = row_id
         return found
 
     def find(self, row_ids: pa.StringArray) -> list[tuple[int, pa.StringArray, NDArray[np.int64]]]:

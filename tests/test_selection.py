@@ -178,7 +178,7 @@ class TestFilter:
         from jammi_duck.selection import Selections
 
         kept, keep = [], Selections.keep
-        monkeypatch.setattr(Selections, "keep", lambda *a, **b: kept.append(a[4]) or keep(*a, **b))
+        monkeypatch.setattr(Selections, "keep", lambda *a, **b: kept.append(a[3].row_ids) or keep(*a, **b))
         con.execute("CREATE TABLE q AS SELECT range AS n, 'owl n' || range AS text FROM range(3000)")
         rows = con.execute(
             "SELECT q.n, list(s.id ORDER BY s._rank) FROM q, jammi_search('t', q.text, 3, filter := 'bucket < 50') s "

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
+from jammi_duck.blanks import VISIBLE
 from jammi_duck.compact import advice, call, compact, size
 from jammi_duck.errors import InputError, NotFoundError, StorageError
 from jammi_duck.generate import STAYS, Census, Request, check_keys
@@ -45,9 +46,6 @@ COMPACTED = {
     "bytes_before": "BIGINT", "bytes": "BIGINT", "seconds": "DOUBLE",
 }  # fmt: skip
 
-# What Python's str.strip takes away, by which a text is blank.
-_BLANKS = "".join(map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))))
-_BLANKS += "\u2028\u2029\u202f\u205f\u3000"
 # What `_jammi_refresh` and `_jammi_status` are told of the comparison.
 _FOUND = (
     "c.row_count, c.keyed, c.different, (SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM _jammi_rows LIMIT 1)), "
@@ -356,7 +354,7 @@ def _digest(columns: Sequence[str]) -> str:
     if not columns:
         return literal(_NO_DIGEST)
     text = text_of(columns)
-    return f"CASE WHEN trim({text}, {literal(_BLANKS)}) <> '' THEN md5({text}) END"
+    return f"CASE WHEN regexp_matches({text}, {literal(VISIBLE)}) THEN md5({text}) END"
 
 
 def _census(rows: int, keyed: int, different: int, key_type: str | None) -> Census:

@@ -16,6 +16,8 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from jammi_duck.arguments import whole
+from jammi_duck.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.encoder.listing import COLUMNS
 from jammi_duck.errors import DamagedError, InputError, did_you_mean
@@ -71,11 +73,11 @@ def _embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colu
     for (name, wanted_role, dims_of_row), rows in groups.items():
         if wanted_role not in ("document", "query"):
             raise InputError(f"role is {wanted_role!r}; it must be 'document' or 'query'")
-        mine = [i for i in rows if texts[i] is not None and texts[i].strip()]
+        mine = [i for i in rows if texts[i] is not None and not is_blank(texts[i])]
         encoder = engine.encoders.get(name or engine.default_model) if mine or name else None
         if encoder is None:
             continue
-        dimensions = wanted(dims_of_row, encoder.description)
+        dimensions = wanted(whole(dims_of_row, "dims"), encoder.description)
         if mine:
             vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
             encoded.append((mine, cut(vectors, dimensions)))
@@ -105,7 +107,7 @@ def _plan(
     cols: str | None,
     key: str | None,
     model: str | None,
-    dims: int | None,
+    dims: str | None,
     reuse: bool | None,
     resume: bool | None,
     transaction: int,
@@ -116,7 +118,7 @@ def _plan(
     names = _column_names(cols)
     in_main_thread = listen(engine.runner)
     name = source_id(source, schemas, engine.host)
-    request = Request(name, tuple(names), key, model or engine.default_model, dims, in_main_thread)
+    request = Request(name, tuple(names), key, model or engine.default_model, whole(dims, "dims"), in_main_thread)
     if resume:
         # A build that this connection has left is not over before.
         engine.runner.settle(Caller(connection, transaction))
@@ -167,13 +169,13 @@ def _plan_inference(
     key: str | None,
     model: str | None,
     task: str | None,
-    dims: int | None,
+    dims: str | None,
 ) -> str:
     check_task(task)
     if source is None or cols is None or key is None:
         raise InputError("jammi_infer needs a source, its columns and its key: none of them may be NULL")
     name = source_id(source, schemas, engine.host)
-    return infer_query(source, name, _column_names(cols), key, model or engine.default_model, dims)
+    return infer_query(source, name, _column_names(cols), key, model or engine.default_model, whole(dims, "dims"))
 
 
 def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Array:
@@ -311,9 +313,9 @@ _COMPARED = (*_CENSUS, _NUMBER, _NUMBER, _NUMBER)
 # The source, the search path, the model, the embedding table, and the transaction.
 _CHOICE = (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER)
 FUNCTIONS = (
-    _function("embed", (_TEXT, _TEXT, _TEXT, _NUMBER), "FLOAT[]", False, _embed),
+    _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, _embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
-    _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _NUMBER, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), _plan),
+    _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), _plan),
     _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, _NUMBER, *_CALLER), _TEXT, True, _begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, _push),
     _function("finish", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish),
@@ -337,14 +339,14 @@ FUNCTIONS = (
     ),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, following.take),
     _function("imported", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish_import),
-    _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER), _plan_inference),
+    _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
     _text("rows", (*_CHOICE, _TEXT), searching.rows_query),
     _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), searching.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function(
         "select",
-        (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", "BIGINT[]", _NUMBER, "DOUBLE"),
+        (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", "BIGINT[]", _TEXT, _NUMBER, "DOUBLE"),
         _TEXT,
         False,
         searching.select,
@@ -352,13 +354,13 @@ FUNCTIONS = (
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),
     _function(
         "search",
-        (_TEXT, _TEXT, "FLOAT[]", _TEXT, "BOOLEAN", _NUMBER, "BOOLEAN", "DOUBLE"),
+        (_TEXT, _TEXT, "FLOAT[]", _TEXT, _TEXT, "BOOLEAN", _TEXT, "BOOLEAN", "DOUBLE"),
         table_type(searching.HIT),
         True,
         searching.search_rows,
     ),
     _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.STAGE), True, searching.stages),
-    _function("check", (*_CHOICE, _NUMBER), table_type(searching.CHECK), True, searching.check_index),
+    _function("check", (*_CHOICE, _TEXT), table_type(searching.CHECK), True, searching.check_index),
     _function("tables", _CALLER, table_type(_TABLE), True, _tables),
     _function("models", (_NUMBER,), table_type(_MODEL), True, _models),
     _function("recover", _CALLER, table_type(_ACTION), True, _recover),

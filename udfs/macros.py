@@ -7,20 +7,25 @@ from collections.abc import Sequence
 from jammi_duck.sql import qualified
 from jammi_duck.storage.catalog import literal
 
-# A query stands in a row of its own, since DuckDB plans a sub-query anew wherever a macro repeats it.
+# The text, the vector, or the row that is asked for, with the type that its key has now.
 _QUERY = (
     "CASE WHEN NOT suffix(typeof(_jammi_query), ']') THEN _jammi_query::VARCHAR END, "
-    "CASE WHEN suffix(typeof(_jammi_query), ']') THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL"
+    "CASE WHEN suffix(typeof(_jammi_query), ']') THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL, NULL"
 )
-_ROW = "NULL, NULL, _jammi_query"
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
 _CHOICE = "source::VARCHAR, current_schemas(false), model, embedding_table, txid_current()::BIGINT"
-# A key as the source writes it, however the caller does: 7.0 or '07' for 7.
+_ROW = "NULL, NULL, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
+# The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
+# take 7.4 for 7, too.
 _KEY = (
-    f"(SELECT any_value(_jammi_row._jammi_key::VARCHAR) FROM query(_jammi_rows({_CHOICE}, NULL)) _jammi_row "
-    "WHERE _jammi_row._jammi_key = key)"
+    "(SELECT any_value(struct_pack(id := _jammi_row._jammi_key::VARCHAR, type := typeof(_jammi_row._jammi_key))) FROM "
+    f"(SELECT key) _jammi_a(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({_CHOICE}, NULL))) _jammi_row "
+    "WHERE _jammi_row._jammi_key = TRY(cast_to_type(_jammi_given, _jammi_row._jammi_key)) "
+    "AND TRY(_jammi_row._jammi_key = _jammi_given))"
 )
+# Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
+_EXACT = ("DOUBLE", "TIMESTAMP")
 _OPTIONS = "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL"
 _TABLE = "(source, model := NULL, embedding_table := NULL)"
 _SEARCH = f"(source, query, k := 10, {_OPTIONS})"
@@ -28,27 +33,40 @@ _SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
 
 
 def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = True, traced: bool = False) -> str:
-    """A query for the hits of a search: row ids with their ranks."""
+    """A query for the hits of a search: row ids with their ranks.
+
+    What the caller has written comes first and alone, where none of its columns can be taken for one of ours or of the
+    source (an alias in the same SELECT would do as well), and in a row of its own, since DuckDB plans a sub-query anew
+    wherever a macro repeats it.
+    """
     selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
     return (
-        f"SELECT _jammi_token, unnest(_jammi_search(_jammi_token, {asked}, _jammi_query IS NOT NULL, k::BIGINT, "
-        "exact::BOOLEAN, min_similarity::DOUBLE), recursive := true) "
-        f"FROM {selection}, (SELECT {query} AS _jammi_query)"
+        f"SELECT _jammi_token, unnest(_jammi_search(_jammi_token, {asked}, _jammi_query IS NOT NULL, _jammi_k, "
+        "_jammi_exact, _jammi_least), recursive := true) "
+        f"FROM (SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
+        f"_jammi_asked(_jammi_query, _jammi_k, _jammi_exact, _jammi_least), {selection}"
     )
 
 
 def _with_rows(hits: str) -> str:
-    """The hits, each with its row `_jammi_row` of the source."""
+    """The hits, each with its row `_jammi_row` of the source.
+
+    A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
+    finds the row, if that is of the same value: 2 is not the row that was 1.5.
+    """
+    key, row_id = "_jammi_row._jammi_key", "_jammi_hit._row_id"
+    same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
     return (
         f"({hits}) _jammi_hit JOIN query(_jammi_rows({_CHOICE}, filter::VARCHAR)) _jammi_row "
-        "ON _jammi_row._jammi_key = cast_to_type(_jammi_hit._row_id, _jammi_row._jammi_key)"
+        f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true)"
     )
 
 
 def _found(hits: str) -> str:
-    """What a search gives: the source's columns, then the hits'."""
+    """What a search gives: the source's columns, then the hits', whose ranks leave out those that the source lost."""
     return (
-        "TABLE SELECT _jammi_row.* EXCLUDE (_jammi_key), _jammi_hit._row_id, _jammi_hit._rank, _jammi_hit._similarity, "
+        "TABLE SELECT _jammi_row.* EXCLUDE (_jammi_key), _jammi_hit._row_id, "
+        "(row_number() OVER (ORDER BY _jammi_hit._rank))::INTEGER AS _rank, _jammi_hit._similarity, "
         f"_jammi_hit._distance FROM {_with_rows(hits)} ORDER BY _jammi_hit._rank"
     )
 
@@ -63,11 +81,11 @@ def macros(connection: str) -> list[str]:
     caller_of = f"txid_current()::BIGINT, {me}"
     bodies = {
         "embed(text, model := NULL, role := 'document', dims := NULL)": (
-            "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::BIGINT)"
+            "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR)"
         ),
         "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false)": (
             "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schemas(false), to_json(cols)::VARCHAR, "
-            f"key::VARCHAR, model::VARCHAR, dims::BIGINT, reuse::BOOLEAN, resume::BOOLEAN, {caller_of}))"
+            f"key::VARCHAR, model::VARCHAR, dims::VARCHAR, reuse::BOOLEAN, resume::BOOLEAN, {caller_of}))"
         ),
         "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL)": (
             "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, current_schemas(false), vectors::VARCHAR, "
@@ -78,7 +96,7 @@ def macros(connection: str) -> list[str]:
         f"jammi_compact{_TABLE}": f"TABLE SELECT * FROM query(_jammi_compact_plan({_CHOICE}, {me}))",
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL)": (
             "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
-            "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::BIGINT))"
+            "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))"
         ),
         f"jammi_search{_SEARCH}": _found(_hits(me, "query")),
         f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW)),
@@ -92,7 +110,7 @@ def macros(connection: str) -> list[str]:
             f"{_with_rows(_hits(me, 'query', traced=True))})"
         ),
         "jammi_check(source, k := 10, model := NULL, embedding_table := NULL)": (
-            f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k), recursive := true)"
+            f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k::VARCHAR), recursive := true)"
         ),
         "jammi_tables()": (
             f"TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "

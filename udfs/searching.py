@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jammi_duck.arguments import whole
 from jammi_duck.check import check
 from jammi_duck.errors import InputError
 from jammi_duck.search import Asked, Like, Query, choose, search
+from jammi_duck.selection import RowsThere
 from jammi_duck.storage.catalog import Entry, literal, quoted
 from jammi_duck.storage.table import Answers
 from jammi_duck.types import Caller, Stage
@@ -25,6 +27,8 @@ from jammi_duck.udfs.sources import name_parts, source_id
 
 HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
 STAGE = {"stage": "VARCHAR", "detail": "VARCHAR", "row_count": "BIGINT", "milliseconds": "DOUBLE"}
+# Columns of the source with a name of ours get one more underscore, so that both are there.
+_OURS = r"(?is)^(?:(_)(_*(?:jammi_key|row_id|rank|similarity|distance))|(.*))$"
 CHECK = {
     "embedding_table": "VARCHAR", "row_count": "BIGINT", "segments": "INTEGER", "k": "INTEGER", "queries": "INTEGER",
     "recall": "DOUBLE", "index_ms": "DOUBLE", "exact_ms": "DOUBLE", "advice": "VARCHAR",
@@ -44,10 +48,12 @@ def rows_query(
 
     The filter is there once more since a key may have been doubled in the source meanwhile.
     """
-    key = _chosen(engine, source, schemas, model, table).definition.key
+    entry = _chosen(engine, source, schemas, model, table)
     only = "" if predicate is None else f" WHERE {condition(predicate, engine.host)}"
-    alias = _alias(source)
-    return f"SELECT {alias}.{quoted(key)} AS _jammi_key, * FROM {_rows(source)} AS {alias}{only}"
+    return (
+        f"SELECT {_key_column(entry)} AS _jammi_key, COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' "
+        f"FROM {_rows(source)} AS {_alias(source)}{only}"
+    )
 
 
 def selection_query(
@@ -70,30 +76,30 @@ def selection_query(
     """
     entry = _chosen(engine, source, schemas, model, table)
     rows, counts, build = _rows(source), entry.counts, literal(entry.build)
-    alias, began, clock = _alias(source), "NULL", ""
+    keys = f"(SELECT {_key_column(entry)} AS _jammi_key FROM {rows} AS {_alias(source)}"
+    began, clock = "NULL", ""
     if traced:
         began, clock = "max(_jammi_clocked.began)", "(SELECT _jammi_clock(0) AS began) AS _jammi_clocked, "
 
-    def token(row_ids: str, numbers: str, source_rows: str, start: str = began) -> str:
+    def token(row_ids: str, numbers: str, key_type: str, source_rows: str, start: str = began) -> str:
         caller = f"{literal(connection)}, {transaction:d}"
-        return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {numbers}, {source_rows}, {start})"
+        return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {numbers}, {key_type}, {source_rows}, {start})"
 
-    key = f"{alias}.{quoted(entry.definition.key)}"
+    key_type = "any_value(typeof(_jammi_key))"
     if predicate is not None:
-        only = condition(predicate, engine.host)
-        texts, numbers = _keys(key)
-        passing = token(texts, f"coalesce({numbers}, list_value())", "NULL")
-        return f"SELECT {passing} AS _jammi_token FROM {clock}{rows} AS {alias} WHERE {only}"
-    everything = token("NULL", "NULL", "NULL", "NULL") if traced else build
+        texts, numbers = _keys("_jammi_key")
+        passing = token(texts, f"coalesce({numbers}, list_value())", key_type, "NULL")
+        return f"SELECT {passing} AS _jammi_token FROM {clock}{keys} WHERE {condition(predicate, engine.host)})"
+    everything = token("NULL", "NULL", "NULL", "NULL", "NULL") if traced else build
     if not joined:
         return f"SELECT {everything} AS _jammi_token"
     now = "max(_jammi_changed.n)"
     then = counts.rows + counts.skipped + counts.failed
-    all_there = token(f"list({key}::VARCHAR)", "NULL", now)
+    all_there = token("list(_jammi_key::VARCHAR)", "NULL", key_type, now)
     return (
         f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END AS _jammi_token "
         f"FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) AS _jammi_changed, "
-        f"{rows} AS {alias}"
+        f"{keys})"
     )
 
 
@@ -105,16 +111,18 @@ def select(
     build: Column,
     row_ids: Column,
     numbers: Column,
+    key_type: Column,
     source_rows: Column,
     began: Column,
 ) -> pa.Array:
     """Keep the rows of a selection, whose ids are texts or whole numbers; gives its token."""
     lists, whole = row_ids.combine_chunks(), numbers.combine_chunks()
     tokens = []
-    for i, (of, rows, start, trace) in enumerate(rows_of((build, source_rows, began, traced))):
+    for i, (of, kind, rows, start, trace) in enumerate(rows_of((build, key_type, source_rows, began, traced))):
         chosen = [each[i].values for each in (lists, whole) if each[i].is_valid]
+        there = RowsThere(chosen, kind, rows)
         caller = caller_of((connection[i:], transaction[i:]))
-        tokens.append(engine.selections.keep(caller, of, rows, chosen, start, traced=trace))
+        tokens.append(engine.selections.keep(caller, of, there, start, traced=trace))
     return pa.array(tokens, pa.string())
 
 
@@ -129,6 +137,7 @@ def search_rows(
     text: Column,
     vector: Column,
     row_id: Column,
+    key_type: Column,
     given: Column,
     k: Column,
     exact: Column,
@@ -138,20 +147,21 @@ def search_rows(
     vectors = vector.combine_chunks()
     alike: defaultdict[tuple[str, Asked], list[int]] = defaultdict(list)
     queries: dict[int, Query] = {}
-    for i, (of, words, row, there, count, exactly, near) in enumerate(
-        rows_of((token, text, row_id, given, k, exact, least))
+    for i, (of, words, row, kind, there, count, exactly, near) in enumerate(
+        rows_of((token, text, row_id, key_type, given, k, exact, least))
     ):
         if not there:
             continue
-        query = words if words is not None else Like(row) if row is not None else _vector(vectors, i)
+        query = words if words is not None else Like(row, kind) if row is not None else _vector(vectors, i)
         if query is None:
             raise InputError("the query is neither a text nor a list of numbers")
-        if count is None:
+        k_wanted = whole(count, "k")
+        if k_wanted is None:
             raise InputError("k is NULL; it must be at least 1")
         if near is not None and math.isnan(near):
             raise InputError("min_similarity is not a number; it must be a cosine, such as 0.5")
         queries[i] = query
-        alike[of, Asked(count, bool(exactly), near)].append(i)
+        alike[of, Asked(k_wanted, bool(exactly), near)].append(i)
     answers = []
     for (of, asked), mine in alike.items():
         selected = engine.selections.of(of)
@@ -178,7 +188,7 @@ def check_index(engine: Engine, *columns: Column) -> pa.Array:
     checked = []
     for source, schemas, model, table, _, k in rows_of(columns):
         entry = _chosen(engine, source, schemas, model, table)
-        checked.append([dataclasses.asdict(check(engine.place, entry, k))])
+        checked.append([dataclasses.asdict(check(engine.place, entry, whole(k, "k")))])
     return structs(checked, CHECK)
 
 
@@ -186,6 +196,24 @@ def _chosen(engine: Engine, source: str | None, schemas: Sequence[str], model: s
     if source is None:
         raise InputError("the source is NULL; name the table whose rows are searched")
     return choose(engine.place, engine.encoders, source_id(source, schemas, engine.host), model, table)
+
+
+def _key_column(entry: Entry) -> str:
+    """The key's column of a source, chosen by its name.
+
+    Where there is none, DuckDB says that nothing matches the pattern, and with it what that means: the key was renamed.
+    To ask `_jammi_column` takes longer than the rest of such a query.
+    """
+    key, name = entry.definition.key, entry.definition.source
+    # DuckDB takes ASCII letters alone for the same in both cases.
+    letters = "".join(f"[{c.lower()}{c.upper()}]" if c.isascii() and c.isalpha() else _exactly(c) for c in key)
+    renamed = f"no column '{key}' in '{name}', and it is the key of '{entry.name}'; if it was renamed, generate anew"
+    return f"COLUMNS({literal(f'^({letters})$|^({_exactly(renamed)})$')})"
+
+
+def _exactly(text: str) -> str:
+    """A pattern for this text only."""
+    return "".join(f"\\{c}" if c in r"\.+*?()|[]{}^$" else c for c in text)
 
 
 def _keys(key: str) -> tuple[str, str]:

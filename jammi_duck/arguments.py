@@ -1,0 +1,41 @@
+"""Arguments as plain values: whatever a caller has for a number or a path, and whole numbers of any SQL type."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from jammi_duck.errors import InputError
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
+    """A path as text, numpy's scalars and other whole numbers as Python's own; everything else as it is."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    with contextlib.suppress(TypeError):
+        return operator.index(value)
+    return value
+
+
+def whole(text: str | None, option: str) -> int | None:
+    """The whole number that an option has, as DuckDB writes it: of any type, such as 10, 10.00 or 1e3.
+
+    Raises:
+        InputError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        number = Decimal(text)
+        if number.is_finite() and number == number.to_integral_value() and number.adjusted() < 100:
+            return int(number)
+    except InvalidOperation:
+        pass
+    raise InputError(f"{option} is {text}; it must be a whole number")

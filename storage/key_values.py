@@ -1,0 +1,67 @@
+"""One text for each value of a key: 1 for 1, 1.0 and 01, as its type may be another than when its row was embedded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Context, Decimal, InvalidOperation
+
+import pyarrow as pa
+
+# No number that DuckDB has is longer.
+_DIGITS = Context(prec=800)
+_NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\)")
+_TIMES = re.compile(r"DATE|TIMESTAMP(_S|_MS|_NS)?")
+_MOMENT = re.compile(r"(\d{4,}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How values of related types are written alike: those that match `plain` are so already."""
+
+    plain: str
+    of: Callable[[str], str]
+
+    def texts(self, texts: pa.StringArray) -> pa.StringArray:
+        """The texts in this form; what it does not understand stays as it is."""
+        # Imported late: a search without a filter does without it.
+        import pyarrow.compute as pc
+
+        plain = pc.match_substring_regex(texts, self.plain)
+        if pc.all(plain, min_count=0).as_py():
+            return texts
+        return pa.array([None if text is None else self.of(text) for text in texts.to_pylist()], texts.type)
+
+
+def form_of(key_type: str | None) -> Form | None:
+    """The form for keys of a type, by its SQL name; None for a type whose values have one text."""
+    if key_type is None:
+        return None
+    if _NUMBERS.fullmatch(key_type):
+        return _NUMBER
+    return _TIME if _TIMES.fullmatch(key_type) else _UUID if key_type == "UUID" else None
+
+
+def _number(text: str) -> str:
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        return text
+    if not value.is_finite():
+        return str(value)
+    return format(value.normalize(_DIGITS), "f") if value else "0"
+
+
+def _time(text: str) -> str:
+    found = _MOMENT.fullmatch(text.strip())
+    if found is None:
+        return text
+    day, clock, fraction = found.groups()
+    parts = (fraction or "").rstrip("0")
+    return day if clock == "00:00:00" and not parts else f"{day} {clock}" + (f".{parts}" if parts else "")
+
+
+_NUMBER = Form(r"^-?[1-9][0-9]*$|^0$", _number)
+_TIME = Form(r"^[0-9]+-[0-9]+-[0-9]+$", _time)
+_UUID = Form(r"^[0-9a-f-]+$", str.lower)
