@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -119,6 +120,11 @@ def parsed(text: str | bytes) -> dict[str, Any]:
 def canonical(fields: Mapping[str, Any]) -> str:
     """Canonical JSON: sorted names, no spaces."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def is_sha256(text: str) -> bool:
+    """Whether a text is 64 hexadecimal digits, as SHA-256s are written."""
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def check_moment(moment: datetime) -> datetime:

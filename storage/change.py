@@ -71,7 +71,8 @@ class Change:
         self.base = base
         self._place = place
         self._store = place.store_at(entry.location)
-        self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows) for each in spare}
+        width = entry.definition.dimensions
+        self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows, width) for each in spare}
         self._before = base.segments
         self._kept = kept
         self._grown: dict[int, Grown] = {}

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import DamagedError, UnsupportedError
 from jammi_duck.storage.change import Change, StoredRows, stored_rows
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.graph_file import check_graph
 from jammi_duck.storage.index import Grown
 from jammi_duck.storage.manifest import Manifest, Segment
 from jammi_duck.storage.segment_files import Progress
@@ -85,7 +86,7 @@ def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, pro
     others = _Rows(rows for segment, mask in todo.others for rows in stored_rows(store, segment, mask))
     indexed = 0
     for each in todo.mergers:
-        grown = _grown(store, each, segment_rows)
+        grown = _grown(store, each, segment_rows, change.definition.dimensions)
         for rows in _filled(store, each, others) if grown else _one_after_another(store, each, others):
             change.write(*rows)
             progress(len(rows[0]))
@@ -94,20 +95,21 @@ def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, pro
     return indexed
 
 
-def _grown(store: Store, merger: Merger, segment_rows: int) -> Grown | None:
+def _grown(store: Store, merger: Merger, segment_rows: int, dimensions: int) -> Grown | None:
     """How the graph of a segment becomes that of the new one; None where it is to be built anew."""
     segment, rows, gone = merger.segment, merger.rows, np.flatnonzero(merger.gone)
     if not segment.usearch.file or not 0 < rows <= segment_rows or len(gone) > _MOST_GONE * segment.rows:
         return None
     try:
         graph = store.checked(segment.usearch)
-    except DamagedError:
+        check_graph(graph, segment.rows, dimensions)
+    except (DamagedError, UnsupportedError):
         return None
     holes, tail = gone[gone < rows], _tail(merger)
     new = np.zeros(rows, bool)
     new[holes[: merger.taken]] = True
     new[segment.rows :] = True
-    return Grown(graph, gone, tail, holes[merger.taken :], new)
+    return Grown(graph, segment.rows, gone, tail, holes[merger.taken :], new)
 
 
 def _tail(merger: Merger) -> NDArray[np.int64]:

@@ -9,23 +9,32 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
-from jammi_duck.errors import DamagedError, JammiError, StorageError
+from jammi_duck.errors import DamagedError, JammiError, StorageError, UnsupportedError
 from jammi_duck.fields import Amount, NoSha256, Record
 from jammi_duck.redaction import redacted
+
+# The most bytes that are read of a file at once: a manifest of some 30,000 segments.
+MOST_READ = 32 << 20
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A file in a location: its size in bytes, and when it was last written (UTC)."""
+    """What has a name in a location: its size in bytes, and when it was last written (UTC).
+
+    What is no regular file (a folder, a link, a FIFO) is not `is_file`: it has the name, and is not read or deleted.
+    """
 
     size: int
     modified: datetime
+    is_file: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Store(Protocol):
         ...
 
     def files(self) -> dict[str, Stored]:
-        """Every file by name, scratch files left out; nothing where the folder is not there yet."""
+        """What is there by name, scratch files left out; nothing where the folder is not there yet."""
         ...
 
     def scratches(self) -> dict[str, Stored]:
@@ -75,19 +84,25 @@ class Store(Protocol):
         ...
 
     def delete(self, file: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; one that is gone already is no error. Raises UnsupportedError where it is no regular file."""
         ...
 
     def read(self, file: str) -> bytes:
-        """A small file's bytes. Raises FileNotFoundError."""
+        """A small file's bytes. Raises FileNotFoundError, and UnsupportedError where it has more than `MOST_READ`."""
         ...
 
     def checked(self, digest: Digest) -> Path:
-        """A local path of exactly this file, its SHA-256 checked once per process. Raises DamagedError."""
+        """A local path of exactly this file, its SHA-256 checked once per process.
+
+        Raises DamagedError, and UnsupportedError where it is no regular file.
+        """
         ...
 
     def found(self, file: str) -> tuple[Digest, Path]:
-        """What a file is whose digest nobody knows, and a local path of it. Raises FileNotFoundError."""
+        """What a file is whose digest nobody knows, and a local path of it.
+
+        Raises FileNotFoundError, and UnsupportedError where it is no regular file.
+        """
         ...
 
     def abort_uploads(self, before: datetime) -> list[str]:
@@ -100,22 +115,68 @@ def location_id(location: str) -> str:
     return hashlib.sha256(location.encode()).hexdigest()[:16]
 
 
+def regular(path: str | Path) -> os.stat_result:
+    """What a local file is. Raises UnsupportedError where it is no regular file, and FileNotFoundError."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise not_regular(os.path.basename(path))
+    return status
+
+
+def not_regular(file: str) -> UnsupportedError:
+    """What is said of a link, a folder, a FIFO or a device in a file's place."""
+    return UnsupportedError(f"'{file}' is no regular file: it is neither read nor removed; move it away")
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a local file to read, unless it is a link, a FIFO, a device or a folder. Raises as `regular` does."""
+    regular(path)
+    # It may have become something else since: what is opened is looked at again, and nothing waits for a writer.
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise not_regular(os.path.basename(path))
+    return os.fdopen(handle, "rb")
+
+
+def check_size(file: str, size: int) -> None:
+    """Raise UnsupportedError where a file is too large to be read at once."""
+    if size > MOST_READ:
+        raise UnsupportedError(f"'{file}' has {size:,} bytes; {MOST_READ:,} are the most that are read")
+
+
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a local file, in hexadecimal."""
-    with open(path, "rb") as file:
+    """The SHA-256 of a local file, in hexadecimal. Raises as `regular` does."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check(path: Path, digest: Digest) -> None:
-    """Raise DamagedError where a local file is not what it must be."""
+    """Raise DamagedError where a local file is not what it must be, UnsupportedError where it is no regular file."""
     try:
-        size = os.stat(path).st_size
+        size = regular(path).st_size
     except FileNotFoundError as error:
         raise DamagedError(f"'{digest.file}' is missing") from error
     if size != digest.size:
-        raise DamagedError(f"'{digest.file}' has {size} bytes instead of {digest.size}")
+        raise wrong_size(digest, size)
     if sha256_of(path) != digest.sha256:
         raise DamagedError(f"'{digest.file}' is not the file that its manifest lists (its SHA-256 differs)")
+
+
+@contextlib.contextmanager
+def called(file: str, path: Path) -> Iterator[None]:
+    """Call a file in errors as it is called in its location, where its copy in the cache has another name."""
+    try:
+        yield
+    except StorageError as error:
+        if path.name == file:
+            raise
+        raise type(error)(str(error).replace(path.name, file)) from error
+
+
+def wrong_size(digest: Digest, size: int) -> DamagedError:
+    """What is said of a file that has another size than it must have."""
+    return DamagedError(f"'{digest.file}' has {size} bytes instead of {digest.size}")
 
 
 def bare(file: str) -> str:
@@ -126,15 +187,16 @@ def bare(file: str) -> str:
 
 
 def list_folder(folder: str) -> Iterator[tuple[str, Stored]]:
-    """The files of a local folder by name; none where it is not there."""
+    """What is in a local folder, by name; nothing where it is not there."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            status = os.stat(os.path.join(folder, name))
-            yield name, Stored(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+            status = os.lstat(os.path.join(folder, name))
+            modified = datetime.fromtimestamp(status.st_mtime, UTC)
+            yield name, Stored(status.st_size, modified, stat.S_ISREG(status.st_mode))
 
 
 def make_folder(folder: str) -> None:

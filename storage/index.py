@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
 from jammi_duck.logs import log
+from jammi_duck.storage.graph_file import check_graph
 from jammi_duck.storage.parquet import read_vectors
+from jammi_duck.storage.row_ids import checked_ids
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -36,13 +38,14 @@ _NOTABLE = 32
 
 @dataclass(frozen=True)
 class Grown:
-    """How the graph of another segment becomes the one to be built, whose rows have kept their places there.
+    """How the graph of another segment, of so many `rows`, becomes the one to be built: rows keep their places there.
 
     The rows at `gone` are taken out of `graph`; then those at `moved` get the places `to`, and of the new segment's
     rows those of the mask `new` are added.
     """
 
     graph: Path
+    rows: int
     gone: NDArray[np.int64]
     moved: NDArray[np.int64]
     to: NDArray[np.int64]
@@ -64,7 +67,7 @@ def build(
 
     The graph is built anew, or has `grown` from another one.
 
-    Memory is that of the graph, which the log says beforehand. Raises DamagedError where the Parquet cannot be read.
+    Memory is that of the graph, which the log says beforehand. Raises as `read_vectors` does.
     """
     megabytes = memory(rows, dimensions) >> 20
     level = logging.INFO if megabytes >= _NOTABLE else logging.DEBUG
@@ -85,7 +88,7 @@ def build(
             progress(len(keys))
     with pa.OSFile(str(rowmap), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         # One batch, so that a reader has the row ids in one piece, without a copy.
-        column = pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string())
+        column = checked_ids(pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string()), parquet.name)
         writer.write_batch(pa.record_batch([column], schema=schema))
     graph.save(str(usearch))
 
@@ -104,14 +107,26 @@ def _graph(dimensions: int, grown: Grown | None) -> Index:
         return Index(
             ndim=dimensions, metric="cos", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD
         )
-    graph = Index.restore(str(grown.graph), view=False)
-    if graph is None or graph.ndim != dimensions:
-        raise DamagedError(f"'{grown.graph.name}' is not of this segment")
+    graph = open_graph(grown.graph, grown.rows, dimensions, view=False)
     graph.expansion_add = EXPANSION_ADD
     if len(grown.gone):
         graph.remove(grown.gone)
     for old, new in zip(grown.moved.tolist(), grown.to.tolist(), strict=True):
         graph.rename(old, new)
+    return graph
+
+
+def open_graph(path: Path, rows: int, dimensions: int, *, view: bool) -> Index:
+    """The graph of a segment, memory-mapped if it is but a `view`. Raises DamagedError where it is another's."""
+    from usearch.index import Index
+
+    check_graph(path, rows, dimensions)
+    try:
+        graph = Index.restore(str(path), view=view)
+    except Exception as error:
+        raise DamagedError(f"'{path.name}' cannot be read by this USearch: {error}") from error
+    if graph is None or (len(graph), graph.ndim) != (rows, dimensions):
+        raise DamagedError(f"'{path.name}' is not of this segment")
     return graph
 
 

@@ -14,14 +14,18 @@ from pathlib import Path
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage import layout
 from jammi_duck.storage.filesystem import (
+    MOST_READ,
     Digest,
     Stored,
     bare,
     check,
+    check_size,
     explained,
     fsync,
     list_folder,
     make_folder,
+    open_regular,
+    regular,
     sha256_of,
 )
 
@@ -57,7 +61,7 @@ class LocalStore:
 
     def scratches(self) -> dict[str, Stored]:
         """See `Store.scratches`."""
-        return {name: stored for name, stored in self._listing() if layout.is_scratch(name)}
+        return {name: stored for name, stored in self._listing() if stored.is_file and layout.is_scratch(name)}
 
     def _listing(self) -> Iterator[tuple[str, Stored]]:
         with explained("list", self._folder):
@@ -94,13 +98,16 @@ class LocalStore:
         """See `Store.delete`."""
         path = self.path(file)
         with explained("delete", path), contextlib.suppress(FileNotFoundError):
+            regular(path)
             os.unlink(path)
 
     def read(self, file: str) -> bytes:
         """See `Store.read`."""
         path = self.path(file)
-        with explained("read", path), open(path, "rb") as stream:
-            return stream.read()
+        with explained("read", path), open_regular(path) as stream:
+            content = stream.read(MOST_READ + 1)
+        check_size(file, len(content))
+        return content
 
     def checked(self, digest: Digest) -> Path:
         """See `Store.checked`."""
@@ -134,5 +141,5 @@ class LocalStore:
 
 
 def _identity(path: Path) -> tuple[str, int, int, int]:
-    status = os.stat(path)
+    status = regular(path)
     return path.name, status.st_ino, status.st_mtime_ns, status.st_size

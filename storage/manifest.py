@@ -25,12 +25,11 @@ from jammi_duck.fields import (
     record,
 )
 from jammi_duck.storage import layout
-from jammi_duck.storage.filesystem import Digest, Store
+from jammi_duck.storage.filesystem import Digest, Store, check_size
 from jammi_duck.types import Counts, Definition
 
 FORMAT_VERSION = 1
 SIDECARS = ("usearch", "rowmap", "vectors")
-# What a table can have of rows at most, in all of its segments.
 _BACKEND = {"backend": "usearch", "metric": "cos"}
 
 _NONE = Digest("", 0, "")
@@ -239,11 +238,13 @@ def read(store: Store, file: str) -> Manifest:
 def commit(store: Store, manifest: Manifest, change: str) -> None:
     """Write a manifest: from here on it is the table's state. Raises FileExistsError where another was first.
 
-    `change` is the id that scratch files bear.
+    `change` is the id that scratch files bear. Raises StorageError where it would be too large to be read.
     """
+    content = manifest.to_bytes()
+    check_size(manifest.file, len(content))
     scratch = store.scratch(manifest.file, change)
     try:
-        scratch.write_bytes(manifest.to_bytes())
+        scratch.write_bytes(content)
         store.create(manifest.file, scratch)
     finally:
         store.discard(scratch.name)

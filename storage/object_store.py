@@ -16,17 +16,21 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from jammi_duck import cache
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import DamagedError, UnsupportedError
+from jammi_duck.fields import is_sha256
 from jammi_duck.storage import layout
 from jammi_duck.storage.filesystem import (
     Digest,
     Stored,
     bare,
     check,
+    check_size,
     explained,
     list_folder,
     location_id,
+    not_regular,
     sha256_of,
+    wrong_size,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +92,8 @@ class ObjectStore:
         if not cache.is_ours(self._scratch):
             return {}
         with self._explained("list", self._scratch):
-            return {name: stored for name, stored in list_folder(self._scratch) if layout.is_scratch(name)}
+            listing = list_folder(self._scratch)
+            return {name: stored for name, stored in listing if stored.is_file and layout.is_scratch(name)}
 
     def scratch(self, file: str, build: str) -> Path:
         """See `Store.scratch`."""
@@ -140,19 +145,22 @@ class ObjectStore:
     def read(self, file: str) -> bytes:
         """See `Store.read`."""
         with self._explained("read", self._url(file)):
+            check_size(file, self._info(file)[0])
             return bytes(self.filesystem.cat_file(self.url_path(file)))
 
     def checked(self, digest: Digest) -> Path:
         """See `Store.checked`: the file comes from the cache, which knows it by its SHA-256."""
         path = Path(self._cache, digest.sha256)
-        if digest.sha256 in self._checked and os.path.exists(path):
-            return path
-        with contextlib.suppress(DamagedError):
-            check(path, digest)
-            self._checked.add(digest.sha256)
-            return path
+        # What is no SHA-256 is no name of a file in the cache, whatever it is.
+        if is_sha256(digest.sha256):
+            if digest.sha256 in self._checked and os.path.exists(path):
+                return path
+            with contextlib.suppress(DamagedError, UnsupportedError):
+                check(path, digest)
+                self._checked.add(digest.sha256)
+                return path
         try:
-            with self._arriving(digest.file) as arriving:
+            with self._arriving(digest.file, digest) as arriving:
                 check(arriving, digest)
                 os.replace(arriving, path)
         except FileNotFoundError as error:
@@ -163,9 +171,7 @@ class ObjectStore:
     def found(self, file: str) -> tuple[Digest, Path]:
         """See `Store.found`: the file comes to the cache."""
         with self._explained("read", self._url(file)):
-            info = self.filesystem.info(self.url_path(file))
-        mark = info.get("ETag") or info.get("LastModified") or info.get("created")
-        identity = (file, int(info["size"]), str(mark))
+            identity = (file, *self._info(file))
         if identity not in self._known:
             with self._arriving(file) as arriving:
                 digest = Digest(file, os.stat(arriving).st_size, sha256_of(arriving))
@@ -175,21 +181,29 @@ class ObjectStore:
         return self._known[identity], self.checked(self._known[identity])
 
     @contextlib.contextmanager
-    def _arriving(self, file: str) -> Iterator[Path]:
-        """A copy of a file in the cache, under a name that it has while the context lasts."""
+    def _arriving(self, file: str, wanted: Digest | None = None) -> Iterator[Path]:
+        """A copy of a file in the cache, under a name that it has while the context lasts.
+
+        Where it has not the `wanted` size, it does not come.
+        """
         with self._explained("read", self._url(file)):
+            size, _ = self._info(file)
+            if wanted is not None and size != wanted.size:
+                raise wrong_size(wanted, size)
             cache.make(self._cache)
             arriving = Path(self._cache, f"{token_hex(8)}.tmp")
             try:
-                self._download(file, arriving)
+                self.filesystem.get_file(self.url_path(file), os.fspath(arriving))
                 yield arriving
             finally:
                 arriving.unlink(missing_ok=True)
 
-    def _download(self, file: str, path: Path) -> None:
-        if not self.filesystem.exists(self.url_path(file)):
-            raise FileNotFoundError(file)
-        self.filesystem.get_file(self.url_path(file), os.fspath(path))
+    def _info(self, file: str) -> tuple[int, str]:
+        """A file's size, and the store's own mark of its content. Raises as `found` does."""
+        info = self.filesystem.info(self.url_path(file))
+        if info["type"] != "file":
+            raise not_regular(file)
+        return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("created"))
 
     def abort_uploads(self, before: datetime) -> list[str]:
         """See `Store.abort_uploads`: S3's multipart uploads."""

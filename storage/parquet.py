@@ -22,6 +22,14 @@ from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 from jammi_duck.fields import Id, Number, Record, check_understood, convert, naming, parsed, record
+from jammi_duck.storage.parquet_checks import (
+    SEGMENT,
+    TOMBSTONES,
+    check_columns,
+    check_footer,
+    check_numbers,
+    check_values,
+)
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -117,14 +125,32 @@ def read_footer(path: Path) -> Footer:
     """
     found, metadata = _metadata(path)
     with _understanding(path):
+        definition = Definition.from_json(metadata["definition"])
+        schema = found.schema.to_arrow_schema()
+        check_columns(schema, SEGMENT)
+        if schema.field("vector").type.list_size != definition.dimensions:
+            raise DamagedError("has vectors of other dimensions than its definition")
         change, counts = metadata.get("change"), metadata.get("counts")
         return Footer(
             build=convert(metadata["build"], Id),
             change=None if change is None else convert(change, Id),
-            definition=Definition.from_json(metadata["definition"]),
+            definition=definition,
             rows=found.num_rows,
             counts=record(Counts, parsed(counts)) if counts else None,
         )
+
+
+def check_shape(path: Path, rows: int, dimensions: int) -> None:
+    """Raise UnsupportedError where a segment has other rows or dimensions than it must have; as `read_footer` else."""
+    found, _ = _metadata(path)
+    with _understanding(path):
+        if found.num_rows != rows:
+            raise UnsupportedError(f"has {found.num_rows:,} rows instead of {rows:,}")
+        schema = found.schema.to_arrow_schema()
+        check_columns(schema, ["vector"])
+        width = schema.field("vector").type.list_size
+        if width != dimensions:
+            raise UnsupportedError(f"has vectors of {width} dimensions instead of {dimensions}")
 
 
 def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
@@ -132,39 +158,48 @@ def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
 
     Raises:
         DamagedError: a page is not what was written (its checksum differs).
+        UnsupportedError: its columns are not those of a segment, a value is missing, or a vector has NaN.
         StorageError: the file cannot be read now.
     """
     for batch in _batches(path, ["_row_id", "vector"]):
-        yield batch.column("_row_id"), _matrix(batch)
+        yield batch.column("_row_id"), _matrix(path, batch)
 
 
 def read_rows(path: Path) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
     """The row ids, vectors and text digests of a segment, as `read_vectors` does."""
     for batch in _batches(path, ["_row_id", "vector", "_text_digest"]):
-        yield batch.column("_row_id"), _matrix(batch), batch.column("_text_digest")
+        yield batch.column("_row_id"), _matrix(path, batch), batch.column("_text_digest")
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    rows = 0
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(2 * ROW_GROUP, columns=columns)
+            with naming(path.name):
+                check_columns(file.schema_arrow, columns)
+            for batch in file.iter_batches(2 * ROW_GROUP, columns=columns):
+                with naming(path.name):
+                    check_values(batch)
+                rows += len(batch)
+                yield batch
+            expected = file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise _explained(path, error, "cannot be read") from error
+    if rows != expected:
+        raise DamagedError(f"'{path.name}' has {rows:,} rows instead of {expected:,}")
 
 
-def _matrix(batch: pa.RecordBatch) -> Vectors:
+def _matrix(path: Path, batch: pa.RecordBatch) -> Vectors:
     vectors = batch.column("vector")
     matrix: Vectors = vectors.flatten().to_numpy(zero_copy_only=True).reshape(len(vectors), vectors.type.list_size)
+    check_numbers(matrix, path.name)
     return matrix
 
 
 def read_row_ids(path: Path) -> pa.StringArray:
     """The row ids of a segment, in the order of its rows. Raises as `read_vectors` does."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns=["_row_id"]).column("_row_id").combine_chunks()
-    except (pa.ArrowException, OSError) as error:
-        raise _explained(path, error, "cannot be read") from error
+    ids = [batch.column("_row_id") for batch in _batches(path, ["_row_id"])]
+    return pa.concat_arrays([pa.array([], pa.string()), *ids])
 
 
 @dataclass(frozen=True)
@@ -222,6 +257,7 @@ def read_state(path: Path) -> tuple[str, int, State]:
     """
     found, metadata = _metadata(path)
     with _understanding(path):
+        check_columns(found.schema.to_arrow_schema(), TOMBSTONES)
         fields = parsed(metadata["state"])
         state = record(State, fields, counts=record(Counts, fields.get("counts")))
         return convert(metadata["build"], Id), found.num_rows, state
@@ -230,6 +266,7 @@ def read_state(path: Path) -> tuple[str, int, State]:
 def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
     """The Parquet's own footer, and what is ours in it, by names without their prefix."""
     try:
+        check_footer(path)
         found = pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
         raise _explained(path, error, "is not a whole Parquet file of ours") from error
@@ -250,7 +287,7 @@ def _understanding(path: Path) -> Iterator[None]:
     try:
         with naming(path.name):
             yield
-    except (KeyError, ValueError, RecursionError) as error:
+    except (pa.ArrowException, KeyError, ValueError, TypeError, RecursionError) as error:
         raise UnsupportedError(f"'{path.name}' is not a Parquet file of ours as we know it: {error}") from error
     except DamagedError as error:
         raise UnsupportedError(f"{error}; it is a Parquet file, and is left alone") from error

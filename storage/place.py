@@ -15,7 +15,7 @@ from jammi_duck.logs import log
 from jammi_duck.redaction import public_url
 from jammi_duck.storage import layout
 from jammi_duck.storage.catalog import Catalog, Entry
-from jammi_duck.storage.filesystem import Store, location_id
+from jammi_duck.storage.filesystem import Store, location_id, regular
 from jammi_duck.storage.local_store import LocalStore
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.manifest import Segment, Tombstones
@@ -135,6 +135,8 @@ class Place:
 
             def url(file: str) -> str:
                 if isinstance(store, LocalStore):
+                    # DuckDB would wait for whoever writes to a FIFO.
+                    regular(store.path(file))
                     return store.path(file)
                 return f"{PROTOCOL}://{location_id(location)}/{file}"
 

@@ -10,7 +10,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from jammi_duck.errors import DamagedError, StorageError
+from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
@@ -22,6 +22,7 @@ from jammi_duck.storage.ownership import owner_of
 from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
 from jammi_duck.storage.place import Place, files_of, names_in, remove_files
 from jammi_duck.storage.present import spare_segments, whole_segments
+from jammi_duck.storage.segment import MappedSegment
 from jammi_duck.storage.segment_files import add_sidecars, delete_disposable
 from jammi_duck.storage.table import is_older, newest_manifest
 from jammi_duck.types import Counts
@@ -276,7 +277,9 @@ def _repair(place: Place, entry: Entry) -> Action | None:
     rebuilt = max(number, 1 + max(name.rebuilt for name in names))
     try:
         whole = tuple(
-            segment if _is_whole(store, segment) else _index(store, entry, segment, rebuilt)
+            segment
+            if _is_whole(store, segment, entry.definition.dimensions)
+            else _index(store, entry, segment, rebuilt)
             for segment in known.segments
         )
     except DamagedError as error:
@@ -290,11 +293,14 @@ def _repair(place: Place, entry: Entry) -> Action | None:
     return Action(entry.name, "ready", f"built {built} of {len(whole)} indexes and the manifest again")
 
 
-def _is_whole(store: Store, segment: Segment) -> bool:
+def _is_whole(store: Store, segment: Segment, dimensions: int) -> bool:
+    """Whether a segment can be opened by its sidecars. Raises StorageError where they cannot be read now."""
     try:
-        for sidecar in segment.sidecars:
-            store.checked(sidecar)
-    except DamagedError:
+        usearch, rowmap, vectors = map(store.checked, segment.sidecars)
+        mapped = MappedSegment(rowmap, vectors, segment.rows, dimensions)
+        if segment.rows:
+            mapped.map_graph(usearch)
+    except (DamagedError, UnsupportedError):
         return False
     return True
 

@@ -47,7 +47,7 @@ class StoredFiles(AbstractFileSystem):  # type: ignore[misc]
             raise PermissionError(f"'{path}' is the storage of jammi_duck, and is only read")
         store, file = self._locate(path)
         if store.is_memory:
-            return io.BytesIO(store.read(file))
+            return io.BytesIO(store.filesystem.cat_file(store.url_path(file)))
         return store.filesystem.open(store.url_path(file), "rb")
 
     def _locate(self, path: str) -> tuple[ObjectStore, str]:

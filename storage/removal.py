@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jammi_duck import cache
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import StorageError
 from jammi_duck.logs import log
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.filesystem import Store
@@ -63,7 +63,7 @@ def vacuum(place: Place, at_work: Mapping[str, str]) -> list[Removed]:
     spared = _named_files(store) | _catalog_files(place)
     removed = []
     for file, stored in files.items():
-        ours = layout.parse(file) is not None and not file.startswith(writing)
+        ours = stored.is_file and layout.parse(file) is not None and not file.startswith(writing)
         if ours and file not in spared and stored.modified < oldest:
             store.delete(file)
             removed.append(Removed(file, stored.size, "no manifest names it"))
@@ -82,7 +82,7 @@ def _named_files(store: Store) -> set[str]:
         try:
             found = manifest.read(store, file)
             named.update(digest.file for digest in found.files)
-        except DamagedError:
+        except StorageError:
             named.update(files_of(store, table))
     return named
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.errors import UnsupportedError
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.key_values import Form
 
@@ -64,6 +65,25 @@ class RowIds:
         places = np.full(span, -1, np.int32)
         places[numbers - least] = np.arange(len(numbers), dtype=np.int32)
         return least, places
+
+
+def checked_ids(row_ids: pa.Array, file: str) -> pa.StringArray:
+    """The row ids that a file has, if they can be: texts, none of them missing, and each of them once.
+
+    Raises UnsupportedError, which names the file.
+    """
+    if row_ids.type != pa.string():
+        raise UnsupportedError(f"'{file}' has row ids of type {row_ids.type}, which must be string")
+    try:
+        row_ids.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise UnsupportedError(f"'{file}' has row ids that are no texts: {error}") from None
+    if row_ids.null_count:
+        raise UnsupportedError(f"'{file}' has {row_ids.null_count:,} rows without an id")
+    again = len(row_ids) - len(row_ids.unique())
+    if again:
+        raise UnsupportedError(f"'{file}' has {again:,} row ids more than once")
+    return row_ids
 
 
 def _whole_numbers(texts: pa.StringArray) -> NDArray[np.int64] | None:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage.exact import TIE, Candidates, Mask, similarities
-from jammi_duck.storage.filesystem import Digest, Store
-from jammi_duck.storage.index import expansion
-from jammi_duck.storage.parquet import read_row_ids, read_vectors
+from jammi_duck.storage.filesystem import Digest, Store, called
+from jammi_duck.storage.index import expansion, open_graph
+from jammi_duck.storage.parquet import check_shape, read_row_ids, read_vectors
+from jammi_duck.storage.parquet_checks import check_numbers
+from jammi_duck.storage.row_ids import checked_ids
 from jammi_duck.types import Vectors
 
 if TYPE_CHECKING:
@@ -54,17 +56,18 @@ class Segment(Protocol):
 class ParquetSegment:
     """A segment without its sidecars: each search streams the Parquet, which is checked first."""
 
-    def __init__(self, store: Store, parquet: Digest, rows: int) -> None:
+    def __init__(self, store: Store, parquet: Digest, rows: int, dimensions: int) -> None:
         """Nothing is read yet."""
         self.rows = rows
         self._store = store
         self._parquet = parquet
+        self._dimensions = dimensions
 
     @cached_property
     def row_ids(self) -> pa.StringArray:
         """See `Segment`."""
         with self._reading() as path:
-            return read_row_ids(path)
+            return checked_ids(read_row_ids(path), path.name)
 
     def vectors(self, places: NDArray[np.int64]) -> Vectors:
         """See `Segment`."""
@@ -72,7 +75,7 @@ class ParquetSegment:
             found: Vectors = np.concatenate(
                 [
                     block[places[np.searchsorted(places, start) : np.searchsorted(places, start + len(block))] - start]
-                    for start, block in _numbered(path)
+                    for start, block in self._numbered(path)
                 ]
             )
         return found
@@ -80,16 +83,26 @@ class ParquetSegment:
     def blocks(self, cores: int) -> Iterator[tuple[int, Vectors]]:
         """See `Segment`."""
         with self._reading() as path:
-            yield from _numbered(path)
+            yield from self._numbered(path)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Path]:
         try:
-            yield self._store.checked(self._parquet)
+            path = self._store.checked(self._parquet)
+            with called(self._parquet.file, path):
+                check_shape(path, self.rows, self._dimensions)
+                yield path
         except DamagedError as error:
             raise DamagedError(
                 f"{error}; its rows are lost: drop the table with jammi_drop and generate it again"
             ) from error
+
+    @staticmethod
+    def _numbered(path: Path) -> Iterator[tuple[int, Vectors]]:
+        start = 0
+        for _, vectors in read_vectors(path):
+            yield start, vectors
+            start += len(vectors)
 
 
 class MappedSegment:
@@ -100,16 +113,18 @@ class MappedSegment:
 
         Raises:
             DamagedError: the files do not fit each other, or the segment.
+            UnsupportedError: they have what cannot be: a row id twice, a vector that is no numbers.
         """
         try:
-            batches = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id")
-        except (pa.ArrowException, OSError, KeyError) as error:
+            found = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id").combine_chunks()
+        except (pa.ArrowException, OSError, KeyError, MemoryError) as error:
             raise DamagedError(f"'{rowmap.name}' cannot be read: {error}") from error
-        self.row_ids: pa.StringArray = batches.combine_chunks()
-        if len(self.row_ids) != rows or vectors.stat().st_size != rows * dimensions * 4:
+        if len(found) != rows or vectors.stat().st_size != rows * dimensions * 4:
             raise DamagedError(f"'{rowmap.name}' and '{vectors.name}' are not of this segment")
+        self.row_ids = checked_ids(found, rowmap.name)
         mapped = np.memmap(vectors, "<f4", "r").reshape(rows, dimensions) if rows else np.empty((0, dimensions), "<f4")
         self._vectors: Vectors = np.asarray(mapped)
+        check_numbers(self._vectors, vectors.name)
         self._graph: Index | None = None
         self.rows = rows
         self._one_at_a_time = threading.Lock()
@@ -120,16 +135,12 @@ class MappedSegment:
         return self._graph is not None
 
     def map_graph(self, usearch: Path) -> None:
-        """Map the graph as well, which must have been checked: a damaged one can crash the process.
+        """Map the graph as well, whose SHA-256 must have been checked: a damaged one can crash the process.
 
         Raises:
             DamagedError: it is not of this segment.
         """
-        from usearch.index import Index
-
-        graph = Index.restore(str(usearch), view=True) if self.rows else None
-        if graph is None or (len(graph), graph.ndim) != self._vectors.shape:
-            raise DamagedError(f"'{usearch.name}' is not of this segment")
+        graph = open_graph(usearch, *self._vectors.shape, view=True)
         graph.expansion_search = expansion(self.rows)
         self._graph = graph
 
@@ -187,10 +198,3 @@ def _is_sure(
     farthest = np.take_along_axis(rough, np.maximum(reached - 1, 0)[:, None], 1)[:, 0]
     sure: Mask = enough & ((last - least > TIE) | (farthest < last - _ROUGH))
     return sure
-
-
-def _numbered(path: Path) -> Iterator[tuple[int, Vectors]]:
-    start = 0
-    for _, vectors in read_vectors(path):
-        yield start, vectors
-        start += len(vectors)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from jammi_duck.errors import JammiError, StorageError
 from jammi_duck.storage import index, layout
-from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.filesystem import Store, called
 from jammi_duck.storage.manifest import SIDECARS, Segment
-from jammi_duck.storage.parquet import Digests, SegmentWriter, Texts
+from jammi_duck.storage.parquet import Digests, SegmentWriter, Texts, check_shape
 from jammi_duck.storage.place import files_of
 from jammi_duck.types import Counts, Definition
 
@@ -122,13 +122,18 @@ def add_sidecars(
 
     Raises:
         DamagedError: the Parquet is not what its digest says.
+        UnsupportedError: it has what cannot be indexed: other rows, a vector that is no numbers, a row id twice.
     """
     files = [layout.sidecar(table, segment.number, kind, rebuilt) for kind in SIDECARS]
     scratches = [store.scratch(file, change) for file in files]
     try:
         with writing(scratches[0]):
             parquet = store.checked(segment.parquet)
-            index.build(parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
+            with called(segment.parquet.file, parquet):
+                check_shape(parquet, segment.rows, dimensions)
+                index.build(
+                    parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown
+                )
         usearch, rowmap, vectors = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
         return replace(segment, usearch=usearch, rowmap=rowmap, vectors=vectors)
     finally:

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.errors import DamagedError, JammiWarning
+from jammi_duck.errors import DamagedError, JammiWarning, StorageError, UnsupportedError
 from jammi_duck.storage import manifest
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.exact import Mask
-from jammi_duck.storage.filesystem import Store
+from jammi_duck.storage.filesystem import Store, called
 from jammi_duck.storage.key_values import Form, form_of
 from jammi_duck.storage.manifest import Tombstones
 from jammi_duck.storage.nearest import Part, nearest
@@ -94,7 +94,8 @@ class Table:
         try:
             found = newest_manifest(store, entry, known, gone)
         except DamagedError as error:
-            parquets = {each.number: ParquetSegment(store, each.parquet, each.rows) for each in known}
+            width = entry.definition.dimensions
+            parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in known}
             return cls(entry, parquets, str(error), live_masks(store, known, gone))
         return cls.of(store, entry, found)
 
@@ -283,14 +284,21 @@ class Table:
 
 
 def live_masks(store: Store, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> dict[int, Mask]:
-    """Which rows of segments, by number, are not gone: of those that have lost some. Raises DamagedError."""
+    """Which rows of segments, by number, are not gone: of those that have lost some.
+
+    Raises DamagedError, and UnsupportedError where tombstones list a row that is not there.
+    """
     rows = {segment.number: segment.rows for segment in segments}
     masks: dict[int, Mask] = {}
     for each in (each for each in tombstones if each.rows):
-        for _, numbers, places in read_tombstones(store.checked(each.parquet)):
-            for number in np.unique(numbers).tolist():
-                if number in rows:
-                    masks.setdefault(number, np.ones(rows[number], bool))[places[numbers == number]] = False
+        path = store.checked(each.parquet)
+        with called(each.parquet.file, path):
+            for _, numbers, places in read_tombstones(path):
+                for number in filter(rows.__contains__, np.unique(numbers).tolist()):
+                    mine = places[numbers == number]
+                    if mine.min() < 0 or mine.max() >= rows[number]:
+                        raise UnsupportedError(f"'{each.parquet.file}' lists a row that segment {number} has not")
+                    masks.setdefault(number, np.ones(rows[number], bool))[mine] = False
     return masks
 
 
@@ -325,12 +333,16 @@ def _open(
     """A segment with those of its sidecars that are whole, and what is wrong with the others."""
     usearch, rowmap, vectors = sidecars
     try:
-        mapped = MappedSegment(rowmap.result(), vectors.result(), segment.rows, dimensions)
-    except DamagedError as error:
-        return ParquetSegment(store, segment.parquet, segment.rows), str(error)
+        paths = rowmap.result(), vectors.result()
+        with called(segment.rowmap.file, paths[0]), called(segment.vectors.file, paths[1]):
+            mapped = MappedSegment(*paths, segment.rows, dimensions)
+    except StorageError as error:
+        return ParquetSegment(store, segment.parquet, segment.rows, dimensions), str(error)
     try:
         if segment.rows:
-            mapped.map_graph(usearch.result())
-    except DamagedError as error:
+            graph = usearch.result()
+            with called(segment.usearch.file, graph):
+                mapped.map_graph(graph)
+    except StorageError as error:
         return mapped, str(error)
     return mapped, None

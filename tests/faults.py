@@ -9,8 +9,8 @@ from jammi_duck.host import ConnectionHost
 from jammi_duck.storage import filesystem, index, local_store, object_store
 from jammi_duck.storage.parquet import SegmentWriter, TombstoneWriter
 
-FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "open")
-READING = ("fsync", "listdir", "stat", "open", "ls", "cat_file", "info", "exists", "get_file", "SELECT")
+FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "lstat", "open")
+READING = ("fsync", "listdir", "stat", "lstat", "open", "ls", "cat_file", "info", "exists", "get_file", "SELECT")
 REMOTE_OPERATIONS = ("put_file", "rm_file", "ls", "cat_file", "info", "exists", "get_file")
 
 
