@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 
 from jammi_duck.config import Config
@@ -13,10 +12,11 @@ from jammi_duck.importing import Importer
 from jammi_duck.refresh import Refresher
 from jammi_duck.running import Runner
 from jammi_duck.selection import Selections
-from jammi_duck.storage.catalog import EXPECTED, SCHEMA, VIEWS, Catalog, quoted
+from jammi_duck.storage.catalog import EXPECTED, SCHEMA, Catalog
 from jammi_duck.storage.foreign import refuse_macros, refuse_tables
 from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import finish_drops
+from jammi_duck.storage.views import has_schema, views_of
 from jammi_duck.storage.watch import Watch
 from jammi_duck.types import Host
 from jammi_duck.udfs.engine import Engine
@@ -77,21 +77,17 @@ def open_engine(
 
 
 def _open_catalog(host: Host) -> Catalog:
-    """The catalog in the database itself, or beside a read-only one in memory."""
+    """The catalog in the database itself; in memory beside it, if that is read-only or has none yet."""
     text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
     ((database, readonly),) = host.sql(text)
     has_triggers = refuse_macros(host, reserved())
     refuse_tables(host, database, SCHEMA, EXPECTED, has_triggers)
-    if not readonly:
-        catalog = Catalog(host, database, (database, VIEWS))
-        catalog.create()
-        return catalog
-    databases = dict(host.sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()"))
-    beside = next(name for name in (VIEWS, f"{VIEWS}_memory", secrets.token_hex(8)) if databases.get(name, True))
-    if beside not in databases:
-        host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
-    catalog = Catalog(host, beside, (beside, "main"))
+    beside, views = views_of(host, database, readonly=readonly)
+    if not readonly and has_schema(host, database, SCHEMA):
+        catalog = Catalog(host, database, views)
+    else:
+        catalog = Catalog(host, beside, views, home=None if readonly else database)
     catalog.create()
-    if not catalog.entries():
+    if readonly and not catalog.entries():
         catalog.copy_ready(database)
     return catalog

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -20,7 +20,7 @@ class ConnectionHost:
 
     def __init__(self) -> None:
         """A host without a connection yet."""
-        self._roots: dict[str, tuple[weakref.ref[duckdb.DuckDBPyConnection], duckdb.DuckDBPyConnection]] = {}
+        self._roots: dict[str, tuple[Callable[[], duckdb.DuckDBPyConnection | None], duckdb.DuckDBPyConnection]] = {}
         self._lock = threading.Lock()
 
     def add(self, con: duckdb.DuckDBPyConnection) -> str:
@@ -31,6 +31,10 @@ class ConnectionHost:
                     return known
             name = secrets.token_hex(8)
             root = con.cursor()
+            if con is duckdb.default_connection():
+                # DuckDB has it; who asks for it gets an object that goes at once, and another the next time.
+                self._roots[name] = (lambda: con, root)
+                return name
             self._roots[name] = (weakref.ref(con), root)
         # The root would keep the database open after the user's own connection is gone.
         weakref.finalize(con, root.close)
@@ -39,15 +43,24 @@ class ConnectionHost:
     def closed(self) -> list[str]:
         """Forget the connections that are closed; returns their ids."""
         with self._lock:
+            self._close_left()
             gone = [name for name, (_, root) in self._roots.items() if not _is_open(root)]
             for name in gone:
                 del self._roots[name]
         return gone
 
+    def _close_left(self) -> None:
+        """Close the root of the default connection, if that was closed: nothing else tells."""
+        for reference, root in self._roots.values():
+            con = None if isinstance(reference, weakref.ref) else reference()
+            if con is not None and not _is_open(con):
+                root.close()
+
     @property
     def is_open(self) -> bool:
         """Whether a connection is left."""
         with self._lock:
+            self._close_left()
             return any(_is_open(root) for _, root in self._roots.values())
 
     @contextlib.contextmanager

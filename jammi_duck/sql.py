@@ -10,7 +10,8 @@ import re
 
 # What our SQL calls. A test takes every name that DuckDB has for a macro of its own, and goes through all verbs.
 _FUNCTIONS = frozenset((
-    "any_value", "cast_to_type", "concat_ws", "count", "current_database", "current_schemas", "duckdb_columns",
+    "any_value", "cast_to_type", "concat_ws", "contains", "count", "current_database", "current_schemas",
+    "duckdb_columns",
     "duckdb_constraints", "duckdb_databases", "duckdb_extensions", "duckdb_functions", "duckdb_indexes",
     "duckdb_schemas", "duckdb_tables", "duckdb_triggers", "duckdb_views", "hex", "isfinite",
     "json_deserialize_sql", "json_serialize_sql", "len", "list", "list_aggr", "list_transform", "list_value",

@@ -93,13 +93,17 @@ class Entry:
 class Catalog:
     """The catalog of one database."""
 
-    def __init__(self, host: Host, database: str, views: tuple[str, str]) -> None:
-        """`database` is where the catalog stands; `views` is the database and the schema of the views."""
+    def __init__(self, host: Host, database: str, views: tuple[str, str], home: str | None = None) -> None:
+        """`database` is where the catalog stands; `views` is the database and the schema of the views.
+
+        `home` is where it goes before the first change that is made here, rather than found in storage.
+        """
         self._host = host
         self._database = quoted(database)
         self._tables = f"{self._database}.{SCHEMA}.embedding_tables"
         self._segments = f"{self._database}.{SCHEMA}.segments"
         self._views = views
+        self._home = home
         # Every change of the catalog goes through this object, so what it has read stays true until it writes.
         self._read: dict[tuple[object, ...], list[Entry]] = {}
         self._gone: frozenset[str] = frozenset()
@@ -129,10 +133,25 @@ class Catalog:
         )
         self._host.sql(f"INSERT INTO {self._segments} BY NAME FROM {other}.segments WHERE build IN ({ready})")
 
+    def _go_home(self) -> None:
+        """Go home: what is known goes along, and meets what an IMPORT DATABASE may have brought there."""
+        with self._writing:
+            if self._home is None:
+                return
+            home = Catalog(self._host, self._home, self._views)
+            home.create()
+            # The files first: a build without them would be taken for one that has none.
+            for to, known in ((home._segments, self._segments), (home._tables, self._tables)):
+                new = f"SELECT * FROM {known} WHERE build NOT IN (SELECT build FROM {to})"
+                self._host.sql(f"INSERT INTO {to} BY NAME {new}")
+            self._database, self._tables, self._segments = home._database, home._tables, home._segments
+            self._home, self._read = None, {}
+
     def begin(
         self, build: str, name: str, definition: Definition, location: str, owner: str, started: datetime
     ) -> None:
         """Enter a new build in the state `building`."""
+        self._go_home()
         begun = _utc(started)
         self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, begun, None, None))
 
@@ -173,10 +192,13 @@ class Catalog:
 
     def resumed(self, build: str, owner: str) -> None:
         """Move a build from `failed` back to `building`. Raises StateError."""
+        self._go_home()
         self._move(build, "failed", "building", {"owner": owner, "finished": None, "error": None})
 
     def note(self, build: str, stage: str | None, owner: str | None) -> None:
         """Note what is being done with a ready table, and who does it; nothing, if these are None."""
+        if stage is not None:
+            self._go_home()
         self._write(
             f"UPDATE {self._tables} SET stage = ?, owner = ? WHERE build = ? AND status = 'ready'",
             [stage, owner, build],
@@ -218,6 +240,7 @@ class Catalog:
 
     def dropped(self, entry: Entry) -> None:
         """Move a table that is ready, gone or failed to `dropped`. Raises StateError."""
+        self._go_home()
         self._move(entry.build, "ready" if entry.status == "gone" else entry.status, "dropped", {"finished": _now()})
 
     def adopt(self, manifest: Manifest, location: str) -> None:

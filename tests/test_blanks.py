@@ -5,7 +5,7 @@ import unicodedata
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.blanks import VISIBLE, is_blank
@@ -33,6 +33,7 @@ class TestDefinition:
         seen = {c for (c,) in con.execute(f"SELECT c FROM c WHERE regexp_matches(c, '{VISIBLE}')").fetchall()}
         assert seen == set(characters) - blank
 
+    @settings(deadline=None)
     @given(st.text(st.one_of(st.sampled_from("".join(BLANKS)), st.characters(exclude_categories=["Cs"])), max_size=9))
     def test_python_and_sql_agree(self, text):
         (found,) = duckdb.execute(f"SELECT regexp_matches($1, '{VISIBLE}')", [text]).fetchone()

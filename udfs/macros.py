@@ -20,7 +20,7 @@ _ROW = "NULL, NULL, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_qu
 # take 7.4 for 7, too.
 _KEY = (
     "(SELECT any_value(struct_pack(id := _jammi_row._jammi_key::VARCHAR, type := typeof(_jammi_row._jammi_key))) FROM "
-    f"(SELECT key) _jammi_a(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({_CHOICE}, NULL))) _jammi_row "
+    f'(SELECT key) "_jammi_a"(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({_CHOICE}, NULL))) _jammi_row '
     "WHERE _jammi_row._jammi_key = TRY(cast_to_type(_jammi_given, _jammi_row._jammi_key)) "
     "AND TRY(_jammi_row._jammi_key = _jammi_given))"
 )
@@ -44,7 +44,7 @@ def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = Tr
         f"SELECT _jammi_token, unnest(_jammi_search(_jammi_token, {asked}, _jammi_query IS NOT NULL, _jammi_k, "
         "_jammi_exact, _jammi_least), recursive := true) "
         f"FROM (SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
-        f"_jammi_asked(_jammi_query, _jammi_k, _jammi_exact, _jammi_least), {selection}"
+        f'"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least), {selection}'
     )
 
 
