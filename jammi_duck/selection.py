@@ -26,6 +26,7 @@ from jammi_duck.types import Caller, Stage
 # A connection runs one query at a time, which holds no more searches than this.
 _MOST_KEPT = 64
 _MOST_CONNECTIONS = 256
+_NONE = "none: "
 
 
 @dataclass
@@ -108,7 +109,9 @@ class Selections:
         return token
 
     def of(self, token: str) -> Selected:
-        """What a token stands for."""
+        """What a token stands for. Raises NotFoundError where it stands for no table."""
+        if token.startswith(_NONE):
+            raise NotFoundError(token.removeprefix(_NONE))
         build, _, rest = token.partition("/")
         if not rest:
             return Selected(build)
@@ -142,6 +145,11 @@ class Selections:
                 JammiWarning,
                 stacklevel=2,
             )
+
+
+def refusal(why: str) -> str:
+    """The token of no table."""
+    return _NONE + why
 
 
 def opened(place: Place, build: str) -> Table:

@@ -377,3 +377,122 @@ class TestSharing:
             con.close()
         assert built[1] == built[0] + "_2"
         assert len(list((storage / "jammi_db").iterdir())) == 10
+
+
+class TestDump:
+    """EXPORT and IMPORT DATABASE carry an installed database elsewhere."""
+
+    @pytest.fixture
+    def dump(self, fake, tmp_path):
+        con = duckdb.connect(str(tmp_path / "first.duckdb"))
+        fake(con)
+        con.execute(TEXTS)
+        generate(con, "t")
+        con.execute("CREATE VIEW hits AS SELECT text FROM jammi_search('t', 'a duck', 1)")
+        con.execute(f"EXPORT DATABASE '{tmp_path}/dump'")
+        con.close()
+        return f"IMPORT DATABASE '{tmp_path}/dump'"
+
+    def test_into_an_installed_database(self, dump, fake, tmp_path):
+        con = duckdb.connect(str(tmp_path / "new.duckdb"))
+        fake(con)
+        con.execute(dump)
+        assert con.execute("FROM hits").fetchall() == [("a duck",)]
+        assert generate(con, "t") == [(3, 0, 0)]
+        # The build that the dump has and the one that the location has are one.
+        assert con.execute("SELECT count(*) FROM jammi_tables()").fetchall() == [(2,)]
+        con.close()
+        con = duckdb.connect(str(tmp_path / "new.duckdb"))
+        fake(con)
+        assert con.execute("SELECT count(*) FROM jammi_tables()").fetchall() == [(2,)]
+        assert find(con) == [("3",)]
+
+    def test_before_the_installation(self, dump, fake, tmp_path):
+        con = duckdb.connect(str(tmp_path / "new.duckdb"))
+        con.execute("CREATE MACRO jammi_search(a, b, c) AS TABLE SELECT 'none' AS text")
+        con.execute(dump)
+        con.execute("DROP MACRO TABLE jammi_search")
+        fake(con)
+        assert find(con) == [("3",)]
+
+    def test_where_the_vectors_are_elsewhere(self, dump, fake, storage, tmp_path):
+        storage.rename(tmp_path / "moved")
+        con = duckdb.connect(str(tmp_path / "new.duckdb"))
+        fake(con, storage=str(tmp_path / "empty"))
+        con.execute(dump)
+        assert con.execute("SELECT count(*) FROM t").fetchall() == [(3,)]
+        assert "no embedding table for 't'" in error_of(con, "FROM hits")
+        con.close()
+        con = duckdb.connect(str(tmp_path / "new.duckdb"))
+        fake(con, storage=str(tmp_path / "moved"))
+        assert con.execute("FROM hits").fetchall() == [("a duck",)]
+
+
+class TestViews:
+    """The views `jammi."NAME"` read the same wherever the connection stands."""
+
+    @pytest.fixture
+    def named(self, fake, tmp_path):
+        con = duckdb.connect(str(tmp_path / "first.duckdb"))
+        fake(con)
+        con.execute(TEXTS)
+        generate(con, "t")
+        (name,) = con.execute("SELECT embedding_table FROM jammi_tables()").fetchone()
+        return con, f'SELECT count(*) FROM jammi."{name}"'
+
+    def test_after_use(self, named):
+        con, query = named
+        con.execute("CREATE SCHEMA s; USE s")
+        assert con.execute(query).fetchall() == [(3,)]
+        con.execute("ATTACH ':memory:' AS other; USE other")
+        assert con.execute(query).fetchall() == [(3,)]
+
+    def test_of_a_file_of_an_earlier_version(self, named, fake, tmp_path):
+        con, query = named
+        view = query.partition("FROM ")[2]
+        text = con.execute("SELECT sql FROM duckdb_views() WHERE contains(sql, 'read_parquet')").fetchone()[0]
+        con.close()
+        con = duckdb.connect(str(tmp_path / "first.duckdb"))
+        con.execute("CREATE SCHEMA jammi")
+        con.execute(f"CREATE VIEW {view} AS {text.partition(' AS ')[2]}")
+        con.close()
+        con = duckdb.connect(str(tmp_path / "first.duckdb"), read_only=True)
+        fake(con)
+        assert con.execute(query).fetchall() == [(3,)]
+        con.close()
+        con = duckdb.connect(str(tmp_path / "first.duckdb"))
+        fake(con)
+        assert con.execute(query).fetchall() == [(3,)]
+        assert con.execute("SELECT count(*) FROM duckdb_schemas() WHERE schema_name = 'jammi'").fetchall() == [(0,)]
+
+    def test_what_a_user_has_in_the_schema_stays(self, named, fake, tmp_path):
+        con, query = named
+        con.close()
+        con = duckdb.connect(str(tmp_path / "first.duckdb"))
+        con.execute("CREATE SCHEMA jammi; CREATE TABLE jammi.mine AS SELECT 42 AS n")
+        fake(con)
+        assert con.execute("FROM jammi.mine").fetchall() == [(42,)]
+        assert con.execute(query).fetchall() == [(3,)]
+
+    def test_an_installation_alone_leaves_nothing_in_the_file(self, fake, tmp_path):
+        con = duckdb.connect(str(tmp_path / "new.duckdb"))
+        fake(con)
+        con.close()
+        con = duckdb.connect(str(tmp_path / "new.duckdb"))
+        assert con.execute("SELECT schema_name FROM duckdb_schemas() WHERE NOT internal").fetchall() == []
+
+
+class TestDefaultConnection:
+    def test_it_stays_installed(self, fake):
+        own = duckdb.connect()
+        before = duckdb.default_connection()
+        duckdb.set_default_connection(own)
+        del own
+        try:
+            fake(duckdb.default_connection())
+            gc.collect()
+            duckdb.execute(TEXTS)
+            assert duckdb.execute("SELECT row_count FROM jammi_generate('t', 'text', 'id')").fetchall() == [(3,)]
+        finally:
+            duckdb.default_connection().close()
+            duckdb.set_default_connection(before)

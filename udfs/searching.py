@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from jammi_duck.arguments import whole
 from jammi_duck.check import check
-from jammi_duck.errors import InputError
+from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.search import Asked, Like, Query, choose, search
-from jammi_duck.selection import RowsThere
+from jammi_duck.selection import RowsThere, refusal
 from jammi_duck.storage.catalog import Entry, literal, quoted
 from jammi_duck.storage.table import Answers
 from jammi_duck.types import Caller, Stage
@@ -48,10 +48,13 @@ def rows_query(
 
     The filter is there once more since a key may have been doubled in the source meanwhile.
     """
-    entry = _chosen(engine, source, schemas, model, table)
+    try:
+        key = _key_column(_chosen(engine, source, schemas, model, table))
+    except NotFoundError:
+        key = "NULL::VARCHAR"
     only = "" if predicate is None else f" WHERE {condition(predicate, engine.host)}"
     return (
-        f"SELECT {_key_column(entry)} AS _jammi_key, COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' "
+        f"SELECT {key} AS _jammi_key, COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' "
         f"FROM {_rows(source)} AS {_alias(source)}{only}"
     )
 
@@ -72,9 +75,13 @@ def selection_query(
 
     With a filter they are those of the source's rows that pass. Without one, where the source is joined and its
     number of rows has changed, they are all of the source's, since rows that are gone may not take others' places.
-    Otherwise they are all of the table's.
+    Otherwise they are all of the table's. Where there is no table, that is said when it is searched: a view that
+    searches is made before, when a database is imported.
     """
-    entry = _chosen(engine, source, schemas, model, table)
+    try:
+        entry = _chosen(engine, source, schemas, model, table)
+    except NotFoundError as error:
+        return f"SELECT {literal(refusal(str(error)))} AS _jammi_token"
     rows, counts, build = _rows(source), entry.counts, literal(entry.build)
     keys = f"(SELECT {_key_column(entry)} AS _jammi_key FROM {rows} AS {_alias(source)}"
     began, clock = "NULL", ""
