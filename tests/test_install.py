@@ -300,7 +300,7 @@ class TestFinding:
         con.execute("UPDATE jammi_catalog.embedding_tables SET status = 'building', location = 'nope://x'")
         fake(con)
         (action,) = con.execute("SELECT action FROM jammi_recover()").fetchall()[:1]
-        assert "cannot be settled now: cannot open the location 'nope://x'" in action[0]
+        assert "cannot be settled now: the catalog names the location 'nope://x', which is not opened" in action[0]
 
     def test_a_view_that_cannot_be_made_hinders_nothing(self, fake, tmp_path):
         con = duckdb.connect(config={"enable_external_access": "false"})
