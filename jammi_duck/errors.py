@@ -19,11 +19,21 @@ JammiWarning             a search took a slower way, or may not be what was mean
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+
+_LONG_WORD = re.compile(r"(\S{200})\S{200,}")
+_MOST_TOLD = 10_000
 
 
 class JammiError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package. A name in it that is very long is cut."""
+
+    def __str__(self) -> str:
+        """What went wrong."""
+        told = _LONG_WORD.sub(r"\1…", super().__str__())
+        return told if len(told) <= _MOST_TOLD else f"{told[: _MOST_TOLD // 2]} … {told[-_MOST_TOLD // 2 :]}"
 
 
 class ConfigError(JammiError):
@@ -78,14 +88,34 @@ class JammiWarning(UserWarning):
     """A search took a slower way, whose rows are the same, or it may not be what was meant."""
 
 
+# A comparison of names takes some microseconds.
+_MOST_LOOKED_AT = 10_000
+_LONGEST_NAME = 200
+_MOST_NAMES = 50
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the known name nearest to `wrong`, or nothing where none is near."""
     near = nearest(wrong, known)
     return f"; did you mean '{near}'?" if near is not None else ""
 
 
+def _shortened(name: str) -> str:
+    """A name as an error shows it: the start of one that is very long."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """Names as an error lists them: the first of very many."""
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(map(_shortened, names[:_MOST_NAMES])) + more
+
+
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
-    """The known name nearest to `wrong`, or None where none is near."""
-    by_folded = {name.casefold(): name for name in known}
+    """The known name nearest to `wrong`, or None where none is near. Only so many are looked at, and none too long."""
+    if len(wrong) > _LONGEST_NAME:
+        return None
+    some = itertools.islice(known, _MOST_LOOKED_AT)
+    by_folded = {name.casefold(): name for name in some if len(name) <= _LONGEST_NAME}
     near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[near[0]] if near else None

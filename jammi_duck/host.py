@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import threading
 import weakref
@@ -37,7 +38,7 @@ class ConnectionHost:
                 return name
             self._roots[name] = (weakref.ref(con), root)
         # The root would keep the database open after the user's own connection is gone.
-        weakref.finalize(con, root.close)
+        weakref.finalize(con, _close, root, os.getpid())
         return name
 
     def closed(self) -> list[str]:
@@ -83,6 +84,12 @@ class ConnectionHost:
         """See `jammi_duck.types.Host`."""
         with self.cursor() as cursor:
             return list(cursor.execute(qualified(text), list(parameters)).fetchall())
+
+
+def _close(con: duckdb.DuckDBPyConnection, process: int) -> None:
+    # In a forked process it is not there to be closed.
+    if os.getpid() == process:
+        con.close()
 
 
 def _is_open(con: duckdb.DuckDBPyConnection) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +24,8 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.host import ConnectionHost
 from jammi_duck.jammi import Jammi
+from jammi_duck.lifetime import at_work, forever, stop_at_exit
+from jammi_duck.reloading import load_anew, note_loaded, reloaded
 from jammi_duck.storage.local_store import LocalStore
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.place import PROTOCOL, Place
@@ -34,7 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PROBE = "_jammi_installation"
-_installations: dict[str, Installation] = {}
+# Kept with DuckDB, whose functions find them by name, also when this module is loaded again.
+_installations: dict[str, Installation] = vars(duckdb).setdefault("_jammi_duck_installations", {})
+# DuckDB calls a function for as long as the database lives, but only the connection object that created it keeps
+# it from being freed. So each stays to the end, and finds its installation by name: that one goes with its connections.
+_lent: list[Callable[..., pa.Array]] = vars(duckdb).setdefault("_jammi_duck_lent", [])
+# Those of the process that this one was forked from.
+_inherited: set[str] = vars(duckdb).setdefault("_jammi_duck_inherited", set())
 _installing = threading.Lock()
 
 
@@ -88,6 +97,8 @@ def install(
         "storage_options": storage_options,
     }
     options = {name: plain(value) for name, value in given.items() if value is not None}
+    if reloaded():
+        return cast("Jammi", load_anew(__name__).install(con, **options))
     found = settings.load(options)
     if found.is_set("log_level") or found.is_set("log_format"):
         logs.show(found.config.log_level, found.config.log_format)
@@ -108,7 +119,9 @@ def equip(
     with _installing:
         _forget_closed()
         name = _installation_of(con)
-        if name is not None and name in _installations:
+        if name in _inherited:
+            raise JammiError(_FORKED)
+        if name is not None and name in _installations and not _installations[name].is_outdated:
             installation = _installations[name]
             installation.refuse_other(config, given or {})
             installation.engine.runner.follow()
@@ -145,6 +158,7 @@ class Installation:
         self.host.add(con)
         opened = functools.partial(_register_files, self.host)
         self.engine = open_engine(self.host, config, encoders, self.host.closed, opened)
+        stop_at_exit(self._stop)
         self._calls = {function.name: functools.partial(function.call, self.engine) for function in FUNCTIONS}
         _installations[self.name] = self
         self._register_functions()
@@ -189,7 +203,22 @@ class Installation:
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - columns, or a row's values
         """Run one of the functions."""
-        return self._calls[name](*arguments)
+        if self.is_outdated:
+            raise JammiError("modules of jammi_duck were loaded again since it was installed: call install again")
+        try:
+            with at_work():
+                return self._calls[name](*arguments)
+        finally:
+            # Some modules are loaded when they are first needed.
+            note_loaded()
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether modules that this consists of were loaded again."""
+        return reloaded() is not None
+
+    def _stop(self) -> None:
+        self.engine.runner.interrupt(everywhere=True)
 
 
 def _installation_of(con: duckdb.DuckDBPyConnection) -> str | None:
@@ -219,11 +248,6 @@ def _register_files(host: ConnectionHost, place: Place) -> None:
         cursor.register_filesystem(StoredFiles(place.stores))
 
 
-# DuckDB calls a function for as long as the database lives, but only the connection object that created it keeps
-# it from being freed. So each stays here, and finds its installation by name: that one goes with its connections.
-_lent: list[Callable[..., pa.Array]] = []
-
-
 def _lend(parameters: int, work: Callable[..., pa.Array]) -> Callable[..., pa.Array]:
     def call(*columns: pa.ChunkedArray) -> pa.Array:
         return work(*columns)
@@ -237,6 +261,8 @@ def _lend(parameters: int, work: Callable[..., pa.Array]) -> Callable[..., pa.Ar
 
 def _call_by_name(installation: str, name: str) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:  # noqa: ANN401 - columns, or a row's values
+        if installation in _inherited:
+            raise JammiError(_FORKED)
         if installation not in _installations:
             raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
         return _installations[installation].call(name, arguments)
@@ -244,7 +270,30 @@ def _call_by_name(installation: str, name: str) -> Callable[..., Any]:
     return call
 
 
+_FORKED = (
+    "this connection is of the process that this one was forked from, and DuckDB's connections do not survive a fork: "
+    "connect and install in the child"
+)
+
+
+def _after_fork() -> None:
+    global _installing
+    _installing = threading.Lock()
+    # Their connections must not even be closed here: the files are the parent's, and DuckDB's threads are not there.
+    for installation in _installations.values():
+        forever(installation)
+    _inherited.update(_installations)
+    _installations.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def _forget_closed() -> None:
     for name, installation in list(_installations.items()):
         if not installation.host.is_open:
             del _installations[name]
+
+
+# What is loaded by now fits each other.
+note_loaded()

@@ -21,7 +21,8 @@ class Interruptible(Protocol):
         ...
 
 
-_listeners: WeakSet[Interruptible] = WeakSet()
+# The same after this module was loaded again: work that is under way is told still.
+_listeners: WeakSet[Interruptible] = globals().get("_listeners") or WeakSet()
 
 
 def listen(work: Interruptible) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from typing import Self
 
@@ -10,6 +12,10 @@ from tqdm import tqdm
 from jammi_duck.logs import log
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+# A bar of another thread may have held the lock that all bars share.
+os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
 
 class Progress:

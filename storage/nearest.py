@@ -6,6 +6,7 @@ The best that the graphs have found are the bar for the scan, so that it compute
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -183,3 +184,7 @@ class _Shared(Iterator[Block]):
 @cache
 def _cores() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(plan.CORES, thread_name_prefix="jammi-search")
+
+
+# The child has none of its parent's threads.
+os.register_at_fork(after_in_child=_cores.cache_clear)

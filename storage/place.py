@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.errors import NotFoundError, StorageError, did_you_mean
+from jammi_duck.errors import NotFoundError, StorageError, did_you_mean, enumerated
 from jammi_duck.logs import log
 from jammi_duck.redaction import public_url
 from jammi_duck.storage import layout
@@ -118,7 +118,7 @@ class Place:
         for entry in self.catalog.entries("gone", name=name):
             raise NotFoundError(f"'{name}' cannot be used: {entry.error}")
         names = [entry.name for entry in self.catalog.entries("ready")]
-        known = f"ready are: {', '.join(names)}" if names else "none is ready"
+        known = f"ready are: {enumerated(names)}" if names else "none is ready"
         raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names) or ';'} {known}")
 
     def show(

@@ -20,7 +20,7 @@ from jammi_duck.arguments import whole
 from jammi_duck.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.encoder.listing import COLUMNS
-from jammi_duck.errors import DamagedError, InputError, did_you_mean
+from jammi_duck.errors import DamagedError, InputError, did_you_mean, enumerated
 from jammi_duck.generate import Census, Request, to_reuse
 from jammi_duck.infer import check_task, infer
 from jammi_duck.interrupts import listen
@@ -61,6 +61,8 @@ _TABLE = {
 }  # fmt: skip
 _MODEL = dict.fromkeys(COLUMNS, "VARCHAR") | {"dimensions": "INTEGER", "max_tokens": "INTEGER"}
 _ACTION = {"embedding_table": "VARCHAR", "status": "VARCHAR", "action": "VARCHAR"}
+# Each column of a text takes an expression over all columns of the source.
+_MOST_COLUMNS = 1000
 _REMOVED = {"file": "VARCHAR", "bytes": "BIGINT", "reason": "VARCHAR"}
 
 
@@ -93,7 +95,7 @@ def _column(engine: Engine, column: Column, wanted: Column, source: Column, tabl
     found = [n == name for n in names] if name in names else [folded(n) == folded(name) for n in names]
     if not any(found):
         near = did_you_mean(name, names) or ";"
-        known = f"no column '{name}' in '{source[0].as_py()}'{near} columns: {', '.join(names)}"
+        known = f"no column '{name}' in '{source[0].as_py()}'{near} columns: {enumerated(names)}"
         made = table[0].as_py()
         renamed = f". '{made}' was made of it: if it has another name now, generate anew" if made else ""
         raise InputError(known + renamed)
@@ -158,6 +160,11 @@ def _column_names(cols: str) -> list[str]:
     names = [parsed] if isinstance(parsed, str) else parsed
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"columns are {cols}; give a name, or a list of names that is not empty")
+    if len(names) > _MOST_COLUMNS:
+        raise InputError(
+            f"{len(names):,} columns are too many for one text: {enumerated(names[:3])} and so on; name "
+            f"{_MOST_COLUMNS:,} at most, or make them one column of the source"
+        )
     return names
 
 

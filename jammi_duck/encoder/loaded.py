@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 _loaded: OrderedDict[tuple[object, ...], Encoder] = OrderedDict()
 _loading: dict[tuple[object, ...], threading.Lock] = {}
 _sharing = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Models that are loaded are as good in the child."""
+    global _sharing
+    _sharing = threading.Lock()
+    _loading.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class LoadedEncoders:

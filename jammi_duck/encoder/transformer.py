@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,17 @@ _RECENT_CHARACTERS = 10_000
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
+_remembering = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _remembering
+    _remembering = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class TransformerEncoder:
     """See `jammi_duck.encoder.Encoder`."""
 
@@ -64,7 +76,6 @@ class TransformerEncoder:
             )
         self._pooling = Pooling(description, placement.device)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
-        self._remembering = threading.Lock()
         # Damaged weights show now, not in the midst of a build.
         if self.encode_rows(["a"], "document", self.budget(), lambda _: None).failed.any():
             raise ModelError(
@@ -110,11 +121,11 @@ class TransformerEncoder:
         return Encodings(vectors[rows], cut[rows], passes.failed[rows])
 
     def _queries(self, texts: Sequence[str]) -> Vectors:
-        with self._remembering:
+        with _remembering:
             found = {text: self._recent[text] for text in texts if text in self._recent}
         new = [text for text in dict.fromkeys(texts) if text not in found]
         found.update(zip(new, self._all(new, "query"), strict=True))
-        with self._remembering:
+        with _remembering:
             for text in texts:
                 # A copy: a row of a matrix would keep the whole matrix.
                 if len(text) <= _RECENT_CHARACTERS:

@@ -7,15 +7,18 @@ cores. One thread does all of these, since each thread that spreads its work has
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import torch
+
+from jammi_duck.lifetime import at_work
 
 T = TypeVar("T")
 _Job = tuple[bool, int, Future[Any], Callable[[], Any]]
@@ -63,7 +66,9 @@ class Workers:
                 if not is_ready:
                     _use_threads(cores)
                     is_ready = True
-                result = work() if is_wanted else None
+                if is_wanted:
+                    with at_work(), _passes.one():
+                        result = work()
             except BaseException as raised:
                 error = raised
             with self._counting:
@@ -93,19 +98,61 @@ def _use_threads(count: int) -> None:
         restored.join()
 
 
+class _Passes:
+    """Which passes run in the process. A fork waits for them: the child would find the locks that they hold in C++."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._is_forking = False
+        self._mine = threading.local()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """While a pass runs."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_forking)
+            self._running += 1
+            self._mine.runs = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._mine.runs = False
+                self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait until none runs, for some seconds; none begins then."""
+        with self._changed:
+            self._is_forking = True
+            mine = int(getattr(self._mine, "runs", False))
+            self._changed.wait_for(lambda: self._running <= mine, _FORK_SECONDS)
+
+    def after_fork(self) -> None:
+        """In the parent, let them begin again."""
+        with self._changed:
+            self._is_forking = False
+            self._changed.notify_all()
+
+
+_FORK_SECONDS = 5.0
+_passes = _Passes()
 _pools: dict[int, Workers] = {}
 _starting = threading.Lock()
 _setting = threading.Lock()
 
 
 def _after_fork() -> None:
-    global _starting, _setting
-    _starting, _setting = threading.Lock(), threading.Lock()
+    global _passes, _starting, _setting
+    _passes, _starting, _setting = _Passes(), threading.Lock(), threading.Lock()
     for pool in _pools.values():
         pool.start()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=lambda: _passes.before_fork(), after_in_parent=lambda: _passes.after_fork(), after_in_child=_after_fork
+)
 
 
 def workers(threads: int | None) -> Workers:
