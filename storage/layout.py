@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 
 FOLDER = "jammi_db"
 
-_NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__\d{8}T\d{6}(?:_\d+)?"
+_NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__[0-9]{8}T[0-9]{6}(?:_[0-9]+)?"
 _FILE = re.compile(
-    rf"(?P<table>{_NAME})(?:\.(?P<number>\d{{5,}}))?(?:\.r(?P<rebuilt>\d{{5,}}))?"
+    rf"(?P<table>{_NAME})(?:\.(?P<number>[0-9]{{5,10}}))?(?:\.r(?P<rebuilt>[0-9]{{5,10}}))?"
     r"\.(?P<kind>parquet|deleted\.parquet|usearch|rowmap|vectors|manifest\.json)"
 )
+_MOST = 2**31 - 1
 _SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp")
 
 
@@ -36,7 +37,19 @@ def parse(file: str) -> FileName | None:
     if not match:
         return None
     first = 1 if match["kind"] == "manifest.json" else 0
-    return FileName(match["table"], match["kind"], int(match["number"] or first), int(match["rebuilt"] or 0))
+    name = FileName(match["table"], match["kind"], int(match["number"] or first), int(match["rebuilt"] or 0))
+    # Two names of one file would be two files of one number.
+    return name if _written(name) == file and max(name.number, name.rebuilt) <= _MOST else None
+
+
+def _written(name: FileName) -> str:
+    if name.kind == "manifest.json":
+        return manifest(name.table, name.number)
+    if name.kind == "parquet":
+        return parquet(name.table, name.number)
+    if name.kind == "deleted.parquet":
+        return deleted(name.table, name.number)
+    return sidecar(name.table, name.number, name.kind, name.rebuilt)
 
 
 def is_manifest(file: str) -> bool:

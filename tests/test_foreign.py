@@ -8,7 +8,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
+from pathlib import Path
 
 import duckdb
 import fsspec
@@ -669,6 +671,36 @@ def test_a_forged_graph_with_a_digest_that_fits_is_searched_around(location):
         assert con.execute("SELECT id FROM jammi_search('u', 'other3', 1)").fetchall() == [(3,)]
     assert "again" in con.execute("SELECT action FROM jammi_recover()").fetchall()[0][0]
     assert con.execute("SELECT id FROM jammi_search('u', 'other3', 1)").fetchall() == [(3,)]
+
+
+def test_numbers_that_are_none_are_an_error_that_names_the_file_and_not_fewer_rows(location):
+    """A whole Parquet file with a digest that fits, and no sidecar that would do instead."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.parquet")
+        path.write_bytes(location.read(f"{location.name}.parquet"))
+        table = pq.read_table(path)
+        vectors = np.stack(table["vector"].to_pylist()).astype(np.float32)
+        vectors[2, 3] = np.nan
+        kind = table.schema.field("vector").type
+        changed = table.set_column(
+            3, table.schema.field("vector"), pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=kind)
+        )
+        pq.write_table(changed, path, compression="none")
+        content = path.read_bytes()
+
+    def change(document):
+        (segment,) = document["segments"]
+        segment["parquet"].update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        segment["vectors"].update(sha256="0" * 64)
+
+    location.write(f"{location.name}.parquet", content)
+    location.reseal(f"{location.name}.manifest.json", change)
+    con = location.fresh()
+    with pytest.warns(JammiWarning, match="cannot be used"):
+        for exact in ("false", "true"):
+            message = error_of(con, f"FROM jammi_search('u', 'other3', 5, exact := {exact})")
+            assert f"'{location.name}.parquet' has vectors with NaN" in message
+    location.goes_on()
 
 
 # Any bytes for a Parquet file.

@@ -57,6 +57,29 @@ def test_every_name_stays_in_the_folder_and_is_read_back(source, model, segment,
     assert layout.parse(files[3]) == layout.FileName(name, "manifest.json", number, 0)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "00000.parquet",
+        "000001.parquet",
+        "00001.manifest.json",
+        "00002.r00003.parquet",
+        "r00003.manifest.json",
+        "2147483648.parquet",
+        "99999999999999999999.manifest.json",
+        "\u0660\u0660\u0660\u0660\u0662.parquet",
+        "r00000.usearch",
+        "words",
+        "probe",
+        "parquet\n",
+    ],
+)
+def test_a_name_that_is_not_written_so_is_not_ours(end):
+    name = layout.table_name("patents", "m", START, ())
+    assert layout.parse(f"{name}.2147483647.parquet").number == 2**31 - 1
+    assert layout.parse(f"{name}.{end}") is None
+
+
 @given(ANY, ANY)
 def test_a_name_is_not_used_again(source, model):
     taken = []
