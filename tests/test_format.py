@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jammi_duck import DamagedError, StorageError, UnsupportedError
@@ -88,6 +88,8 @@ class TestManifest:
         document = json.loads(MANIFEST.to_bytes())
         key = data.draw(st.sampled_from(sorted(document)))
         changed = {**document, key: data.draw(st.one_of(st.none(), st.integers(), st.text(max_size=5), st.just([])))}
+        # Canonical JSON tells 1 from true, which Python does not.
+        assume(json.dumps(changed) != json.dumps(document))
         with pytest.raises(StorageError):
             Manifest.from_bytes(json.dumps(changed).encode(), f"{NAME}.manifest.json")
 
