@@ -21,6 +21,7 @@ from jammi_duck.storage.watch import Watch
 from jammi_duck.types import Host
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.macros import reserved
+from jammi_duck.udfs.predicates import Conditions
 
 
 def loaded_encoders(config: Config) -> LoadedEncoders:
@@ -72,6 +73,7 @@ def open_engine(
         Refresher(place, encoders, runner),
         Importer(place, encoders, runner),
         Selections(place),
+        Conditions(host),
         config.model,
     )
 

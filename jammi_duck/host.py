@@ -85,6 +85,11 @@ class ConnectionHost:
         with self.cursor() as cursor:
             return list(cursor.execute(qualified(text), list(parameters)).fetchall())
 
+    def untouched(self, text: str) -> list[tuple[Any, ...]]:
+        """See `jammi_duck.types.Host`."""
+        with duckdb.connect() as fresh:
+            return list(fresh.execute(text).fetchall())
+
 
 def _close(con: duckdb.DuckDBPyConnection, process: int) -> None:
     # In a forked process it is not there to be closed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
@@ -14,7 +14,7 @@ from jammi_duck.compact import Compacted
 from jammi_duck.generate import Generated
 from jammi_duck.redaction import redacted
 from jammi_duck.refresh import Refreshed
-from jammi_duck.storage.catalog import literal
+from jammi_duck.storage.catalog import literal, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,16 +140,27 @@ class Jammi:
         exact: bool = False,
         embedding_table: str | None = None,
         min_similarity: float | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """The `k` rows of `source` nearest to a text or a vector, as a DuckDB relation, best first.
 
-        `filter` is a condition in SQL over the columns of `source`; `min_similarity` is a cosine.
+        `filter` is a condition in SQL over the columns of `source`, which can change nothing. `parameters` are the
+        values of its `$name`s: they stay values, whatever is in them. `min_similarity` is a cosine.
 
         Raises:
             duckdb.Error: anything that SQL's `jammi_search` refuses, with the reason.
         """
         return self._searched(
-            "jammi_search", source, _plain(query), k, model, filter, exact, embedding_table, min_similarity
+            "jammi_search",
+            source,
+            _plain(query),
+            k,
+            model,
+            filter,
+            exact,
+            embedding_table,
+            min_similarity,
+            parameters=parameters,
         )
 
     def similar(
@@ -163,9 +174,21 @@ class Jammi:
         exact: bool = False,
         embedding_table: str | None = None,
         min_similarity: float | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """The `k` rows of `source` nearest to its row with this key, without that row; otherwise as `search`."""
-        return self._searched("jammi_similar", source, key, k, model, filter, exact, embedding_table, min_similarity)
+        return self._searched(
+            "jammi_similar",
+            source,
+            key,
+            k,
+            model,
+            filter,
+            exact,
+            embedding_table,
+            min_similarity,
+            parameters=parameters,
+        )
 
     def explain(
         self,
@@ -178,10 +201,20 @@ class Jammi:
         exact: bool = False,
         embedding_table: str | None = None,
         min_similarity: float | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """How such a search is done, a row for each stage: what, why, with how many rows, and in how many ms."""
         return self._searched(
-            "jammi_explain", source, _plain(query), k, model, filter, exact, embedding_table, min_similarity
+            "jammi_explain",
+            source,
+            _plain(query),
+            k,
+            model,
+            filter,
+            exact,
+            embedding_table,
+            min_similarity,
+            parameters=parameters,
         )
 
     def check(
@@ -209,16 +242,20 @@ class Jammi:
             (row,) = self.con.execute(text, [plain(each) for each in arguments]).fetchall()
         return row
 
-    def _searched(self, function: str, *arguments: object) -> duckdb.DuckDBPyRelation:
+    def _searched(
+        self, function: str, *arguments: object, parameters: Mapping[str, object] | None
+    ) -> duckdb.DuckDBPyRelation:
         query = arguments[1]
         if function != "jammi_similar" and isinstance(query, str) and is_blank(query):
             raise duckdb.InvalidInputException("InputError: the query is an empty text; give some words, or a vector")
+        names = list(parameters or {})
+        values = ", ".join(f"{quoted(name)} := ${number}" for number, name in enumerate(names, len(arguments) + 1))
         text = (
             f"SELECT * FROM {function}($1, $2, $3, model := $4, filter := $5, exact := $6, embedding_table := $7, "
-            "min_similarity := $8)"
+            f"min_similarity := $8, parameters := {f'struct_pack({values})' if names else 'NULL'})"
         )
         with _redacted():
-            return self.con.sql(text, params=[plain(each) for each in arguments])
+            return self.con.sql(text, params=[plain(each) for each in (*arguments, *(parameters or {}).values())])
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:

@@ -23,6 +23,10 @@ class Host(Protocol):
         """Run one statement, committed by itself, and return all of its rows."""
         ...
 
+    def untouched(self, text: str) -> list[tuple[Any, ...]]:
+        """Run a statement on a database that nobody has added functions to, if there is one to be had."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Caller:

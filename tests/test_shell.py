@@ -63,6 +63,19 @@ class TestUse:
         assert rows(f"SELECT status, row_count {imported}") == [{"status": "ready", "row_count": 3}]
         assert rows("SELECT id FROM jammi_search('t', (SELECT v FROM v WHERE id = 4), 1)") == [{"id": 4}]
 
+    def test_filters_with_parameters_change_nothing(self, folder):
+        rows("FROM jammi_generate('t', 'text', 'id')")
+        shell("CREATE VIEW few AS SELECT 1 AS id; CREATE MACRO same(a, b) AS a = b")
+        search = "SELECT id FROM jammi_search('t', 'duck', filter := '{}', parameters := {{'i': {}}})"
+        assert rows(search.format("id IN (FROM few) AND same(id, $i)", 1)) == [{"id": 1}]
+        assert rows(search.format("text = $i", "$$x'' OR ''a''=''a$$")) == []
+        shell("CREATE MACRO makes() AS (SELECT count(*) FROM jammi_generate('t', 'text', 'id'))")
+        done = shell("SELECT id FROM jammi_search('t', 'duck', filter := 'makes() > 0')")
+        assert "uses macro makes, which calls jammi_generate, and a filter may change nothing" in done.stderr
+        done = shell(search.format("true", 1))
+        assert "the parameter 'i' was given, and the filter does not name $i" in done.stderr
+        assert rows("SELECT count(*) AS n FROM jammi_tables()") == [{"n": 1}]
+
     def test_every_kind_of_text(self, folder):
         planes = "'\U0001f986 é 中 \U00024b62 \U000e0041'"
         texts = f"SELECT unnest([NULL, '', ' ', 'duck', repeat('water ', 200000), {planes}, '''\"\\']) AS text"

@@ -17,6 +17,7 @@ from jammi_duck.selection import Selections
 from jammi_duck.storage.place import Place
 from jammi_duck.types import Host
 from jammi_duck.udfs.columns import Column, rows_of
+from jammi_duck.udfs.predicates import Conditions
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Engine:
     refresher: Refresher
     importer: Importer
     selections: Selections
+    conditions: Conditions
     default_model: str
 
 

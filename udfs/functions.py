@@ -348,8 +348,9 @@ FUNCTIONS = (
     _function("imported", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish_import),
     _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
-    _text("rows", (*_CHOICE, _TEXT), searching.rows_query),
-    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), searching.selection_query),
+    _text("rows", _CHOICE, searching.rows_query),
+    _text("found", (*_CHOICE, _TEXT, _TEXT), searching.found_query),
+    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _TEXT), searching.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function(
         "select",
@@ -361,7 +362,7 @@ FUNCTIONS = (
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),
     _function(
         "search",
-        (_TEXT, _TEXT, "FLOAT[]", _TEXT, _TEXT, "BOOLEAN", _TEXT, "BOOLEAN", "DOUBLE"),
+        (_TEXT, _TEXT, "FLOAT[]", _TEXT, _TEXT, "BOOLEAN", _TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]"),
         table_type(searching.HIT),
         True,
         searching.search_rows,

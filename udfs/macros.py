@@ -20,13 +20,13 @@ _ROW = "NULL, NULL, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_qu
 # take 7.4 for 7, too.
 _KEY = (
     "(SELECT any_value(struct_pack(id := _jammi_row._jammi_key::VARCHAR, type := typeof(_jammi_row._jammi_key))) FROM "
-    f'(SELECT key) "_jammi_a"(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({_CHOICE}, NULL))) _jammi_row '
+    f'(SELECT key) "_jammi_a"(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({_CHOICE}))) _jammi_row '
     "WHERE _jammi_row._jammi_key = TRY(cast_to_type(_jammi_given, _jammi_row._jammi_key)) "
     "AND TRY(_jammi_row._jammi_key = _jammi_given))"
 )
-# Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
-_EXACT = ("DOUBLE", "TIMESTAMP")
-_OPTIONS = "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL"
+_OPTIONS = (
+    "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
+)
 _TABLE = "(source, model := NULL, embedding_table := NULL)"
 _SEARCH = f"(source, query, k := 10, {_OPTIONS})"
 _SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
@@ -37,38 +37,33 @@ def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = Tr
 
     What the caller has written comes first and alone, where none of its columns can be taken for one of ours or of the
     source (an alias in the same SELECT would do as well), and in a row of its own, since DuckDB plans a sub-query anew
-    wherever a macro repeats it.
+    wherever a macro repeats it. The filter's parameters have a row of their own, so that it is asked once for each.
     """
-    selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
+    selection = (
+        f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}, current_database()))"
+    )
     return (
-        f"SELECT _jammi_token, unnest(_jammi_search(_jammi_token, {asked}, _jammi_query IS NOT NULL, _jammi_k, "
-        "_jammi_exact, _jammi_least), recursive := true) "
-        f"FROM (SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
-        f'"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least), {selection}'
+        f"SELECT _jammi_token, _jammi_parameters, unnest(_jammi_search(_jammi_token, {asked}, "
+        "_jammi_query IS NOT NULL, _jammi_k, _jammi_exact, _jammi_least, json_keys(to_json(_jammi_parameters)), "
+        f"_jammi_named)) AS _jammi_hit FROM (SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
+        '"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least), '
+        f'(SELECT parameters) "_jammi_bound"(_jammi_parameters), {selection}'
     )
 
 
-def _with_rows(hits: str) -> str:
-    """The hits, each with its row `_jammi_row` of the source.
-
-    A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
-    finds the row, if that is of the same value: 2 is not the row that was 1.5.
-    """
-    key, row_id = "_jammi_row._jammi_key", "_jammi_hit._row_id"
-    same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
-    return (
-        f"({hits}) _jammi_hit JOIN query(_jammi_rows({_CHOICE}, filter::VARCHAR)) _jammi_row "
-        f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true)"
-    )
+def _found(hits: str, wanted: str) -> str:
+    """What is wanted of the source's rows, each with its hit, which the query that joins them reads by name."""
+    rows = f"query(_jammi_found({_CHOICE}, filter::VARCHAR, current_database()))"
+    return f"TABLE WITH _jammi_hits AS NOT MATERIALIZED ({hits}) {wanted.format(rows=rows)}"
 
 
-def _found(hits: str) -> str:
-    """What a search gives: the source's columns, then the hits', whose ranks leave out those that the source lost."""
-    return (
-        "TABLE SELECT _jammi_row.* EXCLUDE (_jammi_key), _jammi_hit._row_id, "
-        "(row_number() OVER (ORDER BY _jammi_hit._rank))::INTEGER AS _rank, _jammi_hit._similarity, "
-        f"_jammi_hit._distance FROM {_with_rows(hits)} ORDER BY _jammi_hit._rank"
-    )
+# Ranks leave out the rows that the source lost.
+_ROWS = (
+    "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_hit, _jammi_found), _jammi_hit._row_id, "
+    "(row_number() OVER (ORDER BY _jammi_hit._rank))::INTEGER AS _rank, _jammi_hit._similarity, _jammi_hit._distance "
+    "FROM {rows} _jammi_row ORDER BY _jammi_hit._rank"
+)
+_MATCHES = "_jammi_hit._row_id, _jammi_hit._source_id, _jammi_hit._rank, _jammi_hit._similarity, _jammi_hit._distance"
 
 
 def macros(connection: str) -> list[str]:
@@ -98,16 +93,15 @@ def macros(connection: str) -> list[str]:
             "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))"
         ),
-        f"jammi_search{_SEARCH}": _found(_hits(me, "query")),
-        f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW)),
+        f"jammi_search{_SEARCH}": _found(_hits(me, "query"), _ROWS),
+        f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW), _ROWS),
         f"jammi_matches{_SEARCH}": (
-            "TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance "
-            f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank"
+            f"TABLE SELECT {_MATCHES} FROM ({_hits(me, 'query', joined=False)}) ORDER BY _jammi_hit._rank"
         ),
-        f"jammi_explain{_SEARCH}": (
-            f"TABLE SELECT unnest(_jammi_stages(_jammi_token, {caller}, _jammi_fetched), recursive := true) FROM "
-            "(SELECT any_value(_jammi_hit._jammi_token) AS _jammi_token, count(*) AS _jammi_fetched FROM "
-            f"{_with_rows(_hits(me, 'query', traced=True))})"
+        f"jammi_explain{_SEARCH}": _found(
+            _hits(me, "query", traced=True),
+            f"SELECT unnest(_jammi_stages(_jammi_token, {caller}, _jammi_fetched), recursive := true) FROM "
+            "(SELECT any_value(_jammi_token) AS _jammi_token, count(*) AS _jammi_fetched FROM {rows})",
         ),
         "jammi_check(source, k := 10, model := NULL, embedding_table := NULL)": (
             f"TABLE SELECT unnest(_jammi_check({_CHOICE}, k::VARCHAR), recursive := true)"

@@ -1,66 +1,135 @@
-"""Filters: a predicate that a user wrote, which becomes the condition of a query and nothing else."""
+"""Filters: a predicate that a user wrote, which becomes the condition of a query and nothing else.
+
+DuckDB parses it. Of what it finds only known kinds are let through, every name is settled, and the tree is written back
+as SQL: so what was looked at is what runs, whatever a name stands for later, or on the caller's connection.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jammi_duck.errors import InputError
 from jammi_duck.types import Host
+from jammi_duck.udfs.definitions import Definitions
+from jammi_duck.udfs.parsed import Parsed, RefusedError, Tree, parse, written
 
-_ACTING = ("jammi_generate", "jammi_drop", "jammi_recover", "jammi_vacuum", "nextval")
-
-
-# The predicates that were found good; a query needs each twice.
-_good: set[str] = set()
 _MOST_KNOWN = 1000
+_BEFORE = "SELECT 1 WHERE "
+_VALUES = "valueslist"
 
 
-def condition(predicate: str, host: Host) -> str:
-    """The predicate in parentheses, as it may stand behind WHERE.
+@dataclass
+class Condition:
+    """A filter that may run: its SQL text, the tables that it reads, and the parameters that it names."""
 
-    DuckDB's own parser says whether it is one expression: in `SELECT 1 WHERE (...)` it may change nothing but the
-    condition. Functions that are known to change something are refused, too. Raises InputError where it cannot be
-    parsed or does more.
-    """
+    text: str
+    tables: tuple[str, ...]
+    parameters: tuple[str, ...]
+    definitions: Definitions
+    transaction: int
+
+    def proven(self) -> str:
+        """The text, behind a proof that the tables are tables: DuckDB binds this first, and no view passes it."""
+        proofs = [
+            f"(SELECT system.main.count_star() FROM system.main.duckdb_table_sample('{name}') WHERE false) = 0"
+            for name in (table.replace("'", "''") for table in self.tables)
+        ]
+        return f"({' AND '.join([*proofs, self.text])})"
+
+
+class Conditions:
+    """The filters of one database that were looked at, as long as what they use is as it was."""
+
+    def __init__(self, host: Host) -> None:
+        """Names are looked up by `host`."""
+        self._host = host
+        self._known: OrderedDict[tuple[Any, ...], Condition] = OrderedDict()
+
+    def of(self, predicate: str, alias: str, database: str, schemas: Sequence[str], transaction: int) -> Condition:
+        """The condition that a predicate stands for, over rows that are called `alias`.
+
+        `database` and `schemas` are where the caller's names are looked for. In one transaction it is looked at once.
+        Raises InputError where it cannot be parsed, is more than a condition, or may do or read more; says what.
+        """
+        key = predicate, alias, database, tuple(schemas)
+        known = self._known.get(key)
+        if known is None or (known.transaction != transaction and not known.definitions.hold()):
+            known = self._looked_at(*key, transaction)
+        known.transaction = transaction
+        self._known[key] = known
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return known
+
+    def _looked_at(
+        self, predicate: str, alias: str, database: str, schemas: tuple[str, ...], transaction: int
+    ) -> Condition:
+        definitions = Definitions(self._host)
+        parsed = Parsed(self._host, definitions, alias, database, schemas)
+        try:
+            tree = _condition_of(self._host, predicate)
+            (statement,) = tree["statements"]
+            statement["node"]["where_clause"] = parsed.checked(statement["node"]["where_clause"])
+            statement["named_param_map"] = []
+            text = written(self._host, tree)
+            again = parse(self._host, text)
+        except RefusedError as refused:
+            raise InputError(f"the filter '{predicate}' {refused}") from None
+        except RecursionError:
+            raise InputError(f"the filter '{predicate[:100]}' is nested too deeply") from None
+        if _bare(again) != _bare(tree) or not text.startswith(_BEFORE):
+            raise InputError(f"the filter '{predicate}' cannot be written as DuckDB has read it; write it otherwise")
+        return Condition(
+            f"({text.removeprefix(_BEFORE)})",
+            tuple(parsed.tables),
+            tuple(parsed.parameters),
+            definitions,
+            transaction,
+        )
+
+
+def check_parameters(given: Sequence[str] | None, wanted: Sequence[str]) -> None:
+    """Raise InputError where a filter names a parameter that was not given, or one was given that it does not name."""
+    if missing := [name for name in wanted if name not in (given or ())]:
+        known = f"there are: {', '.join(given)}" if given else f"write parameters := {{'{missing[0]}': value}}"
+        raise InputError(f"the filter names ${missing[0]}, and no parameter '{missing[0]}' was given; {known}")
+    if given is not None and not any(given):
+        raise InputError("parameters have no names; write parameters := {'name': value}")
+    if unused := [name for name in given or () if name not in wanted]:
+        raise InputError(f"the parameter '{unused[0]}' was given, and the filter does not name ${unused[0]}")
+
+
+def _condition_of(host: Host, predicate: str) -> Tree:
     if not predicate.strip():
         raise InputError("the filter is empty; write a condition such as 'year > 2020', or NULL for none")
-    closed = f"({predicate}\n)"
-    if predicate in _good:
-        return closed
-    text = "SELECT json_serialize_sql(?::VARCHAR)::VARCHAR, json_serialize_sql('SELECT 1 WHERE (true\n)')::VARCHAR"
-    ((found, plain),) = host.sql(text, [f"SELECT 1 WHERE {closed}"])
-    parsed = json.loads(found)
-    if parsed["error"]:
-        raise InputError(f"the filter '{predicate}' cannot be parsed: {parsed['error_message']}")
-    acting = sorted({name for name in _functions(parsed) if name.startswith("_jammi_") or name in _ACTING})
-    if acting:
-        raise InputError(f"the filter '{predicate}' calls {acting[0]}, and a filter may change nothing")
-    if _around_condition(parsed) != _around_condition(json.loads(plain)):
-        raise InputError(
-            f"the filter '{predicate}' is more than a condition; it must be one expression, without parameters"
-        )
-    if len(_good) >= _MOST_KNOWN:
-        _good.clear()
-    _good.add(predicate)
-    return closed
+    tree, plain = parse(host, f"{_BEFORE}({predicate}\n)"), parse(host, f"{_BEFORE}(true\n)")
+    if tree["error"]:
+        raise InputError(f"the filter '{predicate}' cannot be parsed: {tree['error_message']}")
+    if _around_condition(tree) != _around_condition(plain):
+        raise InputError(f"the filter '{predicate}' is more than a condition; it must be one expression")
+    return tree
 
 
-def _functions(tree: Any) -> Iterator[str]:  # noqa: ANN401 - a tree of JSON
-    """The names of all functions that are called somewhere in a parsed statement."""
+def _around_condition(tree: Tree) -> list[Tree]:
+    """A statement without its condition and parameters."""
+    return [
+        {**statement, "named_param_map": [], "node": {**statement["node"], "where_clause": None}}
+        for statement in tree["statements"]
+    ]
+
+
+def _bare(tree: Tree) -> Tree:
+    """A tree without what says only where in a text something stood."""
     if isinstance(tree, dict):
-        if isinstance(name := tree.get("function_name"), str):
-            yield name.lower()
-        for value in tree.values():
-            yield from _functions(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _functions(value)
-
-
-def _around_condition(parsed: dict[str, Any]) -> list[dict[str, Any]]:
-    statements = parsed["statements"]
-    for statement in statements:
-        statement["node"].pop("where_clause", None)
-    return list(statements)
+        if tree.get("type") == "SUBQUERY" and tree.get("alias") == _VALUES:
+            # DuckDB puts a list of values into a query of its own when it writes one.
+            return _bare(tree["subquery"]["node"]["from_table"])
+        return {
+            key: _bare(value)
+            for key, value in tree.items()
+            if key not in ("query_location", "query_location_length") and value not in ("", None, [], {}, False)
+        }
+    return [_bare(each) for each in tree] if isinstance(tree, list) else tree

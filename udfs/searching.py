@@ -22,13 +22,15 @@ from jammi_duck.storage.table import Answers
 from jammi_duck.types import Caller, Stage
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.predicates import condition
+from jammi_duck.udfs.predicates import check_parameters
 from jammi_duck.udfs.sources import name_parts, source_id
 
 HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
 STAGE = {"stage": "VARCHAR", "detail": "VARCHAR", "row_count": "BIGINT", "milliseconds": "DOUBLE"}
 # Columns of the source with a name of ours get one more underscore, so that both are there.
 _OURS = r"(?is)^(?:(_)(_*(?:jammi_key|row_id|rank|similarity|distance))|(.*))$"
+# Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
+_EXACT = ("DOUBLE", "TIMESTAMP")
 CHECK = {
     "embedding_table": "VARCHAR", "row_count": "BIGINT", "segments": "INTEGER", "k": "INTEGER", "queries": "INTEGER",
     "recall": "DOUBLE", "index_ms": "DOUBLE", "exact_ms": "DOUBLE", "advice": "VARCHAR",
@@ -36,26 +38,48 @@ CHECK = {
 
 
 def rows_query(
+    engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None, _: int
+) -> str:
+    """The source's rows, each with its key as `_jammi_key`."""
+    try:
+        key = _key_column(_chosen(engine, source, schemas, model, table))
+    except NotFoundError:
+        key = "NULL::VARCHAR"
+    return f"SELECT {key} AS _jammi_key, * FROM {_rows(source)} AS {_alias(source)}"
+
+
+def found_query(
     engine: Engine,
     source: str | None,
     schemas: Sequence[str],
     model: str | None,
     table: str | None,
-    _: int,
+    transaction: int,
     predicate: str | None,
+    database: str,
 ) -> str:
-    """The source's rows that pass a filter, each with its key as `_jammi_key`.
+    """The source's rows that a search has found, each with its hit and the search's token.
 
-    The filter is there once more since a key may have been doubled in the source meanwhile.
+    A key may have been doubled in the source meanwhile, so the filter is there once more. It is asked of the rows that
+    were found only: since it waits for a hit's rank, DuckDB cannot ask it of the others first.
+
+    A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
+    finds the row, if that is of the same value: 2 is not the row that was 1.5.
     """
+    name, alias, only = _name(source), _alias(source), ""
     try:
-        key = _key_column(_chosen(engine, source, schemas, model, table))
+        key_column = _key_column(_chosen(engine, source, schemas, model, table))
     except NotFoundError:
-        key = "NULL::VARCHAR"
-    only = "" if predicate is None else f" WHERE {condition(predicate, engine.host)}"
+        key_column, predicate = "NULL::VARCHAR", None
+    if predicate is not None:
+        condition = engine.conditions.of(predicate, name, database, schemas, transaction).text
+        only = f" WHERE CASE WHEN _jammi_hit._rank IS NULL THEN false ELSE {condition}::BOOLEAN END"
+    key, row_id = f"{alias}._jammi_found", "_jammi_hit._row_id"
+    same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
     return (
-        f"SELECT {key} AS _jammi_key, COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' "
-        f"FROM {_rows(source)} AS {_alias(source)}{only}"
+        f"SELECT COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' FROM _jammi_hits JOIN "
+        f"(SELECT {key_column} AS _jammi_found, * FROM {_rows(source)} AS {alias}) AS {alias} "
+        f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true){only}"
     )
 
 
@@ -70,8 +94,9 @@ def selection_query(
     predicate: str | None,
     joined: bool,
     traced: bool,
+    database: str,
 ) -> str:
-    """A token for the rows that a search may find, as one row.
+    """A token for the rows that a search may find, as one row, and the parameters that its filter names.
 
     With a filter they are those of the source's rows that pass. Without one, where the source is joined and its
     number of rows has changed, they are all of the source's, since rows that are gone may not take others' places.
@@ -81,12 +106,12 @@ def selection_query(
     try:
         entry = _chosen(engine, source, schemas, model, table)
     except NotFoundError as error:
-        return f"SELECT {literal(refusal(str(error)))} AS _jammi_token"
+        return f"SELECT {literal(refusal(str(error)))} AS _jammi_token, NULL AS _jammi_named"
     rows, counts, build = _rows(source), entry.counts, literal(entry.build)
     keys = f"(SELECT {_key_column(entry)} AS _jammi_key FROM {rows} AS {_alias(source)}"
     began, clock = "NULL", ""
     if traced:
-        began, clock = "max(_jammi_clocked.began)", "(SELECT _jammi_clock(0) AS began) AS _jammi_clocked, "
+        began, clock = "min(_jammi_clocked.began)", "(SELECT _jammi_clock(0) AS began) AS _jammi_clocked, "
 
     def token(row_ids: str, numbers: str, key_type: str, source_rows: str, start: str = began) -> str:
         caller = f"{literal(connection)}, {transaction:d}"
@@ -94,17 +119,19 @@ def selection_query(
 
     key_type = "any_value(typeof(_jammi_key))"
     if predicate is not None:
+        condition = engine.conditions.of(predicate, _name(source), database, schemas, transaction)
+        only, names = condition.proven(), f"list_value({', '.join(map(literal, condition.parameters))})::VARCHAR[]"
         texts, numbers = _keys("_jammi_key")
         passing = token(texts, f"coalesce({numbers}, list_value())", key_type, "NULL")
-        return f"SELECT {passing} AS _jammi_token FROM {clock}{keys} WHERE {condition(predicate, engine.host)})"
+        return f"SELECT {passing} AS _jammi_token, {names} AS _jammi_named FROM {clock}{keys} WHERE {only})"
     everything = token("NULL", "NULL", "NULL", "NULL", "NULL") if traced else build
     if not joined:
-        return f"SELECT {everything} AS _jammi_token"
+        return f"SELECT {everything} AS _jammi_token, NULL AS _jammi_named"
     now = "max(_jammi_changed.n)"
     then = counts.rows + counts.skipped + counts.failed
     all_there = token("list(_jammi_key::VARCHAR)", "NULL", key_type, now)
     return (
-        f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END AS _jammi_token "
+        f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END AS _jammi_token, NULL AS _jammi_named "
         f"FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) AS _jammi_changed, "
         f"{keys})"
     )
@@ -133,9 +160,9 @@ def select(
     return pa.array(tokens, pa.string())
 
 
-def clock(engine: Engine, *_: Column) -> pa.Array:
+def clock(engine: Engine, each: Column) -> pa.Array:
     """Seconds on the clock that stages are timed by."""
-    return pa.array([time.perf_counter()])
+    return pa.array([time.perf_counter()] * len(each))
 
 
 def search_rows(
@@ -149,6 +176,8 @@ def search_rows(
     k: Column,
     exact: Column,
     least: Column,
+    parameters: Column,
+    named: Column,
 ) -> pa.Array:
     """The hits of each query, a list for each; those that ask for the same are answered together."""
     vectors = vector.combine_chunks()
@@ -169,9 +198,12 @@ def search_rows(
             raise InputError("min_similarity is not a number; it must be a cosine, such as 0.5")
         queries[i] = query
         alike[of, Asked(k_wanted, bool(exactly), near)].append(i)
+    chosen = {key: engine.selections.of(key[0]) for key in alike}
+    for given_names, wanted_names in set(zip(map(_names, parameters), map(_names, named), strict=True)):
+        check_parameters(given_names, wanted_names or ())
     answers = []
     for (of, asked), mine in alike.items():
-        selected = engine.selections.of(of)
+        selected = chosen[of, asked]
         answers.append((mine, *search(engine.place, engine.encoders, selected, asked, [queries[i] for i in mine])))
     return _hits(len(token), answers)
 
@@ -223,6 +255,10 @@ def _exactly(text: str) -> str:
     return "".join(f"\\{c}" if c in r"\.+*?()|[]{}^$" else c for c in text)
 
 
+def _names(names: pa.ListScalar) -> tuple[str, ...] | None:
+    return tuple(names.as_py()) if names.is_valid else None
+
+
 def _keys(key: str) -> tuple[str, str]:
     """The values of a column as a list of texts, and as one of whole numbers, of which the other is NULL or empty.
 
@@ -240,9 +276,13 @@ def _rows(source: str | None) -> str:
 
 
 def _alias(source: str | None) -> str:
+    return quoted(_name(source))
+
+
+def _name(source: str | None) -> str:
     """A name for the source's rows, by which a filter may call them: its own, if it is one."""
     try:
-        return quoted(name_parts(str(source))[-1])
+        return name_parts(str(source))[-1]
     except InputError:
         return "_jammi_source"
 

@@ -32,6 +32,7 @@ Find the rows that are nearest to a text.
   jammi-duck search patents "membrane that cleans water"
   jammi-duck search patents "robot arm" -k 3 --columns id,title
   jammi-duck search patents "robot arm" --filter "center = 'JSC'"
+  jammi-duck search patents "robot arm" --filter 'center = $c' --parameter c="$CENTER"
   jammi-duck search patents "robot arm" --json | jq -r '.[].title'
 
 It takes the newest embedding table of the source, and its model. Similarity is the
@@ -90,6 +91,14 @@ def add_to(commands: Commands) -> None:
     search.add_argument("--model", help="search the embedding table of this model")
     search.add_argument("--table", metavar="NAME", help="search this embedding table")
     search.add_argument("--filter", metavar="SQL", help="a condition over the columns; only rows that pass are ranked")
+    search.add_argument(
+        "--parameter",
+        metavar="NAME=VALUE",
+        type=_parameter,
+        action="append",
+        default=[],
+        help="a text for $NAME in the filter, kept from being SQL; may be repeated",
+    )
     search.add_argument("--min-similarity", metavar="X", type=float, help="leave out rows that are farther than this")
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
@@ -150,11 +159,19 @@ def _search(options: argparse.Namespace) -> None:
             exact=options.exact,
             embedding_table=options.table,
             min_similarity=options.min_similarity,
+            parameters=dict(options.parameter),
         )
         if options.json:
             print_json(found.project(_chosen(options, found, _LAST)) if options.columns else found)
         else:
             print_rows(found.project(_chosen(options, found, _FIRST)))
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    return name, value
 
 
 def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: str) -> str:

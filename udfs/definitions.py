@@ -1,0 +1,152 @@
+"""What names stand for in a database: its tables, its views, its macros, and which functions are still DuckDB's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from jammi_duck.types import Host
+from jammi_duck.udfs.harmless import NAMES
+from jammi_duck.udfs.sources import folded
+
+_SIGNATURES = """
+    SELECT function_name, md5(string_agg(signature, ';' ORDER BY signature)) FROM (
+        SELECT function_name, concat_ws('|', parameter_types::VARCHAR, varargs, return_type) AS signature,
+            coalesce(has_side_effects, false) OR coalesce(stability, '') = 'VOLATILE' AS acts
+        FROM duckdb_functions() WHERE database_name = 'system' AND schema_name = 'main'
+            AND function_type IN ('scalar', 'aggregate', 'window')
+    ) GROUP BY function_name HAVING NOT bool_or(acts)
+"""
+_VIEWS = (
+    "SELECT database_name, schema_name, view_name, sql, internal FROM duckdb_views() "
+    "WHERE lower(view_name) IN ({names}) AND database_name <> 'temp' ORDER BY ALL"
+)
+_TABLES = (
+    "SELECT database_name, schema_name, table_name FROM duckdb_tables() "
+    "WHERE lower(table_name) IN ({names}) AND database_name <> 'temp' ORDER BY ALL"
+)
+_MACROS = (
+    "SELECT database_name, schema_name, function_name, function_type, to_json(parameters)::VARCHAR, "
+    "macro_definition FROM duckdb_functions() "
+    "WHERE macro_definition IS NOT NULL AND lower(function_name) IN ({names}) AND database_name <> 'temp' ORDER BY ALL"
+)
+# A Python function may be added to one of DuckDB's by the same name; that is looked for this often.
+_SECONDS = 1.0
+_HEAD = re.compile(
+    r'CREATE (?:OR REPLACE )?(?:TEMP(?:ORARY)? )?VIEW (?:IF NOT EXISTS )?(?:"(?:[^"]|"")*"|[^\s("])+'
+    r'(?: \((?P<columns>(?:"(?:[^"]|"")*"|[^()"])*)\))? AS\s*(?P<query>.*?);?\s*',
+    re.DOTALL | re.IGNORECASE,
+)
+_COLUMN = re.compile(r'"((?:[^"]|"")*)"|([^\s,"]+)')
+_Rows: TypeAlias = dict[str, list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True)
+class View:
+    """A view that everybody sees: where it is, its names for its columns, and its query."""
+
+    database: str
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    query: str
+    internal: bool
+
+
+@dataclass(frozen=True)
+class Macro:
+    """One definition of a macro that everybody sees."""
+
+    database: str
+    schema: str
+    name: str
+    is_table: bool
+    parameters: tuple[str, ...]
+    body: str
+
+
+class Definitions:
+    """What was looked up for one decision, which holds for as long as the same is found again."""
+
+    def __init__(self, host: Host) -> None:
+        """Looks things up by `host`, each name once."""
+        self._host = host
+        self._tables: _Rows = {}
+        self._views: _Rows = {}
+        self._macros: _Rows = {}
+        self._functions: set[str] = set()
+
+    def tables(self, name: str) -> list[tuple[str, str]]:
+        """The databases and schemas, folded, that have a table of this name, which is folded."""
+        if name not in self._tables:
+            self._tables[name] = self._found(_TABLES, [name])
+        return [(folded(database), folded(schema)) for database, schema, _ in self._tables[name]]
+
+    def views(self, name: str) -> list[View]:
+        """The views of this name, which is folded, in every database and schema."""
+        if name not in self._views:
+            self._views[name] = self._found(_VIEWS, [name])
+        return [_view(*row) for row in self._views[name]]
+
+    def macros(self, name: str) -> list[Macro]:
+        """The macros of this name, which is folded, DuckDB's own included."""
+        if name not in self._macros:
+            self._macros[name] = self._found(_MACROS, [name])
+        return [
+            Macro(database, schema, each, kind == "table_macro", tuple(json.loads(names)), body)
+            for database, schema, each, kind, names, body in self._macros[name]
+        ]
+
+    def harmless(self, name: str) -> bool:
+        """Whether this is a function of DuckDB's that does nothing but give a value."""
+        if name not in as_duckdb_has_them(self._host):
+            return False
+        self._functions.add(name)
+        return True
+
+    def hold(self) -> bool:
+        """Whether everything that was looked up is still as it was."""
+        looked = ((_TABLES, self._tables), (_VIEWS, self._views), (_MACROS, self._own_macros()))
+        return self._functions <= as_duckdb_has_them(self._host) and all(
+            self._found(text, sorted(names)) == sorted(row for rows in names.values() for row in rows)
+            for text, names in looked
+            if names
+        )
+
+    def _own_macros(self) -> _Rows:
+        """What was looked up of macros that are not DuckDB's, which alone may change."""
+        return {name: rows for name, rows in self._macros.items() if not any(row[0] == "system" for row in rows)}
+
+    def _found(self, text: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        literals = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+        return self._host.sql(text.format(names=literals))
+
+
+_known: WeakKeyDictionary[Host, tuple[float, frozenset[str]]] = WeakKeyDictionary()
+_untouched: dict[str, str] = {}
+
+
+def as_duckdb_has_them(host: Host) -> frozenset[str]:
+    """The functions that are known to be harmless, and that nobody has added a definition to."""
+    looked, names = _known.get(host, (0.0, frozenset()))
+    if looked and time.monotonic() - looked < _SECONDS:
+        return names
+    if not _untouched:
+        _untouched.update(host.untouched(_SIGNATURES))
+    now = dict(host.sql(_SIGNATURES))
+    names = frozenset(name for name in NAMES if name in now and now[name] == _untouched.get(name))
+    _known[host] = time.monotonic(), names
+    return names
+
+
+def _view(database: str, schema: str, name: str, sql: str, internal: bool) -> View:
+    head = _HEAD.fullmatch(sql)
+    if head is None:
+        return View(database, schema, name, (), "", internal)
+    columns = [a.replace('""', '"') or b for a, b in _COLUMN.findall(head["columns"] or "")]
+    return View(database, schema, name, tuple(columns), head["query"], internal)
