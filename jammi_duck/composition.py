@@ -90,6 +90,6 @@ def _open_catalog(host: Host) -> Catalog:
     else:
         catalog = Catalog(host, beside, views, home=None if readonly else database)
     catalog.create()
-    if readonly and not catalog.entries():
+    if readonly and not catalog.names():
         catalog.copy_ready(database)
     return catalog

@@ -162,7 +162,7 @@ class Runner:
     def follow(self) -> None:
         """Find what other processes have made, and tables that moved; any table at all, if the catalog has none."""
         with self._settling:
-            follow(self._place, adopt=not self._place.catalog.entries())
+            follow(self._place, adopt=not self._place.catalog.names())
             follow_others(self._place, at_once=True)
 
     def interrupt(self, *, everywhere: bool = False) -> None:

@@ -108,6 +108,9 @@ def _none_for(place: Place, source: str, model: str | None, known: Sequence[Entr
     if known:
         models = ", ".join(sorted({entry.definition.model for entry in known}))
         return f"no embedding table for '{source}' of the model '{model}'; there are: {models}"
+    for refused in place.catalog.refused():
+        if (refused.source, refused.status) == (source, "ready"):
+            return f"no embedding table for '{source}': '{refused.name}' cannot be used, {refused.error}"
     sources = sorted({entry.definition.source for entry in place.catalog.entries("ready")})
     others = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
     return (

@@ -12,10 +12,10 @@ from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import literal
 from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.manifest import Manifest
-from jammi_duck.storage.ownership import owner_of
+from jammi_duck.storage.ownership import written_by
 from jammi_duck.storage.parquet import Digests, Texts
 from jammi_duck.storage.place import Place, files_of, names_in
-from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_disposable
+from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, sidecars_of
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ class Build:
         keep = keep and bool(self.definition.columns)
         kept = sum(segment.rows for segment in self._files.written) if keep else 0
         with contextlib.suppress(StorageError):
-            if self._owns_name():
-                delete_disposable(self._store, self.name)
-                for file in [] if kept else files_of(self._store, self.name):
-                    self._store.delete(file)
+            for file in sidecars_of(self.name, self._files.written):
+                self._store.delete(file)
+            for file in [] if kept else written_by(self._store, files_of(self._store, self.name), self.id):
+                self._store.delete(file)
         self._place.catalog.failed(self.id, reason + what_is_kept(kept, self.definition, self.name))
 
     def _is_committed(self) -> bool:
@@ -123,13 +123,9 @@ class Build:
         except StorageError:
             return True
 
-    def _owns_name(self) -> bool:
-        """Whether files of this name are ours: until the first is there, another database may take the name."""
-        return bool(self._files.written) or owner_of(self._store, files_of(self._store, self.name)) == self.id
-
     def _names(self) -> set[str]:
         """The names of tables that the catalog knows, or that the location has."""
-        names = {entry.name for entry in self._place.catalog.entries()}
+        names = set(self._place.catalog.names().values())
         with contextlib.suppress(StorageError):
             names |= names_in(self._store)
         return names

@@ -8,16 +8,17 @@ A move is one compare-and-swap on the build's row, so that of two that try one w
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from jammi_duck.errors import StateError
-from jammi_duck.storage import layout
+from jammi_duck.errors import StateError, StorageError
+from jammi_duck.storage import layout, migrations
 from jammi_duck.storage.filesystem import Digest
-from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.manifest import Manifest, Segment, Tombstones, Truth
 from jammi_duck.types import Counts, Definition, Host
 
 Status = Literal["building", "ready", "failed", "dropped", "gone"]
@@ -36,40 +37,10 @@ VIEWS = "jammi"
 
 _MOST_READ = 1000
 
-_COLUMNS = {
-    "build": "VARCHAR PRIMARY KEY",
-    "name": "VARCHAR NOT NULL",
-    "source": "VARCHAR NOT NULL",
-    "columns": "VARCHAR[] NOT NULL",
-    "key": "VARCHAR NOT NULL",
-    "model": "VARCHAR NOT NULL",
-    "dimensions": "INTEGER NOT NULL",
-    "definition": "VARCHAR NOT NULL",
-    "fingerprint": "VARCHAR NOT NULL",
-    "status": "VARCHAR NOT NULL",
-    "stage": "VARCHAR",
-    "row_count": "BIGINT",
-    "skipped_count": "BIGINT",
-    "failed_count": "BIGINT",
-    "truncated_count": "BIGINT",
-    "location": "VARCHAR NOT NULL",
-    "owner": "VARCHAR",
-    "started": "TIMESTAMP NOT NULL",
-    "finished": "TIMESTAMP",
-    "error": "VARCHAR",
-}
-_SEGMENTS = {
-    "build": "VARCHAR NOT NULL",
-    "segment": "INTEGER NOT NULL",
-    "row_count": "BIGINT NOT NULL",
-    "parquet": "VARCHAR NOT NULL",
-    "bytes": "BIGINT NOT NULL",
-    "sha256": "VARCHAR NOT NULL",
-}
 # What the tables of a catalog must be to be read: the types of their columns.
 EXPECTED = {
     table: {name: kind.split(" ")[0] for name, kind in columns.items()}
-    for table, columns in (("embedding_tables", _COLUMNS), ("segments", _SEGMENTS))
+    for table, columns in (("embedding_tables", migrations.BUILDS), ("segments", migrations.FILES))
 }
 
 
@@ -90,6 +61,24 @@ class Entry:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A row of the catalog that is not understood, as it stands there, and why: nothing is done with that table."""
+
+    build: str
+    name: str
+    source: str
+    columns: list[str]
+    key: str
+    model: str
+    dimensions: int
+    status: str
+    location: str
+    started: datetime
+    finished: datetime | None
+    error: str
+
+
 class Catalog:
     """The catalog of one database."""
 
@@ -99,6 +88,7 @@ class Catalog:
         `home` is where it goes before the first change that is made here, rather than found in storage.
         """
         self._host = host
+        self.database = database
         self._database = quoted(database)
         self._tables = f"{self._database}.{SCHEMA}.embedding_tables"
         self._segments = f"{self._database}.{SCHEMA}.segments"
@@ -112,26 +102,30 @@ class Catalog:
         self._view_schema = f"{quoted(views[0])}.{quoted(views[1])}"
 
     def create(self) -> None:
-        """Make the schemas and tables that are not there yet."""
-        fields = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
-        self._host.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}.{SCHEMA}")
-        self._host.sql(f"CREATE TABLE IF NOT EXISTS {self._tables} ({fields})")
-        segments = ", ".join(f"{name} {kind}" for name, kind in _SEGMENTS.items())
-        self._host.sql(f"CREATE TABLE IF NOT EXISTS {self._segments} ({segments})")
+        """Make the schemas and tables that are not there yet, and bring a catalog of an earlier version to this one.
+
+        Raises UnsupportedError where a later version of jammi_duck has made it what it is.
+        """
+        migrations.migrate(self._host, self.database, SCHEMA, f"{self._database}.{SCHEMA}")
         self._host.sql(f"CREATE SCHEMA IF NOT EXISTS {self._view_schema}")
 
     def copy_ready(self, database: str) -> None:
-        """Take over the ready tables of another database's catalog, where it has one."""
+        """Take over the ready tables of another database's catalog, where it has one, of whatever version."""
         other = f"{quoted(database)}.{SCHEMA}"
-        known = "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = ?"
-        if not self._host.sql(known, [database, SCHEMA]):
-            return
-        names = ", ".join(_COLUMNS)
         ready = f"SELECT build FROM {other}.embedding_tables WHERE status = 'ready'"
-        self._write(
-            f"INSERT INTO {self._tables} BY NAME SELECT {names} FROM {other}.embedding_tables WHERE status = 'ready'"
-        )
-        self._host.sql(f"INSERT INTO {self._segments} BY NAME FROM {other}.segments WHERE build IN ({ready})")
+        for table, columns, which in (
+            ("embedding_tables", migrations.BUILDS, "status = 'ready'"),
+            ("segments", migrations.FILES, f"build IN ({ready})"),
+        ):
+            where = "database_name = ? AND schema_name = ? AND table_name = ?"
+            known = f"SELECT column_name FROM duckdb_columns() WHERE {where}"
+            theirs = {name for (name,) in self._host.sql(known, [database, SCHEMA, table])}
+            names = ", ".join(name for name in columns if name in theirs)
+            if names:
+                self._write(
+                    f"INSERT INTO {self._database}.{SCHEMA}.{table} BY NAME "
+                    f"SELECT {names} FROM {other}.{table} WHERE {which}"
+                )
 
     def _go_home(self) -> None:
         """Go home: what is known goes along, and meets what an IMPORT DATABASE may have brought there."""
@@ -144,7 +138,8 @@ class Catalog:
             for to, known in ((home._segments, self._segments), (home._tables, self._tables)):
                 new = f"SELECT * FROM {known} WHERE build NOT IN (SELECT build FROM {to})"
                 self._host.sql(f"INSERT INTO {to} BY NAME {new}")
-            self._database, self._tables, self._segments = home._database, home._tables, home._segments
+            self.database, self._database = home.database, home._database
+            self._tables, self._segments = home._tables, home._segments
             self._home, self._read = None, {}
 
     def begin(
@@ -264,14 +259,21 @@ class Catalog:
 
     def _set_files(self, manifest: Manifest) -> None:
         """Note a build's Parquet files, in place of what was noted before, at once."""
-        rows = [
-            [manifest.build, each.number, each.rows, each.parquet.file, each.parquet.size, each.parquet.sha256]
-            for each in manifest.truth
-        ]
-        marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+        now = {(each.number, each.rows, *_written(each.parquet)) for each in manifest.truth}
         with self._writing:
-            self._host.sql(f"DELETE FROM {self._segments} WHERE build = ?", [manifest.build])
-            self._host.sql(f"INSERT INTO {self._segments} VALUES {marks}", [value for row in rows for value in row])
+            before = {(each.number, each.rows, *_written(each.parquet)) for each in self._truth(manifest.build)}
+            # What stays is not written again: a later version may have noted more of it.
+            for _, _, file, _, _ in before - now:
+                self._host.sql(f"DELETE FROM {self._segments} WHERE build = ? AND parquet = ?", [manifest.build, file])
+            rows = [(manifest.build, *row) for row in sorted(now - before)]
+            if rows:
+                marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+                names = ", ".join(migrations.FILES)
+                values = [value for row in rows for value in row]
+                self._host.sql(f"INSERT INTO {self._segments} ({names}) VALUES {marks}", values)
+
+    def _truth(self, build: str) -> list[Truth]:
+        return [each for files in self.files(build) for each in files]
 
     def files(self, build: str) -> tuple[tuple[Segment, ...], tuple[Tombstones, ...]]:
         """A build's segments in order, without their sidecars, and its tombstones."""
@@ -307,8 +309,8 @@ class Catalog:
                 values.append(value)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         text = f"SELECT {', '.join(_READ)} FROM {self._tables}{where} ORDER BY started DESC, name DESC"
-        found = [self._as_seen(_entry(row)) for row in self._host.sql(text, values)]
-        found = [entry for entry in found if not statuses or entry.status in statuses]
+        read = [each for row in self._host.sql(text, values) if isinstance(each := _entry(row), Entry)]
+        found = [entry for entry in map(self._as_seen, read) if not statuses or entry.status in statuses]
         if len(known) < _MOST_READ:
             known[asked] = found
         return found
@@ -318,6 +320,17 @@ class Catalog:
             return entry
         why = f"every file of it is gone from {entry.location}: another database has dropped it, or they were moved"
         return replace(entry, status="gone", error=why)
+
+    def refused(self) -> list[Refused]:
+        """The rows that are not understood, which `entries` leaves out, those that were dropped with them."""
+        names = [each.name for each in dataclasses.fields(Refused) if each.name != "error"]
+        text = f"SELECT {', '.join((*names, *_READ))} FROM {self._tables} ORDER BY started DESC, name DESC"
+        read = [(row[: len(names)], _entry(row[len(names) :])) for row in self._host.sql(text)]
+        return [Refused(**dict(zip(names, row, strict=True)), error=why) for row, why in read if isinstance(why, str)]
+
+    def names(self) -> dict[str, str]:
+        """The name of every table that there ever was, by its build, whether its row is understood or not."""
+        return dict(self._host.sql(f"SELECT build, name FROM {self._tables}"))
 
     def show(self, name: str, dimensions: int, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> None:
         """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open.
@@ -387,10 +400,21 @@ _READ = (
 )  # fmt: skip
 
 
-def _entry(row: Iterable[Any]) -> Entry:
+def _entry(row: Iterable[Any]) -> Entry | str:
+    """A build as a row says, or why the row is not understood."""
     fields = dict(zip(_READ, row, strict=True))
     counts = Counts(*(fields.pop(f"{kind}_count") or 0 for kind in ("row", "skipped", "failed", "truncated")))
-    return Entry(**{**fields, "definition": Definition.from_json(fields["definition"])}, counts=counts)
+    try:
+        definition = Definition.from_json(fields["definition"])
+    except StorageError as error:
+        return f"its definition in the catalog {error}"
+    if fields["status"] not in MOVES:
+        return f"it has the status '{fields['status']}', which this version of jammi_duck does not know"
+    return Entry(**{**fields, "definition": definition}, counts=counts)
+
+
+def _written(digest: Digest) -> tuple[str, int, str]:
+    return digest.file, digest.size, digest.sha256
 
 
 def live_rows(columns: str, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> str:

@@ -27,13 +27,14 @@ from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.index import Grown
-from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones
+from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.ownership import delete_table
 from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, read_row_ids, read_rows, read_tombstones
 from jammi_duck.storage.place import Place, files_of, remove_files
 from jammi_duck.storage.present import changed_since
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import ParquetSegment
-from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, delete_disposable, writing
+from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, close_state, sidecars_of, writing
 from jammi_duck.storage.table import Table, newest_manifest
 from jammi_duck.types import Counts
 
@@ -88,7 +89,8 @@ class Change:
             place.catalog.note(entry.build, stage, self.id)
         else:
             place.catalog.resumed(entry.build, self.id)
-            delete_disposable(self._store, self.name)
+            # Of a build that has no manifest; those that are wanted again get the same names.
+            remove_files(self._store, sidecars_of(self.name, base.segments))
 
     @property
     def name(self) -> str:
@@ -151,7 +153,7 @@ class Change:
         """
         try:
             return self._finish(counts, progress)
-        except StorageError as error:
+        except (StorageError, StateError) as error:
             if self.entry.status == "ready" and not self._is_ready():
                 raise self._dropped() from error
             raise
@@ -176,7 +178,7 @@ class Change:
         if self.entry.status != "ready":
             make_ready(self._place, finished, self.entry.location)
         elif not enter(self._place, self.entry, finished):
-            remove_files(self._store, files_of(self._store, self.name))
+            delete_table(self._store, self.name, self.entry.build, was_ready=True)
             raise self._dropped()
         return finished
 
@@ -206,14 +208,12 @@ class Change:
         if self._is_committed():
             return
         keep = keep and self._kept is None
-        for segment in self._files.written:
-            self._listed += [layout.sidecar(self.name, segment.number, kind) for kind in SIDECARS]
-            self._listed += [] if keep else [segment.parquet.file]
+        written = self._files.written
+        mine = [*self._listed, *([] if keep else (segment.parquet.file for segment in written))]
+        # A ready table's own have names that a manifest gives them.
+        indexed = written if self.entry.status == "ready" else [*self._before, *written]
         with contextlib.suppress(StorageError):
-            for file in self._listed:
-                self._store.delete(file)
-            if self.entry.status != "ready":
-                delete_disposable(self._store, self.name)
+            remove_files(self._store, [*mine, *sidecars_of(self.name, indexed)])
         if self.entry.status == "ready":
             self._place.catalog.note(self.entry.build, None, None)
         else:
@@ -229,10 +229,12 @@ class Change:
         try:
             newest = newest_manifest(self._store, self.entry)
         except DamagedError:
-            return False
+            numbers = [name.number for name in _names(self._store, self.name) if name.kind == "manifest.json"]
+            return max(numbers, default=0) > self.base.number
         except StorageError:
             return True
-        return any(each.parquet.file in self._listed for each in newest.tombstones)
+        mine = {*self._listed, *(segment.parquet.file for segment in self._files.written)}
+        return any(digest.file in mine for digest in newest.files)
 
     def _index(self, progress: Progress) -> None:
         """Make sidecars for the segments that have none."""
@@ -268,24 +270,14 @@ class Change:
 
     def _close(self, state: State) -> Tombstones:
         """Write the tombstones that close a state. Raises NotFoundError where the table is not there any more."""
-        gone = self._tombstones()
-        with writing(gone.path):
-            gone.close(state)
         names = _names(self._store, self.name)
         manifests = [name.number for name in names if name.kind == "manifest.json"]
         if self.base.number > max(manifests, default=0):
             raise self._dropped()
-        number = _free_number(names)
-        while True:
-            file = layout.deleted(self.name, number)
-            try:
-                digest = self._store.create(file, gone.path)
-                break
-            except FileExistsError:
-                number += 1
+        closed = close_state(self._store, self.name, self._tombstones(), state, _free_number(names))
         self._gone = None
-        self._listed.append(file)
-        return Tombstones(number, gone.rows, digest)
+        self._listed.append(closed.parquet.file)
+        return closed
 
     def _counts(self, counts: Counts) -> Counts:
         """The new state's counts."""

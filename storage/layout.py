@@ -67,6 +67,24 @@ def is_tombstones(file: str) -> bool:
     return _kind(file) == "deleted.parquet"
 
 
+def is_truth(file: str) -> bool:
+    """Whether a file's name is that of a segment's Parquet, or of tombstones."""
+    return is_parquet(file) or is_tombstones(file)
+
+
+def is_sidecar(file: str) -> bool:
+    """Whether a file's name is that of a segment's sidecar."""
+    return _kind(file) not in (None, "manifest.json", "parquet", "deleted.parquet")
+
+
+def number_of(file: str) -> int:
+    """The number in the name of one of our files. Raises ValueError for another file's name."""
+    name = parse(file)
+    if name is None:
+        raise ValueError(file)
+    return name.number
+
+
 def parquet(table: str, segment: int) -> str:
     """The Parquet file of a segment."""
     return f"{table}{_numbered(segment)}.parquet"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from jammi_duck.errors import DamagedError, UnsupportedError
+from jammi_duck.errors import DamagedError, StateError, UnsupportedError
 from jammi_duck.fields import (
     Id,
     Moment,
@@ -236,12 +236,19 @@ def read(store: Store, file: str) -> Manifest:
 
 
 def commit(store: Store, manifest: Manifest, change: str) -> None:
-    """Write a manifest: from here on it is the table's state. Raises FileExistsError where another was first.
+    """Write a manifest: from here on it is the table's state. `change` is the id that scratch files bear.
 
-    `change` is the id that scratch files bear. Raises StorageError where it would be too large to be read.
+    Raises:
+        FileExistsError: another was first.
+        StateError: a Parquet file that it names is gone: another database has deleted it, or all of the table.
+        StorageError: it would be too large to be read.
     """
     content = manifest.to_bytes()
     check_size(manifest.file, len(content))
+    files = store.files()
+    gone = [each.parquet.file for each in manifest.truth if each.parquet.file not in files]
+    if gone:
+        raise StateError(f"'{manifest.table}' has changed meanwhile: '{gone[0]}' is gone; run this again")
     scratch = store.scratch(manifest.file, change)
     try:
         scratch.write_bytes(content)

@@ -213,10 +213,11 @@ class ObjectStore:
         ended = []
         with self._explained("list unfinished uploads of", self._url()):
             for upload in self.filesystem.list_multipart_uploads(bucket):
-                if upload["Key"].startswith(prefix + "/") and upload["Initiated"] < before:
+                folder, _, file = upload["Key"].rpartition("/")
+                if folder == prefix and layout.parse(file) and upload["Initiated"] < before:
                     key, upload_id = upload["Key"], upload["UploadId"]
                     self.filesystem.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload_id)
-                    ended.append(key.rsplit("/", 1)[-1])
+                    ended.append(file)
         return ended
 
     def url_path(self, file: str) -> str:

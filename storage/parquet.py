@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -250,8 +250,17 @@ def read_tombstones(path: Path) -> Iterator[tuple[pa.StringArray, NDArray[np.int
         yield batch.column("_row_id"), batch.column("_segment").to_numpy(), batch.column("_place").to_numpy()
 
 
-def read_state(path: Path) -> tuple[str, int, State]:
-    """The build that tombstones belong to, how many rows they list, and the state that they close.
+class Closing(NamedTuple):
+    """The build that tombstones belong to, the change that wrote them, how many rows they list, and what they close."""
+
+    build: str
+    change: str | None
+    rows: int
+    state: State
+
+
+def read_state(path: Path) -> Closing:
+    """What tombstones say of themselves, and of the state that they close.
 
     Raises as `read_footer` does.
     """
@@ -260,7 +269,13 @@ def read_state(path: Path) -> tuple[str, int, State]:
         check_columns(found.schema.to_arrow_schema(), TOMBSTONES)
         fields = parsed(metadata["state"])
         state = record(State, fields, counts=record(Counts, fields.get("counts")))
-        return convert(metadata["build"], Id), found.num_rows, state
+        change = metadata.get("change")
+        return Closing(
+            build=convert(metadata["build"], Id),
+            change=None if change is None else convert(change, Id),
+            rows=found.num_rows,
+            state=state,
+        )
 
 
 def _metadata(path: Path) -> tuple[Any, dict[str, str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.errors import NotFoundError, StorageError, did_you_mean, enumerated
+from jammi_duck.errors import NotFoundError, StorageError, UnsupportedError, did_you_mean, enumerated
 from jammi_duck.logs import log
 from jammi_duck.redaction import public_url
 from jammi_duck.storage import layout
@@ -111,12 +111,15 @@ class Place:
             self._forgotten[build] += 1
 
     def ready(self, name: str) -> Entry:
-        """The ready table with this name. Raises NotFoundError."""
+        """The ready table with this name. Raises NotFoundError, or UnsupportedError where the catalog's row is that."""
         found = self.catalog.entries("ready", name=name)
         if found:
             return found[0]
         for entry in self.catalog.entries("gone", name=name):
             raise NotFoundError(f"'{name}' cannot be used: {entry.error}")
+        for refused in self.catalog.refused():
+            if refused.name == name:
+                raise UnsupportedError(f"'{name}' cannot be used: {refused.error}")
         names = [entry.name for entry in self.catalog.entries("ready")]
         known = f"ready are: {enumerated(names)}" if names else "none is ready"
         raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names) or ';'} {known}")
@@ -167,22 +170,36 @@ def names_in(store: Store) -> set[str]:
     return {name.table for name in map(layout.parse, store.files()) if name}
 
 
-def files_of(store: Store, table: str) -> list[str]:
-    """All files of an embedding table, its manifests first and the newest of them last, and its Parquet files last."""
-    names = {file: layout.parse(file) for file in store.files()}
-    mine = {file: name for file, name in names.items() if name and name.table == table}
+def by_table(files: Iterable[str]) -> dict[str, list[str]]:
+    """Files by the embedding table that they are of.
+
+    Each has its manifests first, the newest of them last, and its Parquet files last, each kind by its numbers.
+    """
+    names = {file: name for file in files if (name := layout.parse(file))}
 
     def order(file: str) -> tuple[bool, bool, int, str]:
-        kind = mine[file].kind
-        return kind != "manifest.json", kind.endswith("parquet"), mine[file].number, file
+        kind = names[file].kind
+        return kind != "manifest.json", kind.endswith("parquet"), names[file].number, file
 
-    return sorted(mine, key=order)
+    tables: dict[str, list[str]] = {}
+    for file in sorted(names, key=order):
+        tables.setdefault(names[file].table, []).append(file)
+    return tables
 
 
-def remove_files(store: Store, files: Sequence[str]) -> None:
-    """Delete files of a table, in the order of `files_of`.
+def files_of(store: Store, table: str) -> list[str]:
+    """All files of an embedding table, in the order of `by_table`."""
+    return by_table(store.files()).get(table, [])
+
+
+def remove_files(store: Store, files: Iterable[str]) -> int:
+    """Delete files of a table, in the order of `files_of`; how many were deleted. What is no regular file stays.
 
     So nobody finds it half gone, and what a deletion that is cut short has left tells whose it was.
     """
+    removed = 0
     for file in files:
-        store.delete(file)
+        with contextlib.suppress(UnsupportedError):
+            store.delete(file)
+            removed += 1
+    return removed

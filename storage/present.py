@@ -14,7 +14,7 @@ from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment, Truth
-from jammi_duck.storage.parquet import Footer, read_footer
+from jammi_duck.storage.parquet import Footer, read_footer, read_rows
 from jammi_duck.storage.place import Place, files_of
 from jammi_duck.storage.table import newest_manifest
 
@@ -60,7 +60,11 @@ def present(place: Place, entry: Entry) -> Present:
     if entry.status == "ready":
         state = state_of(place, entry)
         return Present(state, tuple(segment for segment, _ in spare_segments(store, entry, state)))
-    whole = whole_segments(store, entry)
+    manifests = [file for file in files_of(store, entry.name) if layout.is_manifest(file)]
+    if manifests:
+        again = f"drop '{entry.name}' with jammi_drop and generate it again"
+        raise DamagedError(f"'{manifests[-1]}' cannot be read, and nothing else says what it held: {again}")
+    whole = [each for each in whole_segments(store, entry) if _has_whole_pages(store, each[0])]
     kept = tuple(segment for segment, footer in whole if footer.change is None)
     if not kept:
         raise DamagedError(f"nothing is left of '{entry.name}'; generate it again")
@@ -110,6 +114,15 @@ def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Se
             left -= {each.parquet.file for each in before.segments}
             last = max(each.number for each in before.truth)
     return [(segment, footer) for segment, footer in _whole(store, entry, left, last) if footer.change]
+
+
+def _has_whole_pages(store: Store, segment: Segment) -> bool:
+    try:
+        for _ in read_rows(store.checked(segment.parquet)):
+            pass
+    except DamagedError:
+        return False
+    return True
 
 
 def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:

@@ -6,26 +6,27 @@ kept; all of them whole: the index is built again and the table is `ready`.
 
 from __future__ import annotations
 
-from collections.abc import Container
+import uuid
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
+from jammi_duck.errors import DamagedError, StateError, StorageError, UnsupportedError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.build import make_ready, what_is_kept
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.filesystem import Store
-from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
-from jammi_duck.storage.ownership import owner_of
-from jammi_duck.storage.parquet import Footer, State, read_footer, read_state
+from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones, Truth
+from jammi_duck.storage.ownership import closing_of, delete_table, footer_of, origin, owner_of, written_by
+from jammi_duck.storage.parquet import State, TombstoneWriter
 from jammi_duck.storage.place import Place, files_of, names_in, remove_files
 from jammi_duck.storage.present import spare_segments, whole_segments
+from jammi_duck.storage.rebuilding import rebuilt
 from jammi_duck.storage.segment import MappedSegment
-from jammi_duck.storage.segment_files import add_sidecars, delete_disposable
+from jammi_duck.storage.segment_files import add_sidecars, close_state, writing
 from jammi_duck.storage.table import is_older, newest_manifest
-from jammi_duck.types import Counts
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def settle(place: Place, running: Container[str]) -> list[Action]:
         if at_work and entry.build not in running and entry.owner not in running:
             try:
                 done.append(_settle(place, entry) if entry.status == "building" else _settle_change(place, entry))
-            except StorageError as error:
+            except (StorageError, StateError, FileExistsError) as error:
                 done.append(Action(entry.name, entry.status, f"cannot be settled now: {error}"))
     return done
 
@@ -59,11 +60,14 @@ def finish_drops(place: Place) -> list[Action]:
     done = []
     for entry in place.catalog.entries("dropped"):
         if entry.name in names and entry.location == place.store.location:
-            files = files_of(place.store, entry.name)
-            if owner_of(place.store, files) == entry.build:
-                place.catalog.hide(entry.name)
-                remove_files(place.store, files)
-                done.append(Action(entry.name, "dropped", "removed the files that a drop had left"))
+            place.catalog.hide(entry.name)
+            try:
+                gone = delete_table(place.store, entry.name, entry.build, was_ready=False)
+            except StorageError as error:
+                done.append(Action(entry.name, "dropped", f"the files that a drop had left cannot be removed: {error}"))
+                continue
+            if gone.files or gone.left:
+                done.append(Action(entry.name, "dropped", f"removed the files that a drop had left{gone.left}"))
     return done
 
 
@@ -73,7 +77,7 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
     What is not whole yet (a copy that is under way) is left for the next time. Ready tables get their views.
     """
     names = {entry.name: entry for entry in place.catalog.entries("ready", "gone")}
-    builds = {entry.build for entry in place.catalog.entries()}
+    builds = place.catalog.names()
     shown = place.catalog.shown()
     files = place.store.files()
     done = []
@@ -84,7 +88,9 @@ def follow(place: Place, *, adopt: bool) -> list[Action]:
             continue
         try:
             found = manifest.read(place.store, file)
-        except StorageError:
+        except StorageError as error:
+            if known is None and table not in builds.values():
+                done.append(Action(table, "refused", f"left alone: {error}"))
             continue
         if not all(each.parquet.file in files for each in found.truth):
             continue
@@ -113,9 +119,11 @@ def repair(place: Place) -> list[Action]:
     for entry in place.catalog.entries("ready"):
         try:
             action = _repair(place, entry)
-        except FileExistsError:
+        except (FileExistsError, StateError):
             again = "another process is changing it; SELECT * FROM jammi_recover() again"
             action = Action(entry.name, "ready", again)
+        except UnsupportedError as error:
+            action = Action(entry.name, "ready", f"left alone: {error}")
         except StorageError as error:
             action = Action(entry.name, "ready", f"cannot be looked at now: {error}")
         if action:
@@ -142,15 +150,25 @@ def _settle_change(place: Place, entry: Entry) -> Action:
     except DamagedError as error:
         place.catalog.note(entry.build, None, None)
         return Action(entry.name, "ready", f"a change of it was interrupted, and {error}")
-    if entry.stage == "compacting":
-        # What it has copied is of no use to anybody.
-        for segment, footer in spare_segments(store, entry, found):
-            if footer.change == entry.owner:
-                store.delete(segment.parquet.file)
+    _delete_interrupted(store, entry, found)
     was_committed = found.finished.replace(tzinfo=None) != entry.finished
     enter(place, entry, found)
     done = "a change of it was committed already" if was_committed else "a change of it was interrupted, and left out"
     return Action(entry.name, "ready", done)
+
+
+def _delete_interrupted(store: Store, entry: Entry, present: Manifest) -> None:
+    """Delete what a change has written that did not come to a state, but for vectors that are new."""
+    unnamed = [file for file in files_of(store, entry.name) if layout.is_tombstones(file)]
+    for file in set(unnamed) - {each.parquet.file for each in present.tombstones}:
+        said = origin(store, file)
+        if said and said.change == entry.owner and said.closes and said.closes.number > present.number:
+            store.delete(file)
+    if entry.stage == "compacting":
+        # What it has copied is of no use to anybody.
+        for segment, footer in spare_segments(store, entry, present):
+            if footer.change == entry.owner:
+                store.delete(segment.parquet.file)
 
 
 def _settle(place: Place, entry: Entry) -> Action:
@@ -165,132 +183,111 @@ def _settle(place: Place, entry: Entry) -> Action:
     if committed:
         make_ready(place, committed, entry.location)
         return Action(entry.name, "ready", "was committed already")
-    reason = "interrupted before its last Parquet file was whole"
     files = files_of(store, entry.name)
     owner = owner_of(store, files)
+    reason = "interrupted before its last Parquet file was whole"
     if owner in (None, entry.build):
-        lost = _delete_damaged(store, entry)
-        whole = whole_segments(store, entry)
-        state = _closed(store, entry, whole)
-        if state is not None:
-            return _rebuild(place, store, entry, state)
-        reason = f"{lost}; the file was deleted" if lost else reason
-        if entry.definition.columns:
-            reason += what_is_kept(sum(footer.rows for _, footer in whole), entry.definition, entry.name)
-            delete_disposable(store, entry.name)
-        elif owner:
-            # Without columns, nothing can be compared, so it cannot be resumed.
-            remove_files(store, files)
+        try:
+            state = rebuilt(store, entry)
+            if state is not None:
+                make_ready(place, _made_whole(store, entry, state), entry.location)
+                return Action(entry.name, "ready", "its Parquet was whole: built the index")
+            reason = _damage(store, files) or reason
+        except DamagedError as error:
+            reason = str(error)
+        if owner and not any(map(layout.is_manifest, files)):
+            reason += _give_up(store, entry, files)
     place.catalog.failed(entry.build, reason)
     return Action(entry.name, "failed", reason)
 
 
-def _delete_damaged(store: Store, entry: Entry) -> str | None:
-    """Delete a build's Parquet files that are not whole; what was wrong with the last of them."""
-    lost = None
-    for file in files_of(store, entry.name):
-        if layout.is_parquet(file):
-            try:
-                read_footer(store.found(file)[1])
-            except FileNotFoundError:
-                continue
-            except DamagedError as error:
-                store.delete(file)
-                lost = str(error)
-    return lost
-
-
-def _closed(store: Store, entry: Entry, whole: list[tuple[Segment, Footer]]) -> Manifest | None:
-    """What a build that has no manifest came to, if all of it is there: told by its last segment, or by tombstones."""
-    started, now = entry.started.replace(tzinfo=UTC), datetime.now(UTC)
-    state = Manifest(entry.name, entry.build, 1, entry.definition, Counts(), started, now, ())
-    segments = {segment.number: segment for segment, _ in whole}
-    for tombstones, closing in _tombstones(store, entry):
-        if all(number in segments for number in closing.segments) and not closing.deleted:
-            mine = tuple(segments[number] for number in closing.segments)
-            return replace(state, counts=closing.counts, segments=mine, tombstones=(tombstones,))
-    own = [(segment, footer) for segment, footer in whole if footer.change is None]
-    if not own or own[-1][1].counts is None or [each.number for each, _ in own] != list(range(len(own))):
-        return None
-    return replace(state, counts=own[-1][1].counts, segments=tuple(segment for segment, _ in own))
-
-
-def _tombstones(store: Store, entry: Entry) -> list[tuple[Tombstones, State]]:
-    """A build's tombstones that are whole, the newest first, and the states that they close."""
-    found = []
-    for file in files_of(store, entry.name):
-        name = layout.parse(file)
-        if name and name.kind == "deleted.parquet":
-            try:
-                digest, path = store.found(file)
-                build, rows, state = read_state(path)
-            except (FileNotFoundError, DamagedError):
-                continue
-            if build == entry.build:
-                found.append((Tombstones(name.number, rows, digest), state))
-    return sorted(found, key=lambda each: -each[0].number)
-
-
-def _rebuild(place: Place, store: Store, entry: Entry, state: Manifest) -> Action:
-    delete_disposable(store, entry.name)
-    segments = []
-    for segment in state.segments:
+def _damage(store: Store, files: Iterable[str]) -> str | None:
+    """What is wrong with a Parquet file that is not whole: it stays, since nothing in it says whose it is."""
+    for file in filter(layout.is_truth, files):
         try:
-            segments.append(_index(store, entry, segment, rebuilt=0))
+            closing_of(store, file) if layout.is_tombstones(file) else footer_of(store, file)
         except DamagedError as error:
-            store.delete(segment.parquet.file)
-            reason = f"{error}; the file was deleted"
-            place.catalog.failed(entry.build, reason)
-            return Action(entry.name, "failed", reason)
-    found = replace(state, segments=tuple(segments))
-    manifest.commit(store, found, entry.build)
-    make_ready(place, found, entry.location)
-    return Action(entry.name, "ready", "its Parquet was whole: built the index")
+            return f"{error}; it was left where it is"
+    return None
+
+
+def _give_up(store: Store, entry: Entry, files: Sequence[str]) -> str:
+    """Delete the sidecars of a build that came to no manifest, and tell what is kept of it.
+
+    Where there are no columns, nothing can be compared, so it cannot be resumed, and nothing is kept.
+    """
+    mine = written_by(store, files, entry.build)
+    remove_files(store, [*filter(layout.is_sidecar, files), *(() if entry.definition.columns else mine)])
+    kept = sum(footer.rows for _, footer in whole_segments(store, entry))
+    return what_is_kept(kept, entry.definition, entry.name) if entry.definition.columns else ""
+
+
+def _made_whole(store: Store, entry: Entry, state: Manifest) -> Manifest:
+    """Index a state that was rebuilt for a build that was never ready here, and commit it. Raises DamagedError."""
+    files = files_of(store, entry.name)
+    if not any(map(layout.is_manifest, files)):
+        remove_files(store, [file for file in files if layout.is_sidecar(file)])
+    return _commit(store, entry, replace(state, segments=_indexed(store, entry, state.segments)))
 
 
 def _repair(place: Place, entry: Entry) -> Action | None:
     store = place.store_at(entry.location)
-    segments, tombstones = place.catalog.files(entry.build)
+    known = place.catalog.files(entry.build)
     try:
-        known = newest_manifest(store, entry, segments, tombstones)
-        is_there = True
-    except DamagedError:
-        started, now = entry.started.replace(tzinfo=UTC), datetime.now(UTC)
-        known = Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, now, segments, tombstones)
-        is_there = False
-    # Not before the manifest: what that names is there by then.
-    files = store.files()
-    if not files:
-        return Action(entry.name, "ready", f"left alone: there is nothing at {entry.location}")
-    gone = [each.parquet.file for each in known.truth if each.parquet.file not in files]
-    if gone or not known.segments:
-        missing = ", ".join(gone) or "every file"
-        return Action(entry.name, "ready", f"cannot be searched: {missing} is missing; put it back, or jammi_drop it")
-    try:
-        for each in known.tombstones:
-            store.checked(each.parquet)
+        state, is_there = _state(store, entry, known)
     except DamagedError as error:
+        if not store.files():
+            return Action(entry.name, "ready", f"left alone: there is nothing at {entry.location}")
         return Action(entry.name, "ready", f"cannot be searched: {error}; put it back, or jammi_drop it")
-    names = [name for name in map(layout.parse, files) if name and name.table == entry.name]
-    # The next one: whoever else makes a later state of this one wants the same, and one of both is first.
-    number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
-    rebuilt = max(number, 1 + max(name.rebuilt for name in names))
     try:
-        whole = tuple(
-            segment
-            if _is_whole(store, segment, entry.definition.dimensions)
-            else _index(store, entry, segment, rebuilt)
-            for segment in known.segments
-        )
+        whole = _indexed(store, entry, state.segments)
     except DamagedError as error:
         return Action(entry.name, "ready", f"cannot be repaired: {error}; drop it and generate it again")
-    if is_there and known.segments == whole:
+    if is_there and state.segments == whole:
         return None
-    built = sum(segment != old for segment, old in zip(whole, known.segments, strict=True))
-    state = replace(known, number=number, finished=not_before([known.finished], datetime.now(UTC)), segments=whole)
-    manifest.commit(store, state, entry.build)
-    enter(place, entry, state)
+    built = sum(segment != old for segment, old in zip(whole, state.segments, strict=True))
+    enter(place, entry, _commit(store, entry, replace(state, segments=whole)))
     return Action(entry.name, "ready", f"built {built} of {len(whole)} indexes and the manifest again")
+
+
+def _state(store: Store, entry: Entry, known: tuple[Sequence[Segment], Sequence[Tombstones]]) -> tuple[Manifest, bool]:
+    """The present state of a ready table, and whether its manifest is there: otherwise it was rebuilt.
+
+    `known` are its files as the catalog has them. Raises DamagedError where a Parquet file is missing or damaged.
+    """
+    try:
+        state, is_there = newest_manifest(store, entry, *known), True
+    except DamagedError as error:
+        listed = [each for files in known for each in files]
+        found, is_there = rebuilt(store, entry, listed), False
+        if found is None:
+            _check_there(store, listed)
+            raise DamagedError(f"{error}, and no Parquet file says what it held") from error
+        state = found
+    _check_there(store, state.truth)
+    for each in state.tombstones:
+        store.checked(each.parquet)
+    return state, is_there
+
+
+def _check_there(store: Store, truth: Iterable[Truth]) -> None:
+    files = store.files()
+    gone = [each.parquet.file for each in truth if each.parquet.file not in files]
+    if gone:
+        raise DamagedError(f"{', '.join(gone)} is missing")
+
+
+def _indexed(store: Store, entry: Entry, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments, with sidecars under new names where theirs are not whole. Raises DamagedError."""
+    names = [name for name in map(layout.parse, files_of(store, entry.name)) if name]
+    number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
+    # A name that no file has, from that of the manifest that will name it on.
+    again = max(number, 1 + max(name.rebuilt for name in names))
+    rebuilt = again if any(name.kind in SIDECARS for name in names) else 0
+    dimensions = entry.definition.dimensions
+    return tuple(
+        each if _is_whole(store, each, dimensions) else _index(store, entry, each, rebuilt) for each in segments
+    )
 
 
 def _is_whole(store: Store, segment: Segment, dimensions: int) -> bool:
@@ -307,3 +304,41 @@ def _is_whole(store: Store, segment: Segment, dimensions: int) -> bool:
 
 def _index(store: Store, entry: Entry, segment: Segment, rebuilt: int) -> Segment:
     return add_sidecars(store, entry.name, entry.build, segment, entry.definition.dimensions, lambda _: None, rebuilt)
+
+
+def _commit(store: Store, entry: Entry, state: Manifest) -> Manifest:
+    """Write the manifest of a state that is there, or that follows one that holds the same; gives it.
+
+    What follows is closed by tombstones that list nothing: else nobody could rebuild it.
+
+    Raises:
+        FileExistsError: another was first.
+    """
+    names = [name for name in map(layout.parse, files_of(store, entry.name)) if name]
+    number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
+    now = not_before([state.finished], datetime.now(UTC))
+    finished = replace(state, number=max(number, state.number), finished=now)
+    closing = None
+    if finished.number > state.number:
+        free = 1 + max(name.number for name in names if name.kind != "manifest.json")
+        closing = _closing(store, entry, finished, free)
+        finished = replace(finished, tombstones=(*finished.tombstones, closing))
+    try:
+        manifest.commit(store, finished, entry.build)
+    except FileExistsError:
+        if closing:
+            store.delete(closing.parquet.file)
+        raise
+    return finished
+
+
+def _closing(store: Store, entry: Entry, state: Manifest, free: int) -> Tombstones:
+    segments, deleted = (tuple(each.number for each in files) for files in (state.segments, state.tombstones))
+    scratch = store.scratch(layout.deleted(entry.name, free), entry.build)
+    try:
+        with writing(scratch):
+            # By the id, of two that close one state each knows its own.
+            writer = TombstoneWriter(scratch, entry.definition, entry.build, uuid.uuid4().hex)
+        return close_state(store, entry.name, writer, State(state.number, segments, deleted, state.counts), free)
+    finally:
+        store.discard(scratch.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +12,8 @@ from jammi_duck import cache
 from jammi_duck.errors import StorageError
 from jammi_duck.logs import log
 from jammi_duck.storage import layout, manifest
-from jammi_duck.storage.filesystem import Store
-from jammi_duck.storage.ownership import owner_of
-from jammi_duck.storage.place import Place, files_of, remove_files
+from jammi_duck.storage.ownership import delete_table, superseded
+from jammi_duck.storage.place import Place, by_table, remove_files
 from jammi_duck.storage.recovery import Action
 
 
@@ -30,6 +29,8 @@ class Removed:
 def drop(place: Place, name: str) -> Action:
     """Drop an embedding table that is ready, gone or failed: the catalog first, then its manifests, then other files.
 
+    Files stay where some are not understood: a later version may know what they are. The action says which, and why.
+
     Raises:
         NotFoundError: no table of this name is ready, gone or failed.
         StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later.
@@ -40,33 +41,28 @@ def drop(place: Place, name: str) -> Action:
     place.catalog.hide(name)
     place.forget(entry.build)
     store = place.store_at(entry.location)
-    files = files_of(store, name)
-    # Another database may have given the name of one that failed to a table of its own.
-    if entry.status == "failed" and owner_of(store, files) != entry.build:
-        files = []
-    remove_files(store, files)
-    return Action(name, "dropped", f"removed {len(files)} files")
+    gone = delete_table(store, name, entry.build, was_ready=entry.status != "failed")
+    return Action(name, "dropped", f"removed {gone.files} files{gone.left}")
 
 
 def vacuum(place: Place, at_work: Mapping[str, str]) -> list[Removed]:
     """Remove files and unfinished uploads of the location that no manifest names and that are older than the retention.
 
     `at_work` are the builds and changes that run in this process: the names of their tables by their ids. What they
-    write is spared, as is every Parquet of a ready table.
+    write is spared, as is every Parquet of a ready table, and every file of a table of which anything is not understood
+    or cannot be read now, or whose newest manifest is damaged.
     """
     oldest = datetime.now(UTC) - place.retention
     store = place.store
     # The files first: what one of these belongs to is then still being written, or named already.
     files, scratches = store.files(), store.scratches()
     busy = {entry.build: entry.name for entry in place.catalog.entries("building")} | dict(at_work)
-    writing = tuple(f"{name}." for name in busy.values())
-    spared = _named_files(store) | _catalog_files(place)
-    removed = []
-    for file, stored in files.items():
-        ours = stored.is_file and layout.parse(file) is not None and not file.startswith(writing)
-        if ours and file not in spared and stored.modified < oldest:
-            store.delete(file)
-            removed.append(Removed(file, stored.size, "no manifest names it"))
+    spared = _catalog_files(place)
+    old = {file for file, stored in files.items() if stored.is_file and stored.modified < oldest} - spared
+    refused = {each.name for each in place.catalog.refused()}
+    going = _superseded(place, files, old, refused | set(busy.values()))
+    gone = [file for file in going if remove_files(store, [file])]
+    removed = [Removed(file, files[file].size, "no manifest names it") for file in gone]
     for scratch, stored in scratches.items():
         if not any(layout.is_scratch(scratch, each) for each in busy) and stored.modified < oldest:
             store.discard(scratch)
@@ -75,20 +71,23 @@ def vacuum(place: Place, at_work: Mapping[str, str]) -> list[Removed]:
     return removed + _old_cached(place.cache_dir / "files", oldest)
 
 
-def _named_files(store: Store) -> set[str]:
-    named = set()
-    for table, file in manifest.newest(store.files()).items():
-        named.add(file)
-        try:
-            found = manifest.read(store, file)
-            named.update(digest.file for digest in found.files)
-        except StorageError:
-            named.update(files_of(store, table))
-    return named
+def _superseded(place: Place, files: Iterable[str], old: Container[str], busy: Container[str]) -> list[str]:
+    """The old files that may go, of all tables but the busy ones, and those that a change has committed meanwhile."""
+    store = place.store
+    given_up = {entry.build for entry in place.catalog.entries("failed", "dropped")}
+    going = {}
+    for table, mine in by_table(files).items():
+        if table not in busy:
+            try:
+                going[table] = superseded(store, mine, old, given_up)
+            except StorageError as error:
+                log.warning("a vacuum leaves the files of %s alone: %s", table, error)
+    before, now = manifest.newest(files), manifest.newest(store.files())
+    return [file for table, mine in going.items() if before.get(table) == now.get(table) for file in mine]
 
 
 def _catalog_files(place: Place) -> set[str]:
-    ready = place.catalog.entries("ready")
+    ready = place.catalog.entries("ready", "gone")
     return {each.parquet.file for entry in ready for files in place.catalog.files(entry.build) for each in files}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from jammi_duck.errors import JammiError, StorageError
 from jammi_duck.storage import index, layout
 from jammi_duck.storage.filesystem import Store, called
-from jammi_duck.storage.manifest import SIDECARS, Segment
-from jammi_duck.storage.parquet import Digests, SegmentWriter, Texts, check_shape
-from jammi_duck.storage.place import files_of
+from jammi_duck.storage.manifest import SIDECARS, Segment, Tombstones
+from jammi_duck.storage.parquet import Digests, SegmentWriter, State, Texts, TombstoneWriter, check_shape
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -142,11 +141,21 @@ def add_sidecars(
                 store.discard(scratch.name)
 
 
-def delete_disposable(store: Store, table: str) -> None:
-    """Delete the sidecars and the manifests of a table, which can be made again of its Parquet files."""
-    for file in files_of(store, table):
-        if not file.endswith(".parquet"):
-            store.delete(file)
+def sidecars_of(table: str, segments: Iterable[Segment]) -> list[str]:
+    """The names of the sidecars that `add_sidecars` gives these segments at first."""
+    return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in SIDECARS]
+
+
+def close_state(store: Store, table: str, writer: TombstoneWriter, state: State, first: int) -> Tombstones:
+    """Close tombstones, which say what the state is, and give them the first number that is free from `first` on."""
+    with writing(writer.path):
+        writer.close(state)
+    number = first
+    while True:
+        try:
+            return Tombstones(number, writer.rows, store.create(layout.deleted(table, number), writer.path))
+        except FileExistsError:
+            number += 1
 
 
 @contextlib.contextmanager

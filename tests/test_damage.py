@@ -102,12 +102,11 @@ class TestDamage:
         for path in (storage / "jammi_db").glob(f"{name}.*"):
             path.unlink()
         con = reopen().con
-        with pytest.warns(JammiWarning, match="has no manifest"):
-            message = error_of(con, "FROM jammi_search('t', 'red')")
-        assert f"'{name}.parquet' is missing" in message
-        assert "generate it again" in message
-        (action,) = con.execute("SELECT action FROM jammi_recover()").fetchall()[0]
-        assert action == f"cannot be searched: {name}.parquet is missing; put it back, or jammi_drop it"
+        message = error_of(con, "FROM jammi_search('t', 'red')")
+        assert f"'{name}' cannot be used, every file of it is gone" in message
+        ((table, status, action),) = con.execute("FROM jammi_recover()").fetchall()
+        assert (table, status) == (name, "gone")
+        assert "every file of it is gone" in action
         con.execute("FROM jammi_drop(?)", [name]).fetchall()
         assert "no embedding table for 't'" in error_of(con, "FROM jammi_search('t', 'red')")
 

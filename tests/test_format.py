@@ -356,7 +356,7 @@ class TestTombstones:
     def test_they_read_back(self, path):
         ((row_ids, segments, places),) = read_tombstones(path)
         assert (row_ids.to_pylist(), segments.tolist(), places.tolist()) == (["a", "c"], [0, 1], [1, 7])
-        assert read_state(path) == (MANIFEST.build, 2, State(2, (0, 1), (1,), MANIFEST.counts))
+        assert read_state(path) == (MANIFEST.build, self.CHANGE, 2, State(2, (0, 1), (1,), MANIFEST.counts))
 
     def test_any_cut_is_noticed(self, path):
         content = path.read_bytes()

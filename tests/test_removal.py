@@ -3,11 +3,14 @@
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from jammi_duck.storage import filesystem, layout, local_store, manifest, removal
+from jammi_duck.storage import filesystem, layout, local_store, manifest, ownership
 from jammi_duck.storage.change import Change
+from jammi_duck.storage.parquet import SegmentWriter
 from tests.races import ask, fill, found, generate, interrupted_build, refresh
+from tests.test_format import DEFINITION
 from tests.test_generate import error_of
 from tests.worlds import World, every_death
 
@@ -17,25 +20,31 @@ def test_a_vacuum_removes_what_nothing_names_and_only_what_is_old(fake, storage)
     fill(con, range(10))
     generate(con)
     folder = storage / "jammi_db"
-    for stray in (
-        "x__embedding__m__20200101T000000.parquet",
-        ".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp",
-    ):
-        (folder / stray).write_bytes(b"123")
+    stray = "x__embedding__m__20200101T000000.parquet"
+    unfinished(folder / stray)
+    (folder / f".{stray}.0a1b2c3d-0e0f.tmp").write_bytes(b"123")
     (folder / "notes.txt").write_text("not ours")
+    (folder / "cut__embedding__m__20200101T000000.parquet").write_bytes(b"123")
+    size = (folder / stray).stat().st_size
     removed = ask(con, "SELECT file, bytes FROM jammi_vacuum() WHERE reason NOT LIKE '%cache%' ORDER BY 1")
-    assert removed == [
-        (".x__embedding__m__20200101T000000.parquet.0a1b2c3d-0e0f.tmp", 3),
-        ("x__embedding__m__20200101T000000.parquet", 3),
-    ]
+    assert removed == [(f".{stray}.0a1b2c3d-0e0f.tmp", 3), (stray, size)]
     assert (folder / "notes.txt").exists()
+    # Nothing in it says whose it is.
+    assert (folder / "cut__embedding__m__20200101T000000.parquet").exists()
     assert found(con) == list(range(10))
+
+
+def unfinished(path):
+    """A whole segment of a build that never came to its last one."""
+    writer = SegmentWriter(path, DEFINITION, "0" * 32)
+    writer.write(["a"], np.eye(1, DEFINITION.dimensions, dtype=np.float32), [b"0" * 16])
+    writer.close()
 
 
 def test_a_vacuum_spares_what_is_young(fake, storage):
     con = fake().con
     (storage / "jammi_db").mkdir(parents=True)
-    (storage / "jammi_db" / "x__embedding__m__20200101T000000.parquet").write_bytes(b"123")
+    unfinished(storage / "jammi_db" / "x__embedding__m__20200101T000000.parquet")
     assert ask(con, "FROM jammi_vacuum()") == []
 
 
@@ -111,8 +120,10 @@ class TestFailed:
         for file in failed.store().files():
             failed.store().delete(file)
         path = Path(failed.store().path(f"{failed.name}.parquet"))
-        before(removal, "remove_files", lambda: path.write_bytes(b"of another database"))
-        assert ask(con, "SELECT action FROM jammi_drop(?)", failed.name) == [("removed 0 files",)]
+        before(ownership, "remove_files", lambda: path.write_bytes(b"of another database"))
+        ((action,),) = ask(con, "SELECT action FROM jammi_drop(?)", failed.name)
+        left = f"left alone, which nothing shows to be of this table: {path.name}"
+        assert action == f"removed 0 files; {left}"
         assert path.read_bytes() == b"of another database"
 
 

@@ -22,8 +22,8 @@ class World:
         self._folder.mkdir()
         self._saved = 0
 
-    def open(self):
-        con = duckdb.connect(str(self._folder / "db.duckdb"))
+    def open(self, database="db"):
+        con = duckdb.connect(str(self._folder / f"{database}.duckdb"))
         try:
             jammi = self._fake(con, **self._options)
         except BaseException:
@@ -31,6 +31,10 @@ class World:
             raise
         self.encoded = jammi.encoders.get("fake/small").encoded
         return con
+
+    def copy(self, database):
+        """Another database that knows what this one does. None is open."""
+        shutil.copy(self._folder / "db.duckdb", self._folder / f"{database}.duckdb")
 
     def store(self):
         return open_store(self._location, self._folder / "cache")

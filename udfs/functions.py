@@ -27,7 +27,7 @@ from jammi_duck.interrupts import listen
 from jammi_duck.logs import log
 from jammi_duck.refresh import to_resume
 from jammi_duck.sql import qualified
-from jammi_duck.storage.catalog import Entry
+from jammi_duck.storage.catalog import Catalog, Entry, Refused
 from jammi_duck.storage.entering import follow_others
 from jammi_duck.storage.recovery import Action
 from jammi_duck.storage.removal import drop, vacuum
@@ -239,29 +239,38 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
     engine.runner.settle(caller_of(caller), wait=False)
     follow_others(engine.place)
     now = datetime.now(UTC).replace(tzinfo=None)
-    rows = [
-        {
-            "embedding_table": entry.name,
-            "source": entry.definition.source,
-            "columns": list(entry.definition.columns),
-            "key": entry.definition.key,
-            "model": entry.definition.model,
-            "dimensions": entry.definition.dimensions,
-            "status": entry.status,
-            "stage": entry.stage,
-            "row_count": entry.counts.rows,
-            "skipped_count": entry.counts.skipped,
-            "failed_count": entry.counts.failed,
-            "truncated_count": entry.counts.truncated,
-            "location": entry.location,
-            "started": entry.started,
-            "finished": entry.finished,
-            "age": max(0.0, (now - (entry.finished or entry.started)).total_seconds()),
-            "error": entry.error or _unseen(engine, entry),
-        }
-        for entry in engine.place.catalog.entries("building", "ready", "gone", "failed")
+    catalog = engine.place.catalog
+    entries = catalog.entries("building", "ready", "gone", "failed")
+    rows = [{**_entry(entry), "error": entry.error or _unseen(engine, entry)} for entry in entries]
+    rows += [
+        {**dataclasses.asdict(each), "status": "refused", "embedding_table": each.name} for each in _refused(catalog)
     ]
-    return structs([rows], _TABLE)
+    aged = [{**row, "age": max(0.0, (now - (row["finished"] or row["started"])).total_seconds())} for row in rows]
+    return structs([[{name: row.get(name) for name in _TABLE} for row in aged]], _TABLE)
+
+
+def _refused(catalog: Catalog) -> list[Refused]:
+    return [each for each in catalog.refused() if each.status != "dropped"]
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "embedding_table": entry.name,
+        "source": entry.definition.source,
+        "columns": list(entry.definition.columns),
+        "key": entry.definition.key,
+        "model": entry.definition.model,
+        "dimensions": entry.definition.dimensions,
+        "status": entry.status,
+        "stage": entry.stage,
+        "row_count": entry.counts.rows,
+        "skipped_count": entry.counts.skipped,
+        "failed_count": entry.counts.failed,
+        "truncated_count": entry.counts.truncated,
+        "location": entry.location,
+        "started": entry.started,
+        "finished": entry.finished,
+    }
 
 
 def _unseen(engine: Engine, entry: Entry) -> str | None:
