@@ -183,7 +183,7 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
                 rows += len(batch)
                 yield batch
             expected = file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise _explained(path, error, "cannot be read") from error
     if rows != expected:
         raise DamagedError(f"'{path.name}' has {rows:,} rows instead of {expected:,}")
@@ -283,7 +283,7 @@ def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
     try:
         check_footer(path)
         found = pq.read_metadata(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise _explained(path, error, "is not a whole Parquet file of ours") from error
     prefix = _PREFIX.encode()
     with _understanding(path):
@@ -312,6 +312,9 @@ def _explained(path: Path, error: Exception, what: str) -> StorageError:
     """Damage, unless it is memory or the system that failed: then the file may be whole."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     system = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.ENOENT))
-    if isinstance(error, pa.ArrowNotImplementedError):
+    # What Arrow itself does not call an error of the file: a feature that it lacks, a name that is no UTF-8.
+    if isinstance(error, pa.ArrowNotImplementedError) or not isinstance(
+        error, pa.ArrowException | OSError | MemoryError
+    ):
         return UnsupportedError(f"'{path.name}' {what}: {first_line}")
     return (StorageError if system else DamagedError)(f"'{path.name}' {what}: {first_line}")

@@ -205,7 +205,7 @@ def test_any_manifest_with_a_right_checksum(content):
 
 
 @pytest.mark.long
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=5_000, deadline=None)
 @given(mutated())
 def test_any_manifest_at_length(content):
     check_any_manifest(content)
@@ -731,6 +731,14 @@ def check_any_parquet(path, content):
     path.unlink()
 
 
+def test_a_column_whose_name_is_no_text(segment):
+    content = segment.parquet.read_bytes()
+    place = content.rindex(b"_text_digest", 0, content.index(b"ARROW:schema"))
+    check_any_parquet(segment.parquet, content[:place] + b"\x80" + content[place + 1 :])
+    names = content.index(b"_text_digest")
+    check_any_parquet(segment.parquet, content[:names] + b"\x80" + content[names + 1 :])
+
+
 def golden_parquet(folder):
     writer = SegmentWriter(folder / "golden.parquet", DEFINITION, MANIFEST.build)
     writer.write(["a", "b"], np.eye(2, 4, dtype=np.float32), [b"0" * 16] * 2)
@@ -753,7 +761,7 @@ def test_any_parquet_is_read_or_refused(tmp_path_factory):
 def test_any_parquet_at_length(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parquet")
 
-    @settings(max_examples=20_000, deadline=None)
+    @settings(max_examples=5_000, deadline=None)
     @given(mangled_parquet(golden_parquet(folder)))
     def check(content):
         check_any_parquet(folder / "x.parquet", content)
