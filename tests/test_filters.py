@@ -367,6 +367,15 @@ class TestHarmless:
         full.execute("CREATE VIEW listed AS FROM read_csv('secrets.csv'); CREATE VIEW named AS FROM 'secrets.csv'")
         assert found(full, "id IN (FROM listed)") == found(full, "id IN (FROM named)") == [1, 2]
 
+    @pytest.mark.parametrize(
+        "number",
+        ["1.5e0", "1e300", "1e-7", "0.1e0", "123456789.125e0", "1.50", "99999999999999999999", "1e5", ".5", "5e0 / 3"],
+    )
+    def test_numbers_keep_their_types(self, full, number):
+        (kind,) = full.execute(f"SELECT typeof({number})").fetchone()
+        (text,) = full.execute(f"SELECT ({number})::VARCHAR").fetchone()
+        assert found(full, f"typeof({number}) = '{kind}' AND ({number})::VARCHAR = '{text}' AND id = 3") == [3]
+
     def test_embed(self, full):
         near = "list_cosine_similarity(embed(text), embed('text number 3', role := 'query'))"
         assert found(full, f"{near} > 0.99 AND embed(text, dims := 8) IS NOT NULL") == [3]

@@ -128,6 +128,10 @@ class Parsed:
 
     def _constant(self, tree: Tree, scope: Scope) -> Tree:
         """A constant, or the name of a type with constants or other types in it."""
+        value = tree.get("value")
+        if isinstance(value, dict) and value["type"]["id"] == "DOUBLE" and not value["is_null"]:
+            # DuckDB 1 writes 1.5e0 as 1.5, which it would read as a DECIMAL.
+            return {**self._expression_of(f"'{value['value']!r}'::DOUBLE"), "alias": tree["alias"]}
         inner = tree.get("children", [])
         _opaque({key: value for key, value in tree.items() if key not in ("class", "children")}, scope)
         for each in inner:
