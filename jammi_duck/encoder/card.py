@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jammi_duck.regular import read_regular
+
 _MOST_CHARACTERS = 400
 _MOST_READ = 4000
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
@@ -50,7 +52,7 @@ def read_card(path: Path, name: str) -> Card:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_regular(file, 1 << 20).decode("utf-8-sig")
     except (OSError, ValueError):
         return ""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jammi_duck.encoder.config_check import checked
 from jammi_duck.encoder.digest import sha256
+from jammi_duck.encoder.model_files import check_files, read_json
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Role
 
@@ -91,6 +92,7 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
     Raises:
         ModelError: a file is missing or cannot be read, or a part of the model is not supported.
     """
+    check_files(path, name)
     transformer, pooling, modules = _modules(path, name)
     is_sentence_transformer = (path / "modules.json").is_file()
     of_transformer = {} if not is_sentence_transformer else _settings(transformer, name)
@@ -99,7 +101,7 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
         raise ModelError(f"the model '{name}' is a {of_model['model_type']}; only sentence embeddings are supported")
     config = _config(transformer, name)
     of_tokenizer = _optional(transformer / "tokenizer_config.json")
-    of_pooling = _json(pooling / "config.json") if pooling else {}
+    of_pooling = read_json(pooling / "config.json") if pooling else {}
     prompts = _prompts(of_model)
     modes = _pooling(of_pooling, name)
     _require_files(transformer, modules, name)
@@ -146,7 +148,7 @@ def _modules(path: Path, name: str) -> tuple[Path, Path | None, tuple[Module, ..
     """The folders of the Transformer and of Pooling, and what comes after. Other modules are refused by name."""
     if not (path / "modules.json").is_file():
         return path, None, ()
-    entries = [(str(m["type"]).rsplit(".", 1)[-1], Path(m["path"])) for m in _json(path / "modules.json")]
+    entries = [(str(m["type"]).rsplit(".", 1)[-1], Path(m["path"])) for m in read_json(path / "modules.json")]
     listed = [Module(kind, path / folder) for kind, folder in entries]
     for module, (_, folder) in zip(listed, entries, strict=True):
         if module.kind not in ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"):
@@ -165,7 +167,7 @@ def _modules(path: Path, name: str) -> tuple[Path, Path | None, tuple[Module, ..
 
 
 def _settings(path: Path, name: str) -> dict[str, Any]:
-    settings: dict[str, Any] = next((_json(path / file) for file in _SETTINGS if (path / file).is_file()), {})
+    settings: dict[str, Any] = next((read_json(path / file) for file in _SETTINGS if (path / file).is_file()), {})
     refused = [key for key in _REFUSED_SETTINGS if settings.get(key)]
     refused += [key for key in ("model_args", "model_kwargs") if set(settings.get(key) or ()) - _MODEL_ARGUMENTS]
     if refused:
@@ -174,7 +176,7 @@ def _settings(path: Path, name: str) -> dict[str, Any]:
 
 
 def _config(path: Path, name: str) -> dict[str, Any]:
-    config: dict[str, Any] = _json(path / "config.json")
+    config: dict[str, Any] = read_json(path / "config.json")
     if "auto_map" in config:
         raise ModelError(f"the model '{name}' needs code of its own (auto_map), which is never run")
     if not config.get("model_type"):
@@ -186,7 +188,7 @@ def _config(path: Path, name: str) -> dict[str, Any]:
         raise ModelError(f"the model '{name}' is a {kind or config['model_type']}; only encoders are supported")
     if hidden_size(config) is None:
         raise ModelError(f"the model '{name}' is not supported: its config.json has no hidden_size")
-    return config
+    return checked(config, name)
 
 
 def _pooling(settings: Mapping[str, Any], name: str) -> Sequence[str]:
@@ -217,7 +219,7 @@ def _dimensions(
     dimensions = (hidden_size(config) or 0) * len(modes)
     for module in modules:
         if module.kind == "Dense":
-            sizes = _json(module.path / "config.json")
+            sizes = read_json(module.path / "config.json")
             if sizes.get("in_features") != dimensions:
                 raise ModelError(
                     f"the model '{name}' has a Dense for {sizes.get('in_features')} numbers after {dimensions} of them"
@@ -267,13 +269,4 @@ def _refuse_other_weights(path: Path, name: str) -> None:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return dict(_json(path)) if path.is_file() else {}
-
-
-def _json(path: Path) -> Any:  # noqa: ANN401 - what a file holds is checked by those who read it
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"'{path}' is missing") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"'{path}' cannot be read: {error}") from error
+    return dict(read_json(path)) if path.is_file() else {}

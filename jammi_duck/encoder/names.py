@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from jammi_duck.encoder.digest import sha256
+from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import ModelError, NoModelError
 
 ENTRY_POINTS = "jammi_duck.models"
@@ -187,9 +187,9 @@ def _has_all_weights(path: Path) -> bool:
     """Whether the Transformer's weights, or all of their shards, are there."""
     for index in path.rglob("model.safetensors.index.json"):
         try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(read_json(index)["weight_map"].values())
             return all((index.parent / shard).is_file() for shard in shards)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (ModelError, LookupError, TypeError, AttributeError):
             return False
     # Modules after the Transformer are in folders that begin with 1_, 2_ and so on.
     files = path.rglob("model.safetensors")

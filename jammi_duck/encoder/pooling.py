@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from jammi_duck.encoder.batch import Batch, each_group
 from jammi_duck.encoder.description import ModelDescription, Module
+from jammi_duck.encoder.model_files import read_json
 from jammi_duck.encoder.weights import Weights
 from jammi_duck.errors import ModelError
 
@@ -73,7 +73,7 @@ _MODES: dict[str, Callable[[Tensor, int], Tensor]] = {
 def _step(module: Module, model: str, device: torch.device) -> Step:
     if module.kind == "Normalize":
         return lambda x: torch.nn.functional.normalize(x, dim=1)
-    settings = json.loads((module.path / "config.json").read_text(encoding="utf-8"))
+    settings = read_json(module.path / "config.json")
     for key in ("module_input_name", "module_output_name"):
         if settings.get(key, "sentence_embedding") not in ("sentence_embedding", None):
             raise ModelError(f"the model '{model}' has a {module.kind} with {key} '{settings[key]}': not supported")

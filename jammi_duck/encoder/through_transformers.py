@@ -16,13 +16,15 @@ from jammi_duck.errors import ModelError
 class ThroughTransformers:
     """See `jammi_duck.encoder.families.Transformer`. Sequences of one length go through together, without a mask."""
 
-    def __init__(self, description: ModelDescription, placement: Placement) -> None:
+    def __init__(self, config: dict[str, Any], description: ModelDescription, placement: Placement) -> None:
         """Load the model from its safetensors weights; nothing else is read, and no code of its own is run.
+
+        `config` is what its config.json says, without what names code.
 
         Raises:
             ModelError: transformers does not know the architecture, or the weights do not fit it.
         """
-        self._model = _load(description, placement)
+        self._model = _load(config, description, placement)
         self._hidden = self._model.config.hidden_size
         self.vocabulary = int(self._model.get_input_embeddings().num_embeddings)
         self._placement = placement
@@ -36,13 +38,14 @@ class ThroughTransformers:
         return hidden if wanted is None else hidden[wanted]
 
 
-def _load(description: ModelDescription, placement: Placement) -> Any:  # noqa: ANN401 - their models have no common type
+def _load(config: dict[str, Any], description: ModelDescription, placement: Placement) -> Any:  # noqa: ANN401 - their models have no common type
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     try:
         model, report = transformers.AutoModel.from_pretrained(
             description.path,
+            config=transformers.AutoConfig.for_model(config["model_type"], **_fields(config)),
             dtype=placement.dtype,
             use_safetensors=True,
             local_files_only=True,
@@ -56,3 +59,7 @@ def _load(description: ModelDescription, placement: Placement) -> Any:  # noqa: 
         wrong = ", ".join(map(str, [*missing, *report["mismatched_keys"]][:3]))
         raise ModelError(f"the weights of '{description.name}' do not fit its config.json: {wrong}")
     return model.to(placement.device).eval()
+
+
+def _fields(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("model_type", "transformers_version")}

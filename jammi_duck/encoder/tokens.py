@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from jammi_duck.encoder.batch import Tokens
 from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.excerpts import Excerpts
+from jammi_duck.encoder.model_files import read_json
+from jammi_duck.encoder.tokenizer_check import check_rules
 from jammi_duck.errors import ModelError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Tokenization:
             self._tokenizer = Tokenizer.from_file(str(description.path / "tokenizer.json"))
         except Exception as error:
             raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
+        check_rules(self._tokenizer, description.name)
         _as_configured(self._tokenizer, description.path / "tokenizer_config.json")
         # What tokenizer.json says of truncation and padding belongs to its training, not to the model.
         self._tokenizer.no_padding()
@@ -96,7 +98,7 @@ def _batches(longer: dict[int, Iterator[str]]) -> Iterator[dict[int, str]]:
 
 def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
     """Have tokenizer_config.json win over tokenizer.json, as in transformers 5 for the families' own classes."""
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings = read_json(file) if file.is_file() else {}
     if settings.get("tokenizer_class") in _GENERAL_CLASSES:
         return
     normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer

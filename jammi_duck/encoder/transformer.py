@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -16,9 +15,11 @@ import torch
 from jammi_duck.encoder import Encodings, TokenBudget
 from jammi_duck.encoder.batch import Tokens, pack
 from jammi_duck.encoder.batching import Numbered, Passes
+from jammi_duck.encoder.config_check import check_size, checked
 from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.families import Transformer, transformer
 from jammi_duck.encoder.linear import PASS_TOKENS, Placement
+from jammi_duck.encoder.model_files import read_json
 from jammi_duck.encoder.pooling import Pooling
 from jammi_duck.encoder.tokens import Tokenization
 from jammi_duck.encoder.weights import Weights
@@ -179,13 +180,15 @@ class TransformerEncoder:
 
 
 def _load(description: ModelDescription, placement: Placement) -> Transformer:
-    config = json.loads((description.path / "config.json").read_text(encoding="utf-8"))
-    compact = transformer(config, Weights(description.path, description.name), placement)
+    config = checked(read_json(description.path / "config.json"), description.name)
+    weights = Weights(description.path, description.name)
+    check_size(config, sum(file.stat().st_size for file in description.path.glob("*.safetensors")), description.name)
+    compact = transformer(config, weights, placement)
     if compact is not None:
         return compact
     from jammi_duck.encoder.through_transformers import ThroughTransformers
 
-    return ThroughTransformers(description, placement)
+    return ThroughTransformers(config, description, placement)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX
+from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import ModelError
 
 # Names that older checkpoints give to a norm's tensors.
@@ -73,8 +73,8 @@ def _files(folder: Path, model: str) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     try:
-        names = sorted(set(json.loads((folder / WEIGHTS_INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        names = sorted(set(read_json(folder / WEIGHTS_INDEX)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"'{folder / WEIGHTS_INDEX}' cannot be read: {error}") from error
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():

@@ -1,0 +1,77 @@
+"""Reads the files of a model's directory, whoever made it: regular ones, within it, and of a size that a model has."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jammi_duck.errors import ModelError
+from jammi_duck.regular import read_regular
+
+_MOST_JSON = 1 << 20
+# Lists of words, and of tensors.
+_MOST = {"tokenizer.json": 1 << 27, "model.safetensors.index.json": 1 << 24}
+_MOST_WEIGHTS = 1 << 36
+_MOST_FILES = 10_000
+_READ = (".json", ".safetensors", ".txt", ".model", ".md")
+
+
+def check_files(folder: Path, name: str) -> None:
+    """Look at the files that may be read of the model `name`, without opening any.
+
+    Raises:
+        ModelError: one is a FIFO, a device or the like, a link that leads out of the model, or larger than a model's.
+    """
+    home = _home(folder)
+    for number, path in enumerate(_files(folder)):
+        if number >= _MOST_FILES:
+            raise ModelError(f"the model '{name}' has more than {_MOST_FILES} files in '{folder}'")
+        if path.name == "adapter_config.json":
+            raise ModelError(f"the model '{name}' is an adapter of another one (adapter_config.json): not supported")
+        if path.suffix not in _READ:
+            continue
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(home):
+            raise ModelError(f"'{path}' is a link that leads out of the model '{name}'; put the file in its place")
+        try:
+            status = os.stat(target)
+        except OSError:
+            # Whoever needs the file says that it is not there.
+            continue
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise ModelError(f"'{path}' is no regular file, so the model '{name}' cannot be used")
+        most = _MOST_WEIGHTS if path.suffix == ".safetensors" else _MOST.get(path.name, 1 << 27)
+        if status.st_size > most:
+            raise ModelError(f"'{path}' has {status.st_size} bytes, and more than {most} are no part of a model")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - what a file holds is checked by those who read it
+    """What a JSON file of a model holds. Raises ModelError."""
+    try:
+        return json.loads(read_regular(path, _MOST.get(path.name, _MOST_JSON)).decode("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"'{path}' is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files in a model's folder and in the folders in it, which is as deep as modules go; links are files."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry) as inner:
+                    yield from (Path(each.path) for each in inner if not each.is_dir(follow_symlinks=False))
+            else:
+                yield Path(entry.path)
+
+
+def _home(folder: Path) -> Path:
+    """What links may lead to: the folder itself, or all of its repository where that is Hugging Face's cache."""
+    real = Path(os.path.realpath(folder))
+    is_cached = real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--")
+    return real.parent.parent if is_cached else real
