@@ -41,7 +41,7 @@ FILES = (
 class TestFiles:
     @pytest.mark.parametrize("file", FILES)
     @pytest.mark.parametrize("kind", ["fifo", "device", "socket", "link out"])
-    def test_what_is_no_file_of_the_model(self, model, tmp_path, file, kind):
+    def test_what_is_no_file_of_the_model(self, model, tmp_path, monkeypatch, file, kind):
         path = model / file
         path.parent.mkdir(exist_ok=True)
         elsewhere = tmp_path / "elsewhere"
@@ -50,7 +50,7 @@ class TestFiles:
         if kind == "fifo":
             os.mkfifo(path)
         elif kind == "socket":
-            os.chdir(path.parent)
+            monkeypatch.chdir(path.parent)
             with socket.socket(socket.AF_UNIX) as server:
                 server.bind(path.name)
         else:
