@@ -82,8 +82,8 @@ def _open_catalog(host: Host) -> Catalog:
     """The catalog in the database itself; in memory beside it, if that is read-only or has none yet."""
     text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
     ((database, readonly),) = host.sql(text)
-    has_triggers = refuse_macros(host, reserved())
-    refuse_tables(host, database, SCHEMA, EXPECTED, has_triggers)
+    refuse_macros(host, reserved())
+    refuse_tables(host, database, SCHEMA, EXPECTED)
     beside, views = views_of(host, database, readonly=readonly)
     if not readonly and has_schema(host, database, SCHEMA):
         catalog = Catalog(host, database, views)

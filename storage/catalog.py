@@ -18,6 +18,7 @@ from typing import Any, Literal
 from jammi_duck.errors import StateError, StorageError
 from jammi_duck.storage import layout, migrations
 from jammi_duck.storage.filesystem import Digest
+from jammi_duck.storage.foreign import refuse_tables
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones, Truth
 from jammi_duck.types import Counts, Definition, Host
 
@@ -132,6 +133,7 @@ class Catalog:
         with self._writing:
             if self._home is None:
                 return
+            refuse_tables(self._host, self._home, SCHEMA, EXPECTED)
             home = Catalog(self._host, self._home, self._views)
             home.create()
             # The files first: a build without them would be taken for one that has none.

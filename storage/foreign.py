@@ -7,7 +7,7 @@ asked here are lists of DuckDB's own, which run nothing of the file.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from jammi_duck.errors import StorageError
 from jammi_duck.types import Host
@@ -17,30 +17,26 @@ _CALLED_BY_DUCKDB = "list_filter"
 _CONSTANT = re.compile(r"NULL|true|false|-?\d+|'[^']*'", re.IGNORECASE)
 
 
-def refuse_macros(host: Host, names: Collection[str]) -> bool:
-    """Look at the macros of all open databases; `names` are those that we give. Returns whether there are triggers.
+def refuse_macros(host: Host, names: Collection[str]) -> None:
+    """Look at the macros of all open databases; `names` are those that we give.
 
     Raises:
         StorageError: one has the name of a function of ours.
     """
     found = host.sql(
-        "SELECT database_name, schema_name, function_name FROM duckdb_functions() WHERE database_name <> 'temp' AND "
-        "CASE WHEN database_name = 'system' THEN function_name = 'duckdb_triggers' "
-        "ELSE function_type IN ('macro', 'table_macro') END"
+        "SELECT database_name, schema_name, function_name FROM duckdb_functions() "
+        "WHERE database_name NOT IN ('temp', 'system') AND function_type IN ('macro', 'table_macro')"
     )
     ours = {*names, _CALLED_BY_DUCKDB}
     for database, schema, name in found:
-        if database != "system" and (name.lower() in ours or name.lower().startswith("_jammi_")):
+        if name.lower() in ours or name.lower().startswith("_jammi_"):
             raise StorageError(
                 f"the database '{database}' has a macro {schema}.{name}, which would take the place of a function: "
                 f'DROP MACRO {schema}."{name}" (or DROP MACRO TABLE), and install again'
             )
-    return ("system", "main", "duckdb_triggers") in found
 
 
-def refuse_tables(
-    host: Host, database: str, schema: str, expected: Mapping[str, Mapping[str, str]], triggers: bool
-) -> None:
+def refuse_tables(host: Host, database: str, schema: str, expected: Mapping[str, Mapping[str, str]]) -> None:
     """Look at the tables of a catalog. `expected` are types, by column and table; others may stand beside them.
 
     Raises:
@@ -63,7 +59,7 @@ def refuse_tables(
             raise refuse(f"a {kind} on {schema}.{table}")
     for table, index in rows("SELECT table_name, index_name FROM duckdb_indexes()"):
         raise refuse(f"an index {index} on {schema}.{table}")
-    for table, trigger in rows("SELECT table_name, trigger_name FROM duckdb_triggers()") if triggers else ():
+    for table, trigger in _triggers(rows):
         raise refuse(f"a trigger {trigger} on {schema}.{table}")
     found: dict[str, dict[str, str]] = {}
     text = "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()"
@@ -75,3 +71,13 @@ def refuse_tables(
         for column, kind in columns.items():
             if table in found and found[table].get(column) != kind:
                 raise refuse(f"a table {schema}.{table} in which '{column}' is no {kind}")
+
+
+def _triggers(rows: Callable[[str], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
+    try:
+        return rows("SELECT table_name, trigger_name FROM duckdb_triggers()")
+    except Exception as error:
+        # Before 2.0, DuckDB has none, and no list of them.
+        if "duckdb_triggers does not exist" not in str(error):
+            raise
+        return []

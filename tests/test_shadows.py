@@ -183,6 +183,14 @@ class TestTables:
         with pytest.raises(StorageError, match="a trigger t on jammi_catalog.embedding_tables"):
             fake(con)
 
+    def test_one_that_comes_after_the_installation(self, fake):
+        con = fake().con
+        con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+        catalog(con, embedding_tables=VIEW.format("nextval('ran')"))
+        with pytest.raises(duckdb.Error, match="the database 'memory' has a view jammi_catalog.embedding_tables"):
+            con.execute("FROM jammi_generate('t', 'text', 'id')")
+        assert con.execute("SELECT last_value FROM duckdb_sequences()").fetchall() == [(None,)]
+
     def test_a_table_of_before_and_more_columns_are_taken(self, fake):
         con = duckdb.connect()
         catalog(

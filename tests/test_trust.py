@@ -13,11 +13,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-import jammi_duck
 from jammi_duck import ConfigError, cache, settings
 from jammi_duck.storage.location import open_store
 from jammi_duck.types import Definition
 from tests.test_settings import here, write  # noqa: F401
+from tests.test_shadows import TABLE
 from tools.program import in_pipe
 
 SECRETS = ("AKIAUSERSKEY", "users-secret", "users-token", "users-password")
@@ -208,7 +208,7 @@ class TestKeys:
 
     def test_a_catalog_sends_keys_nowhere(self, here, listener):  # noqa: F811
         with contextlib.closing(duckdb.connect(here / "theirs.duckdb")) as con:
-            jammi_duck.install(con, storage=here / "st")
+            con.execute(f"CREATE SCHEMA jammi_catalog; {TABLE}")
             made = Definition("s", ("c",), "k", "m", None, "0" * 64, "mean", "", "float32", 9, 3)
             con.execute(
                 "INSERT INTO jammi_catalog.embedding_tables (build, name, source, columns, key, model, dimensions, "
@@ -323,7 +323,7 @@ class TestCache:
             store = open_store("memory://scratches", cache_dir)
             if not made:
                 Path(store._scratch).mkdir(parents=True)
-            scratch = store.scratch("t__embedding__m__20260101T000000.00000.parquet", "0" * 32)
+            scratch = store.scratch("t__embedding__m__20260101T000000.parquet", "0" * 32)
             scratch.write_text("half")
             assert len(store.scratches()) == made
 

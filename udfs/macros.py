@@ -57,13 +57,22 @@ def _found(hits: str, wanted: str) -> str:
     return f"TABLE WITH _jammi_hits AS NOT MATERIALIZED ({hits}) {wanted.format(rows=rows)}"
 
 
+def of_hit(field: str) -> str:
+    """A field of a hit. `_jammi_hit.field` would call a function by its bare name, which a file's macro may have."""
+    return f"struct_extract(_jammi_hit, '{field}')"
+
+
 # Ranks leave out the rows that the source lost.
 _ROWS = (
-    "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_hit, _jammi_found), _jammi_hit._row_id, "
-    "(row_number() OVER (ORDER BY _jammi_hit._rank))::INTEGER AS _rank, _jammi_hit._similarity, _jammi_hit._distance "
-    "FROM {rows} _jammi_row ORDER BY _jammi_hit._rank"
+    "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_hit, _jammi_found), "
+    f"{of_hit('_row_id')} AS _row_id, "
+    f"(row_number() OVER (ORDER BY {of_hit('_rank')}))::INTEGER AS _rank, "
+    f"{of_hit('_similarity')} AS _similarity, {of_hit('_distance')} AS _distance "
+    f"FROM {{rows}} _jammi_row ORDER BY {of_hit('_rank')}"
 )
-_MATCHES = "_jammi_hit._row_id, _jammi_hit._source_id, _jammi_hit._rank, _jammi_hit._similarity, _jammi_hit._distance"
+_MATCHES = ", ".join(
+    f"{of_hit(field)} AS {field}" for field in ("_row_id", "_source_id", "_rank", "_similarity", "_distance")
+)
 
 
 def macros(connection: str) -> list[str]:
@@ -96,7 +105,7 @@ def macros(connection: str) -> list[str]:
         f"jammi_search{_SEARCH}": _found(_hits(me, "query"), _ROWS),
         f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW), _ROWS),
         f"jammi_matches{_SEARCH}": (
-            f"TABLE SELECT {_MATCHES} FROM ({_hits(me, 'query', joined=False)}) ORDER BY _jammi_hit._rank"
+            f"TABLE SELECT {_MATCHES} FROM ({_hits(me, 'query', joined=False)}) ORDER BY {of_hit('_rank')}"
         ),
         f"jammi_explain{_SEARCH}": _found(
             _hits(me, "query", traced=True),

@@ -22,6 +22,7 @@ from jammi_duck.storage.table import Answers
 from jammi_duck.types import Caller, Stage
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.macros import of_hit
 from jammi_duck.udfs.predicates import check_parameters
 from jammi_duck.udfs.sources import name_parts, source_id
 
@@ -73,8 +74,8 @@ def found_query(
         key_column, predicate = "NULL::VARCHAR", None
     if predicate is not None:
         condition = engine.conditions.of(predicate, name, database, schemas, transaction).text
-        only = f" WHERE CASE WHEN _jammi_hit._rank IS NULL THEN false ELSE {condition}::BOOLEAN END"
-    key, row_id = f"{alias}._jammi_found", "_jammi_hit._row_id"
+        only = f" WHERE CASE WHEN {of_hit('_rank')} IS NULL THEN false ELSE {condition}::BOOLEAN END"
+    key, row_id = f"{alias}._jammi_found", of_hit("_row_id")
     same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
     return (
         f"SELECT COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' FROM _jammi_hits JOIN "
