@@ -77,7 +77,7 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
 
         def start(base: Manifest = base, todo: Compaction = todo) -> Running[Change]:
             change = Change(place, entry, base, "compacting", kept=todo.kept)
-            progress = Progress("merging", entry.definition.source, sum(each.rows for each in todo.mergers))
+            progress = Progress("merging", entry.definition.label, sum(each.rows for each in todo.mergers))
             return Running(change, "compaction", caller, in_main_thread, progress)
 
         running = runner.start(start)

@@ -113,13 +113,15 @@ class Generator:
         definition = define(request, encoder)
         if request.reuse and differing == 0:
             made = self._place.ready(request.reuse)
-            if dataclasses.replace(made.definition, revision=definition.revision) == definition:
+            # What it is known by may be older than what a new one would be.
+            alike = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
+            if alike == definition:
                 return _REUSED + made.name
         owner = f"{caller.connection}/{caller.transaction}"
 
         def start() -> Running[_Build]:
             build = _Build(self._place, definition, owner, encoder, census)
-            progress = Progress("embedding", request.source, census.rows)
+            progress = Progress("embedding", definition.label, census.rows)
             return Running(build, "build", caller, request.in_main_thread, progress)
 
         running = self._runner.start(start)
@@ -251,7 +253,7 @@ def embed(running: Running[W], window: Window, work: Counted) -> None:
 @contextlib.contextmanager
 def indexing(running: Running[W], rows: int) -> Iterator[Callable[[int], None]]:
     """Show the progress of an index of so many rows; gives what is to be told of each part."""
-    with Progress("indexing", running.work.definition.source, rows) as bar:
+    with Progress("indexing", running.work.definition.label, rows) as bar:
 
         def advance(done: int) -> None:
             running.keep_going()

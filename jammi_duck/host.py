@@ -23,6 +23,7 @@ class ConnectionHost:
         """A host without a connection yet."""
         self._roots: dict[str, tuple[Callable[[], duckdb.DuckDBPyConnection | None], duckdb.DuckDBPyConnection]] = {}
         self._lock = threading.Lock()
+        self._home: str | None = None
 
     def add(self, con: duckdb.DuckDBPyConnection) -> str:
         """Take cursors from this connection, too; returns the id by which it is known."""
@@ -89,6 +90,16 @@ class ConnectionHost:
         """See `jammi_duck.types.Host`."""
         with duckdb.connect() as fresh:
             return list(fresh.execute(text).fetchall())
+
+    def home(self) -> str:
+        """See `jammi_duck.types.Host`."""
+        if self._home is None:
+            ((self._home,),) = self.sql("SELECT current_database()")
+        return str(self._home)
+
+    def directory(self) -> str:
+        """See `jammi_duck.types.Host`."""
+        return os.getcwd()
 
 
 def _close(con: duckdb.DuckDBPyConnection, process: int) -> None:

@@ -88,7 +88,7 @@ class Importer:
         owner = f"{caller.connection}/{caller.transaction}"
 
         def start() -> Running[_Import]:
-            progress = Progress("importing", request.source, found.with_text)
+            progress = Progress("importing", definition.label, found.with_text)
             build = _Import(self._place, definition, owner, source, found)
             return Running(build, "import", caller, request.in_main_thread, progress)
 

@@ -115,7 +115,7 @@ class Refresher:
 
         def start() -> Running[_Change]:
             change = _Change(self._place, entry, start_from, found, encoder)
-            progress = Progress("refreshing", definition.source, found.texts)
+            progress = Progress("refreshing", definition.label, found.texts)
             return Running(change, "refresh", caller, found.in_main_thread, progress)
 
         return self._runner.start(start).work.id

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -25,6 +27,14 @@ class Host(Protocol):
 
     def untouched(self, text: str) -> list[tuple[Any, ...]]:
         """Run a statement on a database that nobody has added functions to, if there is one to be had."""
+        ...
+
+    def home(self) -> str:
+        """The database that was opened, which a connection is in before any USE."""
+        ...
+
+    def directory(self) -> str:
+        """The directory in which DuckDB looks for files."""
         ...
 
 
@@ -67,6 +77,11 @@ class Definition(Record):
     dimensions: Dimensions
 
     @property
+    def label(self) -> str:
+        """The source's name, of a file without its folder, and of another database's table without that."""
+        return label_of(self.source)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the definition as canonical JSON (sorted names, no spaces), in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
@@ -84,6 +99,13 @@ class Definition(Record):
             UnsupportedError: it needs a feature that this version does not know.
         """
         return record(cls, parsed(text))
+
+
+def label_of(source: str) -> str:
+    """What a source is known by, of a file without its folder, and of another database's table without that."""
+    if os.path.isabs(source):
+        return os.path.basename(source) or source
+    return re.sub(r'^"[^"]*/[^"]*"\.(?:main\.)?', "", source)
 
 
 @dataclasses.dataclass(frozen=True)

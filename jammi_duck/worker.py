@@ -117,6 +117,7 @@ class ShellHost:
     def __init__(self) -> None:
         """A host that no call is under way on."""
         self._here = threading.local()
+        self._home: str | None = None
 
     @contextlib.contextmanager
     def during(self, conversation: Conversation) -> Any:  # noqa: ANN401 - a context
@@ -139,6 +140,18 @@ class ShellHost:
     def untouched(self, text: str) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`; in the shell, only an extension can add a function."""
         return self.sql(text)
+
+    def home(self) -> str:
+        """See `jammi_duck.types.Host`."""
+        if self._home is None:
+            ((self._home,),) = self.sql("SELECT current_database()")
+        return str(self._home)
+
+    def directory(self) -> str:
+        """See `jammi_duck.types.Host`: the shell's, which its `.cd` changes."""
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/{os.getppid()}/cwd")
+        return os.getcwd()
 
 
 def _literal(value: object) -> str:

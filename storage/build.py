@@ -131,7 +131,7 @@ class Build:
         return names
 
     def _free_name(self, taken: set[str]) -> str:
-        return layout.table_name(self.definition.source, self.definition.model, self._started, taken)
+        return layout.table_name(self.definition.label, self.definition.model, self._started, taken)
 
     def _name_taken(self, number: int) -> tuple[str, int]:
         """Another database took this name in the shared location; no file bears it for us yet."""

@@ -18,7 +18,6 @@ from jammi_duck.errors import InputError, NotFoundError, StorageError
 from jammi_duck.generate import STAYS, Census, Request, check_keys
 from jammi_duck.importing import VectorCensus, Vectored
 from jammi_duck.interrupts import listen
-from jammi_duck.redaction import public_url
 from jammi_duck.refresh import Comparison, choose_refreshable
 from jammi_duck.search import choose
 from jammi_duck.storage import layout, manifest
@@ -31,7 +30,8 @@ from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.macros import picked, text_of
-from jammi_duck.udfs.sources import source_id
+from jammi_duck.udfs.settling import identified, proven, settle, settle_new
+from jammi_duck.udfs.sources import Meaning, Source, resolve
 
 REFRESHED = {
     "embedding_table": "VARCHAR", "added": "BIGINT", "changed": "BIGINT", "deleted": "BIGINT", "unchanged": "BIGINT",
@@ -60,21 +60,25 @@ _NO_DIGEST = "00" * 16
 def refresh_plan(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     model: str | None,
     table: str | None,
     transaction: int,
     connection: str,
 ) -> str:
     """The query that refreshes a table within the caller's own transaction."""
-    name = _named(engine, source, schemas)
+    named = _resolved(engine, source, path)
+    caller = Caller(connection, transaction)
     # A build that this connection has left is not over before.
-    engine.runner.settle(Caller(connection, transaction))
-    entry = choose_refreshable(engine.place, engine.encoders, name, model, table)
-    return refresh_query(engine, str(source), entry, connection, transaction, "_jammi_refreshed")
+    engine.runner.settle(caller)
+    meaning = settle(engine, named, table, failed=True)
+    entry = choose_refreshable(engine.place, engine.encoders, meaning.identity, model, table)
+    return refresh_query(engine, named, meaning, entry, caller)
 
 
-def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, transaction: int, finish: str) -> str:
+def refresh_query(
+    engine: Engine, source: Source, meaning: Meaning, entry: Entry, caller: Caller, finish: str = "_jammi_refreshed"
+) -> str:
     """The query that compares a source with a table, and pushes what differs; `finish` is called at the end.
 
     Each text that the table lacks comes once, with the keys of all rows that have it; where a row of the table has
@@ -87,11 +91,11 @@ def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, tr
         "table": entry.name,
         "build": entry.build,
         "start": start.as_json(),
-        "source": public_url(source),
+        "source": source.written,
         "began": time.monotonic(),
         "in_main_thread": listen(engine.runner),
     }
-    caller = f"{literal(connection)}, {transaction:d}"
+    asked = proven(json.dumps(request), source, meaning, entry.definition.key)
     columns = entry.definition.columns
     known = live_rows("_text_digest, _segment, _place", [(number, str(path)) for number, path in spare], ())
     pool = "SELECT _text_digest, _segment, _place FROM _jammi_live" + (f" UNION ALL {known}" if spare else "")
@@ -104,8 +108,10 @@ def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, tr
         f"_segment := _segment, _place := _place))) FROM ({pool}) "
         "WHERE _text_digest IN (SELECT digest FROM _jammi_wanted) GROUP BY 1) k "
         "USING (digest)), "
-        f"_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({literal(json.dumps(request))}, {_FOUND}, "
-        f"(SELECT count(*) FROM _jammi_new WHERE _place IS NULL), {caller}) AS token FROM _jammi_census c) "
+        f"_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({asked}, {_FOUND}, "
+        f"(SELECT count(*) FROM _jammi_new WHERE _place IS NULL), "
+        f"{literal(caller.connection)}, {caller.transaction:d}) "
+        "AS token FROM _jammi_census c) "
         f"SELECT unnest({finish}(b.token, f.pushed, t.pushed), recursive := true) FROM "
         "(SELECT count(_jammi_forget(b.token, c._row_id, c._segment, c._place)) AS pushed "
         "FROM _jammi_changes c, _jammi_begun b WHERE c._row_id IS NOT NULL) f, "
@@ -118,15 +124,16 @@ def refresh_query(engine: Engine, source: str, entry: Entry, connection: str, tr
 
 
 def status_plan(
-    engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None, _: int
+    engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
 ) -> str:
     """The query that says how a table differs from its source."""
-    name = _named(engine, source, schemas)
+    named = _resolved(engine, source, path)
     follow_others(engine.place, at_once=True)
+    meaning = settle(engine, named, table, failed=True)
     try:
-        entry = choose(engine.place, engine.encoders, name, model, table)
+        entry = choose(engine.place, engine.encoders, meaning.identity, model, table)
     except NotFoundError as error:
-        failed = engine.place.catalog.entries("failed", source=name) if table is None else ()
+        failed = engine.place.catalog.entries("failed", source=meaning.identity) if table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
         raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
@@ -135,10 +142,11 @@ def status_plan(
     # What is told is what a search finds.
     catch_up(engine.place, entry, start.manifest, at_work=True)
     state, _spare, gone = paths(store, start)
-    request = {"table": entry.name, "number": start.manifest.number, "source": public_url(str(source))}
+    request = {"table": entry.name, "number": start.manifest.number, "source": named.written}
+    asked = proven(json.dumps(request), named, meaning, entry.definition.key)
     return (
-        f"WITH {_comparison(str(source), entry, state, gone)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
-        f"unnest(_jammi_status({literal(json.dumps(request))}, {_FOUND}), recursive := true) FROM _jammi_census c)"
+        f"WITH {_comparison(named, entry, state, gone)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
+        f"unnest(_jammi_status({asked}, {_FOUND}), recursive := true) FROM _jammi_census c)"
     )
 
 
@@ -149,14 +157,14 @@ def _has_segments(engine: Engine, entry: Entry) -> bool:
     return False
 
 
-def comparison_of(engine: Engine, source: str, entry: Entry) -> str:
+def comparison_of(engine: Engine, source: Source, entry: Entry) -> str:
     """The common table expressions that compare a source with a table."""
     store = engine.place.store_at(entry.location)
     state, _spare, gone = paths(store, Present(state_of(engine.place, entry)))
     return _comparison(source, entry, state, gone)
 
 
-def _comparison(source: str, entry: Entry, state: Sequence[tuple[int, object]], gone: Sequence[object]) -> str:
+def _comparison(source: Source, entry: Entry, state: Sequence[tuple[int, object]], gone: Sequence[object]) -> str:
     """Common table expressions: the source's rows and keys, the table's rows, `_jammi_changes` and `_jammi_census`.
 
     A change has a key, and the digest of its text, where the source has such a row with a text; and the place of the
@@ -167,7 +175,7 @@ def _comparison(source: str, entry: Entry, state: Sequence[tuple[int, object]], 
     live = live_rows("_row_id, _text_digest, _segment, _place", segments, [str(path) for path in gone])
     return (
         f"_jammi_rows AS NOT MATERIALIZED "
-        f"({picked(source, definition.source, definition.columns, definition.key, entry.name)}), "
+        f"({picked(source, definition.columns, definition.key, entry.name)}), "
         f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, unhex({_digest(definition.columns)}) "
         "AS digest FROM _jammi_rows r), "
         f"_jammi_live AS NOT MATERIALIZED ({live}), "
@@ -184,14 +192,15 @@ def _comparison(source: str, entry: Entry, state: Sequence[tuple[int, object]], 
 def compact_plan(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     model: str | None,
     table: str | None,
     transaction: int,
     connection: str,
 ) -> str:
     """The query that compacts a table."""
-    entry = choose(engine.place, engine.encoders, _named(engine, source, schemas), model, table)
+    meaning = settle(engine, _resolved(engine, source, path), table)
+    entry = choose(engine.place, engine.encoders, meaning.identity, model, table)
     in_main_thread = listen(engine.runner)
     caller = f"{literal(connection)}, {transaction:d}"
     return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {in_main_thread}, {caller}), recursive := true)"
@@ -200,7 +209,7 @@ def compact_plan(
 def import_plan(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     vectors: str | None,
     key: str | None,
     vector: str | None,
@@ -214,22 +223,24 @@ def import_plan(
         raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
     if not model:
         raise InputError("name the model that made the vectors, so that none of another is compared: model := '...'")
-    name = source_id(source, schemas, engine.host)
+    named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
+    meaning = settle_new(engine, named)
     in_main_thread = listen(engine.runner)
-    request = dataclasses.asdict(Request(name, tuple(columns), key, model, in_main_thread=in_main_thread))
-    theirs = source_id(vectors, schemas, engine.host)
-    asked = {"request": request, "vectors": theirs, "column": vector}
+    request = dataclasses.asdict(Request(named.written, tuple(columns), key, model, in_main_thread=in_main_thread))
+    asked = {"request": request, "vectors": theirs.written, "column": vector}
+    identity = identified(named, meaning, key)
     return (
-        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(source, name, columns, key)}), "
+        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(named, columns, key)}), "
         f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, "
         f"{_digest(columns)} AS digest FROM _jammi_rows r), "
-        f"_jammi_theirs AS NOT MATERIALIZED ({picked(vectors, theirs, [vector], key)}), "
+        f"_jammi_theirs AS NOT MATERIALIZED ({picked(theirs, [vector], key)}), "
         "_jammi_vectors AS NOT MATERIALIZED (SELECT c0::VARCHAR AS key, "
         "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs), "
         "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_aggr(vector, 'count') = len(vector) "
         "THEN list_aggr(list_transform(vector, lambda x: \"*\"(x, x)), 'sum') END AS square FROM _jammi_vectors), "
         "_jammi_build AS MATERIALIZED (SELECT "
-        f"_jammi_import({literal(json.dumps(asked))}, s.row_count, s.keyed, s.different, {_key_type('_jammi_rows')}, "
+        f"_jammi_import({literal(json.dumps(asked))}, {identity}, s.row_count, s.keyed, s.different, "
+        f"{_key_type('_jammi_rows')}, "
         f"v.row_count, v.keyed, v.different, {_key_type('_jammi_theirs')}, v.kind, v.there, v.least, v.most, v.bad, "
         "v.bad_key, m.matched, m.with_text, "
         f"{literal(connection)}, {transaction:d}) AS token FROM (SELECT {_CENSUS} FROM _jammi_keys) s, "
@@ -325,9 +336,10 @@ def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
 def begin_import(engine: Engine, *columns: Column) -> pa.Array:
     """Start an import; gives its token."""
     tokens = []
-    for text, *numbers, connection, transaction in rows_of(columns):
+    for text, identity, *numbers, connection, transaction in rows_of(columns):
         asked = json.loads(text)
-        request = Request(**{**asked["request"], "columns": tuple(asked["request"]["columns"])})
+        fields = {**asked["request"], "source": identity, "columns": tuple(asked["request"]["columns"])}
+        request = Request(**fields)
         source, theirs = _census(*numbers[:4]), _census(*numbers[4:8])
         kind, *found = numbers[8:]
         vectors = Vectored(asked["vectors"], asked["column"], theirs, VectorCensus(kind or "", *found))
@@ -365,7 +377,7 @@ def _key_type(rows: str) -> str:
     return f"(SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {rows} LIMIT 1))"
 
 
-def _named(engine: Engine, source: str | None, schemas: Sequence[str]) -> str:
+def _resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source:
     if source is None:
         raise InputError("the source is NULL; name the table whose embeddings are meant")
-    return source_id(source, schemas, engine.host)
+    return resolve(source, path, engine.host)

@@ -21,7 +21,7 @@ from jammi_duck.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.encoder.listing import COLUMNS
 from jammi_duck.errors import DamagedError, InputError, did_you_mean, enumerated
-from jammi_duck.generate import Census, Request, to_reuse
+from jammi_duck.generate import Census, Generated, Request, to_reuse
 from jammi_duck.infer import check_task, infer
 from jammi_duck.interrupts import listen
 from jammi_duck.logs import log
@@ -44,8 +44,9 @@ from jammi_duck.udfs.columns import (
     vector_column,
 )
 from jammi_duck.udfs.engine import Engine, ScalarFunction
-from jammi_duck.udfs.macros import INFERRED, generate_query, infer_query
-from jammi_duck.udfs.sources import folded, source_id
+from jammi_duck.udfs.macros import INFERRED, generate_query, infer_query, picked
+from jammi_duck.udfs.settling import identified, settle, settle_new
+from jammi_duck.udfs.sources import folded, resolve, shown
 
 _GENERATED = {
     "embedding_table": "VARCHAR", "source": "VARCHAR", "model": "VARCHAR", "status": "VARCHAR",
@@ -105,7 +106,7 @@ def _column(engine: Engine, column: Column, wanted: Column, source: Column, tabl
 def _plan(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     cols: str | None,
     key: str | None,
     model: str | None,
@@ -119,29 +120,38 @@ def _plan(
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
     names = _column_names(cols)
     in_main_thread = listen(engine.runner)
-    name = source_id(source, schemas, engine.host)
-    request = Request(name, tuple(names), key, model or engine.default_model, whole(dims, "dims"), in_main_thread)
+    named = resolve(source, path, engine.host)
     if resume:
         # A build that this connection has left is not over before.
         engine.runner.settle(Caller(connection, transaction))
-    if resume and (left := to_resume(engine.place, engine.encoders, request)):
-        return following.refresh_query(engine, source, left, connection, transaction, "_jammi_resumed")
-    comparison = None
     if reuse:
         follow_others(engine.place, at_once=True)
+    new = settle_new(engine, named)
+    meaning = settle(engine, named, failed=True)
+    if new and meaning.relation != new.relation:
+        meaning = new
+    wanted, chosen = whole(dims, "dims"), model or engine.default_model
+    request = Request(meaning.identity, tuple(names), key, chosen, wanted, in_main_thread)
+    if resume and (left := to_resume(engine.place, engine.encoders, request)):
+        caller = Caller(connection, transaction)
+        return following.refresh_query(engine, named, meaning, left, caller, finish="_jammi_resumed")
+    comparison = None
     if reuse and (made := to_reuse(engine.place, engine.encoders, request)):
         try:
-            comparison = following.comparison_of(engine, source, made)
+            comparison = following.comparison_of(engine, named, made)
             request = dataclasses.replace(request, reuse=made.name)
         except DamagedError as error:
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
-    return generate_query(source, name, json.dumps(dataclasses.asdict(request)), names, key, connection, comparison)
+    rows = comparison or f"_jammi_rows AS NOT MATERIALIZED ({picked(named, names, key)})"
+    asked = json.dumps(dataclasses.asdict(request))
+    identity = identified(named, new or (meaning if comparison else None), key)
+    return generate_query(rows, identity, asked, connection, columns=names, compared=comparison is not None)
 
 
 def _plan_import(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     vectors: str | None,
     key: str | None,
     vector: str | None,
@@ -151,7 +161,7 @@ def _plan_import(
     connection: str,
 ) -> str:
     columns = () if cols in (None, "null") else _column_names(str(cols))
-    return following.import_plan(engine, source, schemas, vectors, key, vector, model, columns, transaction, connection)
+    return following.import_plan(engine, source, path, vectors, key, vector, model, columns, transaction, connection)
 
 
 def _column_names(cols: str) -> list[str]:
@@ -171,7 +181,7 @@ def _column_names(cols: str) -> list[str]:
 def _plan_inference(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     cols: str | None,
     key: str | None,
     model: str | None,
@@ -181,8 +191,10 @@ def _plan_inference(
     check_task(task)
     if source is None or cols is None or key is None:
         raise InputError("jammi_infer needs a source, its columns and its key: none of them may be NULL")
-    name = source_id(source, schemas, engine.host)
-    return infer_query(source, name, _column_names(cols), key, model or engine.default_model, whole(dims, "dims"))
+    named = resolve(source, path, engine.host)
+    known = settle_new(engine, named)
+    name = known.identity if known else named.written
+    return infer_query(named, name, _column_names(cols), key, model or engine.default_model, whole(dims, "dims"))
 
 
 def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Array:
@@ -206,9 +218,9 @@ def _infer(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Arr
 
 def _begin(engine: Engine, *columns: Column) -> pa.Array:
     tokens = []
-    for text, rows, keyed, distinct, key_type, differing, connection, transaction in rows_of(columns):
+    for text, source, rows, keyed, distinct, key_type, differing, connection, transaction in rows_of(columns):
         fields = json.loads(text)
-        request = Request(**{**fields, "columns": tuple(fields["columns"])})
+        request = Request(**{**fields, "source": source, "columns": tuple(fields["columns"])})
         census = Census(rows, keyed, distinct, key_type or "")
         tokens.append(engine.generator.begin(request, census, differing, Caller(connection, transaction)))
     return pa.array(tokens, pa.string())
@@ -221,18 +233,20 @@ def _push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Arra
 
 
 def _finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
-    done = [[dataclasses.asdict(engine.generator.finish(*row))] for row in rows_of((token, pushed))]
-    return structs(done, _GENERATED)
+    return _generated(engine, [engine.generator.finish(*row) for row in rows_of((token, pushed))])
 
 
 def _finish_import(engine: Engine, *columns: Column) -> pa.Array:
-    done = [[dataclasses.asdict(engine.importer.finish(*row))] for row in rows_of(columns)]
-    return structs(done, _GENERATED)
+    return _generated(engine, [engine.importer.finish(*row) for row in rows_of(columns)])
 
 
 def _finish_resumed(engine: Engine, token: Column, *_: Column) -> pa.Array:
-    done = [[dataclasses.asdict(engine.refresher.finish_build(each))] for each in token.to_pylist()]
-    return structs(done, _GENERATED)
+    return _generated(engine, [engine.refresher.finish_build(each) for each in token.to_pylist()])
+
+
+def _generated(engine: Engine, done: Sequence[Generated]) -> pa.Array:
+    rows = [dataclasses.asdict(each) for each in done]
+    return structs([[{**row, "source": shown(row["source"], engine.host)}] for row in rows], _GENERATED)
 
 
 def _tables(engine: Engine, *caller: Column) -> pa.Array:
@@ -241,7 +255,7 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
     now = datetime.now(UTC).replace(tzinfo=None)
     catalog = engine.place.catalog
     entries = catalog.entries("building", "ready", "gone", "failed")
-    rows = [{**_entry(entry), "error": entry.error or _unseen(engine, entry)} for entry in entries]
+    rows = [_entry(entry, engine) for entry in entries]
     rows += [
         {**dataclasses.asdict(each), "status": "refused", "embedding_table": each.name} for each in _refused(catalog)
     ]
@@ -253,10 +267,10 @@ def _refused(catalog: Catalog) -> list[Refused]:
     return [each for each in catalog.refused() if each.status != "dropped"]
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry(entry: Entry, engine: Engine) -> dict[str, Any]:
     return {
         "embedding_table": entry.name,
-        "source": entry.definition.source,
+        "source": shown(entry.definition.source, engine.host),
         "columns": list(entry.definition.columns),
         "key": entry.definition.key,
         "model": entry.definition.model,
@@ -270,6 +284,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "location": entry.location,
         "started": entry.started,
         "finished": entry.finished,
+        "error": entry.error or _unseen(engine, entry),
     }
 
 
@@ -277,6 +292,13 @@ def _unseen(engine: Engine, entry: Entry) -> str | None:
     """Why the row of a ready table may not be its newest state."""
     failure = engine.place.watch.failure(entry.location) if entry.status == "ready" else None
     return failure and f"what other processes do is not seen at {entry.location}: {failure}"
+
+
+def _refuse(engine: Engine, reasons: Column, _seen: Column) -> pa.Array:
+    """An error, where a query finds that it cannot be what it was planned to be. Raises InputError."""
+    for reason in reasons.to_pylist():
+        raise InputError(reason)
+    return pa.array([], pa.string())
 
 
 def _models(engine: Engine, _: Column) -> pa.Array:
@@ -326,13 +348,15 @@ _CALLER = (_TEXT, _NUMBER)
 _CENSUS = (_NUMBER, _NUMBER, _NUMBER, _TEXT)
 # Beside these the rows that are added, changed, and deleted.
 _COMPARED = (*_CENSUS, _NUMBER, _NUMBER, _NUMBER)
-# The source, the search path, the model, the embedding table, and the transaction.
+# The source, the database and the search path, the model, the embedding table, and the transaction.
 _CHOICE = (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, _embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
     _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), _plan),
-    _function("begin", (_TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, _NUMBER, *_CALLER), _TEXT, True, _begin),
+    # Not volatile, since a selection that may call it is none.
+    _function("refuse", (_TEXT, _TEXT), _TEXT, False, _refuse),
+    _function("begin", (_TEXT, _TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, _NUMBER, *_CALLER), _TEXT, True, _begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, _push),
     _function("finish", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish),
     _text("refresh_plan", (*_CHOICE, _TEXT), following.refresh_plan),
@@ -348,7 +372,7 @@ FUNCTIONS = (
     _text("import_plan", (_TEXT, "VARCHAR[]", *[_TEXT] * 5, _NUMBER, _TEXT), _plan_import),
     _function(
         "import",
-        (_TEXT, *_CENSUS, *_CENSUS, _TEXT, *[_NUMBER] * 4, _TEXT, _NUMBER, _NUMBER, *_CALLER),
+        (_TEXT, _TEXT, *_CENSUS, *_CENSUS, _TEXT, *[_NUMBER] * 4, _TEXT, _NUMBER, _NUMBER, *_CALLER),
         _TEXT,
         True,
         following.begin_import,

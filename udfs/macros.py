@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 from jammi_duck.sql import qualified
 from jammi_duck.storage.catalog import literal
+from jammi_duck.udfs.sources import Source
 
 # The text, the vector, or the row that is asked for, with the type that its key has now.
 _QUERY = (
     "CASE WHEN NOT suffix(typeof(_jammi_query), ']') THEN _jammi_query::VARCHAR END, "
     "CASE WHEN suffix(typeof(_jammi_query), ']') THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL, NULL"
 )
+# By which the caller's names are resolved.
+_PATH = "list_value(current_database(), current_setting('search_path'))"
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
-_CHOICE = "source::VARCHAR, current_schemas(false), model, embedding_table, txid_current()::BIGINT"
+_CHOICE = f"source::VARCHAR, {_PATH}, model, embedding_table, txid_current()::BIGINT"
 _ROW = "NULL, NULL, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
 # The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
 # take 7.4 for 7, too.
@@ -88,18 +91,18 @@ def macros(connection: str) -> list[str]:
             "_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR)"
         ),
         "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false)": (
-            "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, current_schemas(false), to_json(cols)::VARCHAR, "
+            f"TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, {_PATH}, to_json(cols)::VARCHAR, "
             f"key::VARCHAR, model::VARCHAR, dims::VARCHAR, reuse::BOOLEAN, resume::BOOLEAN, {caller_of}))"
         ),
         "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL)": (
-            "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, current_schemas(false), vectors::VARCHAR, "
+            f"TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, {_PATH}, vectors::VARCHAR, "
             f"key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, {caller_of}))"
         ),
         f"jammi_refresh{_TABLE}": f"TABLE SELECT * FROM query(_jammi_refresh_plan({_CHOICE}, {me}))",
         f"jammi_status{_TABLE}": f"TABLE SELECT * FROM query(_jammi_status_plan({_CHOICE}))",
         f"jammi_compact{_TABLE}": f"TABLE SELECT * FROM query(_jammi_compact_plan({_CHOICE}, {me}))",
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL)": (
-            "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, current_schemas(false), "
+            f"TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, {_PATH}, "
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))"
         ),
         f"jammi_search{_SEARCH}": _found(_hits(me, "query"), _ROWS),
@@ -134,19 +137,19 @@ def reserved() -> set[str]:
 
 
 def generate_query(
-    source: str, name: str, request: str, columns: Sequence[str], key: str, connection: str, comparison: str | None
+    rows: str, identity: str, request: str, connection: str, *, columns: Sequence[str], compared: bool
 ) -> str:
     """The query that embeds a source's rows within the caller's own transaction.
 
     `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
-    end, also when there are no rows. `request` is passed through to `_jammi_begin`, which is told how many rows differ
-    from a table that may be used again, if there is a `comparison` with one.
+    end, also when there are no rows. `rows` is a common table expression `_jammi_rows`, and `identity` SQL for what the
+    source is known by. `request` is passed through to `_jammi_begin`, which is told how many rows differ from a table
+    that may be used again, if `rows` were `compared` with one.
     """
-    rows = comparison or f"_jammi_rows AS NOT MATERIALIZED ({picked(source, name, columns, key)})"
-    differing = '(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)' if comparison else "NULL"
+    differing = '(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)' if compared else "NULL"
     return (
         f"WITH {rows}, "
-        f"_jammi_build AS MATERIALIZED (SELECT _jammi_begin({literal(request)}, count(*), count(c0), "
+        f"_jammi_build AS MATERIALIZED (SELECT _jammi_begin({literal(request)}, {identity}, count(*), count(c0), "
         f"count(DISTINCT c0), any_value(typeof(c0)), {differing}, {literal(connection)}, txid_current()::BIGINT) "
         "AS token FROM _jammi_rows) "
         "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
@@ -159,7 +162,7 @@ def generate_query(
 INFERRED = ("_model", "_status", "_error", "_latency_ms", "vector")
 
 
-def infer_query(source: str, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> str:
+def infer_query(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> str:
     """The query that embeds a source's rows as they are read, so that a LIMIT or a condition spares the others.
 
     There is no `unnest` in it: DuckDB moves a LIMIT, and a condition on the key, to below a projection only.
@@ -169,22 +172,22 @@ def infer_query(source: str, name: str, columns: Sequence[str], key: str, model:
     return (
         f"SELECT _row_id, {literal(name)} AS _source, {fields} FROM (SELECT r.c0::VARCHAR AS _row_id, "
         f"_jammi_infer({text_of(columns)}, {literal(model)}, {cut}::BIGINT) AS inferred "
-        f"FROM ({picked(source, name, columns, key)}) r)"
+        f"FROM ({picked(source, columns, key)}) r)"
     )
 
 
-def picked(source: str, name: str, columns: Sequence[str], key: str, table: str = "") -> str:
+def picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> str:
     """The key of a source as `c0`, its columns as `c1` and so on.
 
     `_jammi_column` sees the columns that the source really has, whatever it is, and so says best which one is missing;
-    it calls the source `name`, and tells of the embedding `table` whose columns these are.
+    it tells of the embedding `table` whose columns these are.
     """
-    told = f"{literal(name)}, {literal(table)}"
+    told = f"{literal(source.written)}, {literal(table)}"
     picked = ", ".join(
         f"COLUMNS(lambda c: _jammi_column(c, {literal(column)}, {told})) AS c{place}"
         for place, column in enumerate([key, *columns])
     )
-    return f"SELECT {picked} FROM query_table({literal(source)})"
+    return f"SELECT {picked} FROM {source.sql}"
 
 
 def text_of(columns: Sequence[str]) -> str:

@@ -24,7 +24,8 @@ from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, stru
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.macros import of_hit
 from jammi_duck.udfs.predicates import check_parameters
-from jammi_duck.udfs.sources import name_parts, source_id
+from jammi_duck.udfs.settling import proven_selection, settle
+from jammi_duck.udfs.sources import Meaning, Source, found, resolve, schemas_of
 
 HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
 STAGE = {"stage": "VARCHAR", "detail": "VARCHAR", "row_count": "BIGINT", "milliseconds": "DOUBLE"}
@@ -39,20 +40,22 @@ CHECK = {
 
 
 def rows_query(
-    engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None, _: int
+    engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
 ) -> str:
     """The source's rows, each with its key as `_jammi_key`."""
+    named = _resolved(engine, source, path)
     try:
-        key = _key_column(_chosen(engine, source, schemas, model, table))
-    except NotFoundError:
+        key = _key_column(_chosen(engine, named, model, table)[0])
+    except NotFoundError as error:
+        _check_there(engine, named, error)
         key = "NULL::VARCHAR"
-    return f"SELECT {key} AS _jammi_key, * FROM {_rows(source)} AS {_alias(source)}"
+    return f"SELECT {key} AS _jammi_key, * FROM {named.sql} AS {quoted(named.alias)}"
 
 
 def found_query(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     model: str | None,
     table: str | None,
     transaction: int,
@@ -67,19 +70,22 @@ def found_query(
     A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
     finds the row, if that is of the same value: 2 is not the row that was 1.5.
     """
-    name, alias, only = _name(source), _alias(source), ""
+    named, only = _resolved(engine, source, path), ""
+    alias = quoted(named.alias)
     try:
-        key_column = _key_column(_chosen(engine, source, schemas, model, table))
-    except NotFoundError:
-        key_column, predicate = "NULL::VARCHAR", None
+        key_column = _key_column(_chosen(engine, named, model, table)[0])
+    except NotFoundError as error:
+        _check_there(engine, named, error)
+        # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
+        key_column, predicate = "''::VARCHAR", None
     if predicate is not None:
-        condition = engine.conditions.of(predicate, name, database, schemas, transaction).text
+        condition = engine.conditions.of(predicate, named.alias, database, schemas_of(path), transaction).text
         only = f" WHERE CASE WHEN {of_hit('_rank')} IS NULL THEN false ELSE {condition}::BOOLEAN END"
     key, row_id = f"{alias}._jammi_found", of_hit("_row_id")
     same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
     return (
         f"SELECT COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' FROM _jammi_hits JOIN "
-        f"(SELECT {key_column} AS _jammi_found, * FROM {_rows(source)} AS {alias}) AS {alias} "
+        f"(SELECT {key_column} AS _jammi_found, * FROM {named.sql} AS {alias}) AS {alias} "
         f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true){only}"
     )
 
@@ -87,7 +93,7 @@ def found_query(
 def selection_query(
     engine: Engine,
     source: str | None,
-    schemas: Sequence[str],
+    path: Sequence[str],
     model: str | None,
     table: str | None,
     transaction: int,
@@ -104,12 +110,13 @@ def selection_query(
     Otherwise they are all of the table's. Where there is no table, that is said when it is searched: a view that
     searches is made before, when a database is imported.
     """
+    named = _resolved(engine, source, path)
     try:
-        entry = _chosen(engine, source, schemas, model, table)
+        entry, meaning = _chosen(engine, named, model, table)
     except NotFoundError as error:
         return f"SELECT {literal(refusal(str(error)))} AS _jammi_token, NULL AS _jammi_named"
-    rows, counts, build = _rows(source), entry.counts, literal(entry.build)
-    keys = f"(SELECT {_key_column(entry)} AS _jammi_key FROM {rows} AS {_alias(source)}"
+    rows, counts, build = named.sql, entry.counts, literal(entry.build)
+    keys = f"(SELECT {_key_column(entry)} AS _jammi_key FROM {rows} AS {quoted(named.alias)}"
     began, clock = "NULL", ""
     if traced:
         began, clock = "min(_jammi_clocked.began)", "(SELECT _jammi_clock(0) AS began) AS _jammi_clocked, "
@@ -119,23 +126,25 @@ def selection_query(
         return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {numbers}, {key_type}, {source_rows}, {start})"
 
     key_type = "any_value(typeof(_jammi_key))"
+    everything = token("NULL", "NULL", "NULL", "NULL", "NULL") if traced else build
     if predicate is not None:
-        condition = engine.conditions.of(predicate, _name(source), database, schemas, transaction)
+        condition = engine.conditions.of(predicate, named.alias, database, schemas_of(path), transaction)
         only, names = condition.proven(), f"list_value({', '.join(map(literal, condition.parameters))})::VARCHAR[]"
         texts, numbers = _keys("_jammi_key")
         passing = token(texts, f"coalesce({numbers}, list_value())", key_type, "NULL")
-        return f"SELECT {passing} AS _jammi_token, {names} AS _jammi_named FROM {clock}{keys} WHERE {only})"
-    everything = token("NULL", "NULL", "NULL", "NULL", "NULL") if traced else build
-    if not joined:
-        return f"SELECT {everything} AS _jammi_token, NULL AS _jammi_named"
-    now = "max(_jammi_changed.n)"
-    then = counts.rows + counts.skipped + counts.failed
-    all_there = token("list(_jammi_key::VARCHAR)", "NULL", key_type, now)
-    return (
-        f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END AS _jammi_token, NULL AS _jammi_named "
-        f"FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) AS _jammi_changed, "
-        f"{keys})"
-    )
+        query = f"SELECT {passing} AS _jammi_token, {names} AS _jammi_named FROM {clock}{keys} WHERE {only})"
+    elif joined:
+        now = "max(_jammi_changed.n)"
+        then = counts.rows + counts.skipped + counts.failed
+        all_there = token("list(_jammi_key::VARCHAR)", "NULL", key_type, now)
+        query = (
+            f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END AS _jammi_token, "
+            f"NULL AS _jammi_named FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) "
+            f"AS _jammi_changed, {keys})"
+        )
+    else:
+        query = f"SELECT {everything} AS _jammi_token, NULL AS _jammi_named"
+    return proven_selection(query, named, meaning, entry.definition.key, joined=joined or predicate is not None)
 
 
 def select(
@@ -188,6 +197,8 @@ def search_rows(
         rows_of((token, text, row_id, key_type, given, k, exact, least))
     ):
         if not there:
+            # Where there is no table, no row of it can be asked for either, and that is said.
+            engine.selections.of(of)
             continue
         query = words if words is not None else Like(row, kind) if row is not None else _vector(vectors, i)
         if query is None:
@@ -226,16 +237,28 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
 def check_index(engine: Engine, *columns: Column) -> pa.Array:
     """The recall of a table's index on a sample."""
     checked = []
-    for source, schemas, model, table, _, k in rows_of(columns):
-        entry = _chosen(engine, source, schemas, model, table)
+    for source, path, model, table, _, k in rows_of(columns):
+        entry, _meaning = _chosen(engine, _resolved(engine, source, path), model, table)
         checked.append([dataclasses.asdict(check(engine.place, entry, whole(k, "k")))])
     return structs(checked, CHECK)
 
 
-def _chosen(engine: Engine, source: str | None, schemas: Sequence[str], model: str | None, table: str | None) -> Entry:
+def _resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source:
     if source is None:
         raise InputError("the source is NULL; name the table whose rows are searched")
-    return choose(engine.place, engine.encoders, source_id(source, schemas, engine.host), model, table)
+    return resolve(source, path, engine.host)
+
+
+def _chosen(engine: Engine, source: Source, model: str | None, table: str | None) -> tuple[Entry, Meaning]:
+    """The embedding table that is searched, and what the source must be for it."""
+    meaning = settle(engine, source, table)
+    return choose(engine.place, engine.encoders, meaning.identity, model, table), meaning
+
+
+def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:
+    """Raise an error at once where DuckDB would only say, and not so well, that there is no such table."""
+    if source.session and not found(source.relations, engine.host):
+        raise error
 
 
 def _key_column(entry: Entry) -> str:
@@ -270,22 +293,6 @@ def _keys(key: str) -> tuple[str, str]:
     texts = f"list(CASE WHEN {whole} THEN NULL ELSE {key}::VARCHAR END) FILTER (WHERE NOT {whole})"
     numbers = f"list(CASE WHEN {whole} THEN TRY_CAST({key} AS BIGINT) END) FILTER (WHERE {whole})"
     return texts, numbers
-
-
-def _rows(source: str | None) -> str:
-    return f"query_table({literal(str(source))})"
-
-
-def _alias(source: str | None) -> str:
-    return quoted(_name(source))
-
-
-def _name(source: str | None) -> str:
-    """A name for the source's rows, by which a filter may call them: its own, if it is one."""
-    try:
-        return name_parts(str(source))[-1]
-    except InputError:
-        return "_jammi_source"
 
 
 def _vector(vectors: Any, i: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:  # noqa: ANN401 - a ListArray

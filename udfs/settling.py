@@ -1,0 +1,208 @@
+"""Which of the things that a name may be is meant, by the embeddings that there are, and the proof of it.
+
+Nobody can ask DuckDB, while it binds a query, what a name is to the caller: CTEs, TEMP tables and what is not committed
+yet are seen in the caller's own query only. So a query that depends on it carries a proof with it, which is looked at
+when it runs and before anything is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jammi_duck.errors import NotFoundError
+from jammi_duck.storage.catalog import Status, literal, quoted
+from jammi_duck.storage.entering import follow_others
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.sources import RELATIONS, Meaning, Relation, Source, folded, found, name_parts, still_there
+
+# A type that no key has.
+_ELSEWHERE = "_jammi_elsewhere"
+
+
+def settle(engine: Engine, source: Source, table: str | None = None, *, failed: bool = False) -> Meaning:
+    """What of the things that a source may be is meant: of those that have embeddings, what DuckDB would take first.
+
+    An embedding `table` that the user names is that of its own source, or of one that is gone: that was renamed.
+    Builds that failed count where no table is ready and they are asked for.
+
+    Raises:
+        NotFoundError: the table is of another source, which is there.
+    """
+    follow_others(engine.place)
+    if table is not None:
+        return _named(engine, source, table)
+    statuses: tuple[Status, ...] = ("ready", "failed") if failed else ("ready",)
+    for status in statuses:
+        embedded = [each for each in _meanings(source) if engine.place.catalog.entries(status, source=each.identity)]
+        if len(embedded) > 1:
+            there = found([each.relation for each in embedded if each.relation], engine.host)
+            return next((each for each in embedded if each.relation in there[:1]), embedded[-1])
+        if embedded:
+            return embedded[0]
+        for each in source.legacy:
+            if engine.place.catalog.entries(status, source=each.identity) and is_only(engine, each):
+                return each
+    return Meaning(source.written)
+
+
+def settle_new(engine: Engine, source: Source) -> Meaning | None:
+    """What embeddings are to be known by that are made now; None where it is seen in the caller's query only."""
+    if source.is_file:
+        return source.meanings[0]
+    if not source.meanings:
+        return source.session
+    there = found(source.relations, engine.host)
+    return next((each for each in source.meanings if each.relation in there[:1]), None)
+
+
+def proven(text: str, source: Source, meaning: Meaning, key: str) -> str:
+    """A text as SQL, with an error in its place where the source is not what is meant in the caller's own query."""
+    proof = _proof(source, meaning, key, in_search=False)
+    return f"({_checked('SELECT 1', source, meaning, proof, value=literal(text))})" if proof else literal(text)
+
+
+def proven_selection(query: str, source: Source, meaning: Meaning, key: str, *, joined: bool) -> str:
+    """A query for one `_jammi_token` and its `_jammi_named`, with an error where the source is not what is meant.
+
+    A CTE of the source's name may be in its place: a search finds those of its rows that the source's embeddings have.
+    Where the source is not `joined`, it need not be there.
+    """
+    proof = _proof(source, meaning, key, in_search=True)
+    if not joined:
+        proof = (_temporary(source.session), "p.seen IS NULL") if source.session and meaning.relation else None
+    if proof is None:
+        return query
+    return _checked(query, source, meaning, proof, value="q._jammi_token", more=", q._jammi_named")
+
+
+def _checked(
+    query: str, source: Source, meaning: Meaning, proof: tuple[str, str], *, value: str, more: str = ""
+) -> str:
+    seen, is_meant = proof
+    # What was seen is an argument, or the error would be tried out while the query is planned.
+    refused = f"_jammi_refuse({literal(_refusal(source, meaning))}, p.seen)"
+    return (
+        f"SELECT CASE WHEN {is_meant} THEN {value} ELSE {refused} END AS _jammi_token{more} "
+        f"FROM (SELECT {seen}) p, ({query}) q"
+    )
+
+
+def identified(source: Source, meaning: Meaning | None, key: str) -> str:
+    """SQL for what embeddings are to be known by, with an error in its place where that cannot be said."""
+    if meaning is not None:
+        return proven(meaning.identity, source, meaning, key)
+    seen = _looked_up(source)
+    if source.session:
+        return f"coalesce((SELECT {seen}), {literal(source.session.identity)})"
+    refused = f"_jammi_refuse({literal(f'there is no table, view or file {source.written} here')}, p.seen)"
+    return f"(SELECT coalesce(p.seen, {refused}) FROM (SELECT {seen}) p)"
+
+
+def is_only(engine: Engine, meaning: Meaning) -> bool:
+    """Whether a name that earlier versions gave to a table of any database can be of this one only."""
+    relation = meaning.relation
+    if relation is None:
+        return True
+    text = f"SELECT database_name FROM {RELATIONS} WHERE (lower(schema_name), lower(name)) = (lower(?), lower(?))"
+    others = engine.host.sql(text, [relation.schema, relation.name])
+    return all(folded(database) == relation.database for (database,) in others)
+
+
+def _meanings(source: Source) -> Sequence[Meaning]:
+    return source.meanings if source.session is None else (*source.meanings, source.session)
+
+
+def _named(engine: Engine, source: Source, table: str) -> Meaning:
+    for entry in engine.place.catalog.entries("ready", "failed", "building", name=table)[:1]:
+        own = entry.definition.source
+        for meaning in _meanings(source):
+            if meaning.identity == own:
+                return meaning
+        for meaning in source.legacy:
+            if meaning.identity == own and is_only(engine, meaning):
+                return meaning
+        if still_there(own, engine.host):
+            raise NotFoundError(f"'{table}' is an embedding table of '{own}', not of '{source.written}'")
+        return Meaning(own)
+    return Meaning(source.written)
+
+
+def _proof(source: Source, meaning: Meaning, key: str, *, in_search: bool) -> tuple[str, str] | None:
+    """What DuckDB takes the source's name for, as SQL, and the condition on that, `p.seen`, for what is meant."""
+    if meaning.relation is None:
+        if meaning != source.session or not source.meanings:
+            return None
+        return _looked_up(source), f"coalesce(p.seen = {literal(meaning.identity)}, true)"
+    read = source.sql
+    if in_search and source.session:
+        if (source.relations[0], meaning.relation.schema) != (meaning.relation, "main"):
+            return _looked_up(source), f"p.seen = {literal(meaning.identity)}"
+        # No CTE is called so, and a TEMP table is.
+        read = f"main.{quoted(meaning.relation.name)}"
+    seen = _type_of_key(read, meaning.relation, key)
+    return seen, f"p.seen <> {literal(f'ENUM({literal(_ELSEWHERE)})')}"
+
+
+def _type_of_key(sql: str, relation: Relation, key: str) -> str:
+    """The type of a relation's key where `sql` names that relation, and otherwise one that no key has.
+
+    A column that is called by database, schema and table is found only in that table. For all others there is another
+    column of that name: a field of a field of a STRUCT that is called as the database is.
+    """
+    other = f"{literal('elsewhere')}::ENUM({literal('elsewhere')})".replace("elsewhere", _ELSEWHERE)
+    for name in (key, relation.name, relation.schema):
+        other = f"struct_pack({quoted(name)} := {other})"
+    return (
+        f"typeof({relation.sql}.{quoted(key)}) AS seen FROM (SELECT {other} AS {quoted(relation.database)}) "
+        f"AS {_ELSEWHERE} LEFT JOIN {sql} ON false"
+    )
+
+
+def _looked_up(source: Source) -> str:
+    """What the source is among the tables and views that the caller sees, as SQL: what it is known by, or NULL."""
+    places = [each for each in source.meanings if each.relation]
+    if source.session:
+        name = name_parts(source.session.identity)[-1]
+        places.insert(0, Meaning(source.session.identity, Relation("temp", "main", name)))
+    rows = ", ".join(
+        f"({number}, {', '.join(map(literal, (each.identity, *_names(each))))})" for number, each in enumerate(places)
+    )
+    lower = "translate({}, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')"
+    same = " AND ".join(
+        f"{lower.format(f'r.{column}')} = c.{column}" for column in ("database_name", "schema_name", "name")
+    )
+    return (
+        f"arg_min(c.identity, c.place) AS seen FROM (VALUES {rows}) "
+        f"c(place, identity, database_name, schema_name, name) JOIN {RELATIONS} r ON {same}"
+    )
+
+
+def _temporary(session: Meaning) -> str:
+    """The TEMP table or view of a name that the caller sees, as SQL, or NULL: less than all that the name may be."""
+    name = literal(name_parts(session.identity)[-1])
+    return (
+        "any_value(name) AS seen FROM (SELECT table_name AS name FROM duckdb_tables() WHERE database_name = 'temp' "
+        f"AND lower(table_name) = lower({name}) UNION ALL SELECT view_name FROM duckdb_views() "
+        f"WHERE database_name = 'temp' AND lower(view_name) = lower({name}))"
+    )
+
+
+def _names(meaning: Meaning) -> tuple[str, str, str]:
+    assert meaning.relation is not None
+    return meaning.relation.database, meaning.relation.schema, meaning.relation.name
+
+
+def _refusal(source: Source, meaning: Meaning) -> str:
+    written = source.written
+    if meaning.relation is None:
+        table = source.meanings[0].relation
+        assert table is not None
+        return (
+            f"'{written}' is a table here, and its embeddings are of a TEMP table, a DataFrame or a CTE of that name: "
+            f"write temp.{quoted(table.name)} for a TEMP table, or generate those of the table"
+        )
+    return (
+        f"'{written}' is not the table {meaning.relation.sql} in this query, but a CTE, a TEMP table, or one that is "
+        f"nearer on the search path: write {meaning.relation.sql} for the table, temp.{quoted(meaning.relation.name)} "
+        "for a TEMP table, or give the CTE another name"
+    )
