@@ -10,6 +10,7 @@ NAMES = (
     "cols", "dims", "row", "p", "t", "c0", "c1", "n", "_row_id", "_source_id", "_rank", "_similarity", "_distance",
     "_jammi_query", "_jammi_key", "_jammi_k", "_jammi_exact", "_jammi_least", "_jammi_token", "_jammi_given",
     "_jammi_row", "_jammi_hit", "_jammi_asked", "_jammi_a", "_jammi_changed", "_jammi_keys",
+    "_jammi_hits", "_jammi_found", "_jammi_named", "_jammi_bound",
 )  # fmt: skip
 TEXTS = ("red apple", "diesel engine", "green apple", "ship engine")
 
@@ -84,7 +85,7 @@ class TestColumnsOfTheSource:
         assert len(set(map(str.lower, names))) == len(names) == len(NAMES) + len(ours)
         for i, name in enumerate(NAMES):
             if name not in ("id", "text", "p", "t"):
-                assert row[f"_{name}" if name in ours or name == "_jammi_key" else name] == i
+                assert row[f"_{name}" if name in ours or name.startswith("_jammi_") else name] == i
         assert (row["_row_id"], row["_rank"], row["id"], row["text"]) == ("3", 1, 3, "green apple")
 
     def test_one_more_underscore_wherever_it_is_taken(self, con):

@@ -29,8 +29,10 @@ from jammi_duck.udfs.sources import Meaning, Source, found, resolve, schemas_of
 
 HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
 STAGE = {"stage": "VARCHAR", "detail": "VARCHAR", "row_count": "BIGINT", "milliseconds": "DOUBLE"}
-# Columns of the source with a name of ours get one more underscore, so that both are there.
-_OURS = r"(?is)^(?:(_)(_*(?:jammi_key|row_id|rank|similarity|distance))|(.*))$"
+# Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
+# then, once the filter was asked, what the search gives.
+_INNER = r"(?is)^(?:(_)(_*jammi_.*)|(.*))$"
+_OURS = r"(?is)^(?:(_)(_*(?:row_id|rank|similarity|distance))|(.*))$"
 # Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
 _EXACT = ("DOUBLE", "TIMESTAMP")
 CHECK = {
@@ -42,14 +44,14 @@ CHECK = {
 def rows_query(
     engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
 ) -> str:
-    """The source's rows, each with its key as `_jammi_key`."""
+    """The keys of the source's rows, as `_jammi_key`."""
     named = _resolved(engine, source, path)
     try:
         key = _key_column(_chosen(engine, named, model, table)[0])
     except NotFoundError as error:
         _check_there(engine, named, error)
         key = "NULL::VARCHAR"
-    return f"SELECT {key} AS _jammi_key, * FROM {named.sql} AS {quoted(named.alias)}"
+    return f"SELECT {key} AS _jammi_key FROM {named.sql} AS {quoted(named.alias)}"
 
 
 def found_query(
@@ -85,7 +87,8 @@ def found_query(
     same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
     return (
         f"SELECT COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' FROM _jammi_hits JOIN "
-        f"(SELECT {key_column} AS _jammi_found, * FROM {named.sql} AS {alias}) AS {alias} "
+        f"(SELECT {key_column} AS _jammi_found, COLUMNS('{_INNER}') AS '\\1\\1\\2\\3' FROM {named.sql} AS {alias}) "
+        f"AS {alias} "
         f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true){only}"
     )
 
