@@ -25,7 +25,7 @@ from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.macros import of_hit
 from jammi_duck.udfs.predicates import check_parameters
 from jammi_duck.udfs.settling import proven_selection, settle
-from jammi_duck.udfs.sources import Meaning, Source, found, resolve, schemas_of
+from jammi_duck.udfs.sources import Meaning, Source, found, has_relations, resolve, schemas_of
 
 HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
 STAGE = {"stage": "VARCHAR", "detail": "VARCHAR", "row_count": "BIGINT", "milliseconds": "DOUBLE"}
@@ -48,9 +48,8 @@ def rows_query(
     named = _resolved(engine, source, path)
     try:
         key = _key_column(_chosen(engine, named, model, table)[0])
-    except NotFoundError as error:
-        _check_there(engine, named, error)
-        key = "NULL::VARCHAR"
+    except NotFoundError:
+        return "SELECT NULL::VARCHAR AS _jammi_key LIMIT 0"
     return f"SELECT {key} AS _jammi_key FROM {named.sql} AS {quoted(named.alias)}"
 
 
@@ -259,8 +258,11 @@ def _chosen(engine: Engine, source: Source, model: str | None, table: str | None
 
 
 def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:
-    """Raise an error at once where DuckDB would only say, and not so well, that there is no such table."""
-    if source.session and not found(source.relations, engine.host):
+    """Raise an error at once where DuckDB would only say, and not so well, that there is no such table.
+
+    Where there is none at all, an IMPORT DATABASE that is not committed yet may be making a view that searches.
+    """
+    if source.session and not found(source.relations, engine.host) and has_relations(engine.host):
         raise error
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from jammi_duck.errors import InputError
 from jammi_duck.redaction import public_url
-from jammi_duck.storage.catalog import quoted
+from jammi_duck.storage.catalog import SCHEMA, quoted
 from jammi_duck.types import Host
 
 _FILE = re.compile(r".*\.(parquet|csv|tsv|txt|json|jsonl|ndjson|xlsx|arrow|feather)(\.(gz|zst|bz2))?", re.IGNORECASE)
@@ -126,6 +126,12 @@ def found(relations: Sequence[Relation], host: Host) -> list[Relation]:
     rows = host.sql(f"SELECT * FROM {RELATIONS} WHERE lower(name) = lower(?)", [relations[0].name])
     there = {Relation(*map(folded, row)) for row in rows}
     return [relation for relation in relations if relation in there]
+
+
+def has_relations(host: Host) -> bool:
+    """Whether the database has any table or view of its user's, as far as they are committed."""
+    text = f"SELECT 1 FROM {RELATIONS} WHERE database_name = current_database() AND schema_name <> ? LIMIT 1"
+    return bool(host.sql(text, [SCHEMA]))
 
 
 def schemas_of(path: Sequence[str]) -> list[str]:
