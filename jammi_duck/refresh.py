@@ -49,7 +49,8 @@ class Comparison:
 
     `source` is how the user writes it, `build` that of the table, `start` what was compared, as `present` gave it.
     `added` rows are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no
-    text any more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`.
+    text any more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`. `attach` is
+    what the table's source is to be known by from now on, where it was renamed.
     """
 
     source: str
@@ -63,6 +64,7 @@ class Comparison:
     texts: int
     began: float
     in_main_thread: bool = False
+    attach: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class Refresher:
         """Embed the rest, and commit the new state."""
         running, finished = self._finish(token)
         change, found = running.work, running.work.found
+        if found.attach:
+            self._place.catalog.attach(found.build, found.attach)
         refreshed = Refreshed(
             embedding_table=finished.table,
             added=found.added,

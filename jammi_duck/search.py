@@ -75,7 +75,7 @@ def search(
         filtering = [selected.filtering] if selected.filtering else []
         selected.stages = [_described(entry, table), *filtering, *stages]
         selected.ended = time.perf_counter()
-    return entry.definition.source, answers
+    return entry.source, answers
 
 
 def choose(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
@@ -87,8 +87,8 @@ def choose(place: Place, encoders: Encoders, source: str, model: str | None, tab
     follow_others(place)
     if table is not None:
         entry = place.ready(table)
-        if entry.definition.source != source:
-            raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.definition.source}', not '{source}'")
+        if entry.source != source:
+            raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{source}'")
         return entry
     known = place.catalog.entries("ready", "gone", source=source)
     names = None if model is None else encoders.names(model)
@@ -111,7 +111,7 @@ def _none_for(place: Place, source: str, model: str | None, known: Sequence[Entr
     for refused in place.catalog.refused():
         if (refused.source, refused.status) == (source, "ready"):
             return f"no embedding table for '{source}': '{refused.name}' cannot be used, {refused.error}"
-    sources = sorted({entry.definition.source for entry in place.catalog.entries("ready")})
+    sources = sorted({entry.source for entry in place.catalog.entries("ready")})
     others = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
     return (
         f"no embedding table for '{source}'{did_you_mean(source, sources) or ';'} {others}. "
@@ -126,7 +126,7 @@ def _tell(place: Place, gone: Entry, taken: Entry) -> None:
     place.told.add(gone.build)
     warnings.warn(
         f"'{gone.name}' cannot be used: {gone.error}; '{taken.name}', an older embedding table of "
-        f"'{taken.definition.source}', is taken instead",
+        f"'{taken.source}', is taken instead",
         JammiWarning,
         stacklevel=2,
     )

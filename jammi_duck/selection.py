@@ -138,10 +138,10 @@ class Selections:
         if not told:
             counts = entry.counts
             warnings.warn(
-                f"'{entry.definition.source}' has {source_rows:,} rows now, and had "
+                f"'{entry.source}' has {source_rows:,} rows now, and had "
                 f"{counts.rows + counts.skipped + counts.failed:,} when '{entry.name}' was generated: a search leaves "
                 "out the rows that are gone, and cannot find new or changed ones; SELECT * FROM "
-                f"jammi_refresh('{entry.definition.source}') brings it up to date",
+                f"jammi_refresh('{entry.source}') brings it up to date",
                 JammiWarning,
                 stacklevel=2,
             )

@@ -35,7 +35,7 @@ class Build:
         names = self._names()
         known = [entry.started for entry in place.catalog.entries(source=definition.source)]
         # The newest table of a source is the one that was begun last, whatever the clock was when others were begun.
-        self._started = not_before([*known, *layout.times(definition.source, names)], datetime.now(UTC))
+        self._started = not_before([*known, *layout.times(definition.label, names)], datetime.now(UTC))
         name = self._free_name(names)
         place.catalog.begin(self.id, name, definition, self._store.location, owner, self._started)
         self._files = SegmentFiles(

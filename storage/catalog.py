@@ -60,6 +60,12 @@ class Entry:
     started: datetime
     finished: datetime | None
     error: str | None
+    renamed: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What the source is known by: as it was called at first, or as it was `renamed` since."""
+        return self.renamed or self.definition.source
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,10 @@ class Catalog:
             )
         return True
 
+    def attach(self, build: str, source: str) -> None:
+        """Note that a table's source is known by another name now."""
+        self._write(f"UPDATE {self._tables} SET source = ? WHERE build = ?", [source, build])
+
     def dropped(self, entry: Entry) -> None:
         """Move a table that is ready, gone or failed to `dropped`. Raises StateError."""
         self._go_home()
@@ -398,7 +408,7 @@ class Catalog:
 
 _READ = (
     "build", "name", "definition", "status", "stage", "row_count", "skipped_count", "failed_count",
-    "truncated_count", "location", "owner", "started", "finished", "error",
+    "truncated_count", "location", "owner", "started", "finished", "error", "source",
 )  # fmt: skip
 
 
@@ -412,7 +422,9 @@ def _entry(row: Iterable[Any]) -> Entry | str:
         return f"its definition in the catalog {error}"
     if fields["status"] not in MOVES:
         return f"it has the status '{fields['status']}', which this version of jammi_duck does not know"
-    return Entry(**{**fields, "definition": definition}, counts=counts)
+    source = fields.pop("source")
+    renamed = source if source != definition.source else None
+    return Entry(**{**fields, "definition": definition}, counts=counts, renamed=renamed)
 
 
 def _written(digest: Digest) -> tuple[str, int, str]:

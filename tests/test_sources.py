@@ -101,11 +101,16 @@ class TestOtherNames:
         assert "is an embedding table of 'animals', not of 'other'" in error_of(animals, call)
         animals.execute("DROP TABLE other; ALTER TABLE animals RENAME TO other")
         assert animals.execute(f"SELECT id {call}").fetchall() == [(5,)]
+        assert "no embedding table for 'other'" in error_of(animals, "FROM jammi_search('other', 'owl')")
+        animals.execute(f"FROM jammi_refresh('other', embedding_table := '{name}')").fetchall()
+        assert best(animals, "other") == "an owl hunts at night"
+        assert animals.execute("SELECT current, new FROM jammi_status('other')").fetchall() == [(5, 0)]
+        assert animals.execute("SELECT source FROM jammi_tables()").fetchall() == [("other",)]
 
     def test_a_dataframe_and_a_cte(self, con):
-        import pyarrow as pa
-
-        frame = pa.table({"id": [1], "text": ["an owl"], "memory": [2]})
+        pandas = pytest.importorskip("pandas")
+        # A column that is called as the database is.
+        frame = pandas.DataFrame({"id": [1], "text": ["an owl"], "memory": [2]})
         rows = con.execute("SELECT source FROM jammi_generate('frame', 'text', 'id')")
         assert rows.fetchall() == [("temp.frame",)]
         assert con.execute("SELECT text FROM jammi_search('frame', 'owl', 1)").fetchall() == [("an owl",)]

@@ -30,7 +30,7 @@ from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.macros import picked, text_of
-from jammi_duck.udfs.settling import identified, proven, settle, settle_new
+from jammi_duck.udfs.settling import identified, meanings, proven, settle, settle_new
 from jammi_duck.udfs.sources import Meaning, Source, resolve
 
 REFRESHED = {
@@ -73,11 +73,21 @@ def refresh_plan(
     engine.runner.settle(caller)
     meaning = settle(engine, named, table, failed=True)
     entry = choose_refreshable(engine.place, engine.encoders, meaning.identity, model, table)
-    return refresh_query(engine, named, meaning, entry, caller)
+    is_renamed = meaning not in (*meanings(named), *named.legacy)
+    now = settle_new(engine, named) if is_renamed else None
+    attach = now.identity if now else None
+    return refresh_query(engine, named, now or meaning, entry, caller, attach=attach)
 
 
 def refresh_query(
-    engine: Engine, source: Source, meaning: Meaning, entry: Entry, caller: Caller, finish: str = "_jammi_refreshed"
+    engine: Engine,
+    source: Source,
+    meaning: Meaning,
+    entry: Entry,
+    caller: Caller,
+    *,
+    finish: str = "_jammi_refreshed",
+    attach: str | None = None,
 ) -> str:
     """The query that compares a source with a table, and pushes what differs; `finish` is called at the end.
 
@@ -94,6 +104,7 @@ def refresh_query(
         "source": source.written,
         "began": time.monotonic(),
         "in_main_thread": listen(engine.runner),
+        "attach": attach,
     }
     asked = proven(json.dumps(request), source, meaning, entry.definition.key)
     columns = entry.definition.columns

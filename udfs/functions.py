@@ -270,7 +270,7 @@ def _refused(catalog: Catalog) -> list[Refused]:
 def _entry(entry: Entry, engine: Engine) -> dict[str, Any]:
     return {
         "embedding_table": entry.name,
-        "source": shown(entry.definition.source, engine.host),
+        "source": shown(entry.source, engine.host),
         "columns": list(entry.definition.columns),
         "key": entry.definition.key,
         "model": entry.definition.model,

@@ -272,7 +272,7 @@ def _key_column(entry: Entry) -> str:
     Where there is none, DuckDB says that nothing matches the pattern, and with it what that means: the key was renamed.
     To ask `_jammi_column` takes longer than the rest of such a query.
     """
-    key, name = entry.definition.key, entry.definition.source
+    key, name = entry.definition.key, entry.source
     # DuckDB takes ASCII letters alone for the same in both cases.
     letters = "".join(f"[{c.lower()}{c.upper()}]" if c.isascii() and c.isalpha() else _exactly(c) for c in key)
     renamed = f"no column '{key}' in '{name}', and it is the key of '{entry.name}'; if it was renamed, generate anew"

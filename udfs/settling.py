@@ -17,6 +17,8 @@ from jammi_duck.udfs.sources import RELATIONS, Meaning, Relation, Source, folded
 
 # A type that no key has.
 _ELSEWHERE = "_jammi_elsewhere"
+_READY: tuple[Status, ...] = ("ready", "gone")
+_FAILED: tuple[Status, ...] = ("failed",)
 
 
 def settle(engine: Engine, source: Source, table: str | None = None, *, failed: bool = False) -> Meaning:
@@ -31,16 +33,15 @@ def settle(engine: Engine, source: Source, table: str | None = None, *, failed: 
     follow_others(engine.place)
     if table is not None:
         return _named(engine, source, table)
-    statuses: tuple[Status, ...] = ("ready", "failed") if failed else ("ready",)
-    for status in statuses:
-        embedded = [each for each in _meanings(source) if engine.place.catalog.entries(status, source=each.identity)]
+    for statuses in _READY, *([_FAILED] if failed else []):
+        embedded = [each for each in meanings(source) if engine.place.catalog.entries(*statuses, source=each.identity)]
         if len(embedded) > 1:
             there = found([each.relation for each in embedded if each.relation], engine.host)
             return next((each for each in embedded if each.relation in there[:1]), embedded[-1])
         if embedded:
             return embedded[0]
         for each in source.legacy:
-            if engine.place.catalog.entries(status, source=each.identity) and is_only(engine, each):
+            if engine.place.catalog.entries(*statuses, source=each.identity) and is_only(engine, each):
                 return each
     return Meaning(source.written)
 
@@ -108,14 +109,15 @@ def is_only(engine: Engine, meaning: Meaning) -> bool:
     return all(folded(database) == relation.database for (database,) in others)
 
 
-def _meanings(source: Source) -> Sequence[Meaning]:
+def meanings(source: Source) -> Sequence[Meaning]:
+    """All that a source may be, in DuckDB's order but for what the session alone has, which is last."""
     return source.meanings if source.session is None else (*source.meanings, source.session)
 
 
 def _named(engine: Engine, source: Source, table: str) -> Meaning:
-    for entry in engine.place.catalog.entries("ready", "failed", "building", name=table)[:1]:
-        own = entry.definition.source
-        for meaning in _meanings(source):
+    for entry in engine.place.catalog.entries("ready", "gone", "failed", "building", name=table)[:1]:
+        own = entry.source
+        for meaning in meanings(source):
             if meaning.identity == own:
                 return meaning
         for meaning in source.legacy:
