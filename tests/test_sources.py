@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 
 from tests.test_search import error_of
@@ -108,9 +109,8 @@ class TestOtherNames:
         assert animals.execute("SELECT source FROM jammi_tables()").fetchall() == [("other",)]
 
     def test_a_dataframe_and_a_cte(self, con):
-        pandas = pytest.importorskip("pandas")
         # A column that is called as the database is.
-        frame = pandas.DataFrame({"id": [1], "text": ["an owl"], "memory": [2]})
+        frame = pd.DataFrame({"id": [1], "text": ["an owl"], "memory": [2]})
         rows = con.execute("SELECT source FROM jammi_generate('frame', 'text', 'id')")
         assert rows.fetchall() == [("temp.frame",)]
         assert con.execute("SELECT text FROM jammi_search('frame', 'owl', 1)").fetchall() == [("an owl",)]
