@@ -75,7 +75,6 @@ class Refused:
     build: str
     name: str
     source: str
-    columns: list[str]
     key: str
     model: str
     dimensions: int

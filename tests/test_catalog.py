@@ -192,4 +192,7 @@ def test_an_earlier_catalog_comes_to_this_version_in_the_shell(folder):
     rows("SELECT row_count FROM jammi_generate('t', 'text', 'id')")
     assert rows("DROP TABLE jammi_catalog.version; SELECT 1 AS one") == [{"one": 1}]
     assert rows("SELECT id FROM jammi_search('t', 'the duck in water', 1)") == [{"id": 1}]
+    assert rows("SELECT source, columns, status FROM jammi_tables()") == [
+        {"source": "t", "columns": ["text"], "status": "ready"}
+    ]
     assert rows("FROM jammi_catalog.version") == [{"version": migrations.VERSION}]
