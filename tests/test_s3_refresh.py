@@ -211,16 +211,16 @@ def test_a_slow_reader_sees_the_state_that_it_began_with(remote):
     second = remote("second cache")
     change(second, TEXTS)
     began, go_on = threading.Event(), threading.Event()
-    real = ObjectStore._download
+    real = ObjectStore._arriving
 
-    def download(store, file, path):
+    def download(store, file, wanted=None):
         if layout.parse(file).kind == "usearch" and "second" in os.fspath(store._cache) and not began.is_set():
             began.set()
             assert go_on.wait(60)
-        real(store, file, path)
+        return real(store, file, wanted)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ObjectStore, "_download", download)
+        patch.setattr(ObjectStore, "_arriving", download)
         reader = threading.Thread(target=lambda: second.execute("FROM jammi_matches('t', 'word3', 1)").fetchall())
         reader.start()
         assert began.wait(60)
