@@ -33,7 +33,7 @@ def error_of(con, query, *parameters):
 
 
 def nothing_is_left(jammi, storage):
-    assert jammi.con.execute("SELECT count(*) FROM jammi_catalog.embedding_tables").fetchone() == (0,)
+    assert jammi.con.execute("SELECT count(*) FROM jammi_tables()").fetchone() == (0,)
     assert not list(storage.rglob("*.*"))
 
 
@@ -329,3 +329,24 @@ class TestMany:
         assert con.execute("SELECT count(*) FROM jammi_catalog.segments").fetchone() == (13,)
         found = con.execute("SELECT text FROM jammi_search('t', 'word5', 50)").fetchall()
         assert found == [("word5",)] * 50
+
+
+class TestWideSources:
+    @pytest.mark.parametrize("columns", [2046, 2047, 4094, 5000])
+    @pytest.mark.parametrize("first", [True, False])
+    def test_any_number_of_columns(self, con, columns, first):
+        """DuckDB tells of 2,048 of them at a time."""
+        others = ", ".join(f"{i} AS c{i}" for i in range(columns))
+        key = "range AS id"
+        texts = "'word' || range AS text"
+        con.execute(
+            f"CREATE TABLE t AS SELECT {key if first else texts}, {others}, {texts if first else key} FROM range(3)"
+        )
+        assert generate(con, "t") == [(3, 0, 0)]
+        assert con.execute("SELECT id, c7 FROM jammi_search('t', 'word1', 1)").fetchall() == [(1, 7)]
+        assert con.execute("SELECT id FROM jammi_similar('t', 1, 1, filter := 'c7 = 7')").fetchall() in ([(0,)], [(2,)])
+        assert con.execute("SELECT current FROM jammi_status('t')").fetchall() == [(3,)]
+        missing = error_of(con, "FROM jammi_generate('t', 'txt', 'id')")
+        # Where the last look has 2,048, nobody can say that there is no other, and DuckDB says it in its words.
+        assert ("no column 'txt'" if columns in (2047, 5000) else "empty set of columns") in missing
+        assert generate(con, "t") == [(3, 0, 0)]

@@ -79,7 +79,7 @@ def test_without_columns_it_forgets_and_refuses_new_rows(made):
 )
 def test_what_is_refused_leaves_nothing(made, storage, spoil, reason):
     made.execute(spoil)
-    before, rows = set(storage.rglob("*")), "SELECT count(*) FROM jammi_catalog.embedding_tables"
+    before, rows = set(storage.rglob("*")), "SELECT count(*) FROM jammi_tables()"
     assert reason in error_of(made, "FROM jammi_import('t', 'made', 'id', 'v', model := 'a/model')")
     assert set(storage.rglob("*")) == before
     assert made.execute(rows).fetchall() == [(1,)]
