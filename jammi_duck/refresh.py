@@ -234,7 +234,9 @@ class _Change(Change):
         self.counts += Counts(rows=written)
 
 
-def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
+def choose_refreshable(
+    place: Place, encoders: Encoders, source: str, model: str | None, table: str | None, *, called: str | None = None
+) -> Entry:
     """The embedding table that a refresh means: as a search does, or else a build that was interrupted.
 
     Raises:
@@ -242,7 +244,7 @@ def choose_refreshable(place: Place, encoders: Encoders, source: str, model: str
         StorageError: it cannot be known now whether something is left of a build.
     """
     try:
-        return choose(place, encoders, source, model, table)
+        return choose(place, encoders, source, model, table, called=called)
     except NotFoundError:
         names = None if model is None else encoders.names(model)
         for entry in place.catalog.entries("failed", source=source):

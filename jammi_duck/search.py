@@ -78,8 +78,12 @@ def search(
     return entry.source, answers
 
 
-def choose(place: Place, encoders: Encoders, source: str, model: str | None, table: str | None) -> Entry:
+def choose(
+    place: Place, encoders: Encoders, source: str, model: str | None, table: str | None, *, called: str | None = None
+) -> Entry:
     """The embedding table that a search means: `table`, or the newest of `source`, of `model` if one is given.
+
+    The source is `called` something else by the user, perhaps.
 
     Raises:
         NotFoundError: there is none; says which there are.
@@ -88,34 +92,36 @@ def choose(place: Place, encoders: Encoders, source: str, model: str | None, tab
     if table is not None:
         entry = place.ready(table)
         if entry.source != source:
-            raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{source}'")
+            raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{called or source}'")
         return entry
     known = place.catalog.entries("ready", "gone", source=source)
     names = None if model is None else encoders.names(model)
     meant = [entry for entry in known if names is None or entry.definition.model in names]
     found = [entry for entry in meant if entry.status == "ready"]
     if not found:
-        raise NotFoundError(_none_for(place, source, model, known, meant))
+        raise NotFoundError(_none_for(place, source, model, known, meant, called=called or source))
     if meant[0].status == "gone":
         _tell(place, meant[0], found[0])
     return found[0]
 
 
-def _none_for(place: Place, source: str, model: str | None, known: Sequence[Entry], meant: Sequence[Entry]) -> str:
+def _none_for(
+    place: Place, source: str, model: str | None, known: Sequence[Entry], meant: Sequence[Entry], *, called: str
+) -> str:
     """Why there is no embedding table for a source: of all that are known, and those of the wanted model."""
     if meant:
-        return f"no embedding table for '{source}': '{meant[0].name}' cannot be used, {meant[0].error}"
+        return f"no embedding table for '{called}': '{meant[0].name}' cannot be used, {meant[0].error}"
     if known:
         models = ", ".join(sorted({entry.definition.model for entry in known}))
-        return f"no embedding table for '{source}' of the model '{model}'; there are: {models}"
+        return f"no embedding table for '{called}' of the model '{model}'; there are: {models}"
     for refused in place.catalog.refused():
         if (refused.source, refused.status) == (source, "ready"):
-            return f"no embedding table for '{source}': '{refused.name}' cannot be used, {refused.error}"
+            return f"no embedding table for '{called}': '{refused.name}' cannot be used, {refused.error}"
     sources = sorted({entry.source for entry in place.catalog.entries("ready")})
     others = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
     return (
-        f"no embedding table for '{source}'{did_you_mean(source, sources) or ';'} {others}. "
-        f"SELECT * FROM jammi_generate('{source}', columns, key) makes one"
+        f"no embedding table for '{called}'{did_you_mean(called, sources) or ';'} {others}. "
+        f"SELECT * FROM jammi_generate('{called}', columns, key) makes one"
     )
 
 

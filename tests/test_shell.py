@@ -307,3 +307,25 @@ class TestSeveral:
         assert session.ask("SELECT status FROM jammi_generate('own', 'text', 'id')") == "ready"
         assert session.ask("SELECT id FROM jammi_search('own', 'duck')") == "7"
         assert session.end() == (0, "", "")
+
+
+class TestSources:
+    def test_temp_tables_and_files_of_two_directories(self, folder):
+        (folder / "sub").mkdir()
+        (folder / "c.csv").write_text("id,text\n1,an owl\n")
+        (folder / "sub" / "c.csv").write_text("id,text\n1,a cat\n")
+        session = Session()
+        session.tell("CREATE TEMP TABLE t AS SELECT 1 AS id, 'temporary' AS text")
+        assert session.ask("SELECT source FROM jammi_generate('my.main.t', 'text', 'id')") == "t"
+        assert session.ask("SELECT source FROM jammi_generate('temp.t', 'text', 'id')") == "temp.t"
+        assert session.ask("SELECT text FROM jammi_search('temp.t', 'duck', 1)") == "temporary"
+        assert session.ask("SELECT text FROM jammi_search('my.main.t', 'duck', 1)") == "the duck in water"
+        assert session.ask("SELECT source FROM jammi_generate('c.csv', 'text', 'id')") == "c.csv"
+        session.tell(".cd sub")
+        assert session.ask("SELECT text FROM jammi_search('../c.csv', 'owl', 1)") == "an owl"
+        session.tell("SELECT text FROM jammi_search('c.csv', 'owl', 1)")
+        session.tell("SELECT text FROM jammi_search('t', 'duck', 1)")
+        _, out, err = session.end()
+        assert out == ""
+        assert "no embedding table for 'c.csv'" in err
+        assert 'write "my"."main"."t" for the table, temp."t" for a TEMP table' in err

@@ -72,7 +72,7 @@ def refresh_plan(
     # A build that this connection has left is not over before.
     engine.runner.settle(caller)
     meaning = settle(engine, named, table, failed=True)
-    entry = choose_refreshable(engine.place, engine.encoders, meaning.identity, model, table)
+    entry = choose_refreshable(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
     is_renamed = meaning not in (*meanings(named), *named.legacy)
     now = settle_new(engine, named) if is_renamed else None
     attach = now.identity if now else None
@@ -142,7 +142,7 @@ def status_plan(
     follow_others(engine.place, at_once=True)
     meaning = settle(engine, named, table, failed=True)
     try:
-        entry = choose(engine.place, engine.encoders, meaning.identity, model, table)
+        entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
     except NotFoundError as error:
         failed = engine.place.catalog.entries("failed", source=meaning.identity) if table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
@@ -210,8 +210,9 @@ def compact_plan(
     connection: str,
 ) -> str:
     """The query that compacts a table."""
-    meaning = settle(engine, _resolved(engine, source, path), table)
-    entry = choose(engine.place, engine.encoders, meaning.identity, model, table)
+    named = _resolved(engine, source, path)
+    meaning = settle(engine, named, table)
+    entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
     in_main_thread = listen(engine.runner)
     caller = f"{literal(connection)}, {transaction:d}"
     return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {in_main_thread}, {caller}), recursive := true)"

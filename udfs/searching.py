@@ -254,7 +254,7 @@ def _resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source
 def _chosen(engine: Engine, source: Source, model: str | None, table: str | None) -> tuple[Entry, Meaning]:
     """The embedding table that is searched, and what the source must be for it."""
     meaning = settle(engine, source, table)
-    return choose(engine.place, engine.encoders, meaning.identity, model, table), meaning
+    return choose(engine.place, engine.encoders, meaning.identity, model, table, called=source.written), meaning
 
 
 def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:

@@ -43,7 +43,7 @@ def settle(engine: Engine, source: Source, table: str | None = None, *, failed: 
         for each in source.legacy:
             if engine.place.catalog.entries(*statuses, source=each.identity) and is_only(engine, each):
                 return each
-    return Meaning(source.written)
+    return meanings(source)[0]
 
 
 def settle_new(engine: Engine, source: Source) -> Meaning | None:
@@ -126,7 +126,7 @@ def _named(engine: Engine, source: Source, table: str) -> Meaning:
         if still_there(own, engine.host):
             raise NotFoundError(f"'{table}' is an embedding table of '{own}', not of '{source.written}'")
         return Meaning(own)
-    return Meaning(source.written)
+    return meanings(source)[0]
 
 
 def _proof(source: Source, meaning: Meaning, key: str, *, in_search: bool) -> tuple[str, str] | None:
