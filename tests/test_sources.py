@@ -119,3 +119,26 @@ class TestOtherNames:
             "WITH c AS (SELECT 1 AS id, 'a cat' AS text) SELECT source FROM jammi_generate('c', 'text', 'id')"
         )
         assert rows.fetchall() == [("temp.c",)]
+
+    def test_what_earlier_versions_called_by_its_bare_name(self, con):
+        """They wrote down what a session had as a table of that name, which nobody has ever seen."""
+        for name in ("frame", "common", "temporary"):
+            con.execute(f"CREATE TABLE {name} AS FROM (VALUES (1, 'an owl'), (2, 'a cat')) t(id, text)")
+            assert generate(con, name) == (name, 2)
+            con.execute(f"ALTER TABLE {name} RENAME TO gone_{name}; DROP TABLE gone_{name}")
+        frame = pd.DataFrame({"id": [1, 2], "text": ["an owl", "a cat"]})
+        con.execute("CREATE TEMP TABLE temporary AS SELECT id, text FROM frame")
+        assert con.execute("SELECT text FROM jammi_search('frame', 'owl', 1)").fetchall() == [("an owl",)]
+        assert best(con, "temporary") == "an owl"
+        common = "WITH common AS (FROM frame) SELECT text FROM jammi_search('common', 'owl', 1)"
+        assert con.execute(common).fetchall() == [("an owl",)]
+        frame.loc[2] = [3, "a dog"]
+        assert con.execute("SELECT added FROM jammi_refresh('frame')").fetchall() == [(1,)]
+
+    @pytest.mark.filterwarnings("ignore:'animals' has 1 rows now")
+    def test_a_table_that_was_seen_and_is_gone(self, animals):
+        generate(animals, "animals")
+        assert best(animals, "animals")
+        animals.execute("DROP TABLE animals; CREATE TEMP TABLE animals AS SELECT 1 AS id, 'temporary' AS text")
+        message = error_of(animals, "FROM jammi_search('animals', 'owl')")
+        assert 'is not the table "memory"."main"."animals" in this query' in message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from jammi_duck.storage.place import Place
 from jammi_duck.types import Host
 from jammi_duck.udfs.columns import Column, rows_of
 from jammi_duck.udfs.predicates import Conditions
+from jammi_duck.udfs.sources import Relation
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Engine:
     selections: Selections
     conditions: Conditions
     default_model: str
+    # Tables and views that were found in the database, whatever became of them.
+    seen: set[Relation] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

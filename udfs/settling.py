@@ -25,7 +25,8 @@ def settle(engine: Engine, source: Source, table: str | None = None, *, failed: 
     """What of the things that a source may be is meant: of those that have embeddings, what DuckDB would take first.
 
     An embedding `table` that the user names is that of its own source, or of one that is gone: that was renamed.
-    Builds that failed count where no table is ready and they are asked for.
+    Builds that failed count where no table is ready and they are asked for. Earlier versions knew what only a session
+    has by its bare name, as a table: it is found by that as long as no such table was ever seen.
 
     Raises:
         NotFoundError: the table is of another source, which is there.
@@ -39,7 +40,7 @@ def settle(engine: Engine, source: Source, table: str | None = None, *, failed: 
             there = found([each.relation for each in embedded if each.relation], engine.host)
             return next((each for each in embedded if each.relation in there[:1]), embedded[-1])
         if embedded:
-            return embedded[0]
+            return _if_it_was_there(engine, source, embedded[0])
         for each in source.legacy:
             if engine.place.catalog.entries(*statuses, source=each.identity) and is_only(engine, each):
                 return each
@@ -112,6 +113,18 @@ def is_only(engine: Engine, meaning: Meaning) -> bool:
 def meanings(source: Source) -> Sequence[Meaning]:
     """All that a source may be, in DuckDB's order but for what the session alone has, which is last."""
     return source.meanings if source.session is None else (*source.meanings, source.session)
+
+
+def _if_it_was_there(engine: Engine, source: Source, meaning: Meaning) -> Meaning:
+    """What is meant: a table or a view if one was ever seen under that name, or else what the session has."""
+    relation = meaning.relation
+    bare = source.session and source.session.identity.removeprefix("temp.")
+    if relation is None or meaning.identity != bare or relation in engine.seen:
+        return meaning
+    if not found([relation], engine.host):
+        return Meaning(meaning.identity)
+    engine.seen.add(relation)
+    return meaning
 
 
 def _named(engine: Engine, source: Source, table: str) -> Meaning:
