@@ -51,7 +51,7 @@ def is_ours(folder: str | Path) -> bool:
         return False
 
 
-def remove_cached(folder: str | Path, is_old: Callable[[os.stat_result], bool]) -> Iterator[tuple[str, int]]:
+def remove_cached(folder: str | Path, is_old: Callable[[str, os.stat_result], bool]) -> Iterator[tuple[str, int]]:
     """Delete the cached copies in a folder of ours that are old; gives the name and the size of each.
 
     A copy is a regular file whose name is a digest, or one that was arriving. Everything else stays.
@@ -66,7 +66,7 @@ def remove_cached(folder: str | Path, is_old: Callable[[os.stat_result], bool]) 
         for name in sorted(filter(_CACHED.fullmatch, os.listdir(handle))):
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode) and is_old(status):
+                if stat.S_ISREG(status.st_mode) and is_old(name, status):
                     os.unlink(name, dir_fd=handle)
                     yield name, status.st_size
 

@@ -16,7 +16,8 @@ from jammi_duck.storage.compaction import Compaction, choose, merge, segments_ne
 from jammi_duck.storage.entering import catch_up
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.present import state_of
+from jammi_duck.storage.present import plan
+from jammi_duck.storage.recovery import release
 from jammi_duck.storage.table import live_masks
 from jammi_duck.types import Caller, Counts
 
@@ -69,10 +70,13 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
     store = place.store_at(entry.location)
     for _ in range(_TRIES):
         began = time.monotonic()
-        base = state_of(place, entry)
+        # Its files are held as long as rows are copied out of them.
+        planned = plan(place, entry, caller)
+        base = planned.start.manifest
         todo = choose(base, live_masks(store, base.segments, base.tombstones), place.segment_rows)
         if not todo.mergers and not todo.others:
             catch_up(place, entry, base)
+            place.plans.done(planned.token)
             return _report(base, base, began)
 
         def start(base: Manifest = base, todo: Compaction = todo) -> Running[Change]:
@@ -91,6 +95,8 @@ def compact(place: Place, runner: Runner, entry: Entry, caller: Caller, *, in_ma
         except StateError:
             log.info("%s has changed while it was compacted; starting again", entry.name)
             continue
+        finally:
+            release(place, planned.token, entry.build)
         runner.done(running)
         return _report(base, finished, began)
     raise BuildError(f"'{entry.name}' was changed each time that it was compacted; try again later")

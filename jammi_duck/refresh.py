@@ -10,13 +10,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jammi_duck.compact import advice
 from jammi_duck.encoder import Encoder, Encoders
-from jammi_duck.errors import BuildError, DamagedError, InputError, ModelError, NotFoundError, StateError
+from jammi_duck.errors import (
+    BuildError,
+    DamagedError,
+    InputError,
+    ModelError,
+    NotFoundError,
+    StateError,
+)
 from jammi_duck.generate import (
     READ_AGAIN,
     STAYS,
@@ -38,7 +44,9 @@ from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.change import Change
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import Place
-from jammi_duck.storage.present import Present, changed_since, planned, present
+from jammi_duck.storage.plans import Present
+from jammi_duck.storage.present import changed_since, planned, present
+from jammi_duck.storage.recovery import release
 from jammi_duck.types import Caller, Counts
 from jammi_duck.window import Window, digest, write_repeated
 
@@ -47,16 +55,16 @@ from jammi_duck.window import Window, digest, write_repeated
 class Comparison:
     """What DuckDB found: a look at the source, and how the table differs from it.
 
-    `source` is how the user writes it, `build` that of the table, `start` what was compared, as `present` gave it.
-    `added` rows are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no
-    text any more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`. `attach` is
-    what the table's source is to be known by from now on, where it was renamed.
+    `source` is how the user writes it, `build` that of the table, `start` what was compared, by its token. `added` rows
+    are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no text any
+    more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`. `attach` is what the
+    table's source is to be known by from now on, where it was renamed.
     """
 
     source: str
     table: str
     build: str
-    start: Mapping[str, Any]
+    start: str
     census: Census
     added: int
     changed: int
@@ -205,6 +213,7 @@ class Refresher:
             with indexing(running, new) as advance:
                 finished = change.finish(counts, advance)
         self._runner.done(running)
+        self._place.plans.done(found.start)
         return running, finished
 
 
@@ -220,6 +229,16 @@ class _Change(Change):
         self.forgotten = self.renewed = self.encoded = 0
         self.counts = Counts()
         self.window = Window(encoder, encoder.budget(), entry.definition.dimensions, self) if encoder else None
+
+    def let_go(self) -> None:
+        """See `Change.let_go`."""
+        super().let_go()
+        self._place.plans.done(self.found.start)
+
+    def abandon(self, reason: str, *, keep: bool) -> None:
+        """See `Change.abandon`; the files of a table that was dropped meanwhile are not read any more."""
+        super().abandon(reason, keep=keep)
+        release(self._place, self.found.start, self.entry.build)
 
     def add(self, keys: Sequence[str], text: str | None, of: str) -> None:
         """Let a text wait to be embedded for rows with these keys, if it has this digest, in hexadecimal."""

@@ -135,6 +135,8 @@ class Runner:
         That is work of other processes, of connections that have closed, and of the caller's own earlier queries.
         Without `wait`, nothing is done while another thread is at it.
         """
+        if caller:
+            self._place.plans.end(caller)
         if not wait and self._settling.locked():
             return []
         with self._settling:

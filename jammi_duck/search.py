@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jammi_duck.blanks import is_blank
 from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.encoder.dimensions import cut
-from jammi_duck.errors import InputError, JammiWarning, ModelError, NotFoundError, did_you_mean
+from jammi_duck.errors import DamagedError, InputError, JammiWarning, ModelError, NotFoundError, did_you_mean
 from jammi_duck.selection import Selected, opened
 from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.entering import follow_others
@@ -42,6 +42,9 @@ class Asked:
     least: float | None = None
 
 
+# How often a search begins anew where files of the table are gone.
+_TRIES = 3
+
 Query = str | NDArray[np.float32] | Like
 
 
@@ -57,9 +60,26 @@ def search(
     """
     if asked.k < 1:
         raise InputError(f"k is {asked.k}; it must be at least 1")
-    present = opened(place, selected.build)
-    # The table may have been refreshed since rows of it were selected.
-    table = selected.table or present
+    for _ in range(_TRIES):
+        present = opened(place, selected.build)
+        # The table may have been refreshed since rows of it were selected.
+        table = selected.table or present
+        try:
+            return _answered(encoders, selected, asked, queries, table)
+        except DamagedError:
+            # Its files may be gone since there is a later state.
+            follow_others(place, at_once=True)
+            place.forget(selected.build)
+            if selected.table and selected.among:
+                rows = selected.table.row_ids_of(selected.among)
+                selected.table = opened(place, selected.build)
+                selected.among = selected.table.among(rows)
+    return _answered(encoders, selected, asked, queries, selected.table or opened(place, selected.build))
+
+
+def _answered(
+    encoders: Encoders, selected: Selected, asked: Asked, queries: Sequence[Query], table: Table
+) -> tuple[str, Answers]:
     entry = table.entry
     began = time.perf_counter()
     like = _rows_like(table, queries)

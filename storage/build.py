@@ -12,6 +12,7 @@ from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.catalog import literal
 from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.manifest import Manifest
+from jammi_duck.storage.marker import Marker
 from jammi_duck.storage.ownership import written_by
 from jammi_duck.storage.parquet import Digests, Texts
 from jammi_duck.storage.place import Place, files_of, names_in
@@ -42,6 +43,8 @@ class Build:
             self._store, name, definition, self.id, self.id, place.segment_rows, 0, self._name_taken
         )
 
+        self._marker = Marker(self._store, name, self.id)
+
     @property
     def name(self) -> str:
         """The embedding table's name."""
@@ -59,11 +62,13 @@ class Build:
             StorageError: call `abandon` then.
         """
         self._store.files()
+        self._marker.set()
         self._files.open()
 
     def let_go(self) -> None:
         """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
         self._files.discard()
+        self._marker.remove()
 
     def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
         """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
@@ -96,6 +101,8 @@ class Build:
         )
         self._committing = True
         manifest.commit(self._store, finished, self.id)
+        # Before the catalog says so: what dies in between is settled.
+        self._marker.remove()
         make_ready(self._place, finished, self._store.location)
         return finished
 
@@ -104,7 +111,7 @@ class Build:
 
         A table whose manifest was committed stays, and the next `jammi_recover()` makes it ready.
         """
-        self._files.discard()
+        self.let_go()
         if self._committing and self._is_committed():
             return
         # Without columns, nothing can be compared, so it cannot be resumed.

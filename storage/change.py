@@ -28,6 +28,7 @@ from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.index import Grown
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.marker import Marker
 from jammi_duck.storage.ownership import delete_table
 from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, read_row_ids, read_rows, read_tombstones
 from jammi_duck.storage.place import Place, files_of, remove_files
@@ -35,13 +36,15 @@ from jammi_duck.storage.present import changed_since
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import ParquetSegment
 from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, close_state, sidecars_of, writing
-from jammi_duck.storage.table import Table, newest_manifest
+from jammi_duck.storage.table import Table, live_masks, newest_manifest
 from jammi_duck.types import Counts
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
 
 
+# A segment's number, and the ids and places of rows in it.
+Found: TypeAlias = "tuple[int, pa.StringArray, NDArray[np.int64]]"
 # The ids, vectors and text digests of rows.
 StoredRows: TypeAlias = "tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]"
 
@@ -81,6 +84,7 @@ class Change:
         self._segments: tuple[Segment, ...] = ()
         self._gone: TombstoneWriter | None = None
         self._listed: list[str] = []
+        self._marker = Marker(self._store, entry.name, self.id)
         first = _free_number(_names(self._store, entry.name))
         self._files = SegmentFiles(
             self._store, entry.name, entry.definition, entry.build, self.id, place.segment_rows, first, self._taken
@@ -104,10 +108,12 @@ class Change:
 
     def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
         """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
+        self._marker.set()
         self._files.write(row_ids, vectors, digests)
 
     def end_segment(self, grown: Grown | None) -> None:
         """Close the segment that was written, even without a row; its graph has `grown`, or is built anew."""
+        self._marker.set()
         self._files.open()
         self._files.close()
         if grown is not None:
@@ -161,6 +167,7 @@ class Change:
     def _finish(self, counts: Counts, progress: Progress) -> Manifest:
         is_same = self._kept is None and self._gone is None and not self.rows
         if is_same and self.base.number and self._counts(counts) == self.base.counts:
+            self._marker.remove()
             if not catch_up(self._place, self.entry, self.base):
                 self._place.catalog.note(self.entry.build, None, None)
             return self.base
@@ -173,8 +180,10 @@ class Change:
             except FileExistsError as error:
                 if self._kept is not None:
                     raise StateError(f"'{self.name}' has changed meanwhile") from error
-                self._fit(newest_manifest(self._store, self.entry))
+                self._fit()
                 self._index(progress)
+        # Before the catalog says so: what dies in between is settled.
+        self._marker.remove()
         if self.entry.status != "ready":
             make_ready(self._place, finished, self.entry.location)
         elif not enter(self._place, self.entry, finished):
@@ -198,6 +207,7 @@ class Change:
             with contextlib.suppress(StorageError):
                 self._store.discard(self._gone.path.name)
             self._gone = None
+        self._marker.remove()
 
     def abandon(self, reason: str, *, keep: bool) -> None:
         """Remove what was written; the table stays as it was. Whole segments with new vectors stay if `keep` says so.
@@ -289,6 +299,7 @@ class Change:
 
     def _tombstones(self) -> TombstoneWriter:
         if self._gone is None:
+            self._marker.set()
             scratch = self._store.scratch(layout.deleted(self.name, 1), self.id)
             with writing(scratch):
                 self._gone = TombstoneWriter(scratch, self.definition, self.entry.build, self.id)
@@ -297,38 +308,55 @@ class Change:
     def _taken(self, number: int) -> tuple[str, int]:
         return self.name, number + 1
 
-    def _fit(self, newest: Manifest) -> None:
+    def _fit(self) -> None:
         """Make this change fit a state that another change made first: the result is what this one wanted.
 
         A key that the other touched, and this one did not, gets the row that it had in the state that this one started
         from, or none: this change found that row to be right, or no such key in the source.
         """
         (file,) = self._listed[-1:]
+        mine = self._mine(file)
+        self._store.delete(file)
+        # The name is free again: another may have it by the time that this change is abandoned.
+        self._listed.remove(file)
+        newest, touched, found = self._rival(mine)
+        others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
+        before = Table.of(self._store, self.entry, self.base).find(others) if len(others) else []
+        for number, row_ids, places in found:
+            self.forget(row_ids, [number] * len(places), places.tolist())
+        for segment, (_, _, places) in zip(self.base.segments, before, strict=False):
+            for rows in stored_rows(self._store, segment, _mask(segment.rows, places)):
+                self.write(*rows)
+        self._files.close()
+        self.base = newest
+
+    def _mine(self, tombstones: str) -> pa.StringArray:
+        """The ids of the rows that this change lists in its tombstones, or writes."""
         try:
-            _, path = self._store.found(file)
+            _, path = self._store.found(tombstones)
         except FileNotFoundError as error:
             # A drop, or a vacuum: no manifest names it yet.
             is_there = any(name.kind == "manifest.json" for name in _names(self._store, self.name))
             raise changed_since(self.name) if is_there else self._dropped() from error
-        gone = pa.concat_arrays([pa.array([], pa.string()), *(ids for ids, _, _ in read_tombstones(path))])
-        self._store.delete(file)
-        # The name is free again: another may have it by the time that this change is abandoned.
-        self._listed.remove(file)
+        gone = [ids for ids, _, _ in read_tombstones(path)]
         written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
-        mine = pa.concat_arrays([gone, *written])
-        touched = _touched(self._store, self.base, newest)
-        for number, row_ids, places in Table.of(self._store, self.entry, newest).find(
-            pa.concat_arrays([mine, touched])
-        ):
-            self.forget(row_ids, [number] * len(places), places.tolist())
-        others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
-        if len(others):
-            before = Table.of(self._store, self.entry, self.base).find(others)
-            for segment, (_, _, places) in zip(self.base.segments, before, strict=True):
-                for rows in stored_rows(self._store, segment, _mask(segment.rows, places)):
-                    self.write(*rows)
-            self._files.close()
-        self.base = newest
+        return pa.concat_arrays([pa.array([], pa.string()), *gone, *written])
+
+    def _rival(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, list[Found]]:
+        """The newest state, the rows that it touched, and where it has these and `mine`.
+
+        Where files of it are gone before they are read, there is a later one, which is taken then.
+        """
+        newest = None
+        while True:
+            before, newest = newest, newest_manifest(self._store, self.entry)
+            try:
+                touched = _touched(self._store, self.base, newest)
+                ids = pa.concat_arrays([mine, touched])
+                return newest, touched, Table.of(self._store, self.entry, newest).find(ids)
+            except DamagedError:
+                if before and before.number == newest.number:
+                    raise
 
 
 def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[StoredRows]:
@@ -348,20 +376,41 @@ def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[S
 
 
 def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
-    """The ids of the rows that came or went from one state to a later one, each once."""
+    """The ids of the rows that came or went from one state to a later one, or got another text, each once.
+
+    The states in between are not asked: they may be gone.
+    """
+    # Imported late: it takes longer than a search takes.
+    import pyarrow.compute as pc
+
+    shared = {each.parquet for each in base.segments} & {each.parquet for each in newest.segments}
+    before, after = (_live(store, state, [each for each in state.segments if each.parquet not in shared])
+                     for state in (base, newest))  # fmt: skip
     ids = [pa.array([], pa.string())]
-    before = base
-    for number in range(base.number + 1, newest.number + 1):
-        after = newest if number == newest.number else manifest.read(store, layout.manifest(base.table, number))
-        known = {each.parquet.file for each in before.truth}
-        # Where segments are left out, they were merged: no row came or went.
-        if {segment.parquet for segment in before.segments} <= {segment.parquet for segment in after.segments}:
-            new = [each.parquet for each in after.segments if each.parquet.file not in known]
-            ids += [read_row_ids(store.checked(parquet)) for parquet in new]
-            listed = [each.parquet for each in after.tombstones if each.parquet.file not in known]
-            ids += [row_ids for parquet in listed for row_ids, _, _ in read_tombstones(store.checked(parquet))]
-        before = after
+    for mine, others in ((before, after), (after, before)):
+        is_new = pc.invert(pc.is_in(mine["row"], value_set=others["row"]))
+        ids += mine["id"].filter(is_new).chunks
+    known = {each.parquet for each in base.tombstones}
+    shared_numbers = [each.number for each in base.segments if each.parquet in shared]
+    for each in newest.tombstones:
+        if each.parquet not in known:
+            for row_ids, numbers, _ in read_tombstones(store.checked(each.parquet)):
+                ids.append(row_ids.filter(pa.array(np.isin(numbers, shared_numbers))))
     return pa.concat_arrays(ids).unique()
+
+
+def _live(store: Store, state: Manifest, segments: Sequence[Segment]) -> pa.Table:
+    """The rows of segments that a state has, by `id`, and by id and text as `row`."""
+    import pyarrow.compute as pc
+
+    masks = live_masks(store, segments, state.tombstones)
+    ids, rows = [pa.array([], pa.string())], [pa.array([], pa.binary())]
+    for segment in segments:
+        for row_ids, _, digests in stored_rows(store, segment, masks.get(segment.number)):
+            ids.append(row_ids)
+            parts = [row_ids.cast(pa.binary()), digests.cast(pa.binary()), pa.scalar(b"\0")]
+            rows.append(pc.binary_join_element_wise(*parts))
+    return pa.table({"id": pa.chunked_array(ids), "row": pa.chunked_array(rows)})
 
 
 def _mask(rows: int, places: NDArray[np.int64]) -> Mask:

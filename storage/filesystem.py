@@ -83,8 +83,15 @@ class Store(Protocol):
         """Give a written scratch file its name, durably. Raises FileExistsError where the name is taken."""
         ...
 
-    def delete(self, file: str) -> None:
-        """Remove a file; one that is gone already is no error. Raises UnsupportedError where it is no regular file."""
+    def delete(self, file: str) -> bool:
+        """Remove a file; one that is gone already is no error. One that somebody holds stays, which False says.
+
+        Raises UnsupportedError where it is no regular file.
+        """
+        ...
+
+    def is_held(self, scratch: str) -> bool:
+        """Whether somebody holds a scratch file: the work that it belongs to is under way, in whichever process."""
         ...
 
     def read(self, file: str) -> bytes:

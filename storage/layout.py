@@ -117,6 +117,15 @@ def is_scratch(name: str, build: str | None = None) -> bool:
     return match is not None and parse(match["file"]) is not None and (build is None or match["build"] == build[:8])
 
 
+def scratch_of(name: str) -> tuple[str, str]:
+    """What the name of a scratch file says: the first digits of a build's or change's id, and the embedding table."""
+    match = _SCRATCH.fullmatch(name)
+    of = parse(match["file"]) if match else None
+    if match is None or of is None:
+        raise ValueError(f"'{name}' is not the name of a scratch file")
+    return match["build"], of.table
+
+
 def table_name(source: str, model: str, started: datetime, taken: Container[str]) -> str:
     """A new embedding table's name: source, last part of the model's name, UTC second of the start.
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from jammi_duck.errors import DamagedError
-from jammi_duck.storage import layout
+from jammi_duck.storage import holding, layout
 from jammi_duck.storage.filesystem import (
     MOST_READ,
     Digest,
@@ -74,7 +74,9 @@ class LocalStore:
 
     def discard(self, scratch: str) -> None:
         """See `Store.discard`."""
-        self.delete(scratch)
+        path = self.path(scratch)
+        with explained("delete", path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
     def create(self, file: str, scratch: Path) -> Digest:
         """See `Store.create`."""
@@ -94,12 +96,22 @@ class LocalStore:
                 raise
         return digest
 
-    def delete(self, file: str) -> None:
+    def delete(self, file: str) -> bool:
         """See `Store.delete`."""
         path = self.path(file)
         with explained("delete", path), contextlib.suppress(FileNotFoundError):
             regular(path)
-            os.unlink(path)
+            with holding.alone(path) as is_free:
+                if is_free:
+                    os.unlink(path)
+            return is_free
+        return True
+
+    def is_held(self, scratch: str) -> bool:
+        """See `Store.is_held`."""
+        with contextlib.suppress(FileNotFoundError):
+            return holding.is_held(self.path(scratch))
+        return False
 
     def read(self, file: str) -> bytes:
         """See `Store.read`."""

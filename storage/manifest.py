@@ -255,6 +255,11 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
         store.create(manifest.file, scratch)
     finally:
         store.discard(scratch.name)
+    # Its name may have been free since a vacuum removed the state of that number, which came before later ones.
+    later = newest(store.names()).get(manifest.table, manifest.file)
+    if (highest := layout.parse(later)) and highest.number > manifest.number:
+        store.delete(manifest.file)
+        raise FileExistsError(later)
 
 
 def segment_of(fields: object) -> Segment:

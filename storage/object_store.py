@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jammi_duck import cache
 from jammi_duck.errors import DamagedError, UnsupportedError
 from jammi_duck.fields import is_sha256
-from jammi_duck.storage import layout
+from jammi_duck.storage import holding, layout
 from jammi_duck.storage.filesystem import (
     Digest,
     Stored,
@@ -137,10 +137,17 @@ class ObjectStore:
         content = self.filesystem.cat_file(self.url_path(digest.file))
         return hashlib.sha256(content).hexdigest() == digest.sha256
 
-    def delete(self, file: str) -> None:
-        """See `Store.delete`."""
+    def delete(self, file: str) -> bool:
+        """See `Store.delete`: what is read is read from a copy, so nobody holds it."""
         with self._explained("delete", self._url(file)), contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(self.url_path(file))
+        return True
+
+    def is_held(self, scratch: str) -> bool:
+        """See `Store.is_held`: scratch files are in the local cache."""
+        with contextlib.suppress(FileNotFoundError):
+            return holding.is_held(os.path.join(self._scratch, bare(scratch)))
+        return False
 
     def read(self, file: str) -> bytes:
         """See `Store.read`."""

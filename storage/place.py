@@ -19,6 +19,7 @@ from jammi_duck.storage.filesystem import Store, location_id, regular
 from jammi_duck.storage.local_store import LocalStore
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.manifest import Segment, Tombstones
+from jammi_duck.storage.plans import Plans
 from jammi_duck.storage.table import Table
 from jammi_duck.storage.watch import Watch
 
@@ -61,6 +62,7 @@ class Place:
         self._open: OrderedDict[str, Table] = OrderedDict()
         self._forgotten: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self.plans = Plans()
         # The numbers of the states that the catalog has, of builds of which that is known; held while one is entered.
         self.entered: dict[str, int] = {}
         self.entering = threading.Lock()
@@ -200,6 +202,5 @@ def remove_files(store: Store, files: Iterable[str]) -> int:
     removed = 0
     for file in files:
         with contextlib.suppress(UnsupportedError):
-            store.delete(file)
-            removed += 1
+            removed += store.delete(file)
     return removed

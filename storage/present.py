@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import Any
 
 from jammi_duck.errors import DamagedError, StateError, UnsupportedError
 from jammi_duck.storage import layout, manifest
@@ -16,30 +15,13 @@ from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment, Truth
 from jammi_duck.storage.parquet import Footer, read_footer, read_rows
 from jammi_duck.storage.place import Place, files_of
+from jammi_duck.storage.plans import Present
 from jammi_duck.storage.table import newest_manifest
+from jammi_duck.types import Caller
 
 # In how many earlier states a segment is looked for before it is taken for one that no state has.
 _LOOK_BACK = 20
-
-
-@dataclass(frozen=True)
-class Present:
-    """A state of a table, whose number is 0 where it was never committed, and segments that no state has.
-
-    These are `spare`: of a change that was interrupted, and as good as any other for the vector of a text.
-    """
-
-    manifest: Manifest
-    spare: tuple[Segment, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """What `planned` takes: all that another look at the storage might find otherwise."""
-        kept = () if self.manifest.number else self.manifest.segments
-        return {
-            "number": self.manifest.number,
-            "kept": [each.as_fields() for each in kept],
-            "spare": [each.as_fields() for each in self.spare],
-        }
+_TRIES = 20
 
 
 def state_of(place: Place, entry: Entry) -> Manifest:
@@ -71,21 +53,19 @@ def present(place: Place, entry: Entry) -> Present:
     return Present(_left(entry, kept), tuple(segment for segment, footer in whole if footer.change is not None))
 
 
-def planned(place: Place, entry: Entry, plan: Mapping[str, Any]) -> Present:
-    """What `present` gave when a query was planned, by its `as_json`.
+def planned(place: Place, entry: Entry, token: str) -> Present:
+    """What a query was planned on.
 
-    Raises:
-        StateError: the files that it consists of are not all there any more, or are not what is to be changed.
+    Raises StateError where that is over, is not what is to be changed, or is not there any more although it was held.
     """
-    store = place.store_at(entry.location)
-    kept, spare = (tuple(map(manifest.segment_of, plan[each])) for each in ("kept", "spare"))
-    files = store.files()
-    gone = [each.parquet.file for each in (*kept, *spare) if each.parquet.file not in files]
-    if gone or (entry.status == "ready") != bool(plan["number"]):
+    start = place.plans.of(token)
+    if start is None or (entry.status == "ready") != bool(start.manifest.number):
         raise changed_since(entry.name)
-    if not plan["number"]:
-        return Present(_left(entry, kept), spare)
-    return Present(manifest.read(store, layout.manifest(entry.name, plan["number"])), spare)
+    names = place.store_at(entry.location).names()
+    kept = () if start.manifest.number else start.manifest.segments
+    if any(each.parquet.file not in names for each in (*kept, *start.spare)):
+        raise changed_since(entry.name)
+    return start
 
 
 def changed_since(name: str) -> StateError:
@@ -147,19 +127,50 @@ def _whole(store: Store, entry: Entry, files: Iterable[str], first: int = 0) -> 
     return whole
 
 
-def paths(store: Store, present: Present) -> tuple[list[tuple[int, Path]], list[tuple[int, Path]], list[Path]]:
-    """Local paths of the Parquet files, those of segments with their numbers: the state's, the spare ones, tombstones.
+@dataclass(frozen=True)
+class Planned:
+    """What a query reads: local paths of the Parquet files, those of segments with their numbers.
 
-    Remote files come to the cache. Raises DamagedError.
+    They are there until the query is over. `token` stands for it all.
     """
+
+    token: str
+    start: Present
+    segments: list[tuple[int, Path]]
+    spare: list[tuple[int, Path]]
+    tombstones: list[Path]
+
+
+def plan(place: Place, entry: Entry, caller: Caller, *, spare: bool = False) -> Planned:
+    """Settle what a query reads of a table: its present state, and what is `spare`, if that is wanted.
+
+    Remote files come to the cache. What another process deletes meanwhile, it deletes since there is a later state, and
+    so that is taken then.
+
+    Raises:
+        DamagedError: a ready table has no manifest, a file is damaged, or nothing is left of a build that failed.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        start = present(place, entry) if spare else Present(state_of(place, entry))
+        try:
+            return _held(place, entry, caller, start)
+        except (DamagedError, FileNotFoundError) as error:
+            if tries < _TRIES and (spare or state_of(place, entry).number != start.manifest.number):
+                continue
+            raise DamagedError(
+                f"{error}: put it back, or drop '{entry.name}' with jammi_drop and generate it again"
+            ) from error
+
+
+def _held(place: Place, entry: Entry, caller: Caller, start: Present) -> Planned:
+    store = place.store_at(entry.location)
 
     def local(files: Sequence[Truth]) -> list[tuple[int, Path]]:
         return [(each.number, store.checked(each.parquet)) for each in files]
 
-    state = present.manifest
-    try:
-        return local(state.segments), local(present.spare), [path for _, path in local(state.tombstones)]
-    except DamagedError as error:
-        raise DamagedError(
-            f"{error}: put it back, or drop '{state.table}' with jammi_drop and generate it again"
-        ) from error
+    state = start.manifest
+    segments, spare, gone = local(state.segments), local(start.spare), [path for _, path in local(state.tombstones)]
+    held = [*(path for _, path in (*segments, *spare)), *gone]
+    return Planned(place.plans.keep(caller, start, held), start, segments, spare, gone)

@@ -6,6 +6,7 @@ kept; all of them whole: the index is built again and the table is `ready`.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,14 @@ def finish_drops(place: Place) -> list[Action]:
             if gone.files or gone.left:
                 done.append(Action(entry.name, "dropped", f"removed the files that a drop had left{gone.left}"))
     return done
+
+
+def release(place: Place, token: str, build: str) -> None:
+    """Let go of what a query was planned on, and remove the files that a drop has left since they were held."""
+    place.plans.done(token)
+    with contextlib.suppress(StorageError):
+        if not place.catalog.is_ready(build):
+            finish_drops(place)
 
 
 def follow(place: Place, *, adopt: bool) -> list[Action]:

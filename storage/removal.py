@@ -12,6 +12,8 @@ from jammi_duck import cache
 from jammi_duck.errors import StorageError
 from jammi_duck.logs import log
 from jammi_duck.storage import layout, manifest
+from jammi_duck.storage.holding import is_held
+from jammi_duck.storage.layout import scratch_of
 from jammi_duck.storage.ownership import delete_table, superseded
 from jammi_duck.storage.place import Place, by_table, remove_files
 from jammi_duck.storage.recovery import Action
@@ -57,6 +59,8 @@ def vacuum(place: Place, at_work: Mapping[str, str]) -> list[Removed]:
     # The files first: what one of these belongs to is then still being written, or named already.
     files, scratches = store.files(), store.scratches()
     busy = {entry.build: entry.name for entry in place.catalog.entries("building")} | dict(at_work)
+    # What other processes write.
+    busy |= dict(scratch_of(scratch) for scratch in scratches if store.is_held(scratch))
     spared = _catalog_files(place)
     old = {file for file, stored in files.items() if stored.is_file and stored.modified < oldest} - spared
     refused = {each.name for each in place.catalog.refused()}
@@ -92,8 +96,8 @@ def _catalog_files(place: Place) -> set[str]:
 
 
 def _old_cached(folder: Path, oldest: datetime) -> list[Removed]:
-    def is_old(status: os.stat_result) -> bool:
-        return max(status.st_atime, status.st_mtime) < oldest.timestamp()
+    def is_old(name: str, status: os.stat_result) -> bool:
+        return max(status.st_atime, status.st_mtime) < oldest.timestamp() and not is_held(folder / name)
 
     if folder.is_dir() and not cache.is_ours(folder):
         log.warning("nothing was deleted in '%s', which jammi_duck has not made: it may hold files of yours", folder)

@@ -91,13 +91,24 @@ class Table:
         `known` and `gone` are the segments and the tombstones as the catalog has them: they serve where the manifest
         cannot be read. Raises DamagedError where it is not known which rows are gone.
         """
-        try:
-            found = newest_manifest(store, entry, known, gone)
-        except DamagedError as error:
-            width = entry.definition.dimensions
-            parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in known}
-            return cls(entry, parquets, str(error), live_masks(store, known, gone))
-        return cls.of(store, entry, found)
+        number = 0
+        while True:
+            try:
+                found = newest_manifest(store, entry, known, gone)
+            except DamagedError as error:
+                width = entry.definition.dimensions
+                parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in known}
+                return cls(entry, parquets, str(error), live_masks(store, known, gone))
+            is_same, number = found.number == number, found.number
+            try:
+                table = cls.of(store, entry, found)
+            except DamagedError:
+                if is_same:
+                    raise
+                continue
+            # What is missing was removed by now since there is a later state, perhaps.
+            if is_same or not table.damage:
+                return table
 
     @classmethod
     def of(cls, store: Store, entry: Entry, found: manifest.Manifest) -> Table:
@@ -139,6 +150,14 @@ class Table:
         for ids, live, mask in zip(self._row_ids, self.live, masks, strict=True):
             places = ids.alike(wanted, form)
             mask[places if live is None else places[live[places]]] = True
+
+    def row_ids_of(self, among: Among) -> list[pa.StringArray]:
+        """The ids of the rows of a selection, which `among` has looked up here."""
+        masks = (np.unpackbits(mask, count=each.rows) for mask, each in zip(among.masks, self.segments, strict=True))
+        return [
+            ids.filter(pa.array(mask.view(bool)))
+            for ids, mask in zip((s.row_ids for s in self.segments), masks, strict=True)
+        ]
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those of the rows that the table has. Raises DamagedError."""
@@ -310,15 +329,26 @@ def newest_manifest(
     `segments` and `tombstones` are those that are known of. Raises DamagedError where there is no manifest, it is not
     this build's, or it is older than what is known.
     """
-    file = manifest.newest(store.files()).get(entry.name)
-    if file is None:
-        raise DamagedError(f"'{entry.name}' has no manifest")
-    found = manifest.read(store, file)
+    file, found = _read_newest(store, entry.name)
     if found.build != entry.build:
         raise DamagedError(f"'{file}' is another build's manifest")
     if is_older(found, segments, tombstones):
         raise DamagedError(f"the manifest after '{file}' is missing")
     return found
+
+
+def _read_newest(store: Store, table: str) -> tuple[str, manifest.Manifest]:
+    """The newest manifest, and its file. One that is gone by the time that it is read was followed by another."""
+    file = None
+    while True:
+        before, file = file, manifest.newest(store.names()).get(table)
+        if file is None:
+            raise DamagedError(f"'{table}' has no manifest")
+        try:
+            return file, manifest.read(store, file)
+        except DamagedError:
+            if file == before:
+                raise
 
 
 def is_older(state: manifest.Manifest, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> bool:

@@ -2,19 +2,27 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pytest
 
 from jammi_duck import JammiWarning
-from jammi_duck.storage import build, change
+from jammi_duck.refresh import Refresher
+from jammi_duck.storage import build, change, manifest, present
+from jammi_duck.storage.build import Build
+from jammi_duck.storage.change import Change
 from jammi_duck.storage.clock import not_before
+from jammi_duck.storage.holding import Held, alone, is_held
 from jammi_duck.storage.local_store import LocalStore
 from jammi_duck.storage.location import open_store
 from jammi_duck.storage.object_store import ObjectStore
+from jammi_duck.storage.table import Table
 from jammi_duck.storage.watch import Watch
 from tests.histories import ask
 
@@ -181,15 +189,18 @@ def test_an_empty_location_drops_nothing(fake, tmp_path):
         (tmp_path / "away").rename(folder)
 
 
-def test_a_folder_that_is_as_it_was_is_not_listed_again(fake, monkeypatch):
+def test_a_folder_that_is_as_it_was_is_not_listed_again(fake, storage, monkeypatch):
     con = fake(follow=ALWAYS).con
     con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
     generate(con)
+    monkeypatch.setattr("jammi_duck.storage.watch._SETTLED", 0.0)
+    found(con)
     listed, real = [], LocalStore.names
     monkeypatch.setattr(LocalStore, "names", lambda store: listed.append(store) or real(store))
-    monkeypatch.setattr("jammi_duck.storage.watch._SETTLED", 0.0)
-    for _ in range(3):
-        found(con)
+    found(con)
+    assert listed == []
+    (storage / "jammi_db" / "x").touch()
+    found(con)
     assert len(listed) == 1
 
 
@@ -333,3 +344,121 @@ def test_what_is_found_is_the_same_for_every_store(place, tmp_path):
     store.create("a__embedding__m__20260101T000000.parquet", scratch)
     assert store.names() == set(store.files())
     assert store.mark() == store.mark()
+
+
+def error_of(con, query):
+    """What DuckDB says against a query, if anything."""
+    try:
+        con.execute(query).fetchall()
+    except duckdb.Error as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture
+def both(opened):
+    """Two databases that know one table, whose vacuums spare nothing that is over."""
+    ours, theirs = (opened(side, retention=ALWAYS) for side in ("ours", "theirs"))
+    generate(ours)
+    theirs.execute("FROM jammi_recover()").fetchall()
+    return ours, theirs
+
+
+def overtake(con, first):
+    """Some later states, and a vacuum of all before the last."""
+    for i in range(3):
+        add(con, first + 2 * i)
+    con.execute("FROM jammi_compact('t')").fetchall()
+    con.execute("FROM jammi_vacuum()").fetchall()
+
+
+def keys(con):
+    return {int(row[0]) for row in con.execute("SELECT _row_id FROM jammi_matches('t', 'word1', 100)").fetchall()}
+
+
+@pytest.mark.parametrize("moment", [(Refresher, "begin"), (Change, "finish"), (manifest, "commit"), (Change, "_fit")])
+def test_a_refresh_that_others_overtake_and_vacuum_is_not_lost(both, before, moment, place):
+    """The name of its manifest is free again by then. Elsewhere than on a disk, its files may be gone: it says so."""
+    ours, theirs = both
+    ours.execute("INSERT INTO t SELECT range, 'word' || range FROM range(10, 12)")
+    if moment == (Change, "_fit"):
+        before(manifest, "commit", lambda: add(theirs, 50))
+    before(*moment, lambda: overtake(theirs, 20))
+    if error := error_of(ours, "FROM jammi_refresh('t')"):
+        assert "://" in place[0]
+        assert "again" in error
+        ask(ours, "FROM jammi_refresh('t')")
+    assert keys(ours) == keys(theirs) == set(range(12))
+    assert ask(ours, "FROM jammi_status('t')")["coverage"] == 1.0
+    assert keys(opened_again(ours)) == set(range(12))
+
+
+def opened_again(con):
+    con.execute("FROM jammi_recover()").fetchall()
+    return con
+
+
+def test_a_status_reads_what_it_was_planned_on(both, before):
+    ours, theirs = both
+    add(theirs, 50)
+    before(present, "planned", lambda: overtake(theirs, 20))
+    assert ask(ours, "FROM jammi_status('t')")["current"] == 10
+
+
+def test_what_is_being_written_is_spared_by_the_vacuum_of_another(both, before, place):
+    if "://" in place[0]:
+        pytest.skip("another machine's work is not seen there")
+    ours, theirs = both
+
+    def vacuum():
+        theirs.execute("FROM jammi_vacuum()").fetchall()
+
+    before(Build, "finish", vacuum)
+    before(manifest, "commit", vacuum)
+    name = generate(ours)
+    assert ask(ours, "FROM jammi_status('t')")["embedding_table"] == name
+    before(Change, "finish", vacuum)
+    before(manifest, "commit", vacuum)
+    add(ours)
+    assert keys(ours) == set(range(12))
+
+
+def test_a_search_without_an_index_goes_on_with_a_later_state(both, place, before, tmp_path):
+    ours, theirs = both
+    store = open_store(place[0], tmp_path / "cache", place[1])
+    for file in store.names():
+        if file.endswith(("vectors", "rowmap")):
+            store.delete(file)
+    before(Table, "search", lambda: overtake(theirs, 20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found_by = "SELECT _row_id FROM jammi_search('t', 'word1', 100, filter := 'id > 4')"
+        assert {int(row[0]) for row in ours.execute(found_by).fetchall()} == set(range(5, 10))
+
+
+def test_held_files_stay(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    held = Held([path])
+    assert is_held(path)
+    with alone(path) as is_free:
+        assert not is_free
+    held.close()
+    held.close()
+    assert not is_held(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        Held([path])
+
+
+@pytest.mark.parametrize(
+    ("processes", "seconds"), [pytest.param(2, 6), pytest.param(3, 90, marks=pytest.mark.long)], ids=["few", "many"]
+)
+def test_processes_that_contend_for_one_table_lose_nothing(tmp_path, processes, seconds):
+    command = [sys.executable, "-m", "tests.contending", str(tmp_path / "artifacts")]
+    running = [
+        subprocess.Popen([*command, str(side), str(seconds)], stdout=subprocess.PIPE, text=True)
+        for side in range(processes)
+    ]
+    assert [process.communicate()[0] for process in running] == [""] * processes
+    assert [process.returncode for process in running] == [0] * processes

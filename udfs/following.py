@@ -20,12 +20,12 @@ from jammi_duck.importing import VectorCensus, Vectored
 from jammi_duck.interrupts import listen
 from jammi_duck.refresh import Comparison, choose_refreshable
 from jammi_duck.search import choose
-from jammi_duck.storage import layout, manifest
+from jammi_duck.storage import layout, present
 from jammi_duck.storage.catalog import Entry, literal, live_rows
 from jammi_duck.storage.entering import catch_up, follow_others
 from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.place import files_of
-from jammi_duck.storage.present import Present, paths, present, state_of
+from jammi_duck.storage.present import Planned, plan
 from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
 from jammi_duck.udfs.engine import Engine
@@ -94,13 +94,11 @@ def refresh_query(
     Each text that the table lacks comes once, with the keys of all rows that have it; where a row of the table has
     that text already, with the place of its vector, and else with the text itself, read in a second look at the source.
     """
-    store = engine.place.store_at(entry.location)
-    start = present(engine.place, entry)
-    state, spare, gone = paths(store, start)
+    planned = plan(engine.place, entry, caller, spare=True)
     request = {
         "table": entry.name,
         "build": entry.build,
-        "start": start.as_json(),
+        "start": planned.token,
         "source": source.written,
         "began": time.monotonic(),
         "in_main_thread": listen(engine.runner),
@@ -108,10 +106,10 @@ def refresh_query(
     }
     asked = proven(json.dumps(request), source, meaning, entry.definition.key)
     columns = entry.definition.columns
-    known = live_rows("_text_digest, _segment, _place", [(number, str(path)) for number, path in spare], ())
-    pool = "SELECT _text_digest, _segment, _place FROM _jammi_live" + (f" UNION ALL {known}" if spare else "")
+    known = live_rows("_text_digest, _segment, _place", [(number, str(path)) for number, path in planned.spare], ())
+    pool = "SELECT _text_digest, _segment, _place FROM _jammi_live" + (f" UNION ALL {known}" if planned.spare else "")
     return (
-        f"WITH {_comparison(source, entry, state, gone)}, "
+        f"WITH {_comparison(source, entry, planned)}, "
         "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, min(key) AS key FROM _jammi_changes "
         "WHERE key IS NOT NULL GROUP BY digest), "
         "_jammi_new AS MATERIALIZED (SELECT lower(hex(w.digest)) AS digest, w.keys, w.key, k._segment, k._place "
@@ -135,7 +133,13 @@ def refresh_query(
 
 
 def status_plan(
-    engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
+    engine: Engine,
+    source: str | None,
+    path: Sequence[str],
+    model: str | None,
+    table: str | None,
+    transaction: int,
+    connection: str,
 ) -> str:
     """The query that says how a table differs from its source."""
     named = _resolved(engine, source, path)
@@ -148,15 +152,13 @@ def status_plan(
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
         raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
-    store = engine.place.store_at(entry.location)
-    start = Present(state_of(engine.place, entry))
+    planned = plan(engine.place, entry, Caller(connection, transaction))
     # What is told is what a search finds.
-    catch_up(engine.place, entry, start.manifest, at_work=True)
-    state, _spare, gone = paths(store, start)
-    request = {"table": entry.name, "number": start.manifest.number, "source": named.written}
+    catch_up(engine.place, entry, planned.start.manifest, at_work=True)
+    request = {"table": entry.name, "start": planned.token, "source": named.written}
     asked = proven(json.dumps(request), named, meaning, entry.definition.key)
     return (
-        f"WITH {_comparison(named, entry, state, gone)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
+        f"WITH {_comparison(named, entry, planned)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
         f"unnest(_jammi_status({asked}, {_FOUND}), recursive := true) FROM _jammi_census c)"
     )
 
@@ -168,22 +170,20 @@ def _has_segments(engine: Engine, entry: Entry) -> bool:
     return False
 
 
-def comparison_of(engine: Engine, source: Source, entry: Entry) -> str:
+def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) -> str:
     """The common table expressions that compare a source with a table."""
-    store = engine.place.store_at(entry.location)
-    state, _spare, gone = paths(store, Present(state_of(engine.place, entry)))
-    return _comparison(source, entry, state, gone)
+    return _comparison(source, entry, plan(engine.place, entry, caller))
 
 
-def _comparison(source: Source, entry: Entry, state: Sequence[tuple[int, object]], gone: Sequence[object]) -> str:
+def _comparison(source: Source, entry: Entry, planned: Planned) -> str:
     """Common table expressions: the source's rows and keys, the table's rows, `_jammi_changes` and `_jammi_census`.
 
     A change has a key, and the digest of its text, where the source has such a row with a text; and the place of the
     table's row, where that has one. Only keys and digests are kept, which DuckDB writes to disk where they are many.
     """
     definition = entry.definition
-    segments = [(number, str(path)) for number, path in state]
-    live = live_rows("_row_id, _text_digest, _segment, _place", segments, [str(path) for path in gone])
+    segments = [(number, str(path)) for number, path in planned.segments]
+    live = live_rows("_row_id, _text_digest, _segment, _place", segments, [str(path) for path in planned.tombstones])
     return (
         f"_jammi_rows AS NOT MATERIALIZED "
         f"({picked(source, definition.columns, definition.key, entry.name)}), "
@@ -306,7 +306,8 @@ def status(engine: Engine, *columns: Column) -> pa.Array:
         entry = engine.place.ready(request["table"])
         definition = entry.definition
         check_keys(definition.source, definition.key, _census(*census), STAYS)
-        state = manifest.read(engine.place.store_at(entry.location), layout.manifest(entry.name, request["number"]))
+        state = present.planned(engine.place, entry, request["start"]).manifest
+        engine.place.plans.done(request["start"])
         current = state.rows - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)

@@ -151,7 +151,7 @@ def _plan(
     comparison = None
     if reuse and (made := to_reuse(engine.place, engine.encoders, request)):
         try:
-            comparison = following.comparison_of(engine, named, made)
+            comparison = following.comparison_of(engine, named, made, Caller(connection, transaction))
             request = dataclasses.replace(request, reuse=made.name)
         except DamagedError as error:
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
@@ -378,7 +378,7 @@ FUNCTIONS = (
     _function("renew", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, following.renew),
     _function("refreshed", (_TEXT, _NUMBER, _NUMBER), table_type(following.REFRESHED), True, following.finish),
     _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(_GENERATED), True, _finish_resumed),
-    _text("status_plan", _CHOICE, following.status_plan),
+    _text("status_plan", (*_CHOICE, _TEXT), following.status_plan),
     _function("status", (_TEXT, *_COMPARED), table_type(following.STATUS), True, following.status),
     _text("compact_plan", (*_CHOICE, _TEXT), following.compact_plan),
     _function("compact", (_TEXT, "BOOLEAN", *_CALLER), table_type(following.COMPACTED), True, following.compact_tables),

@@ -99,7 +99,7 @@ def macros(connection: str) -> list[str]:
             f"key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, {caller_of}))"
         ),
         f"jammi_refresh{_TABLE}": f"TABLE SELECT * FROM query(_jammi_refresh_plan({_CHOICE}, {me}))",
-        f"jammi_status{_TABLE}": f"TABLE SELECT * FROM query(_jammi_status_plan({_CHOICE}))",
+        f"jammi_status{_TABLE}": f"TABLE SELECT * FROM query(_jammi_status_plan({_CHOICE}, {me}))",
         f"jammi_compact{_TABLE}": f"TABLE SELECT * FROM query(_jammi_compact_plan({_CHOICE}, {me}))",
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL)": (
             f"TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, {_PATH}, "
