@@ -61,6 +61,7 @@ def search(
     if asked.k < 1:
         raise InputError(f"k is {asked.k}; it must be at least 1")
     for _ in range(_TRIES):
+        state = place.entered.get(selected.build)
         present = opened(place, selected.build)
         # The table may have been refreshed since rows of it were selected.
         table = selected.table or present
@@ -69,7 +70,8 @@ def search(
         except DamagedError:
             # Its files may be gone since there is a later state.
             follow_others(place, at_once=True)
-            place.forget(selected.build)
+            if place.entered.get(selected.build) == state:
+                raise
             if selected.table and selected.among:
                 rows = selected.table.row_ids_of(selected.among)
                 selected.table = opened(place, selected.build)
