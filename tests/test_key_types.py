@@ -65,7 +65,7 @@ class TestChangedType:
             assert [rank for _, rank in found] == list(range(1, len(found) + 1))
             assert sorted(key for key, _ in found) == [2, 4]
         assert con.execute("SELECT id FROM jammi_similar('t', 'A1', 4)").fetchall() == []
-        assert con.execute("SELECT id FROM jammi_similar('t', 2, 4)").fetchall() == [(4,)]
+        assert con.execute(f"SELECT id FROM jammi_similar('t', 2, 4{options})").fetchall() == [(4,)]
 
     def test_the_row_itself_is_left_out_where_it_is_written_in_another_way(self, con):
         con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(4)")
