@@ -14,6 +14,7 @@ from jammi_duck.compact import Compacted
 from jammi_duck.generate import Generated
 from jammi_duck.redaction import redacted
 from jammi_duck.refresh import Refreshed
+from jammi_duck.relations import relation
 from jammi_duck.storage.catalog import literal, quoted
 
 if TYPE_CHECKING:
@@ -61,9 +62,8 @@ class Jammi:
         Raises:
             duckdb.Error: anything that SQL's `jammi_status` refuses, with the reason.
         """
-        text = "SELECT * FROM jammi_status($1, model := $2, embedding_table := $3)"
-        with _redacted():
-            return self.con.sql(text, params=[plain(source), model, embedding_table])
+        text = "SELECT * FROM jammi_status({}, model := {}, embedding_table := {})"
+        return self._relation(text, source, model, embedding_table)
 
     def refresh(self, source: str, *, model: str | None = None, embedding_table: str | None = None) -> Refreshed:
         """Make the embedding table of `source` follow it: only texts that are new are embedded.
@@ -225,9 +225,8 @@ class Jammi:
         Raises:
             duckdb.Error: anything that SQL's `jammi_check` refuses, with the reason.
         """
-        text = "SELECT * FROM jammi_check($1, $2, model := $3, embedding_table := $4)"
-        with _redacted():
-            return self.con.sql(text, params=[plain(source), plain(k), model, embedding_table])
+        text = "SELECT * FROM jammi_check({}, {}, model := {}, embedding_table := {})"
+        return self._relation(text, source, k, model, embedding_table)
 
     def tables(self) -> duckdb.DuckDBPyRelation:
         """Every embedding table, as a DuckDB relation."""
@@ -248,14 +247,17 @@ class Jammi:
         query = arguments[1]
         if function != "jammi_similar" and isinstance(query, str) and is_blank(query):
             raise duckdb.InvalidInputException("InputError: the query is an empty text; give some words, or a vector")
-        names = list(parameters or {})
-        values = ", ".join(f"{quoted(name)} := ${number}" for number, name in enumerate(names, len(arguments) + 1))
+        names = [quoted(name).replace("{", "{{").replace("}", "}}") for name in parameters or {}]
+        values = f"struct_pack({', '.join(f'{name} := {{}}' for name in names)})" if names else "NULL"
         text = (
-            f"SELECT * FROM {function}($1, $2, $3, model := $4, filter := $5, exact := $6, embedding_table := $7, "
-            f"min_similarity := $8, parameters := {f'struct_pack({values})' if names else 'NULL'})"
+            f"SELECT * FROM {function}({{}}, {{}}, {{}}, model := {{}}, filter := {{}}, exact := {{}}, "
+            f"embedding_table := {{}}, min_similarity := {{}}, parameters := {values})"
         )
+        return self._relation(text, *arguments, *(parameters or {}).values())
+
+    def _relation(self, text: str, *arguments: object) -> duckdb.DuckDBPyRelation:
         with _redacted():
-            return self.con.sql(text, params=[plain(each) for each in (*arguments, *(parameters or {}).values())])
+            return relation(self.con, text, [plain(each) for each in arguments])
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ import threading
 import duckdb
 import pytest
 
+from jammi_duck.relations import relation
 from tests.fakes import text_vector
 from tests.test_generate import generate
 
@@ -198,3 +199,11 @@ def test_ctrl_c_ends_a_build_and_the_next_one_works(tmp_path, threads):
         child.kill()
     assert out.splitlines() == ["interrupted", "[(30000,)]", "[('failed',), ('ready',)]"], err
     assert not list((tmp_path / "artifacts").rglob(".*"))
+
+
+def test_a_relation_with_values_waits_for_no_function_of_python():
+    """DuckDB 1 would wait for ever here, with `con.sql(…, params=…)`."""
+    con = duckdb.connect()
+    con.create_function("twice", lambda number: number * 2, ["BIGINT"], "BIGINT", side_effects=True)
+    found = relation(con, "SELECT twice(range) FROM range(1_000_000) LIMIT {}", [200_000])
+    assert len(found.fetchall()) == 200_000
