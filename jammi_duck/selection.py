@@ -26,7 +26,7 @@ from jammi_duck.types import Caller, Stage
 # A connection runs one query at a time, which holds no more searches than this.
 _MOST_KEPT = 64
 _MOST_CONNECTIONS = 256
-_NONE = "none: "
+_REFUSALS = (InputError, NotFoundError)
 
 
 @dataclass
@@ -109,9 +109,10 @@ class Selections:
         return token
 
     def of(self, token: str) -> Selected:
-        """What a token stands for. Raises NotFoundError where it stands for no table."""
-        if token.startswith(_NONE):
-            raise NotFoundError(token.removeprefix(_NONE))
+        """What a token stands for. Raises the error of a `refusal`."""
+        for kind in _REFUSALS:
+            if token.startswith(kind.__name__):
+                raise kind(token.removeprefix(f"{kind.__name__}: "))
         build, _, rest = token.partition("/")
         if not rest:
             return Selected(build)
@@ -147,9 +148,9 @@ class Selections:
             )
 
 
-def refusal(why: str) -> str:
-    """The token of no table."""
-    return _NONE + why
+def refusal(why: InputError | NotFoundError) -> str:
+    """The token of no table, for a search to say why."""
+    return f"{type(why).__name__}: {why}"
 
 
 def opened(place: Place, build: str) -> Table:

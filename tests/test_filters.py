@@ -342,7 +342,30 @@ HARMLESS = st.recursive(
 )
 
 
+# What a macro may stand for, which DuckDB's parser reads otherwise where something else is around it.
+MACROS = [
+    "x < 4", "x >= 4", "x = 4", "x <> 4", "x IN (2, 4)", "x NOT IN (2, 4)", "x IS DISTINCT FROM 4",
+    "x IS NOT DISTINCT FROM 4", "x BETWEEN 2 AND 4", "x NOT BETWEEN 2 AND 4", "x IS NULL", "x IS NOT NULL",
+    "x > 2 AND x < 5", "x < 2 OR x > 5", "NOT (x < 4)", "x::VARCHAR LIKE '2%'", "x::VARCHAR NOT LIKE '2%'",
+    "EXISTS (SELECT 1 WHERE x > 3)", "CASE WHEN x > 3 THEN true ELSE false END", "-x < -3", "x + 1 < 4",
+    "(x < 4) = (x > 2)", "coalesce(x < 4, false)", "x::VARCHAR COLLATE nocase = 'A'", "x = ANY (SELECT 3)", "true",
+]  # fmt: skip
+AROUND = ["NOT (NOT {})", "id > 1 AND ({} AND id < 9)", "{} OR id = 1", "CASE WHEN NOT {} THEN id > 2 END"]
+MORE_AROUND = [
+    "{}", "NOT {}", "{} AND id > 1", "{} = true", "({}) IS NULL", "{} IS NOT DISTINCT FROM false",
+    "id IN (SELECT id FROM t WHERE NOT {})", "{}::INTEGER + 1 > 1", "-({}::INTEGER) < 0", "[{}][1]",
+    "true BETWEEN {} AND true", "{} IN (true)",
+]  # fmt: skip
+
+
 class TestHarmless:
+    @pytest.mark.parametrize("around", AROUND + [pytest.param(each, marks=pytest.mark.long) for each in MORE_AROUND])
+    def test_a_macro_may_stand_anywhere(self, full, around):
+        for number, body in enumerate(MACROS):
+            full.execute(f"CREATE MACRO test{number}(x) AS {body}")
+            predicate = around.format(f"test{number}(id)")
+            assert found(full, predicate) == expected(full, predicate), predicate
+
     @given(predicate=HARMLESS)
     @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_finds_what_where_finds(self, full, predicate):

@@ -347,12 +347,16 @@ def _function(
 
 
 def _text(name: str, parameters: Sequence[str], call: Callable[..., str]) -> ScalarFunction:
-    """A function whose text becomes part of a query while that is bound."""
+    """A function whose text becomes part of a query while that is bound.
 
-    def statement(*arguments: Any) -> str:  # noqa: ANN401 - of any type
-        return qualified(call(*arguments))
+    The first parameter is a source; the database and the search path by which it is read come after it.
+    """
 
-    return ScalarFunction(f"_jammi_{name}", tuple(parameters), "VARCHAR", False, statement, by_row=True)
+    def statement(engine: Engine, source: str | None, database: str, path: str, *more: Any) -> str:  # noqa: ANN401
+        return qualified(call(engine, source, (database, path), *more))
+
+    signature = (parameters[0], *_PATH, *parameters[1:])
+    return ScalarFunction(f"_jammi_{name}", signature, "VARCHAR", False, statement, by_row=True)
 
 
 _TEXT, _NUMBER = "VARCHAR", "BIGINT"
@@ -361,12 +365,14 @@ _CALLER = (_TEXT, _NUMBER)
 _CENSUS = (_NUMBER, _NUMBER, _NUMBER, _TEXT)
 # Beside these the rows that are added, changed, and deleted.
 _COMPARED = (*_CENSUS, _NUMBER, _NUMBER, _NUMBER)
-# The source, the database and the search path, the model, the embedding table, and the transaction.
-_CHOICE = (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _NUMBER)
+# The database and the search path.
+_PATH = (_TEXT, _TEXT)
+# The source, the model, the embedding table, and the transaction.
+_CHOICE = (_TEXT, _TEXT, _TEXT, _NUMBER)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, _embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, _column),
-    _text("plan", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), _plan),
+    _text("plan", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), _plan),
     # Not volatile, since a selection that may call it is none.
     _function("refuse", (_TEXT, _TEXT), _TEXT, False, _refuse),
     _function("begin", (_TEXT, _TEXT, _NUMBER, _NUMBER, _NUMBER, _TEXT, _NUMBER, *_CALLER), _TEXT, True, _begin),
@@ -382,7 +388,7 @@ FUNCTIONS = (
     _function("status", (_TEXT, *_COMPARED), table_type(following.STATUS), True, following.status),
     _text("compact_plan", (*_CHOICE, _TEXT), following.compact_plan),
     _function("compact", (_TEXT, "BOOLEAN", *_CALLER), table_type(following.COMPACTED), True, following.compact_tables),
-    _text("import_plan", (_TEXT, "VARCHAR[]", *[_TEXT] * 5, _NUMBER, _TEXT), _plan_import),
+    _text("import_plan", (_TEXT, *[_TEXT] * 5, _NUMBER, _TEXT), _plan_import),
     _function(
         "import",
         (_TEXT, _TEXT, *_CENSUS, *_CENSUS, _TEXT, *[_NUMBER] * 4, _TEXT, _NUMBER, _NUMBER, *_CALLER),
@@ -392,11 +398,11 @@ FUNCTIONS = (
     ),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, following.take),
     _function("imported", (_TEXT, _NUMBER), table_type(_GENERATED), True, _finish_import),
-    _text("plan_inference", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _plan_inference),
+    _text("plan_inference", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _plan_inference),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(_INFERRED), True, _infer),
     _text("rows", _CHOICE, searching.rows_query),
-    _text("found", (*_CHOICE, _TEXT, _TEXT), searching.found_query),
-    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _TEXT), searching.selection_query),
+    _text("found", (*_CHOICE, _TEXT), searching.found_query),
+    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), searching.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function(
         "select",
@@ -414,7 +420,7 @@ FUNCTIONS = (
         searching.search_rows,
     ),
     _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.STAGE), True, searching.stages),
-    _function("check", (*_CHOICE, _TEXT), table_type(searching.CHECK), True, searching.check_index),
+    _function("check", (_TEXT, *_PATH, *_CHOICE[1:], _TEXT), table_type(searching.CHECK), True, searching.check_index),
     _function("tables", _CALLER, table_type(_TABLE), True, _tables),
     _function("models", (_NUMBER,), table_type(_MODEL), True, _models),
     _function("recover", _CALLER, table_type(_ACTION), True, _recover),

@@ -10,11 +10,11 @@ from jammi_duck.udfs.sources import Source
 
 # The text, the vector, or the row that is asked for, with the type that its key has now.
 _QUERY = (
-    "CASE WHEN NOT suffix(typeof(_jammi_query), ']') THEN _jammi_query::VARCHAR END, "
-    "CASE WHEN suffix(typeof(_jammi_query), ']') THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL, NULL"
+    "CASE WHEN NOT _jammi_listed THEN _jammi_query::VARCHAR END, "
+    "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL, NULL"
 )
 # By which the caller's names are resolved.
-_PATH = "list_value(current_database(), current_setting('search_path'))"
+_PATH = "current_database(), current_setting('search_path')"
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
 _CHOICE = f"source::VARCHAR, {_PATH}, model, embedding_table, txid_current()::BIGINT"
@@ -42,39 +42,34 @@ def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = Tr
     source (an alias in the same SELECT would do as well), and in a row of its own, since DuckDB plans a sub-query anew
     wherever a macro repeats it. The filter's parameters have a row of their own, so that it is asked once for each.
     """
-    selection = (
-        f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}, current_database()))"
-    )
+    selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
     return (
         f"SELECT _jammi_token, _jammi_parameters, unnest(_jammi_search(_jammi_token, {asked}, "
         "_jammi_query IS NOT NULL, _jammi_k, _jammi_exact, _jammi_least, json_keys(to_json(_jammi_parameters)), "
-        f"_jammi_named)) AS _jammi_hit FROM (SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
-        '"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least), '
+        f"_jammi_named), recursive := true) FROM (SELECT *, suffix(typeof(_jammi_query), ']') AS _jammi_listed FROM "
+        f"(SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
+        '"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least)), '
         f'(SELECT parameters) "_jammi_bound"(_jammi_parameters), {selection}'
     )
 
 
 def _found(hits: str, wanted: str) -> str:
     """What is wanted of the source's rows, each with its hit, which the query that joins them reads by name."""
-    rows = f"query(_jammi_found({_CHOICE}, filter::VARCHAR, current_database()))"
-    return f"TABLE WITH _jammi_hits AS NOT MATERIALIZED ({hits}) {wanted.format(rows=rows)}"
+    rows = f"query(_jammi_found({_CHOICE}, filter::VARCHAR))"
+    return f"TABLE WITH {_HITS} AS NOT MATERIALIZED ({hits}) {wanted.format(rows=rows)}"
 
 
-def of_hit(field: str) -> str:
-    """A field of a hit. `_jammi_hit.field` would call a function by its bare name, which a file's macro may have."""
-    return f"struct_extract(_jammi_hit, '{field}')"
-
-
+# A hit's columns are called so, where the source's own may have their names.
+_HITS = (
+    '"_jammi_hits"(_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, _jammi_similarity, '
+    "_jammi_distance)"
+)
 # Ranks leave out the rows that the source lost.
 _ROWS = (
-    "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_hit, _jammi_found), "
-    f"{of_hit('_row_id')} AS _row_id, "
-    f"(row_number() OVER (ORDER BY {of_hit('_rank')}))::INTEGER AS _rank, "
-    f"{of_hit('_similarity')} AS _similarity, {of_hit('_distance')} AS _distance "
-    f"FROM {{rows}} _jammi_row ORDER BY {of_hit('_rank')}"
-)
-_MATCHES = ", ".join(
-    f"{of_hit(field)} AS {field}" for field in ("_row_id", "_source_id", "_rank", "_similarity", "_distance")
+    "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, "
+    "_jammi_similarity, _jammi_distance, _jammi_found), _jammi_row_id AS _row_id, "
+    "(row_number() OVER (ORDER BY _jammi_rank))::INTEGER AS _rank, _jammi_similarity AS _similarity, "
+    "_jammi_distance AS _distance FROM {rows} _jammi_row ORDER BY _jammi_rank"
 )
 
 
@@ -108,7 +103,8 @@ def macros(connection: str) -> list[str]:
         f"jammi_search{_SEARCH}": _found(_hits(me, "query"), _ROWS),
         f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW), _ROWS),
         f"jammi_matches{_SEARCH}": (
-            f"TABLE SELECT {_MATCHES} FROM ({_hits(me, 'query', joined=False)}) ORDER BY {of_hit('_rank')}"
+            "TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance "
+            f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank"
         ),
         f"jammi_explain{_SEARCH}": _found(
             _hits(me, "query", traced=True),

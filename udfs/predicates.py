@@ -6,6 +6,7 @@ as SQL: so what was looked at is what runs, whatever a name stands for later, or
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,15 @@ from jammi_duck.udfs.parsed import Parsed, RefusedError, Tree, parse, written
 _MOST_KNOWN = 1000
 _BEFORE = "SELECT 1 WHERE "
 _VALUES = "valueslist"
+_OPPOSITES = (
+    ("COMPARE_EQUAL", "COMPARE_NOTEQUAL"),
+    ("COMPARE_LESSTHAN", "COMPARE_GREATERTHANOREQUALTO"),
+    ("COMPARE_GREATERTHAN", "COMPARE_LESSTHANOREQUALTO"),
+    ("COMPARE_IN", "COMPARE_NOT_IN"),
+    ("COMPARE_DISTINCT_FROM", "COMPARE_NOT_DISTINCT_FROM"),
+)
+_JUNCTIONS = ("CONJUNCTION_AND", "CONJUNCTION_OR")
+_NEGATED = dict(_OPPOSITES) | {there: here for here, there in _OPPOSITES}
 
 
 @dataclass
@@ -122,14 +132,28 @@ def _around_condition(tree: Tree) -> list[Tree]:
 
 
 def _bare(tree: Tree) -> Tree:
-    """A tree without what says only where in a text something stood."""
-    if isinstance(tree, dict):
-        if tree.get("type") == "SUBQUERY" and tree.get("alias") == _VALUES:
-            # DuckDB puts a list of values into a query of its own when it writes one.
-            return _bare(tree["subquery"]["node"]["from_table"])
-        return {
-            key: _bare(value)
-            for key, value in tree.items()
-            if key not in ("query_location", "query_location_length") and value not in ("", None, [], {}, False)
-        }
-    return [_bare(each) for each in tree] if isinstance(tree, list) else tree
+    """A tree without what says only where in a text something stood, and in the form that DuckDB reads it in again.
+
+    What a macro stands for gets other things around it than it had when it was read.
+    """
+    if isinstance(tree, list):
+        return [_bare(each) for each in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if tree.get("type") == "SUBQUERY" and tree.get("alias") == _VALUES:
+        # DuckDB puts a list of values into a query of its own when it writes one.
+        return _bare(tree["subquery"]["node"]["from_table"])
+    bare = {
+        key: _bare(value)
+        for key, value in tree.items()
+        if key not in ("query_location", "query_location_length") and value not in ("", None, [], {}, False)
+    }
+    kind = bare.get("type")
+    if kind == "OPERATOR_NOT" and (negated := _NEGATED.get(bare["children"][0].get("type"))):
+        # DuckDB 1 reads NOT (a < b) as a >= b.
+        return {**bare["children"][0], "type": negated}
+    if kind in _JUNCTIONS:
+        # And a AND (b AND c) as a AND b AND c.
+        parts = [each["children"] if each.get("type") == kind else [each] for each in bare["children"]]
+        bare["children"] = list(itertools.chain.from_iterable(parts))
+    return bare

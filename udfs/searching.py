@@ -22,7 +22,6 @@ from jammi_duck.storage.table import Answers
 from jammi_duck.types import Caller, Stage
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.macros import of_hit
 from jammi_duck.udfs.predicates import check_parameters
 from jammi_duck.udfs.settling import proven_selection, settle
 from jammi_duck.udfs.sources import Meaning, Source, found, has_relations, resolve, schemas_of
@@ -61,7 +60,6 @@ def found_query(
     table: str | None,
     transaction: int,
     predicate: str | None,
-    database: str,
 ) -> str:
     """The source's rows that a search has found, each with its hit and the search's token.
 
@@ -80,9 +78,9 @@ def found_query(
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
         key_column, predicate = "''::VARCHAR", None
     if predicate is not None:
-        condition = engine.conditions.of(predicate, named.alias, database, schemas_of(path), transaction).text
-        only = f" WHERE CASE WHEN {of_hit('_rank')} IS NULL THEN false ELSE {condition}::BOOLEAN END"
-    key, row_id = f"{alias}._jammi_found", of_hit("_row_id")
+        condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction).text
+        only = f" WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {condition}::BOOLEAN END"
+    key, row_id = f"{alias}._jammi_found", "_jammi_hits._jammi_row_id"
     same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
     return (
         f"SELECT COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' FROM _jammi_hits JOIN "
@@ -103,7 +101,6 @@ def selection_query(
     predicate: str | None,
     joined: bool,
     traced: bool,
-    database: str,
 ) -> str:
     """A token for the rows that a search may find, as one row, and the parameters that its filter names.
 
@@ -116,7 +113,7 @@ def selection_query(
     try:
         entry, meaning = _chosen(engine, named, model, table)
     except NotFoundError as error:
-        return f"SELECT {literal(refusal(str(error)))} AS _jammi_token, NULL AS _jammi_named"
+        return f"SELECT {literal(refusal(error))} AS _jammi_token, NULL AS _jammi_named"
     rows, counts, build = named.sql, entry.counts, literal(entry.build)
     keys = f"(SELECT {_key_column(entry)} AS _jammi_key FROM {rows} AS {quoted(named.alias)}"
     began, clock = "NULL", ""
@@ -124,29 +121,30 @@ def selection_query(
         began, clock = "min(_jammi_clocked.began)", "(SELECT _jammi_clock(0) AS began) AS _jammi_clocked, "
 
     def token(row_ids: str, numbers: str, key_type: str, source_rows: str, start: str = began) -> str:
-        caller = f"{literal(connection)}, {transaction:d}"
+        caller = f"{literal(connection)}, txid_current()::BIGINT"
         return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {numbers}, {key_type}, {source_rows}, {start})"
 
     key_type = "any_value(typeof(_jammi_key))"
     everything = token("NULL", "NULL", "NULL", "NULL", "NULL") if traced else build
+    names, origin = "NULL", ""
     if predicate is not None:
-        condition = engine.conditions.of(predicate, named.alias, database, schemas_of(path), transaction)
-        only, names = condition.proven(), f"list_value({', '.join(map(literal, condition.parameters))})::VARCHAR[]"
+        condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction)
         texts, numbers = _keys("_jammi_key")
-        passing = token(texts, f"coalesce({numbers}, list_value())", key_type, "NULL")
-        query = f"SELECT {passing} AS _jammi_token, {names} AS _jammi_named FROM {clock}{keys} WHERE {only})"
+        chosen = token(texts, f"coalesce({numbers}, list_value())", key_type, "NULL")
+        names = f"list_value({', '.join(map(literal, condition.parameters))})::VARCHAR[]"
+        origin = f" FROM {clock}{keys} WHERE {condition.proven()})"
     elif joined:
         now = "max(_jammi_changed.n)"
         then = counts.rows + counts.skipped + counts.failed
         all_there = token("list(_jammi_key::VARCHAR)", "NULL", key_type, now)
-        query = (
-            f"SELECT CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END AS _jammi_token, "
-            f"NULL AS _jammi_named FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) "
-            f"AS _jammi_changed, {keys})"
+        chosen = f"CASE WHEN {now} IS NULL THEN {everything} ELSE {all_there} END"
+        origin = (
+            f" FROM {clock}(SELECT count(*) AS n FROM {rows} HAVING count(*) <> {then:d}) AS _jammi_changed, {keys})"
         )
     else:
-        query = f"SELECT {everything} AS _jammi_token, NULL AS _jammi_named"
-    return proven_selection(query, named, meaning, entry.definition.key, joined=joined or predicate is not None)
+        chosen = everything
+    reads = joined or predicate is not None
+    return proven_selection(chosen, names, origin, named, meaning, entry.definition.key, joined=reads)
 
 
 def select(
@@ -239,8 +237,8 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
 def check_index(engine: Engine, *columns: Column) -> pa.Array:
     """The recall of a table's index on a sample."""
     checked = []
-    for source, path, model, table, _, k in rows_of(columns):
-        entry, _meaning = _chosen(engine, _resolved(engine, source, path), model, table)
+    for source, database, path, model, table, _, k in rows_of(columns):
+        entry, _meaning = _chosen(engine, _resolved(engine, source, (database, path)), model, table)
         checked.append([dataclasses.asdict(check(engine.place, entry, whole(k, "k")))])
     return structs(checked, CHECK)
 

@@ -8,8 +8,10 @@ when it runs and before anything is done.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from jammi_duck.errors import NotFoundError
+from jammi_duck.errors import InputError, NotFoundError
+from jammi_duck.selection import refusal
 from jammi_duck.storage.catalog import Status, literal, quoted
 from jammi_duck.storage.entering import follow_others
 from jammi_duck.udfs.engine import Engine
@@ -59,33 +61,32 @@ def settle_new(engine: Engine, source: Source) -> Meaning | None:
 
 def proven(text: str, source: Source, meaning: Meaning, key: str) -> str:
     """A text as SQL, with an error in its place where the source is not what is meant in the caller's own query."""
-    proof = _proof(source, meaning, key, in_search=False)
-    return f"({_checked('SELECT 1', source, meaning, proof, value=literal(text))})" if proof else literal(text)
+    proof = _proof(source, meaning, key)
+    if proof is None:
+        return literal(text)
+    # What was seen is an argument, or the error would end the planning of the query.
+    refused = f"_jammi_refuse({literal(_refusal(source, meaning))}, {proof.seen})"
+    return (
+        f"(SELECT CASE WHEN {proof.is_meant} THEN {literal(text)} ELSE {refused} END "
+        f"FROM (SELECT 1{proof.column}) q{proof.join})"
+    )
 
 
-def proven_selection(query: str, source: Source, meaning: Meaning, key: str, *, joined: bool) -> str:
-    """A query for one `_jammi_token` and its `_jammi_named`, with an error where the source is not what is meant.
+def proven_selection(
+    token: str, names: str, origin: str, source: Source, meaning: Meaning, key: str, *, joined: bool
+) -> str:
+    """A query for one `_jammi_token` and its `_jammi_named`, with a refusal for the token where all is not as is meant.
 
     A CTE of the source's name may be in its place: a search finds those of its rows that the source's embeddings have.
     Where the source is not `joined`, it need not be there.
     """
-    proof = _proof(source, meaning, key, in_search=True)
-    if not joined:
-        proof = (_temporary(source.session), "p.seen IS NULL") if source.session and meaning.relation else None
+    proof = _proof_in_search(source, meaning, key) if joined else _proof_beside(source, meaning)
     if proof is None:
-        return query
-    return _checked(query, source, meaning, proof, value="q._jammi_token", more=", q._jammi_named")
-
-
-def _checked(
-    query: str, source: Source, meaning: Meaning, proof: tuple[str, str], *, value: str, more: str = ""
-) -> str:
-    seen, is_meant = proof
-    # What was seen is an argument, or the error would be tried out while the query is planned.
-    refused = f"_jammi_refuse({literal(_refusal(source, meaning))}, p.seen)"
+        return f"SELECT {token} AS _jammi_token, {names} AS _jammi_named{origin}"
+    refused = literal(refusal(InputError(_refusal(source, meaning))))
     return (
-        f"SELECT CASE WHEN {is_meant} THEN {value} ELSE {refused} END AS _jammi_token{more} "
-        f"FROM (SELECT {seen}) p, ({query}) q"
+        f"SELECT CASE WHEN {proof.is_meant} THEN q._jammi_token ELSE {refused} END AS _jammi_token, q._jammi_named "
+        f"FROM (SELECT {token} AS _jammi_token, {names} AS _jammi_named{proof.column}{origin}) q{proof.join}"
     )
 
 
@@ -142,35 +143,64 @@ def _named(engine: Engine, source: Source, table: str) -> Meaning:
     return meanings(source)[0]
 
 
-def _proof(source: Source, meaning: Meaning, key: str, *, in_search: bool) -> tuple[str, str] | None:
-    """What DuckDB takes the source's name for, as SQL, and the condition on that, `p.seen`, for what is meant."""
+@dataclass(frozen=True)
+class _Proof:
+    """What DuckDB takes a source's name for, as SQL that stands in a query, and the condition on it.
+
+    The query joins what is looked at, beside a row that has this `column`.
+    """
+
+    seen: str
+    is_meant: str
+    join: str
+    column: str = ""
+
+
+def _proof(source: Source, meaning: Meaning, key: str) -> _Proof | None:
     if meaning.relation is None:
-        if meaning != source.session or not source.meanings:
-            return None
-        return _looked_up(source), f"coalesce(p.seen = {literal(meaning.identity)}, true)"
-    read = source.sql
-    if in_search and source.session:
-        if (source.relations[0], meaning.relation.schema) != (meaning.relation, "main"):
-            return _looked_up(source), f"p.seen = {literal(meaning.identity)}"
-        # No CTE is called so, and a TEMP table is.
-        read = f"main.{quoted(meaning.relation.name)}"
-    seen = _type_of_key(read, meaning.relation, key)
-    return seen, f"p.seen <> {literal(f'ENUM({literal(_ELSEWHERE)})')}"
+        return _proof_of_session(source, meaning)
+    return _proof_by_key(source.sql, meaning.relation, key)
 
 
-def _type_of_key(sql: str, relation: Relation, key: str) -> str:
-    """The type of a relation's key where `sql` names that relation, and otherwise one that no key has.
+def _proof_in_search(source: Source, meaning: Meaning, key: str) -> _Proof | None:
+    """The same, for a query in which a CTE may be in the source's place."""
+    if meaning.relation is None or not source.session:
+        return _proof(source, meaning, key)
+    if (source.relations[0], meaning.relation.schema) != (meaning.relation, "main"):
+        return _proof_by_name(_looked_up(source), f"p.seen = {literal(meaning.identity)}")
+    # No CTE is called so, and a TEMP table is.
+    return _proof_by_key(f"main.{quoted(meaning.relation.name)}", meaning.relation, key)
+
+
+def _proof_beside(source: Source, meaning: Meaning) -> _Proof | None:
+    """The same, for a query that does not read the source."""
+    if not source.session or not meaning.relation:
+        return None
+    return _proof_by_name(_temporary(source.session), "p.seen IS NULL")
+
+
+def _proof_of_session(source: Source, meaning: Meaning) -> _Proof | None:
+    if meaning != source.session or not source.meanings:
+        return None
+    return _proof_by_name(_looked_up(source), f"coalesce(p.seen = {literal(meaning.identity)}, true)")
+
+
+def _proof_by_name(looked_up: str, is_meant: str) -> _Proof:
+    return _Proof("p.seen", is_meant, f", (SELECT {looked_up}) p")
+
+
+def _proof_by_key(sql: str, relation: Relation, key: str) -> _Proof:
+    """By the type of a relation's key where `sql` names that relation, and otherwise one that no key has.
 
     A column that is called by database, schema and table is found only in that table. For all others there is another
     column of that name: a field of a field of a STRUCT that is called as the database is.
     """
-    other = f"{literal('elsewhere')}::ENUM({literal('elsewhere')})".replace("elsewhere", _ELSEWHERE)
+    other = f"{literal(_ELSEWHERE)}::ENUM({literal(_ELSEWHERE)})"
     for name in (key, relation.name, relation.schema):
         other = f"struct_pack({quoted(name)} := {other})"
-    return (
-        f"typeof({relation.sql}.{quoted(key)}) AS seen FROM (SELECT {other} AS {quoted(relation.database)}) "
-        f"AS {_ELSEWHERE} LEFT JOIN {sql} ON false"
-    )
+    seen = f"typeof({relation.sql}.{quoted(key)})"
+    is_meant = f"{seen} <> {literal(f'ENUM({literal(_ELSEWHERE)})')}"
+    return _Proof(seen, is_meant, f" LEFT JOIN {sql} ON false", f", {other} AS {quoted(relation.database)}")
 
 
 def _looked_up(source: Source) -> str:
