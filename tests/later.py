@@ -16,11 +16,6 @@ MIXED = "mixed__embedding__m__20990101T000000"
 COUNTED = "counted__embedding__m__20990101T000000"
 
 
-def later_files(store, table):
-    """Files of kinds that this version does not know, beside those of a table, by name."""
-    return {f"{table}.words": b"words of a later version", f"{table}.00001.probe": b"", "later.feature": b"\0" * 100}
-
-
 def put_file(store, file, content):
     """Write a file to a location."""
     scratch = store.scratch(file, "0" * 32)
@@ -72,6 +67,7 @@ def lie_about(store, table):
         ),
         f"{table}.words": b"an index of words",
         f"{table}.00001.probe": b"another index",
+        "later.feature": b"\0" * 100,
     }
     for file, content in laid.items():
         put_file(store, file, content)

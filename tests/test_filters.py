@@ -328,6 +328,10 @@ HARMLESS = st.recursive(
             "id = 10::DECIMAL(9, 2)",
             "current_date > DATE '2020-01-01'",
             "(SELECT count(DISTINCT id) FILTER (WHERE id > 2) FROM t) > id",
+            "(id < 5) IS TRUE",
+            "(id < 5) IS NOT FALSE",
+            "text LIKE 'text!%' ESCAPE '!' OR text NOT LIKE 't!%' ESCAPE '!' AND id < 4",
+            "[x + 1 for x in [id, 2] if x > 2] = [4]",
         ]
     ),
     lambda inner: st.one_of(
@@ -365,6 +369,18 @@ class TestHarmless:
             full.execute(f"CREATE MACRO test{number}(x) AS {body}")
             predicate = around.format(f"test{number}(id)")
             assert found(full, predicate) == expected(full, predicate), predicate
+
+    @pytest.mark.parametrize(
+        "predicate",
+        [
+            "(id < 5) IS TRUE",
+            "(id < 5) IS NOT FALSE",
+            "text LIKE '%!4' ESCAPE '!'",
+            "[x + 1 for x in [id] if x > 2] = [4]",
+        ],
+    )
+    def test_what_duckdb_writes_otherwise(self, full, predicate):
+        assert found(full, predicate) == expected(full, predicate)
 
     @given(predicate=HARMLESS)
     @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -502,7 +518,9 @@ class TestParameters:
     @pytest.mark.parametrize("verb", ["search", "matches", "explain"])
     def test_mistakes(self, full, verb, predicate, parameters, message):
         said = error_of(full, f"FROM jammi_{verb}('t', 'x', filter := '{predicate}', parameters := {parameters})")
-        assert message in said
+        # To DuckDB 1.4, a NULL in a CTE is an INTEGER, and no parameter can be taken of that.
+        of_duckdb = parameters == "NULL" and duckdb.__version__ < "1.5" and "array_extract(INTEGER" in said
+        assert message in said or of_duckdb
 
     def test_a_struct_without_the_name(self, full):
         said = error_of(full, "FROM jammi_search('t', 'x', filter := 'id = $center', parameters := {'centre': 3})")

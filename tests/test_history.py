@@ -27,7 +27,7 @@ from jammi_duck.storage import change, layout, manifest, plan
 from tests.fakes import text_vector
 from tests.faults import Failure, dying
 from tests.histories import SEGMENT_ROWS, Database, ask, embedded, has_text, nearest, to_encode
-from tests.later import later_files, put_file
+from tests.later import check_all_there, lie_about
 from tests.test_others import jump
 
 BLANK = [None, "", " \t", "\u2003"]
@@ -52,7 +52,7 @@ class History(RuleBasedStateMachine):
         # What the newest state holds, and whether vectors that no state has may lie about, which spare encoding.
         self.table = {}
         self.spare = False
-        self.later = set()
+        self.later = {}
         self.patch = pytest.MonkeyPatch()
         self.quiet = contextlib.ExitStack()
         self.quiet.enter_context(warnings.catch_warnings())
@@ -69,9 +69,7 @@ class History(RuleBasedStateMachine):
         self.newest = 1
         right.open()
         right.put(dict(enumerate(texts)))
-        for file, content in later_files(left.store(), self.name).items():
-            put_file(left.store(), file, content)
-            self.later.add(file)
+        self.later = lie_about(left.store(), self.name)
 
     # What happens to a source.
 
@@ -302,6 +300,7 @@ class History(RuleBasedStateMachine):
     def both_are_right(self):
         for database in self.databases.values():
             self.check(database)
+        check_all_there(self.databases["left"].store(), self.later)
 
     def check(self, database):
         con = database.con

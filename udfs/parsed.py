@@ -129,9 +129,13 @@ class Parsed:
     def _constant(self, tree: Tree, scope: Scope) -> Tree:
         """A constant, or the name of a type with constants or other types in it."""
         value = tree.get("value")
-        if isinstance(value, dict) and value["type"]["id"] == "DOUBLE" and not value["is_null"]:
+        kind = value["type"]["id"] if isinstance(value, dict) and not value["is_null"] else None
+        if kind == "DOUBLE":
             # DuckDB 1 writes 1.5e0 as 1.5, which it would read as a DECIMAL.
             return {**self._expression_of(f"'{value['value']!r}'::DOUBLE"), "alias": tree["alias"]}
+        if kind == "BOOLEAN":
+            # DuckDB 1 has a constant in `x IS TRUE`, and writes it as `true`, which it would read as a cast.
+            return {**self._expression_of(str(value["value"])), "alias": tree["alias"]}
         inner = tree.get("children", [])
         _opaque({key: value for key, value in tree.items() if key not in ("class", "children")}, scope)
         for each in inner:

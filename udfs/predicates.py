@@ -156,4 +156,7 @@ def _bare(tree: Tree) -> Tree:
         # And a AND (b AND c) as a AND b AND c.
         parts = [each["children"] if each.get("type") == kind else [each] for each in bare["children"]]
         bare["children"] = list(itertools.chain.from_iterable(parts))
+    if "name" in bare and "expression" in bare:
+        # The name of an argument is its alias, too, but where DuckDB 2 makes calls of a list comprehension.
+        bare["expression"]["alias"] = bare["name"]
     return bare
