@@ -73,9 +73,15 @@ def open_engine(
         Refresher(place, encoders, runner),
         Importer(place, encoders, runner),
         Selections(place),
-        Conditions(host),
+        Conditions(host, lambda model: _is_known(model, config, encoders, catalog)),
         config.model,
     )
+
+
+def _is_known(model: str, config: Config, encoders: Encoders, catalog: Catalog) -> bool:
+    """Whether a model is the default, or one that an embedding table was made with."""
+    used = {config.model, *(entry.definition.model for entry in catalog.entries("ready"))}
+    return any(encoders.names(model) & encoders.names(each) for each in used)
 
 
 def _open_catalog(host: Host) -> Catalog:

@@ -1,5 +1,6 @@
 """A filter is a condition: it may read what it names, it may change nothing, and its parameters stay values."""
 
+import contextlib
 import datetime
 import itertools
 
@@ -279,6 +280,54 @@ class TestActs:
         assert message in error_of(full, f"FROM jammi_search('t', 'x', filter := '{predicate}')")
 
 
+# DuckDB fetches an extension, and loads it, for a type, a collation or a function that it does not have.
+FETCHES = (
+    "TRY_CAST('1.2.3.4' AS INET) IS NULL",
+    "[]::STRUCT(a INET)[] = []",
+    "INET '1.2.3.4' IS NULL",
+    "list_transform(['1'], lambda x: x::INET) = []",
+    "text COLLATE klingon = 'x'",
+    "text COLLATE nocase.klingon = 'x'",
+    "list_aggr([1], 'host') = 1",
+    "array_aggregate([1], 'html_escape') = 1",
+    "list_aggr([1], lower('HOST')) = 1",
+    "json_transform('1', '\"INET\"') IS NULL",
+    "from_json('1', '\"INET\"') IS NULL",
+    "by_name('host') = 1",
+)
+# A model from the hub, or a folder that only the filter names.
+MODELS = ("'someone/some-model'", "'/etc'", "text", "'fake/' || 'small'", "$model")
+
+
+class TestFetches:
+    @pytest.mark.parametrize("predicate", FETCHES)
+    def test_no_extension_is_fetched(self, full, predicate):
+        # DuckDB 1 refuses such a macro itself.
+        with contextlib.suppress(duckdb.InvalidInputException):
+            full.execute("CREATE MACRO by_name(n) AS list_aggregate([1], n)")
+        assert "InputError: the filter" in error_of(full, f"FROM jammi_search('t', 'x', filter := $${predicate}$$)")
+
+    @pytest.mark.parametrize("model", MODELS)
+    def test_no_model_is_fetched_or_read(self, full, model):
+        given = ", parameters := {'model': 'fake/small'}" if "$" in model else ""
+        predicate = f"embed(text, {model}) IS NULL"
+        said = error_of(
+            full, f"FROM jammi_search('t', 'x', filter := '{predicate.replace(chr(39), 2 * chr(39))}'{given})"
+        )
+        assert "it may use the default model, and those of embedding tables" in said
+
+    def test_models_in_use(self, full):
+        full.execute("FROM jammi_generate('t', 'text', 'id', model := 'fake/other')").fetchall()
+        predicate = "len(embed(text, 'fake/other')) = 8 AND len(embed(text, NULL)) = len(embed(text, 'fake/small'))"
+        assert found(full, predicate) == list(range(ROWS))
+
+    @pytest.mark.parametrize("given", ["store_rejects = true", "STORE_REJECTS := true", "rejects_table => 'made'"])
+    def test_reading_a_file_makes_no_tables(self, full, tmp_path, given):
+        (tmp_path / "bad.csv").write_text("id\n1\nx\n")
+        full.execute(f"CREATE VIEW rejecting AS FROM read_csv('bad.csv', columns = {{'id': 'INTEGER'}}, {given})")
+        assert "which makes tables" in error_of(full, "FROM jammi_search('t', 'x', filter := 'id IN (FROM rejecting)')")
+
+
 HARMLESS = st.recursive(
     st.sampled_from(
         [
@@ -305,6 +354,11 @@ HARMLESS = st.recursive(
             "MAP {'a': id}['a'] = 5",
             "list_sum([id, 1]) = 4",
             "list_filter([1, 2, 3], lambda x: x = id) <> []",
+            "list_reduce([id, 2], lambda x, y: x + y) = 5",
+            "list_transform([id, 2], lambda x, i: x * i)[1] = 4",
+            "[x * 2 FOR x IN [id, 2] IF x > 3] = [8]",
+            "half(id) = 1.5",
+            "kind(id) = 'DOUBLE'",
             "list_aggregate([id, 3], 'max') = 3",
             "EXISTS (SELECT 1 FROM t u WHERE u.id = t.id + 8)",
             "id > (SELECT avg(x.id) FROM t x)",
@@ -388,6 +442,8 @@ class TestHarmless:
         full.execute("CREATE OR REPLACE VIEW few AS SELECT id FROM t WHERE id < 4")
         full.execute("CREATE OR REPLACE MACRO small(x, y) AS x < y")
         full.execute("CREATE OR REPLACE MACRO below(n) AS TABLE SELECT id FROM t WHERE id < n")
+        full.execute("CREATE OR REPLACE MACRO half(n DOUBLE) AS n / 2")
+        full.execute("CREATE OR REPLACE MACRO kind(n DOUBLE) AS typeof(n)")
         assert found(full, predicate) == expected(full, predicate)
 
     def test_a_temp_table_goes_before_its_namesake(self, full):
@@ -401,6 +457,31 @@ class TestHarmless:
         full.execute("CREATE VIEW few AS SELECT 4 AS id")
         assert found(full, "id IN (FROM s.over)") == [3]
         assert found(full, "id IN (FROM few)") == [4]
+
+    @pytest.mark.parametrize("current", ["main", "elsewhere"])
+    @pytest.mark.parametrize(
+        "body",
+        ["SELECT id FROM main.t WHERE chosen(id)", "SELECT id FROM few", "FROM listed()", "SELECT picked() AS id"],
+    )
+    def test_what_a_view_names_is_looked_for_beside_it_first(self, full, body, current):
+        for schema, number in ("main", 3), ("s", 5), ("elsewhere", 7):
+            full.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}; CREATE MACRO {schema}.chosen(n) AS n = {number}")
+            full.execute(f"CREATE TABLE {schema}.few AS SELECT {number} AS id")
+        full.execute("CREATE MACRO s.picked() AS (SELECT id FROM few); CREATE MACRO s.listed() AS TABLE FROM few")
+        full.execute(f"CREATE VIEW s.v AS {body}; USE {current}")
+        text = "SELECT id FROM jammi_search('main.t', 'text', 100, filter := 'id IN (FROM s.v)')"
+        assert full.execute(text).fetchall() == full.execute("FROM s.v").fetchall() == [(5,)]
+
+    def test_names_that_are_not_ascii(self, full):
+        full.execute('CREATE VIEW "Ärmel" AS SELECT 4 AS id; CREATE MACRO "Öse"(n) AS n = 5')
+        assert found(full, 'id IN (FROM "Ärmel")') == [4]
+        assert found(full, '"Öse"(id)') == [5]
+
+    def test_a_view_reads_a_temp_table_as_duckdb_does(self, full):
+        full.execute(
+            "CREATE TABLE few AS SELECT 1 AS id; CREATE VIEW over AS FROM few; CREATE TEMP TABLE few AS SELECT 2 AS id"
+        )
+        assert found(full, "id IN (FROM over)") == expected(full, "id IN (FROM over)") == [2]
 
     def test_a_view_may_read_files_that_it_names(self, full):
         full.execute("CREATE VIEW listed AS FROM read_csv('secrets.csv'); CREATE VIEW named AS FROM 'secrets.csv'")

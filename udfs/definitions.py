@@ -22,19 +22,24 @@ _SIGNATURES = """
             AND function_type IN ('scalar', 'aggregate', 'window')
     ) GROUP BY function_name HAVING NOT bool_or(acts)
 """
+# As DuckDB compares names: ASCII letters alone are the same in both cases.
+_FOLDED = "translate({column}, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz') IN ({{names}})"
 _VIEWS = (
     "SELECT database_name, schema_name, view_name, sql, internal FROM duckdb_views() "
-    "WHERE lower(view_name) IN ({names}) AND database_name <> 'temp' ORDER BY ALL"
+    f"WHERE {_FOLDED.format(column='view_name')} AND database_name <> 'temp' ORDER BY ALL"
 )
 _TABLES = (
     "SELECT database_name, schema_name, table_name FROM duckdb_tables() "
-    "WHERE lower(table_name) IN ({names}) AND database_name <> 'temp' ORDER BY ALL"
+    f"WHERE {_FOLDED.format(column='table_name')} AND database_name <> 'temp' ORDER BY ALL"
 )
 _MACROS = (
     "SELECT database_name, schema_name, function_name, function_type, to_json(parameters)::VARCHAR, "
-    "macro_definition FROM duckdb_functions() "
-    "WHERE macro_definition IS NOT NULL AND lower(function_name) IN ({names}) AND database_name <> 'temp' ORDER BY ALL"
+    "to_json(parameter_types)::VARCHAR, macro_definition FROM duckdb_functions() "
+    f"WHERE macro_definition IS NOT NULL AND {_FOLDED.format(column='function_name')} AND database_name <> 'temp' "
+    "ORDER BY ALL"
 )
+_TYPES = f"SELECT DISTINCT database_name, type_name FROM duckdb_types() WHERE {_FOLDED.format(column='type_name')}"
+_COLLATIONS = "SELECT collname FROM pragma_collations()"
 # A Python function may be added to one of DuckDB's by the same name; that is looked for this often.
 _SECONDS = 1.0
 _HEAD = re.compile(
@@ -67,6 +72,7 @@ class Macro:
     name: str
     is_table: bool
     parameters: tuple[str, ...]
+    types: tuple[str | None, ...]
     body: str
 
 
@@ -79,6 +85,7 @@ class Definitions:
         self._tables: _Rows = {}
         self._views: _Rows = {}
         self._macros: _Rows = {}
+        self._types: _Rows = {}
         self._functions: set[str] = set()
 
     def tables(self, name: str) -> list[tuple[str, str]]:
@@ -98,8 +105,8 @@ class Definitions:
         if name not in self._macros:
             self._macros[name] = self._found(_MACROS, [name])
         return [
-            Macro(database, schema, each, kind == "table_macro", tuple(json.loads(names)), body)
-            for database, schema, each, kind, names, body in self._macros[name]
+            Macro(database, schema, each, kind == "table_macro", tuple(json.loads(names)), _types(names, types), body)
+            for database, schema, each, kind, names, types, body in self._macros[name]
         ]
 
     def harmless(self, name: str) -> bool:
@@ -109,22 +116,40 @@ class Definitions:
         self._functions.add(name)
         return True
 
+    def has_type(self, name: str) -> bool:
+        """Whether there is a type of this name, which is folded, in any database and schema."""
+        if name not in self._types:
+            self._types[name] = self._found(_TYPES, [name])
+        return bool(self._types[name])
+
+    def has_collation(self, name: str) -> bool:
+        """Whether DuckDB has a collation of this name."""
+        return folded(name) in {folded(each) for (each,) in self._host.sql(_COLLATIONS)}
+
     def hold(self) -> bool:
         """Whether everything that was looked up is still as it was."""
-        looked = ((_TABLES, self._tables), (_VIEWS, self._views), (_MACROS, self._own_macros()))
+        may_change = ((_MACROS, _users(self._macros)), (_TYPES, _users(self._types)))
+        looked = ((_TABLES, self._tables), (_VIEWS, self._views), *may_change)
         return self._functions <= as_duckdb_has_them(self._host) and all(
             self._found(text, sorted(names)) == sorted(row for rows in names.values() for row in rows)
             for text, names in looked
             if names
         )
 
-    def _own_macros(self) -> _Rows:
-        """What was looked up of macros that are not DuckDB's, which alone may change."""
-        return {name: rows for name, rows in self._macros.items() if not any(row[0] == "system" for row in rows)}
-
     def _found(self, text: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
         literals = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
         return self._host.sql(text.format(names=literals))
+
+
+def _users(rows: _Rows) -> _Rows:
+    """What was looked up and is not DuckDB's own, which stays."""
+    return {name: found for name, found in rows.items() if not any(row[0] == "system" for row in found)}
+
+
+def _types(names: str, types: str | None) -> tuple[str | None, ...]:
+    """The types of a macro's parameters, where they have one; DuckDB 1.4 does not tell."""
+    found = json.loads(types) if types else []
+    return tuple(found) if len(found) == len(json.loads(names)) else (None,) * len(json.loads(names))
 
 
 _known: WeakKeyDictionary[Host, tuple[float, frozenset[str]]] = WeakKeyDictionary()

@@ -1,8 +1,8 @@
 """The names of DuckDB's own functions that read their arguments and do nothing else, so that a filter may call them.
 
 They were chosen one by one from those that `duckdb_functions()` of DuckDB 1.4, 1.5 and 2.0 says to be without side
-effects. Left out are those that read settings, variables or the catalog, that plan SQL, or that serve DuckDB itself.
-What a later DuckDB adds is refused until it stands here.
+effects. Left out are those that read settings, variables or the catalog, that look up types by their names, that plan
+SQL, or that serve DuckDB itself. What a later DuckDB adds is refused until it stands here.
 """
 
 OPERATORS = frozenset(
@@ -30,14 +30,14 @@ FUNCTIONS = frozenset(
     datediff datepart datesub datetrunc day dayname dayofmonth dayofweek dayofyear decade decode degrees divide
     editdist3 element_at encode ends_with entropy enum_code enum_first enum_last enum_range enum_range_boundary
     epoch epoch_ms epoch_ns epoch_us equi_width_bins era even exp factorial favg filter first flatten floor
-    format format_bytes formatreadabledecimalsize formatreadablesize from_base64 from_binary from_hex from_json
-    from_json_strict fsum gamma gcd generate_series get_bit get_current_time get_current_timestamp grade_up
+    format format_bytes formatreadabledecimalsize formatreadablesize from_base64 from_binary from_hex
+    fsum gamma gcd generate_series get_bit get_current_time get_current_timestamp grade_up
     greatest greatest_common_divisor group_concat hamming hash hex histogram histogram_exact hour ilike_escape
     instr isfinite isinf isnan isodow isoyear jaccard jaro_similarity jaro_winkler_similarity json_array
     json_array_length json_contains json_deep_merge json_exists json_extract json_extract_path
     json_extract_path_text json_extract_string json_insert json_keys json_merge_patch json_merge_patch_diff
     json_normalize json_object json_pretty json_quote json_remove json_replace json_set json_strip_nulls
-    json_structure json_transform json_transform_strict json_type json_valid json_value julian kahan_sum
+    json_structure json_type json_valid json_value julian kahan_sum
     kurtosis kurtosis_pop last last_day lcase lcm least least_common_multiple left left_grapheme len length
     length_grapheme levenshtein lgamma like_escape list list_aggr list_aggregate list_apply list_cat list_concat
     list_contains list_cosine_distance list_cosine_similarity list_distance list_distinct list_dot_product
@@ -69,4 +69,6 @@ FUNCTIONS = frozenset(
     variant_typeof week weekday weekofyear xor year yearweek
     """.split()  # noqa: SIM905
 )
+# These call the function that their second argument names.
+BY_NAME = frozenset({"array_aggr", "array_aggregate", "list_aggr", "list_aggregate"})
 NAMES = OPERATORS | WINDOWS | FUNCTIONS

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
 
 from jammi_duck.storage.catalog import literal, quoted
 from jammi_duck.types import Host
 from jammi_duck.udfs.definitions import Definitions, Macro, View
-from jammi_duck.udfs.harmless import WINDOWS
+from jammi_duck.udfs.harmless import BY_NAME, WINDOWS
 from jammi_duck.udfs.sources import folded
+from jammi_duck.udfs.trees import (
+    Tree,
+    arguments_of,
+    called,
+    column_named,
+    is_null,
+    options_of,
+    parse,
+    substituted,
+    text_of_constant,
+    types_in,
+    variables_of,
+    with_first,
+)
 
-Tree: TypeAlias = Any
 PARAMETERS = "_jammi_parameters"
 _EMBED = ("text", "model", "role", "dims")
 _EMBED_DEFAULTS = {"model": "NULL", "role": "'document'", "dims": "NULL"}
 _EMBED_BODY = "system.main._jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR)"
 
 # What is in these needs no more than that everything within it is allowed.
-_EXPRESSIONS = {"BETWEEN", "CASE", "COLLATE", "COMPARISON", "CONJUNCTION", "OPERATOR", "SUBQUERY"}
+_EXPRESSIONS = {"BETWEEN", "CASE", "COMPARISON", "CONJUNCTION", "OPERATOR", "SUBQUERY"}
 _PARTS = {
     "SUBQUERY", "JOIN", "EXPRESSION_LIST", "EMPTY", "ORDER_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER",
     "DISTINCT_MODIFIER", "ORDER_DEFAULT", "ASCENDING", "DESCENDING",
@@ -51,22 +62,39 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Scope:
-    """Where in a condition something stands: which names mean something there, and what it was reached through."""
+    """Where in a condition something stands: which names mean something there, and what it was reached through.
+
+    `home` is the database and schema of the view that it was reached through, and `reads` whether it is that view's own
+    text, which may name files.
+    """
 
     tables: frozenset[str] = frozenset()
     variables: frozenset[str] = frozenset()
     arguments: Mapping[str, Tree] | None = None
     path: tuple[str, ...] = ()
     home: tuple[str, str] | None = None
+    reads: bool = False
     nested: bool = False
 
 
 class Parsed:
     """A condition that is checked; afterwards, the parameters that it names and the tables that it reads."""
 
-    def __init__(self, host: Host, definitions: Definitions, alias: str, database: str, schemas: Sequence[str]) -> None:
-        """The source's rows are called `alias`; names are the caller's, in this database and these schemas."""
-        self._host = host
+    def __init__(
+        self,
+        host: Host,
+        definitions: Definitions,
+        alias: str,
+        database: str,
+        schemas: Sequence[str],
+        *,
+        is_known: Callable[[str], bool],
+    ) -> None:
+        """The source's rows are called `alias`; names are the caller's, in this database and these schemas.
+
+        `is_known` says whether a model is one that `embed` may use.
+        """
+        self._host, self._is_known = host, is_known
         self._definitions = definitions
         self._alias, self._database = alias, folded(database)
         self._schemas = [folded(schema) for schema in schemas] or ["main"]
@@ -96,7 +124,8 @@ class Parsed:
     def _expression(self, tree: Tree, scope: Scope) -> Tree:
         kind = tree["class"]
         special: Mapping[str, Callable[[Tree, Scope], Tree]] = {
-            "CAST": self._cast, "COLUMN_REF": self._column, "CONSTANT": self._constant, "FUNCTION": self._function,
+            "CAST": self._cast, "COLLATE": self._collate, "COLUMN_REF": self._column, "CONSTANT": self._constant,
+            "FUNCTION": self._function,
             "LAMBDA": self._lambda, "PARAMETER": self._parameter, "STAR": self._star, "TYPE": self._constant,
             "WINDOW": self._window,
         }  # fmt: skip
@@ -122,8 +151,14 @@ class Parsed:
 
     def _cast(self, tree: Tree, scope: Scope) -> Tree:
         if "cast_type" in tree:
-            _opaque(tree["cast_type"], scope)
+            self._opaque(tree["cast_type"], scope)
             return self._fields(tree, scope, cast_type=tree["cast_type"])
+        return self._fields(tree, scope)
+
+    def _collate(self, tree: Tree, scope: Scope) -> Tree:
+        """A collation. DuckDB would fetch an extension for one that it does not have."""
+        if missing := [name for name in tree["collation"].split(".") if not self._definitions.has_collation(name)]:
+            raise RefusedError(f"{_uses(scope)}has a collation {missing[0]}, which is not there")
         return self._fields(tree, scope)
 
     def _constant(self, tree: Tree, scope: Scope) -> Tree:
@@ -137,11 +172,21 @@ class Parsed:
             # DuckDB 1 has a constant in `x IS TRUE`, and writes it as `true`, which it would read as a cast.
             return {**self._expression_of(str(value["value"])), "alias": tree["alias"]}
         inner = tree.get("children", [])
-        _opaque({key: value for key, value in tree.items() if key not in ("class", "children")}, scope)
+        self._opaque({key: value for key, value in tree.items() if key not in ("class", "children")}, scope)
         for each in inner:
             if each.get("class") not in ("CONSTANT", "TYPE"):
                 raise _unknown(each.get("class"), scope)
         return {**tree, "children": self.checked(inner, scope)} if inner else tree
+
+    def _opaque(self, tree: Tree, scope: Scope) -> None:
+        """Look at what should be a value or a type, without an expression in it, and with the names of types only.
+
+        DuckDB would fetch an extension for a type that it does not have.
+        """
+        if within := _expression_in(tree):
+            raise _unknown(within, scope)
+        if missing := [name for name in types_in(tree) if not self._definitions.has_type(folded(name))]:
+            raise RefusedError(f"{_uses(scope)}casts to {missing[0]}, and there is no such type here")
 
     def _column(self, tree: Tree, scope: Scope) -> Tree:
         names = tree["column_names"]
@@ -160,9 +205,12 @@ class Parsed:
 
     def _lambda(self, tree: Tree, scope: Scope) -> Tree:
         """A lambda, or JSON's arrow, which the parser cannot tell apart."""
-        inner = replace(scope, variables=scope.variables | set(_single_names(tree["lhs"])))
-        if scope.arguments is not None and tree.get("syntax_type") != "LAMBDA_KEYWORD":
-            inner = scope if set(_single_names(tree["lhs"])) & set(scope.arguments) else inner
+        inner = replace(scope, variables=scope.variables | set(variables_of(tree["lhs"])))
+        if tree.get("syntax_type") == "LAMBDA_KEYWORD":
+            # Several variables stand there as a call of `row`, which is none.
+            return self._fields(tree, inner, lhs=tree["lhs"])
+        if scope.arguments is not None:
+            inner = scope if set(variables_of(tree["lhs"])) & set(scope.arguments) else inner
         return self._fields(tree, inner)
 
     def _star(self, tree: Tree, scope: Scope) -> Tree:
@@ -184,20 +232,45 @@ class Parsed:
         """A call of a function or a macro, also one that is written as a column's method."""
         name, spaces = folded(tree["function_name"]), [tree[key] for key in ("catalog", "schema") if tree.get(key)]
         ours = [folded(space) for space in spaces] in ([], ["main"], ["pg_catalog"], ["system", "main"])
-        if spaces and not ours and not self._macros(name, spaces):
-            method = _called(tree, "", "", tree["function_name"])
-            return self._function(_with_first(method, _column_named(spaces)), scope)
+        if spaces and not ours and not self._macros(name, spaces, scope):
+            method = called(tree, "", "", tree["function_name"])
+            return self._function(with_first(method, column_named(spaces)), scope)
         if name == "unnest" and ours:
             return self._fields(tree, scope)
         if ours and self._definitions.harmless(name):
-            return self._fields(_called(tree, "system", "main", name), scope)
+            whole = self._fields(called(tree, "system", "main", name), scope)
+            return self._by_name(whole, scope) if name in BY_NAME else whole
         if name == "embed" and not spaces:
-            body = self._expression_of(_EMBED_BODY)
-            given = self._arguments("embed", tree, _EMBED, scope, _EMBED_DEFAULTS)
-            return {**_substituted(body, given), "alias": tree["alias"]}
+            return self._embed(tree, scope)
         macro = self._macro(name, spaces, tree, scope, table=False)
         body = self._expression_of(macro.body)
         return {**self.checked(body, self._within(macro, tree, scope)), "alias": tree["alias"]}
+
+    def _by_name(self, call: Tree, scope: Scope) -> Tree:
+        """A call of a function that calls another one, whose name is its second argument.
+
+        DuckDB would fetch an extension for one that it does not have.
+        """
+        named, (_, inner) = zip(*arguments_of(call), strict=True) if len(arguments_of(call)) == 2 else ((), (None, {}))
+        name = text_of_constant(inner)
+        if any(named) or name is None:
+            raise RefusedError(
+                f"{_uses(scope)}calls {call['function_name']} without writing out which function it calls"
+            )
+        if not self._definitions.harmless(folded(name)):
+            raise _acting(name, scope)
+        return call
+
+    def _embed(self, tree: Tree, scope: Scope) -> Tree:
+        """A call of `embed`, with a model in use: another may have to be fetched, or be in a folder of anybody's."""
+        given = self._arguments("embed", tree, _EMBED, scope, _EMBED_DEFAULTS)
+        model = text_of_constant(given["model"])
+        if not is_null(given["model"]) and (model is None or not self._is_known(model)):
+            named = f"the model '{model}'" if model else "a model that is not written out"
+            raise RefusedError(
+                f"{_uses(scope)}calls embed with {named}; it may use the default model, and those of embedding tables"
+            )
+        return {**substituted(self._expression_of(_EMBED_BODY), given), "alias": tree["alias"]}
 
     def _window(self, tree: Tree, scope: Scope) -> Tree:
         """A window function, in whose place DuckDB takes no macro. Those of its grammar DuckDB 1 does not list."""
@@ -211,32 +284,31 @@ class Parsed:
         if call.get("class") != "FUNCTION":
             raise _unknown(call.get("class"), scope)
         name, spaces = folded(call["function_name"]), [call[key] for key in ("catalog", "schema") if call.get(key)]
-        reads = name in _READERS and scope.home is not None
+        reads = name in _READERS and scope.reads
         if not spaces and (name == "unnest" or reads):
+            if keeps := [option for option in options_of(call) if "rejects" in folded(option)]:
+                raise RefusedError(f"{_uses(scope)}reads a file with {keeps[0]}, which makes tables")
             inner = self._fields(call, scope)
-            return self._fields(tree, scope, function=_called(inner, "system", "main", name) if reads else inner)
+            return self._fields(tree, scope, function=called(inner, "system", "main", name) if reads else inner)
         macro = self._macro(name, spaces, call, scope, table=True)
         query = self.checked(self._query_of(macro.body), self._within(macro, call, scope))
         return self._derived(tree, query, macro.name, ())
 
-    def _macros(self, name: str, spaces: Sequence[str]) -> list[Macro]:
-        """The macros that a name means: DuckDB's own first, and else those in the caller's schemas or in `spaces`."""
+    def _macros(self, name: str, spaces: Sequence[str], scope: Scope) -> list[Macro]:
+        """The macros that a name means: DuckDB's own first, and else the first that are where it is looked for."""
         found = self._definitions.macros(name)
         own = [macro for macro in found if macro.database == "system"]
         if own and not spaces:
             return own
-        places = self._places(spaces, None)
+        places = self._places(spaces, scope.home)
         return next((at for place in places if (at := [m for m in found if _at(m) == place])), [])
 
     def _macro(self, name: str, spaces: Sequence[str], call: Tree, scope: Scope, *, table: bool) -> Macro:
-        count = len(_given(call))
-        macros = [macro for macro in self._macros(name, spaces) if macro.is_table == table]
+        count = len(arguments_of(call))
+        macros = [macro for macro in self._macros(name, spaces, scope) if macro.is_table == table]
         fitting = [macro for macro in macros if len(macro.parameters) == count]
         if not macros:
-            raise RefusedError(
-                f"{_uses(scope)}calls {name}, and a filter may change nothing: it may call what is built into DuckDB "
-                "and has no side effects, embed, and macros of these"
-            )
+            raise _acting(name, scope)
         if call.get("filter") or call.get("distinct") or call["order_bys"]["orders"]:
             raise RefusedError(f"{_uses(scope)}calls the macro {name} as if it were an aggregate")
         if len(fitting) != 1:
@@ -250,13 +322,17 @@ class Parsed:
         if step in scope.path:
             raise RefusedError(f"{_uses(scope)}calls {macro.name} again, without an end")
         given = self._arguments(macro.name, call, macro.parameters, scope, {})
-        return Scope(arguments=given, path=(*scope.path, step), nested=True)
+        for parameter, kind in zip(map(folded, macro.parameters), macro.types, strict=True):
+            if kind is not None:
+                cast = self.checked(self._expression_of(f"CAST(NULL AS {kind})"), scope)
+                given[parameter] = {**cast, "child": given[parameter]}
+        return Scope(arguments=given, path=(*scope.path, step), home=scope.home, nested=True)
 
     def _arguments(
         self, name: str, call: Tree, parameters: Sequence[str], scope: Scope, defaults: Mapping[str, str]
     ) -> dict[str, Tree]:
         given = {parameter: self._expression_of(text) for parameter, text in defaults.items()}
-        for place, (named, argument) in enumerate(_given(call)):
+        for place, (named, argument) in enumerate(arguments_of(call)):
             known = [folded(parameter) for parameter in parameters]
             if (named and folded(named) not in known) or place >= len(known):
                 raise RefusedError(f"{_uses(scope)}calls {name} with an argument that it does not have")
@@ -292,7 +368,8 @@ class Parsed:
             return self._file(tree, name, ending, scope)
         if not parts:
             # A schema's name keeps a CTE of the caller's query out; `main` finds a TEMP table first.
-            parts = list(scope.home or ()) or ([] if self._schemas == ["main"] else self._schema_of(name)) or ["main"]
+            place = self._place_of(name, scope) or scope.home or (self._database, "main")
+            parts = ["main"] if place == (self._database, "main") else list(place)
         self.tables.append(".".join(quoted(part) for part in (*parts, name)))
         whole = {"catalog_name": parts[0] if len(parts) == 2 else "", "schema_name": parts[-1], "alias": tree["alias"]}
         if "qualified_name" in tree:
@@ -300,7 +377,7 @@ class Parsed:
         return {**self._fields(tree, scope), **whole}
 
     def _file(self, tree: Tree, name: str, ending: str, scope: Scope) -> Tree:
-        if scope.home is None or ending not in _BY_ENDING:
+        if not scope.reads or ending not in _BY_ENDING:
             raise RefusedError(f"{_uses(scope)}reads the file '{name}'; make a view or a table of it and read that")
         stem = name.rpartition("/")[2].partition(".")[0]
         query = self._query_of(f"FROM system.main.{_BY_ENDING[ending]}({literal(name)})")
@@ -323,7 +400,7 @@ class Parsed:
         step = f"view {view.name}"
         if step in scope.path:
             raise RefusedError(f"{_uses(scope)}reads {view.name} again, without an end")
-        inner = Scope(path=(*scope.path, step), home=(view.database, view.schema), nested=True)
+        inner = Scope(path=(*scope.path, step), home=_at(view), reads=True, nested=True)
         return self.checked(self._query_of(view.query), inner)
 
     def _places(self, spaces: Sequence[str], home: tuple[str, str] | None) -> list[tuple[str, str]]:
@@ -335,9 +412,11 @@ class Parsed:
             return [*([(home[0], space)] if home else []), (self._database, space), (space, "main")]
         return [*([home] if home else []), *((self._database, schema) for schema in self._schemas)]
 
-    def _schema_of(self, name: str) -> list[str]:
+    def _place_of(self, name: str, scope: Scope) -> tuple[str, str] | None:
+        if scope.home is None and self._schemas == ["main"]:
+            return None
         there = self._definitions.tables(folded(name))
-        return next((list(place) for place in self._places((), None) if place in there), [])
+        return next((place for place in self._places((), scope.home) if place in there), None)
 
     def _derived(self, tree: Tree, query: Tree, name: str, columns: Sequence[str]) -> Tree:
         """A sub-query in the place of a table, by the same name and with the same names of columns."""
@@ -356,18 +435,6 @@ class Parsed:
         return parse(self._host, text)["statements"][0]["node"]
 
 
-def parse(host: Host, text: str) -> Tree:
-    """What DuckDB's parser makes of a statement, as a tree with `error`, or with `statements`."""
-    ((found,),) = host.sql("SELECT system.main.json_serialize_sql(?::VARCHAR)::VARCHAR", [text])
-    return json.loads(found)
-
-
-def written(host: Host, tree: Tree) -> str:
-    """The SQL text of a tree."""
-    ((text,),) = host.sql("SELECT system.main.json_deserialize_sql(?::JSON)", [json.dumps(tree)])
-    return str(text)
-
-
 def _uses(scope: Scope) -> str:
     return f"uses {', which uses '.join(scope.path)}, which " if scope.path else ""
 
@@ -377,32 +444,8 @@ def _unknown(kind: object, scope: Scope) -> RefusedError:
     return RefusedError(f"{_uses(scope)}has a part of a kind that no filter may have: {name}")
 
 
-def _opaque(tree: Tree, scope: Scope) -> None:
-    """Raise RefusedError where there is an expression within what should be a value or a type."""
-    if isinstance(tree, dict):
-        if isinstance(tree.get("class"), str):
-            raise _unknown(tree["class"], scope)
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for each in tree:
-            _opaque(each, scope)
-
-
 def _at(named: View | Macro) -> tuple[str, str]:
     return folded(named.database), folded(named.schema)
-
-
-def _single_names(tree: Tree) -> list[str]:
-    """The variables of a lambda: one column, or several in a row."""
-    if isinstance(tree, dict):
-        if tree.get("class") == "COLUMN_REF":
-            return [folded(tree["column_names"][0])] if len(tree["column_names"]) == 1 else []
-        return [name for each in tree.values() for name in _single_names(each)]
-    return [name for each in tree for name in _single_names(each)] if isinstance(tree, list) else []
-
-
-def _column_named(names: Sequence[str]) -> Tree:
-    return {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": list(names)}
 
 
 def _argument(tree: Tree, argument: Tree, scope: Scope) -> Tree:
@@ -413,34 +456,18 @@ def _argument(tree: Tree, argument: Tree, scope: Scope) -> Tree:
     return {**whole, "column_names": [*whole["column_names"], *rest]} if rest else {**whole, "alias": tree["alias"]}
 
 
-def _substituted(tree: Tree, given: Mapping[str, Tree]) -> Tree:
-    if isinstance(tree, list):
-        return [_substituted(each, given) for each in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if tree.get("class") == "COLUMN_REF":
-        return given[tree["column_names"][0]]
-    return {key: _substituted(value, given) for key, value in tree.items()}
+def _acting(name: str, scope: Scope) -> RefusedError:
+    return RefusedError(
+        f"{_uses(scope)}calls {name}, and a filter may change nothing: it may call what is built into DuckDB "
+        "and has no side effects, embed, and macros of these"
+    )
 
 
-def _given(call: Tree) -> list[tuple[str, Tree]]:
-    """The arguments of a call, each with its name or none; DuckDB 1 keeps a name as the alias."""
-    if "arguments" in call:
-        return [(each["name"], each["expression"]) for each in call["arguments"]]
-    return [(each.get("alias", ""), each) for each in call.get("children", [])]
-
-
-def _with_first(call: Tree, argument: Tree) -> Tree:
-    if "arguments" in call:
-        return {**call, "arguments": [{"name": "", "expression": argument}, *call["arguments"]]}
-    return {**call, "children": [argument, *call["children"]]}
-
-
-def _called(call: Tree, catalog: str, schema: str, name: str) -> Tree:
-    """The same call of a function that is named in full."""
-    whole = {**call, "function_name": name, "schema": schema, "catalog": catalog}
-    if "is_operator" in call:
-        whole["is_operator"] = False
-    if "qualified_name" in call:
-        whole["qualified_name"] = {"path": [part for part in (catalog, schema, name) if part]}
-    return whole
+def _expression_in(tree: Tree) -> object:
+    """The kind of an expression within what should have none; None where there is none."""
+    if isinstance(tree, dict) and isinstance(tree.get("class"), str):
+        return tree["class"]
+    if not isinstance(tree, dict | list):
+        return None
+    inner = tree.values() if isinstance(tree, dict) else tree
+    return next((found for each in inner if (found := _expression_in(each))), None)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jammi_duck.errors import InputError
 from jammi_duck.types import Host
 from jammi_duck.udfs.definitions import Definitions
-from jammi_duck.udfs.parsed import Parsed, RefusedError, Tree, parse, written
+from jammi_duck.udfs.parsed import Parsed, RefusedError
+from jammi_duck.udfs.trees import Tree, parse, written
 
 _MOST_KNOWN = 1000
 _BEFORE = "SELECT 1 WHERE "
@@ -53,9 +54,9 @@ class Condition:
 class Conditions:
     """The filters of one database that were looked at, as long as what they use is as it was."""
 
-    def __init__(self, host: Host) -> None:
-        """Names are looked up by `host`."""
-        self._host = host
+    def __init__(self, host: Host, is_known: Callable[[str], bool]) -> None:
+        """Names are looked up by `host`; `is_known` says whether a model is one that `embed` may use."""
+        self._host, self._is_known = host, is_known
         self._known: OrderedDict[tuple[Any, ...], Condition] = OrderedDict()
 
     def of(self, predicate: str, alias: str, database: str, schemas: Sequence[str], transaction: int) -> Condition:
@@ -78,7 +79,7 @@ class Conditions:
         self, predicate: str, alias: str, database: str, schemas: tuple[str, ...], transaction: int
     ) -> Condition:
         definitions = Definitions(self._host)
-        parsed = Parsed(self._host, definitions, alias, database, schemas)
+        parsed = Parsed(self._host, definitions, alias, database, schemas, is_known=self._is_known)
         try:
             tree = _condition_of(self._host, predicate)
             (statement,) = tree["statements"]
@@ -115,9 +116,11 @@ def check_parameters(given: Sequence[str] | None, wanted: Sequence[str]) -> None
 def _condition_of(host: Host, predicate: str) -> Tree:
     if not predicate.strip():
         raise InputError("the filter is empty; write a condition such as 'year > 2020', or NULL for none")
-    tree, plain = parse(host, f"{_BEFORE}({predicate}\n)"), parse(host, f"{_BEFORE}(true\n)")
-    if tree["error"]:
-        raise InputError(f"the filter '{predicate}' cannot be parsed: {tree['error_message']}")
+    # Alone as well, since `a) OR (b` is an expression only between parentheses.
+    for tree in (parse(host, f"{_BEFORE}{predicate}\n"), parse(host, f"{_BEFORE}({predicate}\n)")):
+        if tree["error"]:
+            raise InputError(f"the filter '{predicate}' cannot be parsed: {tree['error_message']}")
+    plain = parse(host, f"{_BEFORE}(true\n)")
     if _around_condition(tree) != _around_condition(plain):
         raise InputError(f"the filter '{predicate}' is more than a condition; it must be one expression")
     return tree
@@ -143,6 +146,9 @@ def _bare(tree: Tree) -> Tree:
     if tree.get("type") == "SUBQUERY" and tree.get("alias") == _VALUES:
         # DuckDB puts a list of values into a query of its own when it writes one.
         return _bare(tree["subquery"]["node"]["from_table"])
+    if tree.get("name") and "expression" in tree:
+        # The name of an argument becomes its alias, too, when it is read.
+        tree = {**tree, "expression": {**tree["expression"], "alias": ""}}
     bare = {
         key: _bare(value)
         for key, value in tree.items()
