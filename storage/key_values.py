@@ -12,8 +12,10 @@ import pyarrow as pa
 # No number that DuckDB has is longer.
 _DIGITS = Context(prec=800)
 _NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\)")
-_TIMES = re.compile(r"DATE|TIMESTAMP(_S|_MS|_NS)?")
-_MOMENT = re.compile(r"(\d{4,}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d+))?")
+_TIMES = re.compile(r"DATE|TIMESTAMP(_S|_MS|_NS| WITH TIME ZONE)?")
+# Keys had no time zone when they were embedded, and DuckDB takes them for times of the session's own.
+_MOMENT = re.compile(r"(\d{4,}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[+-]\d\d(?::\d\d)*)?")
+_BOOLEANS = dict.fromkeys(("1", "t", "y", "yes"), "true") | dict.fromkeys(("0", "f", "n", "no"), "false")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def form_of(key_type: str | None) -> Form | None:
         return None
     if _NUMBERS.fullmatch(key_type):
         return _NUMBER
-    return _TIME if _TIMES.fullmatch(key_type) else _UUID if key_type == "UUID" else None
+    return _TIME if _TIMES.fullmatch(key_type) else _BY_TYPE.get(key_type)
 
 
 def _number(text: str) -> str:
@@ -64,4 +66,7 @@ def _time(text: str) -> str:
 
 _NUMBER = Form(r"^-?[1-9][0-9]*$|^0$", _number)
 _TIME = Form(r"^[0-9]+-[0-9]+-[0-9]+$", _time)
-_UUID = Form(r"^[0-9a-f-]+$", str.lower)
+_BY_TYPE = {
+    "UUID": Form(r"^[0-9a-f-]+$", str.lower),
+    "BOOLEAN": Form(r"^true$|^false$", lambda text: _BOOLEANS.get(text.strip().lower(), text.lower())),
+}

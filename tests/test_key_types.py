@@ -27,6 +27,7 @@ CHANGES = [
     ("DATE", "DATE '2024-02-28' + range::INTEGER", "TIMESTAMP_NS"),
     ("TIMESTAMP", "TIMESTAMP '2024-02-28' + to_days(range::INTEGER)", "DATE"),
     ("TIMESTAMP", "TIMESTAMP '2024-02-28 10:00:00.5' + to_days(range::INTEGER)", "TIMESTAMP_NS"),
+    ("TIMESTAMP", "TIMESTAMP '2024-02-28 10:00:00.5' + to_days(range::INTEGER)", "TIMESTAMPTZ"),
     ("VARCHAR", "upper(('00000000-0000-0000-0000-00000000000' || range))", "UUID"),
 ]
 
@@ -49,6 +50,15 @@ class TestChangedType:
         with pytest.warns(UserWarning, match="has 4 rows now"):
             found = con.execute("SELECT text FROM jammi_search('t', 'word3', 9)").fetchall()
         assert sorted(found) == [("word0",), ("word1",), ("word3",), ("word5",)]
+
+    def test_truths(self, con):
+        con.execute("CREATE TABLE t AS FROM (VALUES ('0', 'cat'), ('Yes', 'dog')) t(id, text)")
+        generate(con, "t")
+        con.execute("ALTER TABLE t ALTER id TYPE BOOLEAN")
+        for options in ("", ", filter := 'true'"):
+            found = con.execute(f"SELECT id, text FROM jammi_search('t', 'dog', 6{options})").fetchall()
+            assert found == [(True, "dog"), (False, "cat")]
+        assert con.execute("SELECT text FROM jammi_similar('t', true)").fetchall() == [("cat",)]
 
     def test_what_no_longer_casts_or_is_another_value_is_left_out(self, con):
         con.execute(

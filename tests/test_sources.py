@@ -66,17 +66,30 @@ class TestNamesakes:
 
 
 class TestOtherNames:
-    def test_a_file_of_another_directory(self, con, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("written", ["c.csv", '"c.csv"', '"./c.csv"', "*.csv", '"*.csv"'])
+    def test_a_file_of_another_directory(self, con, tmp_path, monkeypatch, written):
         for name, text in (("a", "an owl"), ("b", "a cat")):
             (tmp_path / name).mkdir()
             (tmp_path / name / "c.csv").write_text(f"id,text\n1,{text}\n")
         monkeypatch.chdir(tmp_path / "a")
-        assert generate(con, "c.csv") == ("c.csv", 1)
-        assert best(con, "./c.csv") == best(con, f"{tmp_path}/b/../a/c.csv") == "an owl"
+        name = written.strip('"').removeprefix("./")
+        assert generate(con, written) == (name, 1)
+        assert (
+            best(con, f"./{name}") == best(con, f"{tmp_path}/b/../a/{name}") == best(con, f'"../a/{name}"') == "an owl"
+        )
         monkeypatch.chdir(tmp_path / "b")
-        assert "no embedding table for 'c.csv'" in error_of(con, "FROM jammi_search('c.csv', 'owl')")
-        assert best(con, "../a/c.csv") == "an owl"
-        assert con.execute("SELECT source FROM jammi_tables()").fetchall() == [(f"{tmp_path}/a/c.csv",)]
+        assert "no embedding table for" in error_of(con, f"FROM jammi_search('{written}', 'owl')")
+        assert best(con, f"../a/{name}") == "an owl"
+        assert con.execute("SELECT source FROM jammi_tables()").fetchall() == [(f"{tmp_path}/a/{name}",)]
+
+    def test_a_quoted_name_is_a_table_before_it_is_a_file(self, con, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "c.csv").write_text("id,text\n1,file\n")
+        con.execute("""CREATE TABLE "c.csv" AS SELECT 1 AS id, 'table' AS text""")
+        assert (generate(con, '"c.csv"'), best(con, '"c.csv"')) == (('"c.csv"', 1), "table")
+        con.execute("""DROP TABLE "c.csv"; CREATE TEMP TABLE "other.csv" AS SELECT 1 AS id, 'temporary' AS text""")
+        assert (generate(con, '"c.csv"'), best(con, '"c.csv"')) == (("c.csv", 1), "file")
+        assert (generate(con, '"other.csv"'), best(con, '"other.csv"')) == (('temp."other.csv"', 1), "temporary")
 
     def test_a_file_and_a_table_of_one_name(self, con, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -103,7 +103,9 @@ def resolve(written: str, path: Sequence[str], host: Host) -> Source:
             return table
         name = ".".join(quoted(part) for part in name_parts(written))
         raise InputError(f"'{written}' is a file and a table: write ./{written} for the file, or {name} for the table")
-    return _table(written, path, host)
+    table = _table(written, path, host)
+    is_file = written.startswith('"') and _PART.fullmatch(written) and _names_file(table.alias, host.directory())
+    return _file(table.alias, host.directory()) if is_file and not _present(table, host) else table
 
 
 def folded(name: str) -> str:
@@ -163,6 +165,13 @@ def _looks_like_file(written: str) -> bool:
     if written.startswith('"'):
         return False
     return any(mark in written for mark in "/\\*") or _FILE.fullmatch(written) is not None
+
+
+def _names_file(name: str, directory: str) -> bool:
+    """Whether DuckDB takes a quoted name for a file, or for files, where there is no such table."""
+    if _FILE.fullmatch(name) is None:
+        return False
+    return "://" in name or any(mark in name for mark in "*?[") or os.path.exists(os.path.join(directory, name))
 
 
 def _file(written: str, directory: str) -> Source:
