@@ -21,11 +21,17 @@ _FUNCTIONS = frozenset((
 ))  # fmt: skip
 # What follows a sub-query, or AS, is a name for columns.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
+# The text of a filter may be of any length.
+_LONG = 20_000
+
+
+def qualified(text: str) -> str:
+    """A statement of ours with the full names of the functions that it calls; texts and quoted names stay."""
+    return _known(text) if len(text) < _LONG else _TOKEN.sub(_full_name, text)
 
 
 @functools.lru_cache(1000)
-def qualified(text: str) -> str:
-    """A statement of ours with the full names of the functions that it calls; texts and quoted names stay."""
+def _known(text: str) -> str:
     return _TOKEN.sub(_full_name, text)
 
 

@@ -446,6 +446,14 @@ class TestHarmless:
         full.execute("CREATE OR REPLACE MACRO kind(n DOUBLE) AS typeof(n)")
         assert found(full, predicate) == expected(full, predicate)
 
+    @pytest.mark.parametrize("name", ["count", "list", "max", "query", "range", "unnest", "_jammi_search"])
+    def test_a_name_that_a_function_of_ours_has_stays_a_name(self, full, name):
+        column = '"md5(x)"'
+        assert found(full, f"id IN (WITH {name}(i) AS (SELECT id FROM t) SELECT i FROM {name} WHERE i > 10)") == [11]
+        assert found(full, f"id IN (SELECT i FROM (SELECT id FROM t) {name}(i) WHERE i > 10)") == [11]
+        assert found(full, f"id IN (SELECT {column} FROM (SELECT id AS {column} FROM t) WHERE {column} > 10)") == [11]
+        assert found(full, f"id = 7 AND text <> '{name}(1)'") == [7]
+
     def test_a_temp_table_goes_before_its_namesake(self, full):
         full.execute("CREATE TABLE chosen AS SELECT 1 AS id; CREATE TEMP TABLE chosen AS SELECT 2 AS id")
         assert found(full, "id IN (FROM chosen)") == [2]

@@ -7,6 +7,7 @@ as SQL: so what was looked at is what runs, whatever a name stands for later, or
 from __future__ import annotations
 
 import itertools
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ from jammi_duck.udfs.definitions import Definitions
 from jammi_duck.udfs.parsed import Parsed, RefusedError
 from jammi_duck.udfs.trees import Tree, parse, written
 
-_MOST_KNOWN = 1000
+# Of the filters that are remembered, with what they became.
+_MOST_KNOWN_CHARACTERS = 10_000_000
+# Some 200,000 keys, with which a search takes a gigabyte and a half.
+_MOST_CHARACTERS, _MOST_WORDS = 10_000_000, 400_000
+_WORD = re.compile(r"'(?:[^']|'')*'|\w+|[^\w\s]")
 _BEFORE = "SELECT 1 WHERE "
 _VALUES = "valueslist"
 _OPPOSITES = (
@@ -58,6 +63,7 @@ class Conditions:
         """Names are looked up by `host`; `is_known` says whether a model is one that `embed` may use."""
         self._host, self._is_known = host, is_known
         self._known: OrderedDict[tuple[Any, ...], Condition] = OrderedDict()
+        self._characters = 0
 
     def of(self, predicate: str, alias: str, database: str, schemas: Sequence[str], transaction: int) -> Condition:
         """The condition that a predicate stands for, over rows that are called `alias`.
@@ -70,10 +76,18 @@ class Conditions:
         if known is None or (known.transaction != transaction and not known.definitions.hold()):
             known = self._looked_at(*key, transaction)
         known.transaction = transaction
-        self._known[key] = known
-        while len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._keep(key, known)
         return known
+
+    def _keep(self, key: tuple[Any, ...], condition: Condition) -> None:
+        """Remember a condition, at least until the next: a search asks for it twice."""
+        if old := self._known.pop(key, None):
+            self._characters -= len(key[0]) + len(old.text)
+        self._known[key] = condition
+        self._characters += len(key[0]) + len(condition.text)
+        while self._characters > _MOST_KNOWN_CHARACTERS and len(self._known) > 1:
+            (predicate, *_), old = self._known.popitem(last=False)
+            self._characters -= len(predicate) + len(old.text)
 
     def _looked_at(
         self, predicate: str, alias: str, database: str, schemas: tuple[str, ...], transaction: int
@@ -91,7 +105,7 @@ class Conditions:
             raise InputError(f"the filter '{predicate}' {refused}") from None
         except RecursionError:
             raise InputError(f"the filter '{predicate[:100]}' is nested too deeply") from None
-        if _bare(again) != _bare(tree) or not text.startswith(_BEFORE):
+        if (again != tree and _bare(again) != _bare(tree)) or not text.startswith(_BEFORE):
             raise InputError(f"the filter '{predicate}' cannot be written as DuckDB has read it; write it otherwise")
         return Condition(
             f"({text.removeprefix(_BEFORE)})",
@@ -116,6 +130,7 @@ def check_parameters(given: Sequence[str] | None, wanted: Sequence[str]) -> None
 def _condition_of(host: Host, predicate: str) -> Tree:
     if not predicate.strip():
         raise InputError("the filter is empty; write a condition such as 'year > 2020', or NULL for none")
+    _check_size(predicate)
     # Alone as well, since `a) OR (b` is an expression only between parentheses.
     for tree in (parse(host, f"{_BEFORE}{predicate}\n"), parse(host, f"{_BEFORE}({predicate}\n)")):
         if tree["error"]:
@@ -134,8 +149,21 @@ def _around_condition(tree: Tree) -> list[Tree]:
     ]
 
 
+def _check_size(predicate: str) -> None:
+    if len(predicate) <= _MOST_WORDS:
+        return
+    words = sum(1 for _ in _WORD.finditer(predicate)) if len(predicate) <= _MOST_CHARACTERS else 0
+    if words > _MOST_WORDS or len(predicate) > _MOST_CHARACTERS:
+        size = f"{words:,} names, values and signs" if words else f"{len(predicate):,} characters"
+        most = _MOST_WORDS if words else _MOST_CHARACTERS
+        raise InputError(
+            f"the filter has {size}, and may have {most:,}: put many keys into a table, and write "
+            "filter := 'id IN (SELECT id FROM wanted)'"
+        )
+
+
 def _bare(tree: Tree) -> Tree:
-    """A tree without what says only where in a text something stood, and in the form that DuckDB reads it in again.
+    """A tree without empty values, and in the form that DuckDB reads it in again.
 
     What a macro stands for gets other things around it than it had when it was read.
     """
@@ -149,11 +177,7 @@ def _bare(tree: Tree) -> Tree:
     if tree.get("name") and "expression" in tree:
         # The name of an argument becomes its alias, too, when it is read.
         tree = {**tree, "expression": {**tree["expression"], "alias": ""}}
-    bare = {
-        key: _bare(value)
-        for key, value in tree.items()
-        if key not in ("query_location", "query_location_length") and value not in ("", None, [], {}, False)
-    }
+    bare = {key: _bare(value) for key, value in tree.items() if value not in ("", None, [], {}, False)}
     kind = bare.get("type")
     if kind == "OPERATOR_NOT" and (negated := _NEGATED.get(bare["children"][0].get("type"))):
         # DuckDB 1 reads NOT (a < b) as a >= b.

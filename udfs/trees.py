@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -10,12 +11,14 @@ from jammi_duck.types import Host
 from jammi_duck.udfs.sources import folded
 
 Tree: TypeAlias = Any
+# Where in a text something stood. A quote within a value has a backslash before it.
+_PLACE = re.compile(r'"query_location(?:_length)?":\d+')
 
 
 def parse(host: Host, text: str) -> Tree:
-    """What DuckDB's parser makes of a statement, as a tree with `error`, or with `statements`."""
+    """What DuckDB's parser makes of a statement, as a tree with `error`, or with `statements`; without any places."""
     ((found,),) = host.sql("SELECT system.main.json_serialize_sql(?::VARCHAR)::VARCHAR", [text])
-    return json.loads(found)
+    return json.loads(_PLACE.sub('"query_location":0', found))
 
 
 def written(host: Host, tree: Tree) -> str:
