@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections import defaultdict
@@ -270,11 +271,18 @@ def _key_column(entry: Entry) -> str:
     Where there is none, DuckDB says that nothing matches the pattern, and with it what that means: the key was renamed.
     To ask `_jammi_column` takes longer than the rest of such a query.
     """
-    key, name = entry.definition.key, entry.source
+    return _column_or(
+        entry.definition.key,
+        f"no column '{entry.definition.key}' in '{entry.source}', and it is the key of '{entry.name}'; if it was "
+        "renamed, generate anew",
+    )
+
+
+@functools.lru_cache(1000)
+def _column_or(key: str, message: str) -> str:
     # DuckDB takes ASCII letters alone for the same in both cases.
     letters = "".join(f"[{c.lower()}{c.upper()}]" if c.isascii() and c.isalpha() else _exactly(c) for c in key)
-    renamed = f"no column '{key}' in '{name}', and it is the key of '{entry.name}'; if it was renamed, generate anew"
-    return f"COLUMNS({literal(f'^({letters})$|^({_exactly(renamed)})$')})"
+    return f"COLUMNS({literal(f'^({letters})$|^({_exactly(message)})$')})"
 
 
 def _exactly(text: str) -> str:
