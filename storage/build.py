@@ -15,8 +15,9 @@ from jammi_duck.storage.manifest import Manifest
 from jammi_duck.storage.marker import Marker
 from jammi_duck.storage.ownership import written_by
 from jammi_duck.storage.parquet import Digests, Texts
-from jammi_duck.storage.place import Place, files_of, names_in
+from jammi_duck.storage.place import Place
 from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, sidecars_of
+from jammi_duck.storage.table_files import files_of, names_in
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:

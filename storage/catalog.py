@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -80,7 +80,7 @@ class Refused:
     dimensions: int
     status: str
     location: str
-    started: datetime
+    started: datetime | None
     finished: datetime | None
     error: str
 
@@ -337,7 +337,8 @@ class Catalog:
         names = [each.name for each in dataclasses.fields(Refused) if each.name != "error"]
         text = f"SELECT {', '.join((*names, *_READ))} FROM {self._tables} ORDER BY started DESC, name DESC"
         read = [(row[: len(names)], _entry(row[len(names) :])) for row in self._host.sql(text)]
-        return [Refused(**dict(zip(names, row, strict=True)), error=why) for row, why in read if isinstance(why, str)]
+        refused = [(dict(zip(names, row, strict=True)), why) for row, why in read if isinstance(why, str)]
+        return [Refused(**{**row, **_times(row)}, error=why) for row, why in refused]
 
     def names(self) -> dict[str, str]:
         """The name of every table that there ever was, by its build, whether its row is understood or not."""
@@ -421,9 +422,19 @@ def _entry(row: Iterable[Any]) -> Entry | str:
         return f"its definition in the catalog {error}"
     if fields["status"] not in MOVES:
         return f"it has the status '{fields['status']}', which this version of jammi_duck does not know"
+    if _times(fields) != {name: fields[name] for name in _TIMES}:
+        return "it has a time in the catalog that cannot be"
     source = fields.pop("source")
     renamed = source if source != definition.source else None
     return Entry(**{**fields, "definition": definition}, counts=counts, renamed=renamed)
+
+
+_TIMES = ("started", "finished")
+
+
+def _times(fields: Mapping[str, Any]) -> dict[str, datetime | None]:
+    """The times in a row; None for one that DuckDB has and Python has not, such as of a year before Christ."""
+    return {name: each if isinstance(each := fields[name], datetime) else None for name in _TIMES}
 
 
 def _written(digest: Digest) -> tuple[str, int, str]:

@@ -31,12 +31,13 @@ from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.marker import Marker
 from jammi_duck.storage.ownership import delete_table
 from jammi_duck.storage.parquet import Digests, State, Texts, TombstoneWriter, read_row_ids, read_rows, read_tombstones
-from jammi_duck.storage.place import Place, files_of, remove_files
+from jammi_duck.storage.place import Place
 from jammi_duck.storage.present import changed_since
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import ParquetSegment
 from jammi_duck.storage.segment_files import Progress, SegmentFiles, add_sidecars, close_state, sidecars_of, writing
 from jammi_duck.storage.table import Table, live_masks, newest_manifest
+from jammi_duck.storage.table_files import files_of, remove_files
 from jammi_duck.types import Counts
 
 if TYPE_CHECKING:

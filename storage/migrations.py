@@ -62,7 +62,7 @@ def version_of(host: Host, database: str, schema: str, version_table: str) -> in
     if not host.sql(there, [database, schema]):
         return 0
     rows = host.sql(f"SELECT * FROM {version_table}")
-    if len(rows) != 1 or not isinstance(rows[0][0], int):
+    if len(rows) != 1 or not isinstance(rows[0][0], int) or rows[0][0] < 1:
         raise UnsupportedError(f"the catalog in '{database}' has no version that this jammi_duck understands")
     return rows[0][0]
 

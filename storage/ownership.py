@@ -13,7 +13,7 @@ from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.filesystem import Digest, Store, called
 from jammi_duck.storage.parquet import Closing, Footer, State, read_footer, read_state
-from jammi_duck.storage.place import files_of, remove_files
+from jammi_duck.storage.table_files import files_of, remove_files
 
 
 @dataclass(frozen=True)

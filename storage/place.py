@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 from jammi_duck.errors import NotFoundError, StorageError, UnsupportedError, did_you_mean, enumerated
 from jammi_duck.logs import log
 from jammi_duck.redaction import public_url
-from jammi_duck.storage import layout
 from jammi_duck.storage.catalog import Catalog, Entry
 from jammi_duck.storage.filesystem import Store, location_id, regular
 from jammi_duck.storage.local_store import LocalStore
@@ -165,42 +164,3 @@ class Place:
 
 def _host(rest: str) -> str:
     return rest.partition("/")[0]
-
-
-def names_in(store: Store) -> set[str]:
-    """The names of embedding tables that a location's files use, whole or not."""
-    return {name.table for name in map(layout.parse, store.files()) if name}
-
-
-def by_table(files: Iterable[str]) -> dict[str, list[str]]:
-    """Files by the embedding table that they are of.
-
-    Each has its manifests first, the newest of them last, and its Parquet files last, each kind by its numbers.
-    """
-    names = {file: name for file in files if (name := layout.parse(file))}
-
-    def order(file: str) -> tuple[bool, bool, int, str]:
-        kind = names[file].kind
-        return kind != "manifest.json", kind.endswith("parquet"), names[file].number, file
-
-    tables: dict[str, list[str]] = {}
-    for file in sorted(names, key=order):
-        tables.setdefault(names[file].table, []).append(file)
-    return tables
-
-
-def files_of(store: Store, table: str) -> list[str]:
-    """All files of an embedding table, in the order of `by_table`."""
-    return by_table(store.files()).get(table, [])
-
-
-def remove_files(store: Store, files: Iterable[str]) -> int:
-    """Delete files of a table, in the order of `files_of`; how many were deleted. What is no regular file stays.
-
-    So nobody finds it half gone, and what a deletion that is cut short has left tells whose it was.
-    """
-    removed = 0
-    for file in files:
-        with contextlib.suppress(UnsupportedError):
-            removed += store.delete(file)
-    return removed

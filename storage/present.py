@@ -14,9 +14,10 @@ from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import Manifest, Segment, Truth
 from jammi_duck.storage.parquet import Footer, read_footer, read_rows
-from jammi_duck.storage.place import Place, files_of
+from jammi_duck.storage.place import Place
 from jammi_duck.storage.plans import Present
 from jammi_duck.storage.table import newest_manifest
+from jammi_duck.storage.table_files import files_of
 from jammi_duck.types import Caller
 
 # In how many earlier states a segment is looked for before it is taken for one that no state has.

@@ -18,7 +18,7 @@ from jammi_duck.storage.filesystem import Digest, Store, called
 from jammi_duck.storage.manifest import Manifest, Segment, Tombstones, Truth
 from jammi_duck.storage.ownership import closing_of, footer_of
 from jammi_duck.storage.parquet import Closing, Footer, State, read_tombstones
-from jammi_duck.storage.place import files_of
+from jammi_duck.storage.table_files import files_of
 
 Said = TypeVar("Said", Footer, Closing)
 

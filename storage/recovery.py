@@ -22,12 +22,13 @@ from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones, Truth
 from jammi_duck.storage.ownership import closing_of, delete_table, footer_of, origin, owner_of, written_by
 from jammi_duck.storage.parquet import State, TombstoneWriter
-from jammi_duck.storage.place import Place, files_of, names_in, remove_files
+from jammi_duck.storage.place import Place
 from jammi_duck.storage.present import spare_segments, whole_segments
 from jammi_duck.storage.rebuilding import rebuilt
 from jammi_duck.storage.segment import MappedSegment
 from jammi_duck.storage.segment_files import add_sidecars, close_state, writing
 from jammi_duck.storage.table import is_older, newest_manifest
+from jammi_duck.storage.table_files import files_of, names_in, remove_files
 
 
 @dataclass(frozen=True)

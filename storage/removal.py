@@ -15,8 +15,9 @@ from jammi_duck.storage import layout, manifest
 from jammi_duck.storage.holding import is_held
 from jammi_duck.storage.layout import scratch_of
 from jammi_duck.storage.ownership import delete_table, superseded
-from jammi_duck.storage.place import Place, by_table, remove_files
+from jammi_duck.storage.place import Place
 from jammi_duck.storage.recovery import Action
+from jammi_duck.storage.table_files import by_table, remove_files
 
 
 @dataclass(frozen=True)

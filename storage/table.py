@@ -21,9 +21,10 @@ from jammi_duck.storage.catalog import Entry
 from jammi_duck.storage.exact import Mask
 from jammi_duck.storage.filesystem import Store, called
 from jammi_duck.storage.key_values import Form, form_of
-from jammi_duck.storage.manifest import Tombstones
+from jammi_duck.storage.manifest import Tombstones, Truth
 from jammi_duck.storage.nearest import Part, nearest
 from jammi_duck.storage.parquet import read_tombstones
+from jammi_duck.storage.rebuilding import rebuilt
 from jammi_duck.storage.row_ids import RowIds
 from jammi_duck.storage.segment import MappedSegment, ParquetSegment, Segment
 from jammi_duck.types import Stage, Vectors
@@ -88,17 +89,15 @@ class Table:
     def open(cls, store: Store, entry: Entry, known: Sequence[manifest.Segment], gone: Sequence[Tombstones]) -> Table:
         """Map the sidecars that the newest manifest names, each checked by its SHA-256.
 
-        `known` and `gone` are the segments and the tombstones as the catalog has them: they serve where the manifest
-        cannot be read. Raises DamagedError where it is not known which rows are gone.
+        `known` and `gone` are the segments and the tombstones as the catalog has them. Where the manifest is damaged,
+        the Parquet files say what it held. Raises DamagedError where they do not.
         """
         number = 0
         while True:
             try:
                 found = newest_manifest(store, entry, known, gone)
             except DamagedError as error:
-                width = entry.definition.dimensions
-                parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in known}
-                return cls(entry, parquets, str(error), live_masks(store, known, gone))
+                return cls._without_manifest(store, entry, [*known, *gone], error)
             is_same, number = found.number == number, found.number
             try:
                 table = cls.of(store, entry, found)
@@ -109,6 +108,16 @@ class Table:
             # What is missing was removed by now since there is a later state, perhaps.
             if is_same or not table.damage:
                 return table
+
+    @classmethod
+    def _without_manifest(cls, store: Store, entry: Entry, known: Sequence[Truth], damage: DamagedError) -> Table:
+        """The newest state by the word of its Parquet files: what the catalog has may be an earlier one."""
+        found = rebuilt(store, entry, known)
+        if found is None:
+            raise DamagedError(f"{damage}, and no Parquet file says what it held") from damage
+        width = entry.definition.dimensions
+        parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in found.segments}
+        return cls(entry, parquets, str(damage), live_masks(store, found.segments, found.tombstones))
 
     @classmethod
     def of(cls, store: Store, entry: Entry, found: manifest.Manifest) -> Table:

@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jammi_duck import UnsupportedError
+from jammi_duck import StorageError, UnsupportedError
 from jammi_duck.storage import migrations
 from jammi_duck.types import Definition
 from tests.faults import dying
@@ -79,6 +79,41 @@ def test_a_read_only_database_with_an_earlier_catalog_is_searched(fake, tmp_path
     assert ask(con, "SELECT id FROM jammi_search('t', 'word3', 1)") == [(3,)]
 
 
+@pytest.mark.parametrize("column", ["started", "finished"])
+@pytest.mark.parametrize("moment", ["290000-01-01", "2000-01-01 (BC)"])
+def test_a_time_that_only_duckdb_has_is_one_table_that_is_refused(words, column, moment):
+    words.execute("CREATE TABLE u AS FROM t")
+    words.execute("FROM jammi_generate('u', 'text', 'id')").fetchall()
+    words.execute(f"UPDATE jammi_catalog.embedding_tables SET {column} = '{moment}' WHERE source LIKE '%t'")
+    words.execute("FROM jammi_vacuum()").fetchall()
+    statuses = dict(ask(words, "SELECT status, error FROM jammi_tables()"))
+    assert statuses["ready"] is None
+    assert "it has a time in the catalog that cannot be" in statuses["refused"]
+    assert "cannot be used" in error_of(words, "FROM jammi_search('t', 'word3')")
+    assert len(ask(words, "FROM jammi_search('u', 'word3', 100)")) == 10
+
+
+@pytest.mark.parametrize("table", ["segments", "embedding_tables"])
+def test_a_catalog_without_one_of_its_tables_is_refused_by_its_name(fake, tmp_path, table):
+    path = str(tmp_path / "db.duckdb")
+    con = fake(duckdb.connect(path)).con
+    fill(con, range(5))
+    generate(con)
+    con.close()
+    con = duckdb.connect(path)
+    con.execute(f"DROP TABLE jammi_catalog.{table}")
+    with pytest.raises(StorageError, match=f"a catalog without the table jammi_catalog.{table}"):
+        fake(con)
+    con.execute("DROP SCHEMA jammi_catalog CASCADE")
+    assert ask(fake(con).con, "SELECT status FROM jammi_tables()") == [("ready",)]
+
+
+def test_a_row_with_another_build_is_not_searched(words):
+    words.execute("UPDATE jammi_catalog.embedding_tables SET build = repeat('0', 32)")
+    words.execute("FROM jammi_vacuum()").fetchall()
+    assert "another build's manifest" in error_of(words, "FROM jammi_search('t', 'word3')")
+
+
 class TestLater:
     """A later version's catalog that this one may read: more columns, fields, tables, statuses, and a feature."""
 
@@ -142,7 +177,7 @@ class TestLater:
         assert ask(con, "SELECT id FROM jammi_search('t', 'word3', 1)") == [(3,)]
 
 
-@pytest.mark.parametrize("said", ["'seven'", "NULL", "2.5"])
+@pytest.mark.parametrize("said", ["'seven'", "NULL", "2.5", "0", "-5"])
 def test_a_version_that_is_no_number_is_refused(fake, database, said):
     path = database("catalog before versions.sql")
     con = duckdb.connect(path)

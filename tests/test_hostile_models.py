@@ -8,12 +8,15 @@ import subprocess
 import sys
 
 import pytest
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 
 from jammi_duck import ModelError
+from jammi_duck.encoder import excerpts
 from jammi_duck.encoder.listing import look_at
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.names import Found
+from jammi_duck.encoder.tokenizer_check import check_rules
+from jammi_duck.errors import EncodingError
 from tests.models import FAMILIES, make
 
 
@@ -68,6 +71,24 @@ class TestFiles:
             shutil.copy(model / file, blobs / str(number))
             (snapshot / file).symlink_to(os.path.relpath(blobs / str(number), (snapshot / file).parent))
         assert load(snapshot).encode(["a duck"]).shape == (1, 32)
+
+    @pytest.mark.parametrize("place", ["0_Transformer", "a/b/c"])
+    def test_a_folder_that_is_a_link_out(self, model, tmp_path, place):
+        shutil.copytree(model, tmp_path / "elsewhere")
+        (model / place).parent.mkdir(parents=True, exist_ok=True)
+        (model / place).symlink_to(tmp_path / "elsewhere")
+        (model / "modules.json").write_text(json.dumps([{"type": "Transformer", "path": place}]))
+        with pytest.raises(ModelError, match=f"{place}' is a link that leads out of the model"):
+            load(model)
+
+    @pytest.mark.parametrize("file", ["model.safetensors", "another.safetensors", "tokenizer.json"])
+    def test_what_is_no_file_in_a_folder_in_folders(self, model, tmp_path, file):
+        shutil.copytree(model, model / "a/b/c")
+        (model / "a/b/c" / file).unlink(missing_ok=True)
+        os.mkfifo(model / "a/b/c" / file)
+        (model / "modules.json").write_text(json.dumps([{"type": "Transformer", "path": "a/b/c"}]))
+        with pytest.raises(ModelError, match=f"{file}' is no regular file"):
+            load(model)
 
     @pytest.mark.parametrize(("file", "size"), [("config.json", 1 << 40), ("model.safetensors", 1 << 40)])
     def test_sizes(self, model, file, size):
@@ -161,6 +182,13 @@ class TestTokenizer:
             normalizers.Sequence([normalizers.Replace("a", "a" * 60)] * 5),
             normalizers.Prepend("b" * 1000),
             normalizers.Sequence([normalizers.Sequence([normalizers.Replace("a", "b" * 100)])]),
+            normalizers.Sequence([normalizers.Replace("", "x")] * 20),
+            normalizers.Sequence([normalizers.Replace(Regex("(?=.)"), "x")] * 20),
+            normalizers.Sequence([normalizers.Replace(Regex("z*"), "x")] * 20),
+            normalizers.Sequence([normalizers.Replace("\u0644", "\ufdfa"), normalizers.NFKC()] * 4),
+            normalizers.Sequence([normalizers.ByteLevel()] * 20),
+            normalizers.Sequence([normalizers.Lowercase()] * 20_000),
+            normalizers.Precompiled(bytes(4) + b"b" * 1000 + b"\0"),
             normalizers.Replace(Regex("(a+)+$"), "b"),
             normalizers.Replace(Regex("(?:a|a)*b"), "b"),
             normalizers.Replace(Regex("((ab*)c?){2,}x"), "b"),
@@ -170,6 +198,77 @@ class TestTokenizer:
         self.change(model, normalizer=normalizer)
         with pytest.raises(ModelError, match="the tokenizer of .* no published model's does"):
             load(model)
+
+    @pytest.mark.parametrize(
+        "normalizer",
+        [
+            # As of ALBERT, XLM-RoBERTa, CLIP and WangchanBERTa, with a map of SentencePiece's lengths.
+            [
+                normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(),
+                normalizers.StripAccents(), normalizers.Lowercase(), normalizers.Precompiled(bytes(4) + b"b" * 18),
+                normalizers.Replace(Regex(" {2,}"), " "),
+            ],
+            [normalizers.Precompiled(bytes(4) + b"b" * 18), normalizers.Replace(Regex(" {2,}"), "\u2581")],
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()],
+            [normalizers.Replace(" ", "<_>"), normalizers.Replace("\u2026", "..."), normalizers.Replace("\xe6", "ae")],
+            [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581"), normalizers.NFKC()],
+        ],
+    )  # fmt: skip
+    def test_normalisers_of_published_models(self, model, normalizer):
+        self.change(model, normalizer=normalizers.Sequence(normalizer))
+        check_rules(Tokenizer.from_file(str(model / "tokenizer.json")), "m")
+
+    @pytest.mark.parametrize(
+        "splitter",
+        [
+            pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)] * 20),
+            pre_tokenizers.Sequence([pre_tokenizers.Metaspace()] * 20_000),
+        ],
+    )
+    def test_splitters_that_explode(self, model, splitter):
+        self.change(model, pre_tokenizer=splitter)
+        with pytest.raises(ModelError, match="the tokenizer of .* no published model's does"):
+            load(model)
+
+    @pytest.mark.parametrize(
+        ("framing", "message"),
+        [
+            (processors.TemplateProcessing(["$A"] * 1000, None, []), "takes each text 1000 times"),
+            (
+                processors.TemplateProcessing(["[CLS]"] * 100 + ["$A"], None, [("[CLS]", 2)]),
+                "adds 100 tokens to each text",
+            ),
+            (processors.Sequence([processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))] * 100), "has 10. rules"),
+        ],
+    )
+    def test_what_is_put_around_a_text(self, model, framing, message):
+        self.change(model, post_processor=framing)
+        with pytest.raises(ModelError, match=message):
+            load(model)
+
+    def test_parts_of_words_with_much_before_them(self, model):
+        text = json.loads((model / "tokenizer.json").read_text())
+        text["model"]["continuing_subword_prefix"] = "#" * 1_000_000
+        (model / "tokenizer.json").write_text(json.dumps(text))
+        with pytest.raises(ModelError, match="adds 1000000 characters to each part of a word"):
+            load(model)
+
+    def test_a_pattern_that_takes_too_long_is_an_error(self, model):
+        self.change(model, normalizer=normalizers.Replace(Regex("a?" * 30 + "a" * 30 + "b"), "b"))
+        encoder = load(model)
+        with pytest.raises(EncodingError, match="failed at a text"):
+            encoder.encode(["a" * 1000])
+
+    def test_a_text_that_is_too_long_when_it_is_normalised(self, model, monkeypatch):
+        monkeypatch.setattr(excerpts, "MOST_CHARACTERS", 1_000_000)
+        self.change(model, normalizer=normalizers.NFKC())
+        encoder = load(model)
+        texts = ["\ufdfa" * 210_000, "\u00e4" * 210_000, "a" * 210_000]
+        assert encoder.encode_rows(texts, "document", encoder.budget(), lambda _: None).failed.tolist() == [
+            True,
+            False,
+            False,
+        ]
 
     def test_a_pattern_to_split_by(self, model):
         self.change(model, pre_tokenizer=pre_tokenizers.Split(Regex(r"(\w+\s?)*$"), "isolated"))

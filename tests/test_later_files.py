@@ -11,7 +11,7 @@ from datetime import timedelta
 import duckdb
 import pytest
 
-from jammi_duck import fields
+from jammi_duck import JammiWarning, fields
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage import layout, manifest, recovery
 from jammi_duck.storage.change import Change
@@ -185,6 +185,24 @@ class TestNewestState:
         assert recovered(con) == {}
         con.close()
         check_b(shared, "", damage)
+
+    @pytest.mark.parametrize("damage", [flip, cut])
+    def test_is_searched_and_no_earlier_one_before_it_is_rebuilt(self, shared, damage):
+        damage(shared.store(), shared.newest)
+        con = shared.open()
+        with pytest.warns(JammiWarning, match="jammi_recover"):
+            matched = ask(con, "SELECT _row_id FROM jammi_matches('t', 'word1', 1000)")
+        assert sorted(int(key) for (key,) in matched) == AFTER
+
+    @pytest.mark.parametrize("kind", ["deleted.parquet", "00003.parquet"])
+    def test_of_which_a_file_is_missing_is_not_searched(self, shared, kind):
+        store = shared.store()
+        flip(store, shared.newest)
+        (gone,) = (file for file in store.files() if file.endswith(kind) and layout.parse(file).number)
+        store.delete(gone)
+        con = shared.open()
+        assert shared.name in error_of(con, "FROM jammi_matches('t', 'word1', 1000)")
+        assert ask(con, "SELECT count(*) FROM jammi_tables()") == [(1,)]
 
     def test_is_rebuilt_again_after_a_rebuilt_one_is_damaged(self, shared):
         store = shared.store()

@@ -24,8 +24,8 @@ from jammi_duck.storage import layout, present
 from jammi_duck.storage.catalog import Entry, literal, live_rows
 from jammi_duck.storage.entering import catch_up, follow_others
 from jammi_duck.storage.manifest import Manifest
-from jammi_duck.storage.place import files_of
 from jammi_duck.storage.present import Planned, plan
+from jammi_duck.storage.table_files import files_of
 from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
 from jammi_duck.udfs.engine import Engine

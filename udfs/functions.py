@@ -272,8 +272,9 @@ def _tables(engine: Engine, *caller: Column) -> pa.Array:
     rows += [
         {**dataclasses.asdict(each), "status": "refused", "embedding_table": each.name} for each in _refused(catalog)
     ]
-    aged = [{**row, "age": max(0.0, (now - (row["finished"] or row["started"])).total_seconds())} for row in rows]
-    return structs([[{name: row.get(name) for name in _TABLE} for row in aged]], _TABLE)
+    for row in rows:
+        row["age"] = max(0.0, (now - (row["finished"] or row["started"] or now)).total_seconds())
+    return structs([[{name: row.get(name) for name in _TABLE} for row in rows]], _TABLE)
 
 
 def _refused(catalog: Catalog) -> list[Refused]:

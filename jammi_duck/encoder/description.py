@@ -15,6 +15,8 @@ from jammi_duck.encoder.model_files import check_files, read_json
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Role
 
+# They may have a folder, of which nothing is read.
+_WITHOUT_FILES = ("Normalize", "Dropout")
 # Where sentence-transformers looks for a Transformer module's settings; the first that is there counts.
 _SETTINGS = tuple(
     f"sentence_{family}_config.json"
@@ -155,6 +157,8 @@ def _modules(path: Path, name: str) -> tuple[Path, Path | None, tuple[Module, ..
             raise ModelError(f"the model '{name}' has a module '{module.kind}', which is not supported")
         if folder.is_absolute() or ".." in folder.parts:
             raise ModelError(f"the model '{name}' names a folder outside itself: '{folder}'")
+        if module.kind not in _WITHOUT_FILES:
+            check_files(module.path, name, path)
     kinds = [module.kind for module in listed]
     if kinds[:1] != ["Transformer"] or "Transformer" in kinds[1:] or "Pooling" in kinds[2:]:
         raise ModelError(

@@ -21,6 +21,8 @@ _CHARACTERS = 8
 _WIDER = 8
 # A tokenizer takes up to 200 bytes for each character of a text that it has to see whole.
 MOST_CHARACTERS = 10_000_000
+# No tokenizer that is used makes so many too many.
+_CERTAINLY_SHORT = 200_000
 
 # Letters that stand for themselves in every normal form: none becomes a space, or joins what is before it.
 _LETTERS = "0-9A-Za-zÀ-ÖØ-öø-ÿĀ-žΑ-ωЀ-џא-תء-غف-يऄ-हก-ฮぁ-ゖァ-ヺ가-힣"
@@ -43,6 +45,7 @@ class Excerpts:
         self._is_left = side == "left"
         self._first = _CHARACTERS * tokens
         self._boundary = _boundary(tokenizer, is_left=self._is_left)
+        self._normalizer = tokenizer.normalizer
         self._longest_word = _longest_word(tokenizer) if self._boundary else None
         if self._longest_word:
             # The whole word is unknown, however long it is.
@@ -65,8 +68,19 @@ class Excerpts:
             yield self._squeezed(part)
             size = max(size, len(part)) * _WIDER
         whole = self._squeezed(text)
-        if len(whole) <= MOST_CHARACTERS:
+        if len(whole) <= MOST_CHARACTERS and self._is_short(whole):
             yield whole
+
+    def _is_short(self, text: str) -> bool:
+        """Whether a text is no longer than it may be when its characters are normalised: of one come up to 18."""
+        if self._normalizer is None or len(text) <= _CERTAINLY_SHORT or text.isascii():
+            return True
+        left = MOST_CHARACTERS
+        for start in range(0, len(text), _CERTAINLY_SHORT):
+            left -= len(self._normalizer.normalize_str(text[start : start + _CERTAINLY_SHORT]))
+            if left < 0:
+                return False
+        return True
 
     def _squeezed(self, text: str) -> str:
         if not self._longest_word or len(text) <= self._first:

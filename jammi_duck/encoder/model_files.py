@@ -14,19 +14,24 @@ from jammi_duck.regular import read_regular
 
 _MOST_JSON = 1 << 20
 # Lists of words, and of tensors.
-_MOST = {"tokenizer.json": 1 << 27, "model.safetensors.index.json": 1 << 24}
+_MOST = {"tokenizer.json": 1 << 26, "model.safetensors.index.json": 1 << 24}
 _MOST_WEIGHTS = 1 << 36
 _MOST_FILES = 10_000
 _READ = (".json", ".safetensors", ".txt", ".model", ".md")
 
 
-def check_files(folder: Path, name: str) -> None:
-    """Look at the files that may be read of the model `name`, without opening any.
+def check_files(folder: Path, name: str, model: Path | None = None) -> None:
+    """Look at the files that may be read of the model `name` in a folder of it, or in its own, without opening any.
 
     Raises:
-        ModelError: one is a FIFO, a device or the like, a link that leads out of the model, or larger than a model's.
+        ModelError: one is a FIFO, a device or the like, a link that leads out of the model, or larger than a model's;
+            or the folder is out of the model, or is none.
     """
-    home = _home(folder)
+    home = _home(model or folder)
+    if not Path(os.path.realpath(folder)).is_relative_to(home):
+        raise ModelError(f"'{folder}' is a link that leads out of the model '{name}'; put the folder in its place")
+    if not folder.is_dir():
+        raise ModelError(f"the model '{name}' has no folder '{folder}', which its modules.json names")
     for number, path in enumerate(_files(folder)):
         if number >= _MOST_FILES:
             raise ModelError(f"the model '{name}' has more than {_MOST_FILES} files in '{folder}'")

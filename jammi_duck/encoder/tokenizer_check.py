@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from jammi_duck.errors import ModelError
 
-_LONGEST_CONTENT = 64
+_MOST_RULES = 64
+_LONGEST_PREPENDED = 64
+_LONGEST_AFFIX = 16
 _LONGEST_WORD = 1_000
-_MOST_GROWTH = 1024
+_MOST_ADDED = 64
+# Published models come to 18 at most: the normal form of one sign, U+FDFA, has so many.
+_MOST_GROWTH = 40
 _LONGEST_PATTERN = 2_000
 # A class of letters, an escaped letter, the begin of a group, and what repeats without an end.
 _PART = re.compile(r"\[(?:\\.|\[:\w+:\]|[^\]\\])*\]|\\.|\((?:\?[^)]{0,8}?[:=!>])?|\)|\+|\*|\{\d*,\d*\}|.", re.DOTALL)
 _UNBOUNDED = re.compile(r"\+|\*|\{\d*,\}|\{\d*,\d{3,}\}|\{\d{3,},\d*\}")
+# A pattern that takes a character at least: letters, escapes and classes, of which none is optional.
+_TAKES_ONE = re.compile(
+    r"(?:(?:\[(?:\\.|[^\[\]\\])+\]|\\[sSdDwWnrt]|[^\[\](){}*+?.|^$\\])(?:\+|\{[1-9]\d*(?:,\d*)?\})?)+"
+)
+# Stands for all characters that no rule speaks of.
+_ANY = "\U0010fffd"
+
+_Lengths = Callable[[str], int]
 
 
 def check_rules(tokenizer: Tokenizer, name: str) -> None:
@@ -26,31 +41,112 @@ def check_rules(tokenizer: Tokenizer, name: str) -> None:
     Raises:
         ModelError: one may blow a text up, or has a pattern that may take time without a bound.
     """
-    longest = getattr(tokenizer.model, "max_input_chars_per_word", 0)
-    if longest > _LONGEST_WORD:
-        raise _refused(name, f"looks at words of {longest} characters")
-    growth = 1
-    for part in (tokenizer.normalizer, tokenizer.pre_tokenizer):
-        for rule in _rules(json.loads(part.__getstate__())) if part is not None else ():
-            for content in (rule.get("content"), rule.get("prepend"), rule.get("replacement")):
-                if isinstance(content, str) and len(content) > _LONGEST_CONTENT:
-                    raise _refused(name, f"puts {len(content)} characters in the place of a few")
-                growth *= max(len(content), 1) if isinstance(content, str) else 1
-            pattern = rule.get("pattern")
-            if isinstance(pattern, dict) and isinstance(pattern.get("Regex"), str):
-                _check_pattern(pattern["Regex"], name)
+    _check_words(tokenizer.model, name)
+    rules = _rules(tokenizer.normalizer), _rules(tokenizer.pre_tokenizer), _rules(tokenizer.post_processor)
+    if sum(map(len, rules)) > _MOST_RULES:
+        raise _refused(name, f"has {sum(map(len, rules))} rules")
+    changing = [*rules[0], *rules[1]]
+    for rule in changing:
+        pattern = rule.get("pattern")
+        if isinstance(pattern, dict) and isinstance(pattern.get("Regex"), str):
+            _check_pattern(pattern["Regex"], name)
+    growth = _growth(changing)
     if growth > _MOST_GROWTH:
         raise _refused(name, f"may make a text {growth} times as long")
+    for rule in changing:
+        if rule["type"] == "Prepend" and len(rule["prepend"]) > _LONGEST_PREPENDED:
+            raise _refused(name, f"puts {len(rule['prepend'])} characters before a text")
+    _check_frame(tokenizer, rules[2], name)
 
 
-def _rules(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - of JSON
-    if isinstance(value, dict):
-        yield value
-        for inner in value.values():
-            yield from _rules(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _rules(inner)
+def _check_words(model: Any, name: str) -> None:  # noqa: ANN401 - models of tokenizers have no common attributes
+    longest = getattr(model, "max_input_chars_per_word", 0)
+    if longest > _LONGEST_WORD:
+        raise _refused(name, f"looks at words of {longest} characters")
+    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
+        length = len(getattr(model, affix, None) or "")
+        if length > _LONGEST_AFFIX:
+            raise _refused(name, f"adds {length} characters to each part of a word")
+
+
+def _check_frame(tokenizer: Tokenizer, rules: Sequence[dict[str, Any]], name: str) -> None:
+    """Refuse what puts a text in several times, or many tokens around it."""
+    for rule in rules:
+        pieces = [piece for piece in rule.get("single", ()) if "Sequence" in piece]
+        if len(pieces) > 1:
+            raise _refused(name, f"takes each text {len(pieces)} times")
+    added = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if added > _MOST_ADDED:
+        raise _refused(name, f"adds {added} tokens to each text")
+
+
+def _rules(part: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a part of a tokenizer
+    """The rules of a tokenizer's normalizer, pre-tokenizer or post-processor, in their order."""
+
+    def flat(rule: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        inner = next((rule[of] for of in ("normalizers", "pretokenizers", "processors") if of in rule), None)
+        if inner is None:
+            yield rule
+        else:
+            for each in inner:
+                yield from flat(each)
+
+    return list(flat(json.loads(part.__getstate__()))) if part is not None else []
+
+
+def _growth(rules: Sequence[dict[str, Any]]) -> int:
+    """How many characters the rules may make of one, at most.
+
+    It is counted from the last rule back: what a rule makes of a character is as long as what the next ones make of it.
+    """
+    spoken_of = {_ANY, *_spoken_of(rules)}
+    lengths: _Lengths = lambda _: 1  # noqa: E731 - what is wrapped from here on
+    for rule in reversed(rules):
+        lengths = _before(rule, lengths, max(map(lengths, spoken_of)))
+    return max(map(lengths, spoken_of))
+
+
+def _before(rule: dict[str, Any], after: _Lengths, most: int) -> _Lengths:
+    """The lengths that characters come to by a rule and those after it, by which one comes to `most` at most."""
+    kind = rule["type"]
+    if kind == "Replace":
+        return _replaced(rule["pattern"], sum(map(after, rule["content"])), after)
+    if kind == "ByteLevel":
+        # A character for each byte, of which all but those of ASCII have several bytes again.
+        return cache(lambda each: after(each) if each.isascii() else len(each.encode()) * most)
+    if kind == "Precompiled":
+        longest = _longest_mapping(rule)
+        return cache(lambda each: max(after(each), longest * most))
+    if kind in _FORMS:
+        return cache(lambda each: max(after(each), sum(map(after, unicodedata.normalize("NFKD", each).lower()))))
+    return after
+
+
+_FORMS = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer")
+
+
+def _replaced(pattern: dict[str, str], length: int, after: _Lengths) -> _Lengths:
+    literal = pattern.get("String")
+    if literal:
+        shared = -(-length // len(literal))
+        return cache(lambda each: max(after(each), shared) if each in literal else after(each))
+    if _TAKES_ONE.fullmatch(pattern.get("Regex", "")):
+        return cache(lambda each: max(after(each), length))
+    # It may fit between two characters, too.
+    return cache(lambda each: after(each) + length)
+
+
+def _spoken_of(rules: Sequence[dict[str, Any]]) -> set[str]:
+    """The characters that are in rules by themselves."""
+    texts = [rule["pattern"].get("String", "") + rule["content"] for rule in rules if rule["type"] == "Replace"]
+    return set("".join(texts))
+
+
+def _longest_mapping(rule: dict[str, Any]) -> int:
+    """Of SentencePiece's compiled map of characters: the size of a trie, the trie, and texts that end with a zero."""
+    compiled = base64.b64decode(rule["precompiled_charsmap"])
+    texts = compiled[4 + int.from_bytes(compiled[:4], "little") :].split(b"\0")
+    return max(len(text.decode(errors="replace")) for text in texts) or 1
 
 
 def _check_pattern(pattern: str, name: str) -> None:

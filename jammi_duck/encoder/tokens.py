@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers
 
 from jammi_duck.encoder.batch import Tokens
 from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.excerpts import Excerpts
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.encoder.tokenizer_check import check_rules
-from jammi_duck.errors import ModelError
+from jammi_duck.errors import EncodingError, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,11 +60,20 @@ class Tokenization:
         cut = np.zeros(len(texts), np.bool_)
         while longer:
             for parts in _batches(longer):
-                for i, encoding in zip(parts, self._tokenizer.encode_batch_fast(list(parts.values())), strict=True):
+                for i, encoding in zip(parts, self._encoded(list(parts.values())), strict=True):
                     sequences[i], cut[i] = encoding.ids, bool(encoding.overflowing)
             # Where a part was not cut, a longer one is needed, until there is none.
             longer = {i: rest for i, rest in longer.items() if not cut[i]}
         return sequences, cut
+
+    def _encoded(self, texts: list[str]) -> list[Encoding]:
+        try:
+            return self._tokenizer.encode_batch_fast(texts)
+        except BaseException as error:
+            # So tokenizers, which is written in Rust, ends where a pattern takes too long; it is no Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise EncodingError(f"the tokenizer of '{self._description.name}' failed at a text: {error}") from error
 
     def prompt_tokens(self, role: Role) -> int:
         """How many tokens pooling leaves out at the start: those of the prompt encoded alone, but a closing token."""
