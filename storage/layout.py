@@ -10,6 +10,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from jammi_duck.errors import StorageError
+
 FOLDER = "jammi_db"
 
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__[0-9]{8}T[0-9]{6}(?:_[0-9]+)?"
@@ -38,8 +40,10 @@ def parse(file: str) -> FileName | None:
         return None
     first = 1 if match["kind"] == "manifest.json" else 0
     name = FileName(match["table"], match["kind"], int(match["number"] or first), int(match["rebuilt"] or 0))
+    if max(name.number, name.rebuilt) > _MOST:
+        return None
     # Two names of one file would be two files of one number.
-    return name if _written(name) == file and max(name.number, name.rebuilt) <= _MOST else None
+    return name if _written(name) == file else None
 
 
 def _written(name: FileName) -> str:
@@ -86,7 +90,7 @@ def number_of(file: str) -> int:
 
 
 def parquet(table: str, segment: int) -> str:
-    """The Parquet file of a segment."""
+    """The Parquet file of a segment. Raises StorageError, as all of these, where a number is too high for a name."""
     return f"{table}{_numbered(segment)}.parquet"
 
 
@@ -97,7 +101,7 @@ def deleted(table: str, number: int) -> str:
 
 def sidecar(table: str, segment: int, kind: str, rebuilt: int = 0) -> str:
     """The `usearch`, `rowmap` or `vectors` of a segment; `rebuilt` is the number of the manifest that it is for."""
-    again = f".r{rebuilt:05d}" if rebuilt else ""
+    again = f".r{_numbered(rebuilt)[1:]}" if rebuilt else ""
     return f"{table}{_numbered(segment)}{again}.{kind}"
 
 
@@ -157,6 +161,10 @@ def _kind(file: str) -> str | None:
 
 
 def _numbered(number: int) -> str:
+    if number > _MOST:
+        raise StorageError(
+            f"there is no number for a new file: one of the same table has {_MOST}, the highest; move that file away"
+        )
     return f".{number:05d}" if number else ""
 
 

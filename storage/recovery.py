@@ -330,6 +330,8 @@ def _commit(store: Store, entry: Entry, state: Manifest) -> Manifest:
     finished = replace(state, number=max(number, state.number), finished=now)
     closing = None
     if finished.number > state.number:
+        # Tombstones that close a state which no manifest can name would stay.
+        layout.manifest(entry.name, finished.number)
         free = 1 + max(name.number for name in names if name.kind != "manifest.json")
         closing = _closing(store, entry, finished, free)
         finished = replace(finished, tombstones=(*finished.tombstones, closing))

@@ -350,7 +350,10 @@ def _read_newest(store: Store, table: str) -> tuple[str, manifest.Manifest]:
     """The newest manifest, and its file. One that is gone by the time that it is read was followed by another."""
     file = None
     while True:
-        before, file = file, manifest.newest(store.names()).get(table)
+        names = store.names()
+        before, file = file, manifest.newest(names).get(table)
+        if not names:
+            raise DamagedError(f"there is nothing at '{store.location}', where '{table}' was; it may not be mounted")
         if file is None:
             raise DamagedError(f"'{table}' has no manifest")
         try:

@@ -4,6 +4,7 @@ A's process dies or fails at any operation while it recovers, builds, refreshes,
 B, which shares a table with A, has refreshed it since, and finds each row that it committed.
 """
 
+import contextlib
 import dataclasses
 import json
 from datetime import timedelta
@@ -542,3 +543,32 @@ def test_a_manifest_of_another_build_is_never_rebuilt_over(shared):
     check_all_there(store, {file: before[file] for file in before if file != layout.manifest(shared.name, 1)})
     with pytest.raises(duckdb.Error, match=DamagedError.__name__):
         con.execute("FROM jammi_refresh('t')").fetchall()
+
+
+@pytest.mark.parametrize("kind", ["manifest.json", "parquet", "deleted.parquet", "usearch"])
+def test_a_file_with_the_highest_number_keeps_others_from_no_table(shared, kind):
+    store = shared.store()
+    highest = f"{shared.name}.{2**31 - 1}.{kind}"
+    put_file(store, highest, b"{}")
+    con = shared.open()
+    con.execute("DELETE FROM t WHERE id = 5")
+    con.execute("INSERT INTO t VALUES (78, 'a green submarine')")
+    names = set(store.files())
+    for call in ("recover()", "vacuum()", "refresh('t')", "compact('t')", "recover()"):
+        with contextlib.suppress(duckdb.Error):
+            ask(con, f"FROM jammi_{call}")
+    if kind != "usearch":
+        assert all(layout.parse(file) for file in set(store.files()) - names)
+        assert "the highest; move that file away" in recovered(con).get(shared.name, "") + error_of(
+            con, "FROM jammi_refresh('t')"
+        )
+    with contextlib.suppress(FileNotFoundError):
+        store.delete(highest)
+    recovered(con)
+    ask(con, "FROM jammi_refresh('t')")
+    ask(con, "FROM jammi_compact('t')")
+    con.execute("INSERT INTO t VALUES (3, 'word3'), (4, 'word4')")
+    con.close()
+    con = shared.open("b")
+    ask(con, "FROM jammi_refresh('t')")
+    assert found(con) == AFTER
