@@ -288,7 +288,8 @@ class Catalog:
 
     def files(self, build: str) -> tuple[tuple[Segment, ...], tuple[Tombstones, ...]]:
         """A build's segments in order, without their sidecars, and its tombstones."""
-        text = f"SELECT segment, row_count, parquet, bytes, sha256 FROM {self._segments} WHERE build = ? ORDER BY 1"
+        columns = "segment, row_count, parquet, bytes, sha256"
+        text = f"SELECT {columns} FROM {self._segments} WHERE build = ? ORDER BY segment ASC"
         segments: list[Segment] = []
         tombstones: list[Tombstones] = []
         with self._writing:
@@ -321,7 +322,9 @@ class Catalog:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         text = f"SELECT {', '.join(_READ)} FROM {self._tables}{where} ORDER BY started DESC, name DESC"
         read = [each for row in self._host.sql(text, values) if isinstance(each := _entry(row), Entry)]
-        found = [entry for entry in map(self._as_seen, read) if not statuses or entry.status in statuses]
+        # A session's collation may have found more.
+        meant = [each for each in read if source in (None, each.source) and name in (None, each.name)]
+        found = [entry for entry in map(self._as_seen, meant) if not statuses or entry.status in statuses]
         if len(known) < _MOST_READ:
             known[asked] = found
         return found

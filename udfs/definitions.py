@@ -15,7 +15,7 @@ from jammi_duck.udfs.harmless import NAMES
 from jammi_duck.udfs.sources import folded
 
 _SIGNATURES = """
-    SELECT function_name, md5(string_agg(signature, ';' ORDER BY signature)) FROM (
+    SELECT function_name, md5(string_agg(signature, ';' ORDER BY hash(signature) ASC)) FROM (
         SELECT function_name, concat_ws('|', parameter_types::VARCHAR, varargs, return_type) AS signature,
             coalesce(has_side_effects, false) OR coalesce(stability, '') = 'VOLATILE' AS acts
         FROM duckdb_functions() WHERE database_name = 'system' AND schema_name = 'main'

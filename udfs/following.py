@@ -53,6 +53,8 @@ _FOUND = (
 )
 # Of a table: its rows, those with a key, and the distinct keys.
 _CENSUS = "count(*) AS row_count, count(key) AS keyed, count(DISTINCT key) AS different"
+# Keys are compared letter by letter, whatever collation the column or the session has.
+_KEY = 'r.c0::VARCHAR COLLATE "C"'
 # In place of a text's digest where the text is not known.
 _NO_DIGEST = "00" * 16
 
@@ -127,7 +129,7 @@ def refresh_query(
         "(SELECT count(_jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place)) AS pushed FROM "
         "(SELECT keys, digest, NULL::VARCHAR AS text, _segment, _place FROM _jammi_new WHERE _place IS NOT NULL "
         f"UNION ALL SELECT n.keys, n.digest, {text_of(columns) if columns else 'NULL'} AS text, NULL, NULL "
-        "FROM _jammi_rows r JOIN _jammi_new n ON r.c0::VARCHAR = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
+        f"FROM _jammi_rows r JOIN _jammi_new n ON {_KEY} = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
         "_jammi_begun b"
     )
 
@@ -187,7 +189,7 @@ def _comparison(source: Source, entry: Entry, planned: Planned) -> str:
     return (
         f"_jammi_rows AS NOT MATERIALIZED "
         f"({picked(source, definition.columns, definition.key, entry.name)}), "
-        f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, unhex({_digest(definition.columns)}) "
+        f"_jammi_keys AS MATERIALIZED (SELECT {_KEY} AS key, unhex({_digest(definition.columns)}) "
         "AS digest FROM _jammi_rows r), "
         f"_jammi_live AS NOT MATERIALIZED ({live}), "
         "_jammi_changes AS MATERIALIZED (SELECT key, digest, _row_id, _segment, _place FROM "
@@ -243,11 +245,11 @@ def import_plan(
     identity = identified(named, meaning, key)
     return (
         f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(named, columns, key)}), "
-        f"_jammi_keys AS MATERIALIZED (SELECT r.c0::VARCHAR AS key, "
+        f"_jammi_keys AS MATERIALIZED (SELECT {_KEY} AS key, "
         f"{_digest(columns)} AS digest FROM _jammi_rows r), "
         f"_jammi_theirs AS NOT MATERIALIZED ({picked(theirs, [vector], key)}), "
-        "_jammi_vectors AS NOT MATERIALIZED (SELECT c0::VARCHAR AS key, "
-        "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs), "
+        f"_jammi_vectors AS NOT MATERIALIZED (SELECT {_KEY} AS key, "
+        "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs r), "
         "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_aggr(vector, 'count') = len(vector) "
         "THEN list_aggr(list_transform(vector, lambda x: \"*\"(x, x)), 'sum') END AS square FROM _jammi_vectors), "
         "_jammi_build AS MATERIALIZED (SELECT "

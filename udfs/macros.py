@@ -20,9 +20,10 @@ _PATH = "current_database(), current_setting('search_path')"
 _CHOICE = f"source::VARCHAR, {_PATH}, model, embedding_table, txid_current()::BIGINT"
 _ROW = "NULL, NULL, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
 # The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
-# take 7.4 for 7, too.
+# take 7.4 for 7, too. Where a collation makes several keys equal, that of the same letters comes first.
 _KEY = (
-    "(SELECT any_value(struct_pack(id := _jammi_row._jammi_key::VARCHAR, type := typeof(_jammi_row._jammi_key))) FROM "
+    "(SELECT arg_min(struct_pack(id := _jammi_row._jammi_key::VARCHAR, type := typeof(_jammi_row._jammi_key)), "
+    '_jammi_row._jammi_key::VARCHAR COLLATE "C" <> _jammi_given::VARCHAR) FROM '
     f'(SELECT key) "_jammi_a"(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({_CHOICE}))) _jammi_row '
     "WHERE _jammi_row._jammi_key = TRY(cast_to_type(_jammi_given, _jammi_row._jammi_key)) "
     "AND TRY(_jammi_row._jammi_key = _jammi_given))"
@@ -68,8 +69,8 @@ _HITS = (
 _ROWS = (
     "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, "
     "_jammi_similarity, _jammi_distance, _jammi_found), _jammi_row_id AS _row_id, "
-    "(row_number() OVER (ORDER BY _jammi_rank))::INTEGER AS _rank, _jammi_similarity AS _similarity, "
-    "_jammi_distance AS _distance FROM {rows} _jammi_row ORDER BY _jammi_rank"
+    "(row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS _rank, _jammi_similarity AS _similarity, "
+    "_jammi_distance AS _distance FROM {rows} _jammi_row ORDER BY _jammi_rank ASC"
 )
 
 
@@ -104,7 +105,7 @@ def macros(connection: str) -> list[str]:
         f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW), _ROWS),
         f"jammi_matches{_SEARCH}": (
             "TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance "
-            f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank"
+            f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank ASC"
         ),
         f"jammi_explain{_SEARCH}": _found(
             _hits(me, "query", traced=True),

@@ -83,11 +83,13 @@ def found_query(
         only = f" WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {condition}::BOOLEAN END"
     key, row_id = f"{alias}._jammi_found", "_jammi_hits._jammi_row_id"
     same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
+    # Whatever collation the column or the session has, a text is its own row only.
+    letters = f"(typeof({key}) <> 'VARCHAR' OR {key}::VARCHAR COLLATE \"C\" = {row_id})"
     return (
         f"SELECT COLUMNS('{_OURS}') AS '\\1\\1\\2\\3' FROM _jammi_hits JOIN "
         f"(SELECT {key_column} AS _jammi_found, COLUMNS('{_INNER}') AS '\\1\\1\\2\\3' FROM {named.sql} AS {alias}) "
         f"AS {alias} "
-        f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true){only}"
+        f"ON {key} = TRY(cast_to_type({row_id}, {key})) AND coalesce({same} true) AND {letters}{only}"
     )
 
 

@@ -31,7 +31,7 @@ _SOURCES = """
     UNION ALL
     SELECT concat_ws('.', nullif(schema_name, 'main'), view_name), 'view', column_count
     FROM duckdb_views() WHERE database_name = current_database() AND schema_name != 'jammi' AND NOT internal
-    ORDER BY source
+    ORDER BY source ASC
 """
 
 
