@@ -69,8 +69,13 @@ def _take_in(place: Place, entries: dict[str, Entry], seen: Seen) -> None:
             catch_up(place, entry, state, at_work=True)
     looked_for = {entry.build for name, entry in entries.items() if name in seen.known}
     gone = {entry.build for name, entry in entries.items() if name in seen.gone}
-    for build in place.catalog.lose(looked_for, gone):
-        place.forget(build)
+    lost = place.catalog.lose(looked_for, gone)
+    for entry in entries.values():
+        if entry.build in lost:
+            place.forget(entry.build)
+            place.catalog.hide(entry.name)
+        elif entry.status == "gone" and entry.build in looked_for - gone:
+            place.show(entry.name, entry.definition.dimensions, entry.location, *place.catalog.files(entry.build))
 
 
 def _has(place: Place, entry: Entry, present: Manifest) -> bool:

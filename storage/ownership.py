@@ -107,12 +107,24 @@ def delete_table(store: Store, table: str, build: str, *, was_ready: bool) -> De
     builds = {found.build for found in said.values() if found}
     if builds - {build}:
         # Another database has given the name to a table of its own.
-        return Deletion(remove_files(store, [file for file in files if (f := said.get(file)) and f.build == build]), "")
-    removed = remove_files(store, files if was_ready or builds else [])
-    left = sorted(file for file in store.files() if file.startswith(f"{table}."))
-    return Deletion(
-        removed, f"; left alone, which nothing shows to be of this table: {', '.join(left)}" if left else ""
+        mine = [file for file in files if (f := said.get(file)) and f.build == build]
+        return Deletion(remove_files(store, mine), _left(store, mine, mine))
+    mine = files if was_ready or builds else []
+    removed = remove_files(store, mine)
+    return Deletion(removed, _left(store, mine, [file for file in store.files() if file.startswith(f"{table}.")]))
+
+
+def _left(store: Store, mine: Container[str], files: Iterable[str]) -> str:
+    """Which of these files are there still, of which those that are `mine` were to be deleted, and why."""
+    there = store.files()
+    left = sorted(file for file in files if file in there)
+    held = [file for file in left if file in mine and there[file].is_file]
+    others = [file for file in left if file not in held]
+    reasons = (
+        (held, "; left for jammi_recover(), since they are being read"),
+        (others, "; left alone, which nothing shows to be of this table"),
     )
+    return "".join(f"{why}: {', '.join(which)}" for which, why in reasons if which)
 
 
 def superseded(store: Store, files: Sequence[str], old: Container[str], given_up: Container[str]) -> list[str]:

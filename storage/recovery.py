@@ -69,7 +69,8 @@ def finish_drops(place: Place) -> list[Action]:
                 done.append(Action(entry.name, "dropped", f"the files that a drop had left cannot be removed: {error}"))
                 continue
             if gone.files or gone.left:
-                done.append(Action(entry.name, "dropped", f"removed the files that a drop had left{gone.left}"))
+                said = "removed the files" if gone.files else "removed none of the files"
+                done.append(Action(entry.name, "dropped", f"{said} that a drop had left{gone.left}"))
     return done
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,17 +29,23 @@ class Removed:
     reason: str
 
 
-def drop(place: Place, name: str) -> Action:
-    """Drop an embedding table that is ready, gone or failed: the catalog first, then its manifests, then other files.
+def drop(place: Place, name: str, at_work: Container[str]) -> Action:
+    """Drop an embedding table that is there: the catalog first, then its manifests, then other files.
 
+    It is ready, gone or failed, or a build that none of those `at_work` is, whose files keep it from being settled.
     Files stay where some are not understood: a later version may know what they are. The action says which, and why.
 
     Raises:
-        NotFoundError: no table of this name is ready, gone or failed.
+        NotFoundError: there is no such table.
         StorageError: files could not be deleted; the table is dropped, and `jammi_recover()` deletes them later.
     """
-    known = [*place.catalog.entries("ready", "gone", name=name), *place.catalog.entries("failed", name=name)]
+    unfinished = place.catalog.entries("failed", "building", name=name)
+    left = [each for each in unfinished if each.build not in at_work and each.owner not in at_work]
+    known = [*place.catalog.entries("ready", "gone", name=name), *left]
     entry = known[0] if known else place.ready(name)
+    if entry.status == "building":
+        place.catalog.failed(entry.build, "dropped before it could be settled")
+        entry = replace(entry, status="failed")
     place.catalog.dropped(entry)
     place.catalog.hide(name)
     place.forget(entry.build)

@@ -126,6 +126,11 @@ def test_a_read_only_database_follows(opened, tmp_path):
     assert ask(ours, "FROM jammi_tables()")["row_count"] == 12
 
 
+def views(con):
+    rows = con.execute("SELECT view_name FROM duckdb_views() WHERE database_name = 'jammi' AND NOT internal").fetchall()
+    return {name for (name,) in rows}
+
+
 def test_a_table_that_another_database_has_dropped_gives_way_to_an_older_one(opened):
     ours = opened("ours")
     old, new = generate(ours), generate(ours)
@@ -137,6 +142,7 @@ def test_a_table_that_another_database_has_dropped_gives_way_to_an_older_one(ope
     told = "SELECT embedding_table, status, error FROM jammi_tables() ORDER BY started"
     (_, status, _), (_, gone, why) = ours.execute(told).fetchall()
     assert (status, gone) == ("ready", "gone")
+    assert views(ours) == {old}
     assert "another database has dropped it" in why
     with pytest.raises(duckdb.Error, match="every file of it is gone from"):
         ours.execute("FROM jammi_search('t', 'word1', 1, embedding_table := ?)", [new]).fetchall()
@@ -168,9 +174,12 @@ def test_what_is_gone_comes_back_with_its_files(fake, tmp_path):
         shutil.move(file, away)
     with pytest.warns(JammiWarning, match="is taken instead"):
         found(con)
+    assert new not in views(con)
     for file in away.iterdir():
         shutil.move(file, folder)
     assert ask(con, "FROM jammi_status('t')")["embedding_table"] == new
+    assert new in views(con)
+    assert con.execute(f'SELECT count(*) FROM jammi."{new}"').fetchall() == [(10,)]
 
 
 def test_an_empty_location_drops_nothing(fake, tmp_path):

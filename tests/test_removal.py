@@ -3,13 +3,17 @@
 from datetime import timedelta
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 
 from jammi_duck.storage import filesystem, layout, local_store, manifest, ownership
+from jammi_duck.storage.build import Build
 from jammi_duck.storage.change import Change
+from jammi_duck.storage.holding import Held
 from jammi_duck.storage.parquet import SegmentWriter
-from tests.races import ask, fill, found, generate, interrupted_build, refresh
+from tests.later import put_file, with_metadata
+from tests.races import ask, fill, found, generate, interrupt, interrupted_build, refresh
 from tests.test_format import DEFINITION
 from tests.test_generate import error_of
 from tests.worlds import World, every_death
@@ -142,6 +146,69 @@ def test_a_build_that_failed_is_dropped(fake, storage):
     assert f"no embedding table '{name}'" in error_of(con, f"FROM jammi_drop('{name}')")
 
 
+def test_what_somebody_reads_is_left_for_later(fake, storage):
+    con = fake().con
+    fill(con, range(10))
+    generate(con)
+    (name,) = ask(con, "SELECT embedding_table FROM jammi_tables()")[0]
+    parquet = storage / "jammi_db" / f"{name}.parquet"
+    stray = storage / "jammi_db" / f"{name}.words"
+    stray.write_bytes(b"an index of words")
+    reading = Held([parquet])
+    ((action,),) = ask(con, "SELECT action FROM jammi_drop(?)", name)
+    left = f"; left for jammi_recover(), since they are being read: {parquet.name}"
+    alone = f"; left alone, which nothing shows to be of this table: {stray.name}"
+    assert action == f"removed 4 files{left}{alone}"
+    stray.unlink()
+    assert ask(con, "SELECT action FROM jammi_recover()") == [
+        (f"removed none of the files that a drop had left{left}",)
+    ]
+    reading.close()
+    assert ask(con, "SELECT action FROM jammi_recover()") == [("removed the files that a drop had left",)]
+    assert list((storage / "jammi_db").iterdir()) == []
+
+
+def test_a_build_that_cannot_be_settled_is_dropped(fake, tmp_path, monkeypatch):
+    world = World(fake, tmp_path, str(tmp_path / "world" / "artifacts"), segment_rows=4)
+    con = world.open()
+    fill(con, range(10))
+    with monkeypatch.context() as patch:
+        patch.setattr(Build, "finish", lambda *_: interrupt())
+        with pytest.raises((KeyboardInterrupt, duckdb.Error)):
+            generate(con)
+    con.close()
+    store = world.store()
+    (name,) = {layout.parse(file).table for file in store.files()}
+    later = layout.parquet(name, 50)
+    put_file(store, later, with_metadata(store.read(layout.parquet(name, 0)), format_version=b"2"))
+    con = world.open()
+    assert ask(con, "SELECT status FROM jammi_tables()") == [("building",)]
+    ((status, action),) = ask(con, "SELECT status, action FROM jammi_drop(?)", name)
+    assert status == "dropped"
+    assert action.startswith(f"removed 0 files; left {len(store.files())} files alone: '{later}' has format version 2")
+    assert ask(con, "FROM jammi_tables()") == []
+    store.delete(later)
+    assert ask(con, "SELECT action FROM jammi_recover()") == [("removed the files that a drop had left",)]
+    assert store.files() == {}
+
+
+def test_a_build_that_runs_is_not_dropped(fake, before):
+    con = fake().con
+    other = con.cursor()
+    fake(other)
+    fill(con, range(10))
+    said = []
+
+    def drop():
+        ((name,),) = ask(other, "SELECT embedding_table FROM jammi_tables() WHERE status = 'building'")
+        said.append(error_of(other, f"FROM jammi_drop('{name}')"))
+
+    before(manifest, "commit", drop)
+    generate(con)
+    assert "no embedding table" in said[0]
+    assert found(con) == list(range(10))
+
+
 class TestDropped:
     @pytest.fixture
     def gone(self, fake, storage):
@@ -149,7 +216,7 @@ class TestDropped:
 
         def check(con):
             assert ask(con, "SELECT status FROM jammi_catalog.embedding_tables") == [("dropped",)]
-            assert ask(con, "SELECT view_name FROM duckdb_views() WHERE schema_name = 'jammi'") == []
+            assert ask(con, "SELECT view_name FROM duckdb_views() WHERE database_name = 'jammi' AND NOT internal") == []
             assert [path.name for path in (storage / "jammi_db").iterdir()] == []
 
         return check

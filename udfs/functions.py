@@ -326,7 +326,9 @@ def _recover(engine: Engine, *caller: Column) -> pa.Array:
 def _drop(engine: Engine, names: Column) -> pa.Array:
     if any(name is None for name in names.to_pylist()):
         raise InputError("jammi_drop needs the name of an embedding table; SELECT * FROM jammi_tables() lists them")
-    return structs([[_action(drop(engine.place, name))] for name in names.to_pylist()], _ACTION)
+    return structs(
+        [[_action(drop(engine.place, name, engine.runner.at_work()))] for name in names.to_pylist()], _ACTION
+    )
 
 
 def _vacuum(engine: Engine, *caller: Column) -> pa.Array:
