@@ -16,13 +16,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from weakref import WeakMethod
 
 from jammi_duck.errors import JammiError
 
 _WAIT_SECONDS = 30.0
-# In which DuckDB ends a query whose functions have failed.
-_UNWIND_SECONDS = 0.5
+# DuckDB ends a query whose functions have failed on threads that nobody can ask: when none has run for so long, and
+# after so long at the latest.
+_QUIET_SECONDS = 0.5
+_UNWIND_SECONDS = 5.0
 # What shells call a program that Ctrl-C has ended.
 _INTERRUPTED = 130
 
@@ -80,12 +83,31 @@ def _end() -> None:
                 stop()
         with _life.changed:
             is_over = _life.changed.wait_for(lambda: not _life.at_work, _WAIT_SECONDS)
-        time.sleep(_UNWIND_SECONDS)
+        _unwind()
     except KeyboardInterrupt:
         is_over = False
     if not is_over:
         # Rather at once than by an abort.
         os._exit(_INTERRUPTED)
+
+
+def _unwind() -> None:
+    end = time.monotonic() + _UNWIND_SECONDS
+    quiet = time.monotonic() + _QUIET_SECONDS
+    while time.monotonic() < min(quiet, end):
+        time.sleep(0.02)
+        if _others_run():
+            quiet = time.monotonic() + _QUIET_SECONDS
+
+
+def _others_run() -> bool:
+    """Whether another thread of this process runs, or would on a machine that is less busy; only Linux tells."""
+    me = str(threading.get_native_id())
+    for thread in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError):
+            if thread.name != me and (thread / "stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                return True
+    return False
 
 
 def _after_fork() -> None:
