@@ -14,8 +14,8 @@ _FUNCTIONS = frozenset((
     "duckdb_columns", "duckdb_constraints", "duckdb_databases", "duckdb_extensions", "duckdb_functions",
     "duckdb_indexes", "duckdb_schemas", "duckdb_tables", "duckdb_triggers", "duckdb_types", "duckdb_views", "hex",
     "isfinite", "json_deserialize_sql", "json_keys", "json_serialize_sql", "len", "list", "list_aggr",
-    "list_transform", "list_value", "lower", "max", "md5", "min", "nullif", "pragma_collations", "query",
-    "query_table", "range", "read_csv", "read_json", "read_parquet", "regexp_matches", "row", "row_number",
+    "list_filter", "list_transform", "list_value", "lower", "max", "md5", "min", "nullif", "pragma_collations",
+    "query", "query_table", "range", "read_csv", "read_json", "read_parquet", "regexp_matches", "row", "row_number",
     "sha256", "struct_extract", "struct_pack", "suffix", "sum", "to_json", "to_seconds", "translate", "trim",
     "txid_current", "typeof", "unhex", "unnest",
 ))  # fmt: skip

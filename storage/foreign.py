@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Mapping
 from jammi_duck.errors import StorageError
 from jammi_duck.types import Host
 
-# DuckDB itself calls this one by its bare name, for `COLUMNS(lambda …)`.
-_CALLED_BY_DUCKDB = "list_filter"
 _CONSTANT = re.compile(r"NULL|true|false|-?\d+|'[^']*'", re.IGNORECASE)
 
 
@@ -27,9 +25,8 @@ def refuse_macros(host: Host, names: Collection[str]) -> None:
         "SELECT database_name, schema_name, function_name FROM duckdb_functions() "
         "WHERE database_name NOT IN ('temp', 'system') AND function_type IN ('macro', 'table_macro')"
     )
-    ours = {*names, _CALLED_BY_DUCKDB}
     for database, schema, name in found:
-        if name.lower() in ours or name.lower().startswith("_jammi_"):
+        if name.lower() in names or name.lower().startswith("_jammi_"):
             raise StorageError(
                 f"the database '{database}' has a macro {schema}.{name}, which would take the place of a function: "
                 f'DROP MACRO {schema}."{name}" (or DROP MACRO TABLE), and install again'

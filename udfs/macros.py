@@ -181,7 +181,7 @@ def picked(source: Source, columns: Sequence[str], key: str, table: str = "") ->
     """
     told = f"{literal(source.written)}, {literal(table)}"
     picked = ", ".join(
-        f"COLUMNS(lambda c: _jammi_column(c, {literal(column)}, {told})) AS c{place}"
+        f"COLUMNS(list_filter(*, lambda c: _jammi_column(c, {literal(column)}, {told}))) AS c{place}"
         for place, column in enumerate([key, *columns])
     )
     return f"SELECT {picked} FROM {source.sql}"
