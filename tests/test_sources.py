@@ -115,11 +115,28 @@ class TestOtherNames:
         assert "is an embedding table of 'animals', not of 'other'" in error_of(animals, call)
         animals.execute("DROP TABLE other; ALTER TABLE animals RENAME TO other")
         assert animals.execute(f"SELECT id {call}").fetchall() == [(5,)]
-        assert "no embedding table for 'other'" in error_of(animals, "FROM jammi_search('other', 'owl')")
-        animals.execute(f"FROM jammi_refresh('other', embedding_table := '{name}')").fetchall()
+        way = f"SELECT * FROM jammi_refresh('other', embedding_table := '{name}')"
+        for call in ("search('other', 'owl')", "status('other')", "refresh('other')", "compact('other')"):
+            message = error_of(animals, f"FROM jammi_{call}")
+            assert "no embedding table for 'other'" in message
+            assert f"If 'animals' was renamed: {way}" in message
+        animals.execute(way).fetchall()
         assert best(animals, "other") == "an owl hunts at night"
         assert animals.execute("SELECT current, new FROM jammi_status('other')").fetchall() == [(5, 0)]
         assert animals.execute("SELECT source FROM jammi_tables()").fetchall() == [("other",)]
+
+    def test_what_cannot_be_a_renamed_table_is_not_called_so(self, animals):
+        generate(animals, "animals")
+        animals.execute("CREATE TABLE other AS FROM animals; CREATE TABLE numbers AS SELECT 1 AS id")
+        assert "was renamed" not in error_of(animals, "FROM jammi_search('other', 'owl')")
+        animals.execute("DROP TABLE animals")
+        for call in ("jammi_search('numbers', 'owl')", "jammi_status('no_table')", "jammi_refresh('numbers')"):
+            assert "was renamed" not in error_of(animals, f"FROM {call}")
+        assert "'animals' was renamed" in error_of(animals, "FROM jammi_search('other', 'owl')")
+        animals.execute("CREATE TABLE second AS FROM other")
+        generate(animals, "second")
+        animals.execute("DROP TABLE second")
+        assert "was renamed" not in error_of(animals, "FROM jammi_search('other', 'owl')")
 
     def test_a_dataframe_and_a_cte(self, con):
         # A column that is called as the database is.

@@ -30,6 +30,7 @@ from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.macros import picked, text_of
+from jammi_duck.udfs.renames import telling_renames
 from jammi_duck.udfs.settling import identified, meanings, proven, settle, settle_new
 from jammi_duck.udfs.sources import Meaning, Source, resolve
 
@@ -74,7 +75,8 @@ def refresh_plan(
     # A build that this connection has left is not over before.
     engine.runner.settle(caller)
     meaning = settle(engine, named, table, failed=True)
-    entry = choose_refreshable(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
+    with telling_renames(engine, named):
+        entry = choose_refreshable(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
     is_renamed = meaning not in (*meanings(named), *named.legacy)
     now = settle_new(engine, named) if is_renamed else None
     attach = now.identity if now else None
@@ -148,7 +150,8 @@ def status_plan(
     follow_others(engine.place, at_once=True)
     meaning = settle(engine, named, table, failed=True)
     try:
-        entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
+        with telling_renames(engine, named):
+            entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
     except NotFoundError as error:
         failed = engine.place.catalog.entries("failed", source=meaning.identity) if table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
@@ -214,7 +217,8 @@ def compact_plan(
     """The query that compacts a table."""
     named = _resolved(engine, source, path)
     meaning = settle(engine, named, table)
-    entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
+    with telling_renames(engine, named):
+        entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
     in_main_thread = listen(engine.runner)
     caller = f"{literal(connection)}, {transaction:d}"
     return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {in_main_thread}, {caller}), recursive := true)"

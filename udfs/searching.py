@@ -24,6 +24,7 @@ from jammi_duck.types import Caller, Stage
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.predicates import check_parameters
+from jammi_duck.udfs.renames import telling_renames
 from jammi_duck.udfs.settling import proven_selection, settle
 from jammi_duck.udfs.sources import Meaning, Source, found, has_relations, resolve, schemas_of
 
@@ -255,7 +256,8 @@ def _resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source
 def _chosen(engine: Engine, source: Source, model: str | None, table: str | None) -> tuple[Entry, Meaning]:
     """The embedding table that is searched, and what the source must be for it."""
     meaning = settle(engine, source, table)
-    return choose(engine.place, engine.encoders, meaning.identity, model, table, called=source.written), meaning
+    with telling_renames(engine, source):
+        return choose(engine.place, engine.encoders, meaning.identity, model, table, called=source.written), meaning
 
 
 def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:

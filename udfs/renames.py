@@ -1,0 +1,53 @@
+"""What a table may have been called before: its embeddings, and the SQL that gives them back to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from jammi_duck.errors import NotFoundError
+from jammi_duck.storage.catalog import Entry, literal
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.settling import meanings
+from jammi_duck.udfs.sources import Relation, Source, folded, found, still_there
+
+_COLUMNS = (
+    "SELECT column_name FROM duckdb_columns() "
+    "WHERE (lower(database_name), lower(schema_name), lower(table_name)) = (lower(?), lower(?), lower(?))"
+)
+
+
+@contextlib.contextmanager
+def telling_renames(engine: Engine, source: Source) -> Iterator[None]:
+    """Have the error that a source has no embeddings say which may be its own, and how they come to be found."""
+    try:
+        yield
+    except NotFoundError as error:
+        made = _made_before(engine, source)
+        if made is None:
+            raise
+        raise NotFoundError(
+            f"{error}. If '{made.source}' was renamed: SELECT * FROM "
+            f"jammi_refresh({literal(source.written)}, embedding_table := {literal(made.name)})"
+        ) from error
+
+
+def _made_before(engine: Engine, source: Source) -> Entry | None:
+    """The newest table of the one source that is gone, and whose columns a source without embeddings has."""
+    entries = engine.place.catalog.entries("ready", "gone")
+    if {each.source for each in entries} & {each.identity for each in meanings(source)}:
+        return None
+    there = found(source.relations, engine.host)
+    has = _columns(engine, there[0]) if there else set()
+    fitting = [each for each in entries if each.status == "ready" and _needs(each) <= has]
+    gone = [each for each in fitting if not still_there(each.source, engine.host)]
+    return gone[0] if len({each.source for each in gone}) == 1 else None
+
+
+def _needs(entry: Entry) -> set[str]:
+    return {folded(name) for name in (entry.definition.key, *entry.definition.columns)}
+
+
+def _columns(engine: Engine, relation: Relation) -> set[str]:
+    rows = engine.host.sql(_COLUMNS, [relation.database, relation.schema, relation.name])
+    return {folded(name) for (name,) in rows}
