@@ -140,6 +140,27 @@ class TestSearch:
         code, _, err = call(capsys, "search animals duck --db my.duckdb --model fake/other")
         assert (code, "of the model 'fake/other'" in err) == (2, True)
 
+    def test_parameters_are_values_and_never_sql(self, database, capsys):
+        line = "search animals duck --db my.duckdb --json --columns name --filter 'name = $n OR text = $t' --parameter"
+        for value in ("duck", "x' OR 'a'='a", "duck' --", "a=b", ""):
+            code, out, _ = call(capsys, f'{line} n="{value}" --parameter t=')
+            assert (code, [row["name"] for row in json.loads(out)]) == (0, ["duck"] if value == "duck" else [])
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("--filter 'name = $n'", "the filter names $n, and no parameter 'n' was given"),
+            ("--filter 'name = $n' --parameter n=1 --parameter m=2", "the parameter 'm' was given"),
+            ("--parameter n=1", "the parameter 'n' was given"),
+            ("--filter 'name = $n' --parameter n", "'n' is not NAME=VALUE"),
+            ("--filter 'name = $n' --parameter =n", "'=n' is not NAME=VALUE"),
+        ],
+    )
+    def test_parameters_that_do_not_fit(self, database, capsys, words, message):
+        code, out, err = call(capsys, f"search animals duck --db my.duckdb {words}")
+        assert (code, out) == (2, "")
+        assert message in err
+
     def test_a_source_whose_name_is_nearly_right(self, database, capsys):
         code, _, err = call(capsys, "search animal duck --db my.duckdb")
         assert (code, "no embedding table for 'animal'; did you mean 'animals'?" in err) == (2, True)

@@ -171,6 +171,12 @@ class TestFirstBuild:
         best = {topic: id for topic, id, rank, _ in first.tables["ticket_topics"] if rank == 1}
         assert best == {"damage": 1, "refund": 6, "account": 3}
 
+    def test_a_filter_takes_its_values_from_parameters(self, first):
+        rows = first.tables["recent_damage"]
+        assert len(rows) == 3
+        assert {5, 8} < {id for id, _, _ in rows}
+        assert {str(opened) >= "2026-02-04" for _, opened, _ in rows} == {True}
+
     def test_several_threads(self, first):
         assert "Concurrency: 4 threads" in first.output
         assert len(first.threads) > 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.storage.key_values import form_of
-from tests.test_generate import generate
+from tests.test_generate import error_of, generate
 
 CHANGES = [
     ("INTEGER", "range", "DOUBLE"),
@@ -32,33 +32,64 @@ CHANGES = [
 ]
 
 
+def every_row_is_found(con, before, value, after):
+    con.execute(f"CREATE TABLE t AS SELECT ({value})::{before} AS id, 'word' || range AS text FROM range(6)")
+    generate(con, "t")
+    con.execute(f"ALTER TABLE t ALTER id TYPE {after}")
+    rows = con.execute("SELECT id, text FROM t ORDER BY text").fetchall()
+    for options in ("", ", filter := 'true'", ", exact := true"):
+        found = con.execute(f"SELECT id, text, _rank FROM jammi_search('t', 'word3', 6{options})").fetchall()
+        assert sorted((key, text) for key, text, _ in found) == sorted(rows)
+        assert [rank for *_, rank in found] == [1, 2, 3, 4, 5, 6]
+        assert found[0][1] == "word3"
+    near = con.execute("SELECT t.text, count(*) FROM t, jammi_similar('t', t.id, 6) s GROUP BY 1 ORDER BY 1")
+    assert near.fetchall() == [(text, 5) for _, text in rows]
+    con.execute("DELETE FROM t WHERE text IN ('word2', 'word4')")
+    with pytest.warns(UserWarning, match="has 4 rows now"):
+        found = con.execute("SELECT text FROM jammi_search('t', 'word3', 9)").fetchall()
+    assert sorted(found) == [("word0",), ("word1",), ("word3",), ("word5",)]
+
+
+def test_truths(self, con):
+    con.execute("CREATE TABLE t AS FROM (VALUES ('0', 'cat'), ('Yes', 'dog')) t(id, text)")
+    generate(con, "t")
+    con.execute("ALTER TABLE t ALTER id TYPE BOOLEAN")
+    for options in ("", ", filter := 'true'"):
+        found = con.execute(f"SELECT id, text FROM jammi_search('t', 'dog', 6{options})").fetchall()
+        assert found == [(True, "dog"), (False, "cat")]
+    assert con.execute("SELECT text FROM jammi_similar('t', true)").fetchall() == [("cat",)]
+
+
+@pytest.fixture
+def in_memory(fake, tmp_path):
+    """A connection whose embedding tables are in a location that is no disk."""
+    return fake(storage=f"memory://{tmp_path.name}").con
+
+
 class TestChangedType:
     @pytest.mark.parametrize(("before", "value", "after"), CHANGES)
     def test_every_row_is_found(self, con, before, value, after):
-        con.execute(f"CREATE TABLE t AS SELECT ({value})::{before} AS id, 'word' || range AS text FROM range(6)")
-        generate(con, "t")
-        con.execute(f"ALTER TABLE t ALTER id TYPE {after}")
-        rows = con.execute("SELECT id, text FROM t ORDER BY text").fetchall()
-        for options in ("", ", filter := 'true'", ", exact := true"):
-            found = con.execute(f"SELECT id, text, _rank FROM jammi_search('t', 'word3', 6{options})").fetchall()
-            assert sorted((key, text) for key, text, _ in found) == sorted(rows)
-            assert [rank for *_, rank in found] == [1, 2, 3, 4, 5, 6]
-            assert found[0][1] == "word3"
-        near = con.execute("SELECT t.text, count(*) FROM t, jammi_similar('t', t.id, 6) s GROUP BY 1 ORDER BY 1")
-        assert near.fetchall() == [(text, 5) for _, text in rows]
-        con.execute("DELETE FROM t WHERE text IN ('word2', 'word4')")
-        with pytest.warns(UserWarning, match="has 4 rows now"):
-            found = con.execute("SELECT text FROM jammi_search('t', 'word3', 9)").fetchall()
-        assert sorted(found) == [("word0",), ("word1",), ("word3",), ("word5",)]
+        every_row_is_found(con, before, value, after)
 
-    def test_truths(self, con):
-        con.execute("CREATE TABLE t AS FROM (VALUES ('0', 'cat'), ('Yes', 'dog')) t(id, text)")
-        generate(con, "t")
-        con.execute("ALTER TABLE t ALTER id TYPE BOOLEAN")
+    @pytest.mark.parametrize(("before", "value", "after"), [CHANGES[2], CHANGES[12]])
+    def test_on_another_store(self, in_memory, before, value, after):
+        every_row_is_found(in_memory, before, value, after)
+
+    def test_what_was_imported_without_columns_cannot_follow_and_says_so(self, con):
+        con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(5)")
+        con.execute("CREATE TABLE v AS SELECT id, embed(text) AS v FROM t")
+        ((name,),) = con.execute(
+            "SELECT embedding_table FROM jammi_import('t', 'v', 'id', 'v', model := 'fake/small')"
+        ).fetchall()
+        con.execute("ALTER TABLE t ALTER id TYPE DOUBLE")
+        message = error_of(con, "FROM jammi_refresh('t')")
+        assert f"'{name}' was imported without the columns of its text, so 5 new rows of 't' cannot be" in message
+        ((current, advice),) = con.execute("SELECT current, advice FROM jammi_status('t')").fetchall()
+        assert current == 0
+        assert advice.startswith("import it again, with cols := [...]")
         for options in ("", ", filter := 'true'"):
-            found = con.execute(f"SELECT id, text FROM jammi_search('t', 'dog', 6{options})").fetchall()
-            assert found == [(True, "dog"), (False, "cat")]
-        assert con.execute("SELECT text FROM jammi_similar('t', true)").fetchall() == [("cat",)]
+            found = con.execute(f"SELECT id FROM jammi_search('t', 'word3', 1{options})").fetchall()
+            assert found == [(3.0,)]
 
     def test_what_no_longer_casts_or_is_another_value_is_left_out(self, con):
         con.execute(
