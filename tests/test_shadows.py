@@ -193,7 +193,12 @@ class TestTables:
     def test_a_table_of_before_and_more_columns_are_taken(self, fake):
         con = duckdb.connect()
         catalog(
-            con, embedding_tables=TABLE.replace("error VARCHAR", "error VARCHAR, later VARCHAR, one INTEGER DEFAULT 1")
+            con,
+            embedding_tables=TABLE.replace("error VARCHAR", "error VARCHAR, later VARCHAR, one INTEGER DEFAULT 1"),
+            then=(
+                "CREATE TABLE jammi_catalog.segments (build VARCHAR, segment INTEGER, row_count BIGINT, parquet VARCHAR, "
+                "bytes BIGINT, sha256 VARCHAR)"
+            ),
         )
         assert fake(con).con.execute("FROM jammi_tables()").fetchall() == []
 
