@@ -88,6 +88,22 @@ class TestColumnsOfTheSource:
                 assert row[f"_{name}" if name in ours or name.startswith("_jammi_") else name] == i
         assert (row["_row_id"], row["_rank"], row["id"], row["text"]) == ("3", 1, 3, "green apple")
 
+    @pytest.mark.parametrize("name", ["_jammi_key", "_jammi_token", "_jammi_rank", "__jammi_row_id", "_Jammi_Found"])
+    def test_in_a_filter_they_are_the_sources_own(self, con, name):
+        con.execute(f"CREATE TABLE t AS SELECT range AS id, 'cat' AS text, {{'n': range}} AS {name} FROM range(5)")
+        generate(con, "t", "text")
+        con.execute("CREATE TABLE u AS SELECT 2 AS n")
+        for condition in (
+            f"{name}.n = 2",
+            f"t.{name}.n = 2",
+            f"{name.upper()} = {{'n': 2}}",
+            f"{name} = $x",
+            f"EXISTS (FROM u WHERE u.n = t.{name}.n)",
+        ):
+            given = ", parameters := {'x': {'n': 2}}" if "$" in condition else ""
+            text = f"SELECT id FROM jammi_search('t', 'cat', 9, filter := $f${condition}$f${given})"
+            assert con.execute(text).fetchall() == [(2,)], condition
+
     def test_one_more_underscore_wherever_it_is_taken(self, con):
         con.execute("CREATE TABLE t AS SELECT 1 AS id, 'x' AS text, 7 AS _RANK, 8 AS __rank, 9 AS _ranks, 10 AS rank")
         generate(con, "t", "text")

@@ -196,8 +196,8 @@ class TestTables:
             con,
             embedding_tables=TABLE.replace("error VARCHAR", "error VARCHAR, later VARCHAR, one INTEGER DEFAULT 1"),
             then=(
-                "CREATE TABLE jammi_catalog.segments (build VARCHAR, segment INTEGER, row_count BIGINT, parquet VARCHAR, "
-                "bytes BIGINT, sha256 VARCHAR)"
+                "CREATE TABLE jammi_catalog.segments (build VARCHAR, segment INTEGER, row_count BIGINT, "
+                "parquet VARCHAR, bytes BIGINT, sha256 VARCHAR)"
             ),
         )
         assert fake(con).con.execute("FROM jammi_tables()").fetchall() == []

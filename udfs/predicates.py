@@ -16,7 +16,8 @@ from typing import Any
 from jammi_duck.errors import InputError
 from jammi_duck.types import Host
 from jammi_duck.udfs.definitions import Definitions
-from jammi_duck.udfs.parsed import Parsed, RefusedError
+from jammi_duck.udfs.parsed import PARAMETERS, Parsed, RefusedError
+from jammi_duck.udfs.sources import folded
 from jammi_duck.udfs.trees import Tree, parse, written
 
 # Of the filters that are remembered, with what they became.
@@ -26,6 +27,7 @@ _MOST_CHARACTERS, _MOST_WORDS = 10_000_000, 400_000
 _WORD = re.compile(r"'(?:[^']|'')*'|\w+|[^\w\s]")
 _BEFORE = "SELECT 1 WHERE "
 _VALUES = "valueslist"
+_LIKE_OURS = re.compile("_+jammi_", re.IGNORECASE)
 _OPPOSITES = (
     ("COMPARE_EQUAL", "COMPARE_NOTEQUAL"),
     ("COMPARE_LESSTHAN", "COMPARE_GREATERTHANOREQUALTO"),
@@ -39,9 +41,13 @@ _NEGATED = dict(_OPPOSITES) | {there: here for here, there in _OPPOSITES}
 
 @dataclass
 class Condition:
-    """A filter that may run: its SQL text, the tables that it reads, and the parameters that it names."""
+    """A filter that may run: its SQL text, the tables that it reads, and the parameters that it names.
+
+    `beside_hits` is the text where the source's columns that are called like ours have one more underscore.
+    """
 
     text: str
+    beside_hits: str
     tables: tuple[str, ...]
     parameters: tuple[str, ...]
     definitions: Definitions
@@ -99,21 +105,22 @@ class Conditions:
             (statement,) = tree["statements"]
             statement["node"]["where_clause"] = parsed.checked(statement["node"]["where_clause"])
             statement["named_param_map"] = []
-            text = written(self._host, tree)
-            again = parse(self._host, text)
+            beside_hits = _beside_hits(tree, folded(alias))
+            text = self._text_of(tree, predicate)
+            other = text if beside_hits == tree else self._text_of(beside_hits, predicate)
         except RefusedError as refused:
             raise InputError(f"the filter '{predicate}' {refused}") from None
         except RecursionError:
             raise InputError(f"the filter '{predicate[:100]}' is nested too deeply") from None
+        return Condition(text, other, tuple(parsed.tables), tuple(parsed.parameters), definitions, transaction)
+
+    def _text_of(self, tree: Tree, predicate: str) -> str:
+        """The condition of a tree as SQL, which DuckDB reads as the same tree again."""
+        text = written(self._host, tree)
+        again = parse(self._host, text)
         if (again != tree and _bare(again) != _bare(tree)) or not text.startswith(_BEFORE):
             raise InputError(f"the filter '{predicate}' cannot be written as DuckDB has read it; write it otherwise")
-        return Condition(
-            f"({text.removeprefix(_BEFORE)})",
-            tuple(parsed.tables),
-            tuple(parsed.parameters),
-            definitions,
-            transaction,
-        )
+        return f"({text.removeprefix(_BEFORE)})"
 
 
 def check_parameters(given: Sequence[str] | None, wanted: Sequence[str]) -> None:
@@ -160,6 +167,21 @@ def _check_size(predicate: str) -> None:
             f"the filter has {size}, and may have {most:,}: put many keys into a table, and write "
             "filter := 'id IN (SELECT id FROM wanted)'"
         )
+
+
+def _beside_hits(tree: Tree, alias: str) -> Tree:
+    """A tree in which columns of `alias`, or of nobody that is named, are called as they are beside a search's hits."""
+    if isinstance(tree, list):
+        return [_beside_hits(each, alias) for each in tree]
+    if not isinstance(tree, dict):
+        return tree
+    names = tree.get("column_names")
+    if tree.get("class") != "COLUMN_REF" or not names or names == [PARAMETERS]:
+        return {key: _beside_hits(value, alias) for key, value in tree.items()}
+    place = 1 if len(names) > 1 and folded(names[0]) == alias else 0
+    if _LIKE_OURS.match(names[place]):
+        return {**tree, "column_names": [*names[:place], f"_{names[place]}", *names[place + 1 :]]}
+    return tree
 
 
 def _bare(tree: Tree) -> Tree:

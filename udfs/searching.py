@@ -80,7 +80,7 @@ def found_query(
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
         key_column, predicate = "''::VARCHAR", None
     if predicate is not None:
-        condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction).text
+        condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction).beside_hits
         only = f" WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {condition}::BOOLEAN END"
     key, row_id = f"{alias}._jammi_found", "_jammi_hits._jammi_row_id"
     same = " ".join(f"TRY_CAST({row_id} AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
