@@ -73,7 +73,9 @@ def _take_in(place: Place, entries: dict[str, Entry], seen: Seen) -> None:
     for entry in entries.values():
         if entry.build in lost:
             place.forget(entry.build)
-            place.catalog.hide(entry.name)
+            with contextlib.suppress(Exception):
+                # Another thing of that name, which somebody has put there, stays.
+                place.catalog.hide(entry.name)
         elif entry.status == "gone" and entry.build in looked_for - gone:
             place.show(entry.name, entry.definition.dimensions, entry.location, *place.catalog.files(entry.build))
 
