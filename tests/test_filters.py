@@ -360,6 +360,8 @@ HARMLESS = st.recursive(
             "half(id) = 1.5",
             "kind(id) = 'DOUBLE'",
             "list_aggregate([id, 3], 'max') = 3",
+            "list_aggr([id, 4], 'quantile_cont', 0.5) = 3.5",
+            "array_aggr([text, 'b'], 'string_agg', '-') = 'text number 3-b'",
             "EXISTS (SELECT 1 FROM t u WHERE u.id = t.id + 8)",
             "id > (SELECT avg(x.id) FROM t x)",
             "id IN (SELECT id FROM few)",

@@ -251,9 +251,9 @@ class Parsed:
 
         DuckDB would fetch an extension for one that it does not have.
         """
-        named, (_, inner) = zip(*arguments_of(call), strict=True) if len(arguments_of(call)) == 2 else ((), (None, {}))
-        name = text_of_constant(inner)
-        if any(named) or name is None:
+        given = arguments_of(call)
+        name = text_of_constant(given[1][1]) if len(given) > 1 else None
+        if name is None or any(named for named, _ in given):
             raise RefusedError(
                 f"{_uses(scope)}calls {call['function_name']} without writing out which function it calls"
             )
