@@ -62,15 +62,14 @@ def search(
         raise InputError(f"k is {asked.k}; it must be at least 1")
     for _ in range(_TRIES):
         state = place.entered.get(selected.build)
-        present = opened(place, selected.build)
-        # The table may have been refreshed since rows of it were selected.
-        table = selected.table or present
         try:
-            return _answered(encoders, selected, asked, queries, table)
+            present = opened(place, selected.build)
+            # The table may have been refreshed since rows of it were selected.
+            return _answered(encoders, selected, asked, queries, selected.table or present)
         except DamagedError:
-            # Its files may be gone since there is a later state.
+            # Its files may be gone since there is a later state, or it was dropped, which is said when it is opened.
             follow_others(place, at_once=True)
-            if place.entered.get(selected.build) == state:
+            if place.entered.get(selected.build) == state and place.catalog.is_ready(selected.build):
                 raise
             if selected.table and selected.among:
                 rows = selected.table.row_ids_of(selected.among)

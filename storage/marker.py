@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from jammi_duck.errors import StorageError
 from jammi_duck.storage import layout
@@ -43,3 +44,13 @@ class Marker:
                 with contextlib.suppress(StorageError):
                     self._store.discard(self._name)
                     break
+
+
+@contextlib.contextmanager
+def marked(store: Store, table: str, work: str) -> Iterator[Marker]:
+    """A mark that is removed at the end, if it was set."""
+    marker = Marker(store, table, work)
+    try:
+        yield marker
+    finally:
+        marker.remove()

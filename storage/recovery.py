@@ -20,6 +20,7 @@ from jammi_duck.storage.clock import not_before
 from jammi_duck.storage.entering import catch_up, enter
 from jammi_duck.storage.filesystem import Store
 from jammi_duck.storage.manifest import SIDECARS, Manifest, Segment, Tombstones, Truth
+from jammi_duck.storage.marker import Marker, marked
 from jammi_duck.storage.ownership import closing_of, delete_table, footer_of, origin, owner_of, written_by
 from jammi_duck.storage.parquet import State, TombstoneWriter
 from jammi_duck.storage.place import Place
@@ -51,7 +52,7 @@ def settle(place: Place, running: Container[str]) -> list[Action]:
         if at_work and entry.build not in running and entry.owner not in running:
             try:
                 done.append(_settle(place, entry) if entry.status == "building" else _settle_change(place, entry))
-            except (StorageError, StateError, FileExistsError) as error:
+            except (StorageError, StateError, FileExistsError, FileNotFoundError) as error:
                 done.append(Action(entry.name, entry.status, f"cannot be settled now: {error}"))
     return done
 
@@ -130,7 +131,7 @@ def repair(place: Place) -> list[Action]:
     for entry in place.catalog.entries("ready"):
         try:
             action = _repair(place, entry)
-        except (FileExistsError, StateError):
+        except (FileExistsError, FileNotFoundError, StateError):
             again = "another process is changing it; SELECT * FROM jammi_recover() again"
             action = Action(entry.name, "ready", again)
         except UnsupportedError as error:
@@ -238,7 +239,8 @@ def _made_whole(store: Store, entry: Entry, state: Manifest) -> Manifest:
     files = files_of(store, entry.name)
     if not any(map(layout.is_manifest, files)):
         remove_files(store, [file for file in files if layout.is_sidecar(file)])
-    return _commit(store, entry, replace(state, segments=_indexed(store, entry, state.segments)))
+    with marked(store, entry.name, entry.build) as marker:
+        return _commit(store, entry, replace(state, segments=_indexed(store, entry, state.segments, marker)))
 
 
 def _repair(place: Place, entry: Entry) -> Action | None:
@@ -250,14 +252,16 @@ def _repair(place: Place, entry: Entry) -> Action | None:
         if not store.files():
             return Action(entry.name, "ready", f"left alone: there is nothing at {entry.location}")
         return Action(entry.name, "ready", f"cannot be searched: {error}; put it back, or jammi_drop it")
-    try:
-        whole = _indexed(store, entry, state.segments)
-    except DamagedError as error:
-        return Action(entry.name, "ready", f"cannot be repaired: {error}; drop it and generate it again")
-    if is_there and state.segments == whole:
-        return None
-    built = sum(segment != old for segment, old in zip(whole, state.segments, strict=True))
-    enter(place, entry, _commit(store, entry, replace(state, segments=whole)))
+    with marked(store, entry.name, entry.build) as marker:
+        try:
+            whole = _indexed(store, entry, state.segments, marker)
+        except DamagedError as error:
+            return Action(entry.name, "ready", f"cannot be repaired: {error}; drop it and generate it again")
+        if is_there and state.segments == whole:
+            return None
+        built = sum(segment != old for segment, old in zip(whole, state.segments, strict=True))
+        marker.set()
+        enter(place, entry, _commit(store, entry, replace(state, segments=whole)))
     return Action(entry.name, "ready", f"built {built} of {len(whole)} indexes and the manifest again")
 
 
@@ -288,17 +292,25 @@ def _check_there(store: Store, truth: Iterable[Truth]) -> None:
         raise DamagedError(f"{', '.join(gone)} is missing")
 
 
-def _indexed(store: Store, entry: Entry, segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The segments, with sidecars under new names where theirs are not whole. Raises DamagedError."""
+def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Marker) -> tuple[Segment, ...]:
+    """The segments, with sidecars under new names where theirs are not whole. Raises DamagedError.
+
+    With the first that is built, the `marker` says that there is work.
+    """
     names = [name for name in map(layout.parse, files_of(store, entry.name)) if name]
     number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
     # A name that no file has, from that of the manifest that will name it on.
     again = max(number, 1 + max(name.rebuilt for name in names))
     rebuilt = again if any(name.kind in SIDECARS for name in names) else 0
     dimensions = entry.definition.dimensions
-    return tuple(
-        each if _is_whole(store, each, dimensions) else _index(store, entry, each, rebuilt) for each in segments
-    )
+
+    def indexed(segment: Segment) -> Segment:
+        if _is_whole(store, segment, dimensions):
+            return segment
+        marker.set()
+        return _index(store, entry, segment, rebuilt)
+
+    return tuple(map(indexed, segments))
 
 
 def _is_whole(store: Store, segment: Segment, dimensions: int) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jammi_duck.errors import JammiError, StorageError
 from jammi_duck.storage import index, layout
 from jammi_duck.storage.filesystem import Store, called
+from jammi_duck.storage.holding import Held
 from jammi_duck.storage.manifest import SIDECARS, Segment, Tombstones
 from jammi_duck.storage.parquet import Digests, SegmentWriter, State, Texts, TombstoneWriter, check_shape
 from jammi_duck.types import Counts, Definition
@@ -121,18 +122,17 @@ def add_sidecars(
 
     Raises:
         DamagedError: the Parquet is not what its digest says.
+        FileNotFoundError: it is gone by now.
         UnsupportedError: it has what cannot be indexed: other rows, a vector that is no numbers, a row id twice.
     """
     files = [layout.sidecar(table, segment.number, kind, rebuilt) for kind in SIDECARS]
     scratches = [store.scratch(file, change) for file in files]
     try:
-        with writing(scratches[0]):
-            parquet = store.checked(segment.parquet)
-            with called(segment.parquet.file, parquet):
-                check_shape(parquet, segment.rows, dimensions)
-                index.build(
-                    parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown
-                )
+        parquet = store.checked(segment.parquet)
+        # It may be a copy in the cache, which a vacuum of another process would take.
+        with contextlib.closing(Held([parquet])), writing(scratches[0]), called(segment.parquet.file, parquet):
+            check_shape(parquet, segment.rows, dimensions)
+            index.build(parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
         usearch, rowmap, vectors = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
         return replace(segment, usearch=usearch, rowmap=rowmap, vectors=vectors)
     finally:

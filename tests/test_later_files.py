@@ -14,7 +14,7 @@ import pytest
 
 from jammi_duck import JammiWarning, fields
 from jammi_duck.errors import DamagedError
-from jammi_duck.storage import layout, manifest, recovery
+from jammi_duck.storage import index, layout, manifest, recovery
 from jammi_duck.storage.change import Change
 from jammi_duck.storage.parquet import State, TombstoneWriter
 from tests.later import check_all_there, lie_about, needing, put_file, replaced, with_metadata
@@ -427,6 +427,27 @@ class TestVacuum:
         before(Change, "_close", vacuum)
         assert ask(con, "SELECT added FROM jammi_refresh('t')") == [(1,)]
         assert found(con) == [*AFTER, 78]
+
+    @pytest.mark.parametrize("step", [(index, "build"), (recovery, "_commit")])
+    def test_of_another_database_while_a_table_is_repaired_deletes_nothing_of_it(self, shared, before, step):
+        store = shared.store()
+        for file in sorted(store.files()):
+            if file.endswith(".vectors"):
+                store.delete(file)
+        if getattr(store, "is_memory", False):
+            # Copies of sidecars are in the cache.
+            flip(store, shared.newest)
+        con = shared.open()
+
+        def vacuum():
+            other = shared.open("b")
+            assert not vacuumed(other)
+            other.close()
+
+        before(*step, vacuum)
+        assert recovered(con)[shared.name] == "built 4 of 4 indexes and the manifest again"
+        assert found(con) == AFTER
+        assert recovered(con) == {}
 
     def test_of_another_machine_while_a_change_is_written_loses_nothing(self, shared, before):
         """Its segments are deleted before a manifest names them: the change is refused, and works when run again."""
