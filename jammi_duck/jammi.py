@@ -132,7 +132,7 @@ class Jammi:
     def search(
         self,
         source: str,
-        query: str | Vector,
+        query: str | Vector | None,
         k: int = 10,
         *,
         model: str | None = None,
@@ -142,7 +142,7 @@ class Jammi:
         min_similarity: float | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> duckdb.DuckDBPyRelation:
-        """The `k` rows of `source` nearest to a text or a vector, as a DuckDB relation, best first.
+        """The `k` rows of `source` nearest to a text or a vector, as a DuckDB relation, best first; none for None.
 
         `filter` is a condition in SQL over the columns of `source`, which can change nothing. `parameters` are the
         values of its `$name`s: they stay values, whatever is in them. `min_similarity` is a cosine.
@@ -193,7 +193,7 @@ class Jammi:
     def explain(
         self,
         source: str,
-        query: str | Vector,
+        query: str | Vector | None,
         k: int = 10,
         *,
         model: str | None = None,
@@ -264,8 +264,8 @@ def _listed(columns: str | Sequence[str]) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns)
 
 
-def _plain(query: str | Vector) -> str | list[float]:
-    return query if isinstance(query, str) else [float(number) for number in query]
+def _plain(query: str | Vector | None) -> str | list[float] | None:
+    return query if query is None or isinstance(query, str) else [float(number) for number in query]
 
 
 @contextlib.contextmanager

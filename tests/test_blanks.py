@@ -82,6 +82,7 @@ class TestBlankTexts:
         for search in (jammi.search, jammi.explain):
             with pytest.raises(duckdb.Error, match="the query is an empty text"):
                 search("animals", "\u200b ")
+        assert jammi.search("animals", None).fetchall() == []
 
 
 class TestVectorsAsTexts:
