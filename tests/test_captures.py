@@ -10,7 +10,7 @@ NAMES = (
     "cols", "dims", "row", "p", "t", "c0", "c1", "n", "_row_id", "_source_id", "_rank", "_similarity", "_distance",
     "_jammi_query", "_jammi_key", "_jammi_k", "_jammi_exact", "_jammi_least", "_jammi_token", "_jammi_given",
     "_jammi_row", "_jammi_hit", "_jammi_asked", "_jammi_a", "_jammi_changed", "_jammi_keys",
-    "_jammi_hits", "_jammi_found", "_jammi_named", "_jammi_bound",
+    "_jammi_hits", "_jammi_found", "_jammi_named", "_jammi_bound", "_jammi_values",
 )  # fmt: skip
 TEXTS = ("red apple", "diesel engine", "green apple", "ship engine")
 

@@ -643,6 +643,16 @@ class TestParameters:
         ).fetchall()
         assert sorted(rows) == [(n, i) for n in range(10) for i in range(n)]
 
+    @pytest.mark.parametrize("verb", ["search", "matches", "similar"])
+    def test_those_of_a_sub_query_are_each_rows_own(self, full, verb):
+        asked = "q.n" if verb == "similar" else "'x'"
+        for predicate in ("id IN (SELECT unnest($ids))", "id IN (SELECT id FROM t WHERE list_contains($ids, id))"):
+            rows = full.execute(
+                f"SELECT q.n, s._row_id FROM range(4) q(n), jammi_{verb}('t', {asked}, filter := '{predicate}', "
+                "parameters := {'ids': [q.n + 5, q.n + 6]}) s"
+            ).fetchall()
+            assert sorted(rows) == [(n, str(n + more)) for n in range(4) for more in (5, 6)]
+
     def test_the_other_verbs(self, full, jammi):
         given = {"i": 5}
         assert len(jammi.similar("t", 3, 99, filter="id < $i", parameters=given).fetchall()) == 4

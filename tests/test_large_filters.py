@@ -2,6 +2,7 @@
 
 import gc
 
+import duckdb
 import pytest
 
 from jammi_duck import sql
@@ -9,6 +10,7 @@ from jammi_duck.udfs import predicates
 from tests.test_generate import error_of
 
 KEYS = 5_000
+IS_NEW = int(duckdb.__version__.split(".")[0]) > 1
 
 
 @pytest.fixture
@@ -30,8 +32,12 @@ def test_many_keys_in_a_list(rows, written):
     assert found(rows, f"id NOT IN ({keys})") == list(range(40))
 
 
-def test_many_keys_as_a_parameter(rows):
-    assert found(rows, "id IN $ids", ", parameters := {'ids': ?}", [list(range(40, 40 + KEYS))]) == list(range(40, 50))
+@pytest.mark.parametrize("predicate", ["id IN $ids", "id IN (SELECT unnest($ids))"])
+def test_many_keys_as_a_parameter(rows, predicate):
+    # DuckDB 1 copies the list beside each of its values in a sub-query.
+    count = 200_000 if "unnest" not in predicate or IS_NEW else 1_000
+    keys = list(range(40, 40 + count))
+    assert found(rows, predicate, ", parameters := {'ids': ?}", [keys]) == list(range(40, 50))
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,11 @@ def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = Tr
 def _found(hits: str, wanted: str) -> str:
     """What is wanted of the source's rows, each with its hit, which the query that joins them reads by name."""
     rows = f"query(_jammi_found({_CHOICE}, filter::VARCHAR))"
-    return f"TABLE WITH {_HITS} AS NOT MATERIALIZED ({hits}) {wanted.format(rows=rows)}"
+    return f"TABLE WITH {_VALUES}, {_HITS} AS NOT MATERIALIZED ({hits}) {wanted.format(rows=rows)}"
 
 
+# The filter's parameters, for its sub-queries.
+_VALUES = '"_jammi_values"(_jammi_parameters) AS (SELECT parameters)'
 # A hit's columns are called so, where the source's own may have their names.
 _HITS = (
     '"_jammi_hits"(_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, _jammi_similarity, '
@@ -104,7 +106,7 @@ def macros(connection: str) -> list[str]:
         f"jammi_search{_SEARCH}": _found(_hits(me, "query"), _ROWS),
         f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW), _ROWS),
         f"jammi_matches{_SEARCH}": (
-            "TABLE SELECT _row_id, _source_id, _rank, _similarity, _distance "
+            f"TABLE WITH {_VALUES} SELECT _row_id, _source_id, _rank, _similarity, _distance "
             f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank ASC"
         ),
         f"jammi_explain{_SEARCH}": _found(

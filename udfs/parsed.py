@@ -226,7 +226,11 @@ class Parsed:
             )
         if name not in self.parameters:
             self.parameters.append(name)
-        return {**self._expression_of(f"{PARAMETERS}[{literal(name)}]"), "alias": tree["alias"]}
+        value = f"{PARAMETERS}[{literal(name)}]"
+        # DuckDB 1, whose trees have no literals, confuses the rows of a LATERAL join there. Lambdas take no sub-query.
+        if scope.nested and not scope.variables and "literal" in self._expression_of("1"):
+            value = f"(SELECT {value} FROM _jammi_values)"
+        return {**self._expression_of(value), "alias": tree["alias"]}
 
     def _function(self, tree: Tree, scope: Scope) -> Tree:
         """A call of a function or a macro, also one that is written as a column's method."""
