@@ -27,9 +27,13 @@ _TRIES = 20
 
 def state_of(place: Place, entry: Entry) -> Manifest:
     """The present state of a ready table. Raises DamagedError where it has no manifest."""
+    store = place.store_at(entry.location)
     try:
-        return newest_manifest(place.store_at(entry.location), entry, *place.catalog.files(entry.build))
+        return newest_manifest(store, entry, *place.catalog.files(entry.build))
     except DamagedError as error:
+        if not store.names():
+            # Nothing can be written again of nothing.
+            raise
         raise DamagedError(f"{error}; SELECT * FROM jammi_recover() writes it again") from error
 
 

@@ -127,6 +127,10 @@ class TestDamage:
         (storage / "jammi_db").rename(storage / "elsewhere")
         con = reopen().con
         assert {row[2].split(":")[0] for row in con.execute("FROM jammi_recover()").fetchall()} == {"left alone"}
+        for call in ("jammi_search('t', 'red')", "jammi_status('t')", "jammi_refresh('t')"):
+            message = error_of(con, f"FROM {call}")
+            assert f"there is nothing at '{storage}', where '{name}' was; it may not be mounted" in message
+            assert "jammi_recover() writes it again" not in message
         (storage / "elsewhere").rename(storage / "jammi_db")
         assert ids(con, "red n5", 1)
 
