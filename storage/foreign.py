@@ -41,7 +41,7 @@ def refuse_tables(host: Host, database: str, schema: str, expected: Mapping[str,
     """
 
     def rows(text: str) -> list[tuple[str, ...]]:
-        return host.sql(f"{text} WHERE database_name = ? AND schema_name = ?", [database, schema])
+        return host.sql(f"{text} WHERE database_name = ? AND lower(schema_name) = ?", [database, schema])
 
     def refuse(what: str) -> StorageError:
         return StorageError(
@@ -63,7 +63,7 @@ def refuse_tables(host: Host, database: str, schema: str, expected: Mapping[str,
     for table, column, kind, default in rows(text):
         if default is not None and not _CONSTANT.fullmatch(default):
             raise refuse(f"a column {schema}.{table}.{column} that is computed")
-        found.setdefault(table, {})[column] = kind
+        found.setdefault(table.lower(), {})[column.lower()] = kind
     is_there = any(table in found for table in (*expected, "version"))
     for table, columns in expected.items():
         if is_there and table not in found:

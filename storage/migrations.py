@@ -58,7 +58,8 @@ VERSION = len(MIGRATIONS)
 
 def version_of(host: Host, database: str, schema: str, version_table: str) -> int:
     """The version of a database's catalog; 0 where it has none. Raises UnsupportedError where it is no number."""
-    there = "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = ? AND table_name = 'version'"
+    named = "lower(schema_name) = ? AND lower(table_name) = 'version'"
+    there = f"SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND {named}"
     if not host.sql(there, [database, schema]):
         return 0
     rows = host.sql(f"SELECT * FROM {version_table}")

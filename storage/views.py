@@ -23,8 +23,9 @@ def views_of(host: Host, database: str, *, readonly: bool) -> tuple[str, tuple[s
         _take_out(host, database)
     has_own = has_schema(host, database, VIEWS)
     names = (VIEWS, f"{VIEWS}_memory", secrets.token_hex(8))
-    there = dict(host.sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()"))
-    ours = {name for name in names if name != database and there.get(name) and has_schema(host, name, SCHEMA)}
+    found = host.sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()")
+    there = {name.lower(): may_be_ours for name, may_be_ours in found}
+    ours = {name for name in names if name != database.lower() and there.get(name) and has_schema(host, name, SCHEMA)}
     free = (name for name in names if name in ours or name not in there)
     beside = next(name for name in free if not (has_own and name == VIEWS))
     if beside not in there:
@@ -39,7 +40,7 @@ def views_of(host: Host, database: str, *, readonly: bool) -> tuple[str, tuple[s
 
 def has_schema(host: Host, database: str, schema: str) -> bool:
     """Whether a database has a schema of this name."""
-    text = "SELECT 1 FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?"
+    text = "SELECT 1 FROM duckdb_schemas() WHERE database_name = ? AND lower(schema_name) = ?"
     return bool(host.sql(text, [database, schema]))
 
 
@@ -56,7 +57,7 @@ def _take_out(host: Host, database: str) -> None:
 def _views(host: Host, database: str, schema: str) -> list[str]:
     """The views in a schema that are over files of embedding tables."""
     text = (
-        "SELECT view_name FROM duckdb_views() WHERE database_name = ? AND schema_name = ? "
+        "SELECT view_name FROM duckdb_views() WHERE database_name = ? AND lower(schema_name) = ? "
         "AND contains(view_name, '__embedding__') AND contains(sql, 'read_parquet')"
     )
     return [name for (name,) in host.sql(text, [database, schema])]

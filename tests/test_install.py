@@ -224,7 +224,7 @@ class TestFinding:
             assert counted == 3
             assert con.execute(f'SELECT count(*) FROM jammi."{name}"').fetchone() == (3,)
 
-    @pytest.mark.parametrize("file", ["plain.duckdb", "jammi.duckdb"])
+    @pytest.mark.parametrize("file", ["plain.duckdb", "jammi.duckdb", "Jammi.duckdb"])
     def test_a_read_only_database_finds_the_tables(self, built, fake, tmp_path, file):
         database = str(tmp_path / file)
         con = duckdb.connect(database)

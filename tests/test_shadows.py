@@ -173,6 +173,15 @@ class TestTables:
         assert con.execute("SELECT last_value FROM duckdb_sequences()").fetchall() == [(None,)]
         con.close()
 
+    @pytest.mark.parametrize("tables", [VIEW.format("nextval('ran')"), FOREIGN[2][0]])
+    def test_nothing_of_them_is_read_whatever_the_case_of_their_names(self, fake, tables):
+        con = duckdb.connect()
+        con.execute("CREATE SCHEMA Jammi_Catalog; CREATE SEQUENCE ran")
+        con.execute(tables.replace("embedding_tables", "Embedding_Tables"))
+        with pytest.raises(StorageError, match="the database 'memory' has"):
+            fake(con)
+        assert con.execute("SELECT last_value FROM duckdb_sequences()").fetchall() == [(None,)]
+
     @pytest.mark.skipif(duckdb.__version__ < "2", reason="there were no triggers")
     def test_a_trigger(self, fake):
         con = duckdb.connect()
