@@ -2,7 +2,7 @@
 
 While it exits, Python ends each thread that wants its lock, wherever that is; in the midst of DuckDB's or torch's C++
 this aborts the process. So whatever runs on threads stands in `at_work`: at the exit it is told to stop, and waited
-for, and nothing else begins.
+for, and nothing else begins. A query of another thread that is between two of its calls is waited for, too.
 
 A fork copies one thread only, and the locks of the others as they are. So a module replaces in the child what it keeps.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,8 @@ from weakref import WeakMethod
 from jammi_duck.errors import JammiError
 
 _WAIT_SECONDS = 30.0
+# A thread that has called a function of ours so lately may be in the same query still.
+_BETWEEN_CALLS_SECONDS = 5.0
 # DuckDB ends a query whose functions have failed on threads that nobody can ask: when none has run for so long, and
 # after so long at the latest.
 _QUIET_SECONDS = 0.5
@@ -37,6 +41,8 @@ class ExitingError(JammiError):
 class _Life:
     def __init__(self) -> None:
         self.at_work = 0
+        # When each thread has last called a function of ours; for ever, while it does.
+        self.called: dict[int, float] = {}
         self.is_ending = False
         self.changed = threading.Condition()
 
@@ -52,11 +58,13 @@ def at_work() -> Iterator[None]:
         if _life.is_ending:
             raise ExitingError("Python exits; what was done so far is kept as after a crash")
         _life.at_work += 1
+        _life.called[threading.get_ident()] = math.inf
     try:
         yield
     finally:
         with _life.changed:
             _life.at_work -= 1
+            _life.called[threading.get_ident()] = time.monotonic()
             _life.changed.notify_all()
 
 
@@ -74,7 +82,7 @@ def forever(thing: object) -> None:
 def _end() -> None:
     with _life.changed:
         _life.is_ending = True
-        if not _life.at_work:
+        if not _life.at_work and not _others_called():
             return
     try:
         for each in _to_stop:
@@ -89,6 +97,16 @@ def _end() -> None:
     if not is_over:
         # Rather at once than by an abort.
         os._exit(_INTERRUPTED)
+
+
+def _others_called() -> bool:
+    """Whether another thread of Python's may be in a query that has called a function of ours, and will again.
+
+    DuckDB's own threads are none of Python's but while they call.
+    """
+    lately = time.monotonic() - _BETWEEN_CALLS_SECONDS
+    others = sys._current_frames().keys() - {threading.get_ident()}
+    return any(_life.called.get(thread, -math.inf) > lately for thread in others)
 
 
 def _unwind() -> None:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import duckdb
+import hypothesis
 import pytest
 
 from jammi_duck.config import Config
@@ -24,6 +25,10 @@ from tests.fakes import FakeEncoders
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL_MPNET = Path(os.environ.get("ALL_MPNET_BASE_V2", Path(__file__).parents[1] / ".venv/models/all-mpnet-base-v2"))
 S3_KEYS = {"key": "test", "secret": "testsecret"}
+
+# No test is timed: the machine may have more to do.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):

@@ -200,6 +200,31 @@ def test_an_exit_in_the_midst_of_a_build_leaves_what_a_crash_leaves(tiny_model, 
     con.close()
 
 
+BETWEEN = """
+import duckdb, jammi_duck, sys, threading, time
+con = duckdb.connect()
+con.execute("SET enable_progress_bar = false; SET threads = 1")
+jammi_duck.install(con, storage=sys.argv[1], model=sys.argv[2])
+
+def query():
+    cursor = con.cursor()
+    jammi_duck.install(cursor)
+    slow = "list_sum(list_transform(range(20000), lambda y: y * x % 7))::BIGINT % 9"
+    cursor.execute(f"SELECT count(embed(({slow})::VARCHAR)) FROM range(1000000) t(x)").fetchall()
+
+con.execute("SELECT embed('water')").fetchall()
+threading.Thread(target=query, daemon=True).start()
+time.sleep(3)
+sys.exit(3)
+"""
+
+
+def test_an_exit_while_a_query_is_between_two_calls(tiny_model, tmp_path):
+    arguments = [sys.executable, "-W", "ignore", "-c", BETWEEN, str(tmp_path), str(tiny_model)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3, done.stderr
+
+
 RELOADED = """
 import duckdb, importlib, jammi_duck, sys
 con = duckdb.connect()
