@@ -29,7 +29,10 @@ def bucket(s3_server, request):
 
 @pytest.fixture
 def remote(fake, s3_server, bucket, tmp_path):
-    """Opens a database on the bucket, which has a cache of its own and forgets what nothing names at once."""
+    """Opens a database on the bucket, which has a cache of its own and forgets what nothing names at once.
+
+    It looks for what others have done when it is told to, however long a test takes.
+    """
 
     def install(cache, endpoint=s3_server.endpoint):
         return fake(
@@ -42,6 +45,7 @@ def remote(fake, s3_server, bucket, tmp_path):
             cache_dir=tmp_path / cache,
             segment_rows=5,
             retention=timedelta(0),
+            follow=timedelta(days=1),
         ).con
 
     return install
