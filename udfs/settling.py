@@ -195,12 +195,12 @@ def _proof_by_key(sql: str, relation: Relation, key: str) -> _Proof:
     A column that is called by database, schema and table is found only in that table. For all others there is another
     column of that name: a field of a field of a STRUCT that is called as the database is.
     """
-    other = f"{literal(_ELSEWHERE)}::ENUM({literal(_ELSEWHERE)})"
+    other = f"ENUM({literal(_ELSEWHERE)})"
     for name in (key, relation.name, relation.schema):
-        other = f"struct_pack({quoted(name)} := {other})"
+        other = f"STRUCT({quoted(name)} {other})"
     seen = f"typeof({relation.sql}.{quoted(key)})"
     is_meant = f"{seen} <> {literal(f'ENUM({literal(_ELSEWHERE)})')}"
-    return _Proof(seen, is_meant, f" LEFT JOIN {sql} ON false", f", {other} AS {quoted(relation.database)}")
+    return _Proof(seen, is_meant, f" LEFT JOIN {sql} ON false", f", NULL::{other} AS {quoted(relation.database)}")
 
 
 def _looked_up(source: Source) -> str:
