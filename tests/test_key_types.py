@@ -50,7 +50,7 @@ def every_row_is_found(con, before, value, after):
     assert sorted(found) == [("word0",), ("word1",), ("word3",), ("word5",)]
 
 
-def test_truths(self, con):
+def test_truths(con):
     con.execute("CREATE TABLE t AS FROM (VALUES ('0', 'cat'), ('Yes', 'dog')) t(id, text)")
     generate(con, "t")
     con.execute("ALTER TABLE t ALTER id TYPE BOOLEAN")

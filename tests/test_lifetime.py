@@ -75,7 +75,7 @@ codes = [forked(embeds_and_searches) for _ in range(2)]
 if state == "idle":
     codes.append(forked(uses_what_it_inherits))
     assert con.execute(SEARCH).fetchall() == expected
-print(codes)
+print(codes, flush=True)
 if state == "idle":
     con.close()
 os._exit(0)

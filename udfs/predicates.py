@@ -138,12 +138,12 @@ def _condition_of(host: Host, predicate: str) -> Tree:
     if not predicate.strip():
         raise InputError("the filter is empty; write a condition such as 'year > 2020', or NULL for none")
     _check_size(predicate)
-    # Alone as well, since `a) OR (b` is an expression only between parentheses.
-    for tree in (parse(host, f"{_BEFORE}{predicate}\n"), parse(host, f"{_BEFORE}({predicate}\n)")):
-        if tree["error"]:
-            raise InputError(f"the filter '{predicate}' cannot be parsed: {tree['error_message']}")
-    plain = parse(host, f"{_BEFORE}(true\n)")
-    if _around_condition(tree) != _around_condition(plain):
+    tree, plain = parse(host, f"{_BEFORE}({predicate}\n)"), parse(host, f"{_BEFORE}(true\n)")
+    if tree["error"]:
+        raise InputError(f"the filter '{predicate}' cannot be parsed: {tree['error_message']}")
+    # Alone as well: `a) OR (b` is one expression only between parentheses.
+    alone = parse(host, f"{_BEFORE}{predicate}\n")
+    if alone["error"] or _around_condition(tree) != _around_condition(plain):
         raise InputError(f"the filter '{predicate}' is more than a condition; it must be one expression")
     return tree
 
