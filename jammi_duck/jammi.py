@@ -248,7 +248,7 @@ class Jammi:
         if function != "jammi_similar" and isinstance(query, str) and is_blank(query):
             raise duckdb.InvalidInputException("InputError: the query is an empty text; give some words, or a vector")
         names = [quoted(name).replace("{", "{{").replace("}", "}}") for name in parameters or {}]
-        values = f"struct_pack({', '.join(f'{name} := {{}}' for name in names)})" if names else "NULL"
+        values = f"system.main.struct_pack({', '.join(f'{name} := {{}}' for name in names)})" if names else "NULL"
         text = (
             f"SELECT * FROM {function}({{}}, {{}}, {{}}, model := {{}}, filter := {{}}, exact := {{}}, "
             f"embedding_table := {{}}, min_similarity := {{}}, parameters := {values})"

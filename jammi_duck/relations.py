@@ -26,7 +26,8 @@ def relation(con: duckdb.DuckDBPyConnection, text: str, values: Sequence[object]
 
 
 def _literals(con: duckdb.DuckDBPyConnection, values: Sequence[object]) -> list[str]:
-    asked = ", ".join(f"typeof(${number}), CAST(${number} AS VARCHAR)" for number in range(1, len(values) + 1))
+    numbers = range(1, len(values) + 1)
+    asked = ", ".join(f"system.main.typeof(${number}), CAST(${number} AS VARCHAR)" for number in numbers)
     (row,) = con.sql(f"SELECT {asked}", params=list(values)).fetchall()
     return [
         "NULL" if text is None else f"CAST({_text(text)} AS {kind})"
@@ -36,4 +37,5 @@ def _literals(con: duckdb.DuckDBPyConnection, values: Sequence[object]) -> list[
 
 def _text(text: str) -> str:
     # A statement ends at a zero byte.
-    return "concat(" + ", chr(0), ".join(map(literal, text.split("\x00"))) + ")" if "\x00" in text else literal(text)
+    parts = ", system.main.chr(0), ".join(map(literal, text.split("\x00")))
+    return f"system.main.concat({parts})" if "\x00" in text else parts

@@ -92,6 +92,40 @@ class TestMacros:
         assert same == plain
         assert made > 400
 
+    def test_the_methods_of_python(self, fake, tmp_path):
+        def run(shadowed):
+            con = duckdb.connect()
+            con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+            if shadowed:
+                shadow_everything(con)
+                # Those that DuckDB calls for a parameter are refused.
+                for name in ("array_extract", "map_extract", "map_extract_value", "struct_extract"):
+                    con.execute(f"DROP MACRO IF EXISTS main.{name}")
+            jammi = fake(con, storage=tmp_path / str(shadowed))
+            jammi.generate("t", "text", "id")
+            given = {"id": 3, "text": "a\x00b", "no": None}
+            filtered = "id = $id AND text <> $text AND $no IS NULL"
+            for found in (
+                jammi.search("t", "word7", 2, filter=filtered, parameters=given),
+                jammi.search("t", [0.5] * 64, 2),
+                jammi.similar("t", 7, 1),
+                jammi.status("t").select("new", "changed", "gone"),
+                jammi.check("t").select("row_count"),
+                jammi.infer("t", ["text"], "id").select("_row_id", "_status"),
+            ):
+                yield found.fetchall()
+
+        assert list(run(True)) == list(run(False))
+
+    @pytest.mark.parametrize("name", ["array_extract", "struct_extract", "map_extract"])
+    def test_none_is_called_for_a_parameter(self, fake, name):
+        jammi = fake()
+        jammi.con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+        jammi.generate("t", "text", "id")
+        jammi.con.execute(f"CREATE MACRO {name}(a, b) AS system.main.error('{RAN}')")
+        with pytest.raises(duckdb.Error, match=f'a macro would be called: DROP MACRO "memory"."main"."{name}"'):
+            jammi.search("t", "word7", 2, filter="id = $id", parameters={"id": 3})
+
     @pytest.mark.parametrize(
         ("macro", "named"),
         [

@@ -27,6 +27,8 @@ from jammi_duck.udfs.trees import (
 )
 
 PARAMETERS = "_jammi_parameters"
+# What DuckDB calls by its bare name for `values['name']`.
+_SUBSCRIPTS = ("array_extract", "map_extract", "map_extract_value", "struct_extract")
 _EMBED = ("text", "model", "role", "dims")
 _EMBED_DEFAULTS = {"model": "NULL", "role": "'document'", "dims": "NULL"}
 _EMBED_BODY = "system.main._jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR)"
@@ -224,6 +226,11 @@ class Parsed:
             raise RefusedError(
                 f"{_uses(scope)}has a parameter without a name; write $name, and parameters := {{'name': value}}"
             )
+        for function in _SUBSCRIPTS:
+            for macro in self._definitions.macros(function):
+                if macro.database != "system":
+                    where = ".".join(map(quoted, (macro.database, macro.schema, function)))
+                    raise RefusedError(f"has parameters, for which a macro would be called: DROP MACRO {where}")
         if name not in self.parameters:
             self.parameters.append(name)
         value = f"{PARAMETERS}[{literal(name)}]"
