@@ -1,4 +1,4 @@
-"""Builds the extension for the DuckDB shell, where there is a C compiler; everything else stands in pyproject.toml."""
+"""Finds the packages, and builds the extension for the DuckDB shell; everything else stands in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Command, setup
+from setuptools import Command, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
+# What stands at the top of the checkout, and is a room of the package.
+TOP = ("storage", "udfs")
 SOURCES = Path("udfs", "native")
 EXTENSION = "jammi.duckdb_extension"
 FLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
@@ -85,4 +87,10 @@ class PlatformWheel(bdist_wheel):
 
 
 build.sub_commands = [*build.sub_commands, ("build_extension", None)]
-setup(cmdclass={"build_extension": BuildExtension, "bdist_wheel": PlatformWheel})
+rooms = find_packages(include=["jammi_duck", "jammi_duck.*"], exclude=[f"jammi_duck.{room}*" for room in TOP])
+rooms += [f"jammi_duck.{room}" for room in find_packages(include=[f"{top}*" for top in TOP])]
+setup(
+    packages=rooms,
+    package_dir={f"jammi_duck.{room}": room for room in TOP},
+    cmdclass={"build_extension": BuildExtension, "bdist_wheel": PlatformWheel},
+)

@@ -30,7 +30,7 @@ Encode = Callable[[Sequence[str]], "Vectors"]
 @cache
 def default_model() -> ModelDescription:
     """What all contenders load."""
-    from jammi_duck.config import DEFAULT_MODEL
+    from jammi_duck.config.options import DEFAULT_MODEL
     from jammi_duck.encoder.description import describe
     from jammi_duck.encoder.names import find
 
@@ -40,7 +40,7 @@ def default_model() -> ModelDescription:
 
 def ours(precision: str, role: Role = "document") -> Encode:
     """This project's encoder of its default model, on the CPU."""
-    from jammi_duck.config import DEFAULT_MODEL
+    from jammi_duck.config.options import DEFAULT_MODEL
     from jammi_duck.encoder.loaded import LoadedEncoders
 
     encoder = LoadedEncoders(BATCH, 3, precision=precision, device=-1).get(DEFAULT_MODEL)

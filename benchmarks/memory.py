@@ -17,11 +17,11 @@ import duckdb
 import numpy as np
 
 from benchmarks.common import show
-from jammi_duck.config import Config
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
 from jammi_duck.encoder import Encodings, TokenBudget
 from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.listing import Listed
-from jammi_duck.installation import equip
 from jammi_duck.types import Role, Vectors
 
 DIMENSIONS = 384

@@ -10,10 +10,10 @@ import time
 import duckdb
 
 from benchmarks.common import packages, show
-from jammi_duck.config import DEFAULT_MODEL
+from jammi_duck.config.options import DEFAULT_MODEL
+from jammi_duck.doors.installation import install
 from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.installation import install
-from jammi_duck.storage.build import Build
+from jammi_duck.storage.tables.build import Build
 
 
 def main() -> None:

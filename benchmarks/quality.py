@@ -16,7 +16,7 @@ REFERENCE = {"cranfield": 0.3998, "scifact": 0.6449}
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents (title and text), queries, and for each query the places of the documents that are relevant."""
+    """Documents (title and text), queries, and for each query the positions of the documents that are relevant."""
 
     name: str
     documents: list[str]
@@ -39,11 +39,11 @@ def load(name: str, most: int | None = None) -> Collection | None:
     if not whole:
         known = {row["docid"] for row in judged}
         corpus = sorted(corpus, key=lambda row: row["id"] not in known)[:most]
-    places = {row["id"]: place for place, row in enumerate(corpus)}
+    positions = {row["id"]: place for place, row in enumerate(corpus)}
     relevant: dict[str, set[int]] = defaultdict(set)
     for row in judged:
-        if row["docid"] in places and row["score"] > 0:
-            relevant[row["qid"]].add(places[row["docid"]])
+        if row["docid"] in positions and row["score"] > 0:
+            relevant[row["qid"]].add(positions[row["docid"]])
     asked = [row for row in queries if row["id"] in relevant]
     return Collection(
         name,

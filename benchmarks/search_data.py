@@ -72,18 +72,18 @@ class Data:
 
 
 def nearest(documents: Vectors, queries: Vectors, k: int = K) -> Places:
-    """The places of the `k` rows nearest to each query (fewer, if there are), found by looking at all."""
-    places = np.empty((len(queries), 0), np.int64)
+    """The positions of the `k` rows nearest to each query (fewer, if there are), found by looking at all."""
+    positions = np.empty((len(queries), 0), np.int64)
     near = np.empty((len(queries), 0), np.float32)
     for start in range(0, len(documents), _BLOCK_ROWS):
         block = documents[start : start + _BLOCK_ROWS]
         here = np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))
         near = np.concatenate([near, queries @ block.T], axis=1)
-        places = np.concatenate([places, here], axis=1)
+        positions = np.concatenate([positions, here], axis=1)
         if near.shape[1] > k:
             best = np.argpartition(-near, k - 1, axis=1)[:, :k]
-            near, places = np.take_along_axis(near, best, 1), np.take_along_axis(places, best, 1)
-    return places
+            near, positions = np.take_along_axis(near, best, 1), np.take_along_axis(positions, best, 1)
+    return positions
 
 
 def recall(found: Sequence[Sequence[int]], right: Places) -> float:
@@ -114,7 +114,7 @@ def _real(cache: Path) -> Vectors:
     """The vectors of all texts, those that are held out last."""
     kept = cache / "vectors.npy"
     if not kept.exists():
-        from jammi_duck.config import DEFAULT_MODEL
+        from jammi_duck.config.options import DEFAULT_MODEL
         from jammi_duck.encoder.loaded import LoadedEncoders
 
         found = texts()

@@ -29,7 +29,7 @@ class Ours(Contender):
         import duckdb
 
         from benchmarks.search_prepared import PreparedEncoders
-        from jammi_duck.installation import equip
+        from jammi_duck.doors.installation import equip
 
         con = duckdb.connect(self._database)
         equip(con, _config(self.folder), PreparedEncoders(Data.load(self.folder).documents))
@@ -94,16 +94,16 @@ class OursInPython(Contender):
         """Open the table as a database that does not know it does."""
         import duckdb
 
-        from jammi_duck.composition import loaded_encoders, open_engine
-        from jammi_duck.host import ConnectionHost
+        from jammi_duck.doors.composition import loaded_encoders, open_engine
+        from jammi_duck.doors.host import ConnectionHost
 
         config = _config(self.folder)
         self._con = duckdb.connect()
         host = ConnectionHost()
         host.add(self._con)
-        place = open_engine(host, config, loaded_encoders(config)).place
-        (entry,) = place.catalog.entries("ready")
-        self._table = place.table(entry)
+        tables = open_engine(host, config, loaded_encoders(config)).tables
+        (entry,) = tables.catalog.entries("ready")
+        self._table = tables.table(entry)
         maps = [np.memmap(path, "<f4", "r") for path in _files(self.folder, "vectors")]
         self._vectors = [np.asarray(each).reshape(-1, entry.definition.dimensions) for each in maps]
 
@@ -195,7 +195,7 @@ class Graph(Contender):
 
 
 def _config(folder: Path) -> Any:  # noqa: ANN401 - imported late
-    from jammi_duck.config import Config
+    from jammi_duck.config.options import Config
 
     return Config(storage=str(folder / "artifacts"), cache_dir=folder / "cache")
 

@@ -19,7 +19,7 @@ import duckdb
 from benchmarks.common import environment, packages, show
 from benchmarks.contenders import default_model
 from benchmarks.rounds import child, interleave
-from jammi_duck.installation import install
+from jammi_duck.doors.installation import install
 
 ROWS = 20_000
 SEARCHES = 20

@@ -22,7 +22,7 @@ from jammi_duck.errors import (
 from jammi_duck.version import __version__
 
 if TYPE_CHECKING:
-    from jammi_duck.installation import connect, install
+    from jammi_duck.doors.installation import connect, install
     from jammi_duck.jammi import Jammi
 
 __all__ = [
@@ -50,6 +50,6 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - as Python asks a module for
     """DuckDB and Arrow are imported with the first of these: not every program that imports a part needs them."""
     if name not in ("Jammi", "connect", "install"):
         raise AttributeError(f"module 'jammi_duck' has no attribute '{name}'")
-    from jammi_duck import installation
+    from jammi_duck.doors import installation
 
     return getattr(installation, name)

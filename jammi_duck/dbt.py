@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dbt.adapters.duckdb.plugins import BasePlugin
 from dbt_common.exceptions import DbtRuntimeError
 
+from jammi_duck.doors.installation import install
 from jammi_duck.errors import ConfigError, JammiError, did_you_mean
-from jammi_duck.installation import install
 
 if TYPE_CHECKING:
     import duckdb

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 
-from jammi_duck.arguments import plain
-from jammi_duck.blanks import is_blank
-from jammi_duck.compact import Compacted
-from jammi_duck.generate import Generated
-from jammi_duck.redaction import redacted
-from jammi_duck.refresh import Refreshed
+from jammi_duck.config.redaction import redacted
+from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.relations import relation
-from jammi_duck.storage.catalog import literal, quoted
+from jammi_duck.sql import literal, quoted
+from jammi_duck.udfs.arguments import plain
+from jammi_duck.work.compact import Compacted
+from jammi_duck.work.generate import Generated
+from jammi_duck.work.refresh import Refreshed
 
 if TYPE_CHECKING:
     import numpy as np

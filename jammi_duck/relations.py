@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from jammi_duck.storage.catalog import literal
+from jammi_duck.sql import literal
 
 _HANGS = int(duckdb.__version__.split(".")[0]) < 2
 

@@ -1,4 +1,4 @@
-"""SQL that we write means what it says in every database: its functions are DuckDB's and ours.
+"""SQL that we write: names and texts in it are quoted, and its functions are DuckDB's and ours in every database.
 
 A macro that a database file holds goes before a function of the same name, unless the full name is written.
 """
@@ -23,6 +23,16 @@ _FUNCTIONS = frozenset((
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
 # The text of a filter may be of any length.
 _LONG = 20_000
+
+
+def quoted(name: str) -> str:
+    """A name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def qualified(text: str) -> str:

@@ -18,8 +18,8 @@ import duckdb
 import hypothesis
 import pytest
 
-from jammi_duck.config import Config
-from jammi_duck.installation import equip
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
 from tests.fakes import FakeEncoders
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import duckdb
 
-from jammi_duck.config import Config
-from jammi_duck.installation import equip
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
 from tests.fakes import FakeEncoders
 
 

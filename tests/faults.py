@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import importlib
 import os
+import pkgutil
 from pathlib import Path
 
-from jammi_duck.host import ConnectionHost
-from jammi_duck.storage import filesystem, index, local_store, object_store
-from jammi_duck.storage.parquet import SegmentWriter, TombstoneWriter
+from jammi_duck import storage
+from jammi_duck.doors.host import ConnectionHost
+from jammi_duck.storage.files.parquet import SegmentWriter, TombstoneWriter
+from jammi_duck.storage.index import sidecars as index
 
 FILE_OPERATIONS = ("link", "unlink", "fsync", "makedirs", "replace", "listdir", "stat", "lstat", "open")
 READING = ("fsync", "listdir", "stat", "lstat", "open", "ls", "cat_file", "info", "exists", "get_file", "SELECT")
@@ -80,6 +83,12 @@ class _Os:
         return lambda *arguments, **options: self._death.during(name, real, *arguments, **options)
 
 
+def _using_os():
+    """All modules of storage that call the operating system, so that none of its operations goes uncounted."""
+    rooms = pkgutil.walk_packages(storage.__path__, f"{storage.__name__}.")
+    return [module for each in rooms if vars(module := importlib.import_module(each.name)).get("os") is os]
+
+
 @contextlib.contextmanager
 def dying(monkeypatch, last=None, after=False, kind=Death, reading=True):
     """Within the context, the operation number `last` is the process's last one; gives the `Death`.
@@ -108,7 +117,7 @@ def dying(monkeypatch, last=None, after=False, kind=Death, reading=True):
 
     real_write_bytes, real_sql = Path.write_bytes, ConnectionHost.sql
     with monkeypatch.context() as patch:
-        for module in (filesystem, local_store, object_store):
+        for module in _using_os():
             patch.setattr(module, "os", _Os(death))
         patch.setattr(Path, "write_bytes", half_written)
         if kind is Death:

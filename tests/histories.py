@@ -5,9 +5,9 @@ from datetime import timedelta
 import duckdb
 import numpy as np
 
-from jammi_duck.config import Config
-from jammi_duck.installation import equip
-from jammi_duck.storage.location import open_store
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
+from jammi_duck.storage.files.location import open_store
 from tests.fakes import FakeEncoders, text_vector
 
 SEGMENT_ROWS = 5

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jammi_duck.fields import canonical
-from jammi_duck.storage import layout, manifest
+from jammi_duck.storage.files import layout, manifest
 
 LATER = "later__embedding__m__20990101T000000"
 MIXED = "mixed__embedding__m__20990101T000000"

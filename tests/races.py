@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from jammi_duck.storage.build import Build
+from jammi_duck.storage.tables.build import Build
 
 
 def ask(con, query, *parameters):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jammi_duck.blanks import VISIBLE, is_blank
+from jammi_duck.encoder.blanks import VISIBLE, is_blank
 from jammi_duck.errors import JammiWarning
 from tests.fakes import DIMENSIONS
 from tests.test_generate import error_of, generate

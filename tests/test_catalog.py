@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from jammi_duck import StorageError, UnsupportedError
-from jammi_duck.storage import migrations
+from jammi_duck.storage.tables import migrations
 from jammi_duck.types import Definition
 from tests.faults import dying
 from tests.races import ask, fill, generate

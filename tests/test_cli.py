@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jammi_duck import StorageError
-from jammi_duck.cli import main
+from jammi_duck.doors.cli import main
 from tools.pages import commands
 from tools.program import BIN, Terminal, environment, in_pipe
 
@@ -133,7 +133,7 @@ class TestExitCodes:
 
     def test_the_demo(self, folder, capsys, monkeypatch):
         found = [(1, "module", "a.b", "Talk to a web server."), (2, "function", "c", "Compress a file.")]
-        monkeypatch.setattr("jammi_duck.demo.docstrings", lambda _: iter(found))
+        monkeypatch.setattr("jammi_duck.doors.demo.docstrings", lambda _: iter(found))
         code, out, err = call(capsys, "demo --folder inner/demo")
         assert code == 0
         assert "pydoc: 2 docstrings" in out
@@ -166,7 +166,7 @@ class TestExitCodes:
     def test_rows_that_could_not_be_embedded_are_3(self, folder, capsys, monkeypatch):
         from tests.fakes import FakeEncoders
 
-        monkeypatch.setattr("jammi_duck.installation.loaded_encoders", lambda _: FakeEncoders())
+        monkeypatch.setattr("jammi_duck.doors.installation.loaded_encoders", lambda _: FakeEncoders())
         monkeypatch.setenv("JAMMI_INFERENCE__MODEL", "fake/small")
         (folder / "animals.csv").write_text("id,text\n1,a cat\n2,unencodable\n")
         code, out, err = call(capsys, "generate animals.csv --columns text --key id")
@@ -178,7 +178,7 @@ class TestExitCodes:
             raise StorageError("no answer from https://me:hush@host/x?sig=hush for hush-hush")
 
         monkeypatch.setenv("JAMMI_STORAGE__OPTIONS__SECRET", "hush-hush")
-        monkeypatch.setattr("jammi_duck.cli.connection.equip_as", fails)
+        monkeypatch.setattr("jammi_duck.doors.cli.connection.equip_as", fails)
         code, out, err = call(capsys, "tables")
         assert (code, out, err) == (1, "", "jammi-duck: no answer from https://***@host/x?*** for ***\n")
 
@@ -298,11 +298,11 @@ class TestProgram:
         assert "error: an argument is not UTF-8" in done.stderr
 
     def test_as_a_module(self, folder):
-        done = in_pipe(f"'{sys.executable}' -m jammi_duck.cli models desc /no/such/model", folder)
+        done = in_pipe(f"'{sys.executable}' -m jammi_duck.doors.cli models desc /no/such/model", folder)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("jammi-duck: no model at '/no/such/model'")
 
     def test_help_imports_no_torch(self, folder):
-        code = "import sys, jammi_duck.cli; print({'torch', 'transformers', 'dbt', 's3fs'} & set(sys.modules))"
+        code = "import sys, jammi_duck.doors.cli; print({'torch', 'transformers', 'dbt', 's3fs'} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
         assert done.stdout == "set()\n"

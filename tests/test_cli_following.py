@@ -110,7 +110,7 @@ class TestRefresh:
     def test_rows_that_could_not_be_embedded_are_3(self, folder, capsys, monkeypatch):  # noqa: F811
         from tests.fakes import FakeEncoders
 
-        monkeypatch.setattr("jammi_duck.installation.loaded_encoders", lambda _: FakeEncoders())
+        monkeypatch.setattr("jammi_duck.doors.installation.loaded_encoders", lambda _: FakeEncoders())
         monkeypatch.setenv("JAMMI_INFERENCE__MODEL", "fake/small")
         (folder / "animals.csv").write_text("id,text\n1,a cat\n")
         assert call(capsys, "generate animals.csv --columns text --key id")[0] == 0

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from jammi_duck.cli import main
+from jammi_duck.doors.cli import main
 from jammi_duck.encoder.listing import COLUMNS
 from tests.conftest import put_in_cache
 from tests.test_listing import README
@@ -113,5 +113,5 @@ class TestPull:
         def interrupted(name):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("jammi_duck.cli.models.find", interrupted)
+        monkeypatch.setattr("jammi_duck.doors.cli.models.find", interrupted)
         assert run(capsys, "models", "pull", "acme/none") == (130, "", "")

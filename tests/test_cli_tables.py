@@ -6,8 +6,8 @@ import re
 import duckdb
 import pytest
 
-from jammi_duck import settings
-from jammi_duck.config import options
+from jammi_duck.config import settings
+from jammi_duck.config.options import options
 from tests.conftest import S3_KEYS
 from tests.test_cli import call, folder  # noqa: F401 - a fixture
 from tools.program import in_pipe

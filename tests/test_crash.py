@@ -16,7 +16,7 @@ import warnings
 import duckdb
 import pytest
 
-from jammi_duck.storage.parquet import read_footer
+from jammi_duck.storage.files.parquet import read_footer
 from tests.faults import dying
 from tests.test_generate import generate
 from tests.worlds import World, die, every_death, every_failure
@@ -178,8 +178,8 @@ def generate_name(con, source):
 CHILD = """
 import sys, duckdb
 from pathlib import Path
-from jammi_duck.config import Config
-from jammi_duck.installation import equip
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
 from tests.fakes import FakeEncoders
 
 con = duckdb.connect(sys.argv[1])

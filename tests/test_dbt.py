@@ -74,11 +74,11 @@ class Project:
 
     def dbt(self, *arguments, **environment):
         quiet = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
-        places = {"HELPDESK_DATABASE": str(self.database), "HELPDESK_STORAGE": str(self.storage)}
+        folders = {"HELPDESK_DATABASE": str(self.database), "HELPDESK_STORAGE": str(self.storage)}
         return subprocess.run(
             [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--no-use-colors", *arguments],
             cwd=self.folder,
-            env={**os.environ, **quiet, **places, **environment},
+            env={**os.environ, **quiet, **folders, **environment},
             capture_output=True,
             text=True,
         )

@@ -43,7 +43,7 @@ def test_the_picture_shows_what_is_printed():
 
 
 def test_the_example_of_the_configuration_is_one(tmp_path, monkeypatch):
-    from jammi_duck import settings
+    from jammi_duck.config import settings
 
     (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "configuration.md").read_text(), re.DOTALL)
     (tmp_path / "jammi.toml").write_text(text)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from jammi_duck import EncodingError
 from jammi_duck.encoder import TokenBudget
-from jammi_duck.encoder.batching import Passes
 from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.encoder.local.batching import Passes
 from tests.conftest import make_tiny_model
 
 GOLDEN = Path(__file__).parent / "golden" / "minilm.json"
@@ -196,7 +196,7 @@ class TestQueries:
         assert (encoder.encode(["mine"], "query") == kept).all()
 
     def test_only_so_many_are_remembered(self, encoder, passes, monkeypatch):
-        from jammi_duck.encoder import transformer
+        from jammi_duck.encoder.local import transformer
 
         monkeypatch.setattr(transformer, "_RECENT_QUERIES", 2)
         for text in ("one", "two", "one", "three"):
@@ -311,7 +311,7 @@ class TestOutOfMemory:
         import duckdb
 
         import jammi_duck
-        from jammi_duck.encoder.transformer import TransformerEncoder
+        from jammi_duck.encoder.local.transformer import TransformerEncoder
 
         real = TransformerEncoder._forward
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from jammi_duck.encoder.excerpts import Excerpts
+from jammi_duck.encoder.local.excerpts import Excerpts
 from tests.models import FAMILIES, byte_level, framed, unigram, word_piece
 from tests.texts import ODD, WORDS, sentence
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage import plan
+from jammi_duck.storage.index import plan
 from tests.fakes import text_vector
 from tests.test_generate import error_of, generate
 from tests.test_search import fill, ids
@@ -86,7 +86,7 @@ class TestCheck:
         assert con.execute("SELECT recall FROM jammi_check('t', 5)").fetchall() == [(again,)]
 
     def test_an_index_that_finds_little(self, numbers, monkeypatch):
-        from jammi_duck.storage.segment import MappedSegment
+        from jammi_duck.storage.index.segment import MappedSegment
 
         con, _ = numbers
         monkeypatch.setattr(plan, "graph_ms", lambda *_: 0.0)

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage.parquet import SegmentWriter
-from jammi_duck.window import ROWS
+from jammi_duck.storage.files.parquet import SegmentWriter
+from jammi_duck.work.text_buffer import ROWS
 from tests.fakes import text_vector
 from tests.followed import COUNTS, holds, refresh, status, table_of
 from tests.test_generate import error_of, generate

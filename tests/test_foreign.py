@@ -22,11 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck import DamagedError, JammiWarning, StorageError, UnsupportedError
-from jammi_duck.storage.graph_file import check_graph
-from jammi_duck.storage.index import build
-from jammi_duck.storage.location import open_store
-from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
-from jammi_duck.storage.parquet import (
+from jammi_duck.storage.files.location import open_store
+from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.files.parquet import (
     SegmentWriter,
     State,
     TombstoneWriter,
@@ -36,8 +34,10 @@ from jammi_duck.storage.parquet import (
     read_tombstones,
     read_vectors,
 )
-from jammi_duck.storage.segment import MappedSegment
-from jammi_duck.storage.table import live_masks
+from jammi_duck.storage.index.graph_file import check_graph
+from jammi_duck.storage.index.segment import MappedSegment
+from jammi_duck.storage.index.sidecars import build
+from jammi_duck.storage.tables.table import live_masks
 from jammi_duck.types import Counts
 from tests.test_format import DEFINITION, GOLDEN, MANIFEST, NAME, sealed
 from tests.test_generate import error_of
@@ -219,7 +219,7 @@ class Location:
     """A location with the tables of `t` and `u`, of which others put files into the place of those of `u`'s."""
 
     def __init__(self, fake, place, options, write, read):
-        self._fake, self._place, self._options, self.write, self.read = fake, place, options, write, read
+        self._fake, self._storage, self._options, self.write, self.read = fake, place, options, write, read
         con = self.fresh()
         con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
         self.name = con.execute("SELECT embedding_table FROM jammi_generate('u', 'text', 'id')").fetchone()[0]
@@ -227,7 +227,7 @@ class Location:
 
     def fresh(self, **more):
         """A new database that knows nothing of the location."""
-        con = self._fake(duckdb.connect(), storage=self._place, **self._options, **more).con
+        con = self._fake(duckdb.connect(), storage=self._storage, **self._options, **more).con
         con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(5)")
         con.execute("CREATE TABLE u AS SELECT range AS id, 'other' || range AS text FROM range(5)")
         return con
@@ -613,7 +613,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from jammi_duck.errors import DamagedError
-from jammi_duck.storage.index import open_graph
+from jammi_duck.storage.index.sidecars import open_graph
 content, refused = Path(sys.argv[1]).read_bytes(), 0
 random = np.random.default_rng(int(sys.argv[2]))
 queries = random.standard_normal((4, 8)).astype("f4")

@@ -14,9 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jammi_duck import DamagedError, StorageError, UnsupportedError
-from jammi_duck.storage.filesystem import Digest
-from jammi_duck.storage.manifest import Manifest, Segment, Tombstones
-from jammi_duck.storage.parquet import (
+from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.files.parquet import (
     SegmentWriter,
     State,
     TombstoneWriter,
@@ -26,6 +25,7 @@ from jammi_duck.storage.parquet import (
     read_tombstones,
     read_vectors,
 )
+from jammi_duck.storage.files.store import Digest
 from jammi_duck.types import Counts, Definition
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest.json"
@@ -262,7 +262,7 @@ class TestParquet:
 
     def test_what_is_no_damage_is_not_called_so(self, path, monkeypatch):
         """Settling deletes damaged files, so neither the system's failures nor a later format may look like damage."""
-        from jammi_duck.storage import parquet
+        from jammi_duck.storage.files import parquet
 
         for error in (OSError(24, "Too many open files"), pa.ArrowMemoryError("malloc failed")):
             with monkeypatch.context() as patch:
@@ -354,8 +354,8 @@ class TestTombstones:
         }
 
     def test_they_read_back(self, path):
-        ((row_ids, segments, places),) = read_tombstones(path)
-        assert (row_ids.to_pylist(), segments.tolist(), places.tolist()) == (["a", "c"], [0, 1], [1, 7])
+        ((row_ids, segments, positions),) = read_tombstones(path)
+        assert (row_ids.to_pylist(), segments.tolist(), positions.tolist()) == (["a", "c"], [0, 1], [1, 7])
         assert read_state(path) == (MANIFEST.build, self.CHANGE, 2, State(2, (0, 1), (1,), MANIFEST.counts))
 
     def test_any_cut_is_noticed(self, path):

@@ -274,7 +274,7 @@ class TestFailures:
         assert (status, "Not a directory" in error) == ("failed", True)
 
     def test_a_disk_that_fails_in_the_middle(self, animals, storage, monkeypatch):
-        from jammi_duck.storage.parquet import SegmentWriter
+        from jammi_duck.storage.files.parquet import SegmentWriter
 
         def full(*_):
             raise OSError(28, "No space left on device")

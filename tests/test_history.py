@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jammi_duck import JammiWarning
-from jammi_duck.storage import change, layout, manifest, plan
+from jammi_duck.storage.files import layout, manifest
+from jammi_duck.storage.index import plan
+from jammi_duck.storage.tables import change
 from tests.fakes import text_vector
 from tests.faults import Failure, dying
 from tests.histories import SEGMENT_ROWS, Database, ask, embedded, has_text, nearest, to_encode

@@ -11,11 +11,11 @@ import pytest
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 
 from jammi_duck import ModelError
-from jammi_duck.encoder import excerpts
 from jammi_duck.encoder.listing import look_at
 from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.encoder.local import excerpts
+from jammi_duck.encoder.local.tokenizer_check import check_rules
 from jammi_duck.encoder.names import Found
-from jammi_duck.encoder.tokenizer_check import check_rules
 from jammi_duck.errors import EncodingError
 from tests.models import FAMILIES, make
 

@@ -112,7 +112,7 @@ def test_offline_asks_nobody(hub, tmp_path):
 
 
 class TestPull:
-    CLI = ("-m", "jammi_duck.cli", "models")
+    CLI = ("-m", "jammi_duck.doors.cli", "models")
 
     def test_fetches_once_and_then_it_is_here(self, hub, tmp_path):
         address, served = hub

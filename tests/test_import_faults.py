@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from jammi_duck.storage import layout
+from jammi_duck.storage.files import layout
 from tests.test_refresh_faults import AFTER, SEGMENT_ROWS, fill, holds, refresh, resume
 from tests.worlds import World, every_death, every_failure
 

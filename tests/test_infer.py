@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jammi_duck.infer import NO_TEXT
+from jammi_duck.work.infer import NO_TEXT
 from tests.fakes import text_vector
 from tests.test_generate import error_of, nothing_is_left
 

@@ -12,7 +12,7 @@ import pytest
 
 import jammi_duck
 from jammi_duck import ConfigError
-from jammi_duck.installation import _installations
+from jammi_duck.doors.installation import _installations
 from tests.test_generate import error_of, generate
 
 TEXTS = "CREATE TABLE t AS FROM (VALUES (1, 'a cat'), (2, 'a dog'), (3, 'a duck')) t(id, text)"
@@ -79,7 +79,7 @@ class TestSurface:
             jammi_duck.install(duckdb.connect(), **options)
 
     def test_storage_options_are_not_shown(self):
-        from jammi_duck.config import Config
+        from jammi_duck.config.options import Config
 
         assert "hush" not in repr(Config(storage_options={"secret": "hush"}))
 
@@ -126,8 +126,8 @@ class TestConnections:
         con.close()
 
     def test_a_connection_that_is_only_dropped_lets_the_database_go(self, fake, tmp_path):
-        from jammi_duck.config import Config
-        from jammi_duck.installation import equip
+        from jammi_duck.config.options import Config
+        from jammi_duck.doors.installation import equip
         from tests.fakes import FakeEncoders
 
         database = str(tmp_path / "db.duckdb")
@@ -348,7 +348,7 @@ class TestSharing:
         assert "embedded rows are kept until jammi_vacuum()" in error
 
     def test_a_name_that_another_database_takes_meanwhile(self, fake, storage, tmp_path, monkeypatch):
-        from jammi_duck.storage import build as module
+        from jammi_duck.storage.tables import build as module
 
         monkeypatch.setattr(module, "names_in", lambda store: set())
         built = []

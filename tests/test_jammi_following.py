@@ -6,8 +6,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from jammi_duck.compact import Compacted
-from jammi_duck.refresh import Refreshed
+from jammi_duck.work.compact import Compacted
+from jammi_duck.work.refresh import Refreshed
 from tests.fakes import text_vector
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jammi_duck.storage.key_values import form_of
+from jammi_duck.storage.index.key_values import form_of
 from tests.test_generate import error_of, generate
 
 CHANGES = [

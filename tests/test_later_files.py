@@ -14,9 +14,11 @@ import pytest
 
 from jammi_duck import JammiWarning, fields
 from jammi_duck.errors import DamagedError
-from jammi_duck.storage import index, layout, manifest, recovery
-from jammi_duck.storage.change import Change
-from jammi_duck.storage.parquet import State, TombstoneWriter
+from jammi_duck.storage.files import layout, manifest
+from jammi_duck.storage.files.parquet import State, TombstoneWriter
+from jammi_duck.storage.index import sidecars as index
+from jammi_duck.storage.tables import recovery
+from jammi_duck.storage.tables.change import Change
 from tests.later import check_all_there, lie_about, needing, put_file, replaced, with_metadata
 from tests.races import ask, interrupted_build
 from tests.test_generate import error_of

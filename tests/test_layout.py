@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jammi_duck.storage import layout
+from jammi_duck.storage.files import layout
 
 START = datetime(2026, 3, 25, 12, 0, 0, tzinfo=UTC)
 ANY = st.text(min_size=1, max_size=300)

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 import jammi_duck
-from jammi_duck.encoder import excerpts
+from jammi_duck.encoder.local import excerpts
 
 # Prints what each query gives, and by how many megabytes the peak of memory has grown.
 MEASURED = """

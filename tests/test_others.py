@@ -13,17 +13,19 @@ import duckdb
 import pytest
 
 from jammi_duck import JammiWarning
-from jammi_duck.refresh import Refresher
-from jammi_duck.storage import build, change, manifest, present
-from jammi_duck.storage.build import Build
-from jammi_duck.storage.change import Change
-from jammi_duck.storage.clock import not_before
-from jammi_duck.storage.holding import Held, alone, is_held
-from jammi_duck.storage.local_store import LocalStore
-from jammi_duck.storage.location import open_store
-from jammi_duck.storage.object_store import ObjectStore
-from jammi_duck.storage.table import Table
-from jammi_duck.storage.watch import Watch
+from jammi_duck.storage.files import manifest
+from jammi_duck.storage.files.local_store import LocalStore
+from jammi_duck.storage.files.location import open_store
+from jammi_duck.storage.files.locks import Held, alone, is_held
+from jammi_duck.storage.files.object_store import ObjectStore
+from jammi_duck.storage.tables import build, change
+from jammi_duck.storage.tables import snapshot as present
+from jammi_duck.storage.tables.build import Build
+from jammi_duck.storage.tables.change import Change
+from jammi_duck.storage.tables.clock import not_before
+from jammi_duck.storage.tables.table import Table
+from jammi_duck.storage.tables.watch import Watch
+from jammi_duck.work.refresh import Refresher
 from tests.histories import ask
 
 ALWAYS = timedelta(0)
@@ -202,7 +204,7 @@ def test_a_folder_that_is_as_it_was_is_not_listed_again(fake, storage, monkeypat
     con = fake(follow=ALWAYS).con
     con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
     generate(con)
-    monkeypatch.setattr("jammi_duck.storage.watch._SETTLED", 0.0)
+    monkeypatch.setattr("jammi_duck.storage.tables.watch._SETTLED", 0.0)
     found(con)
     listed, real = [], LocalStore.names
     monkeypatch.setattr(LocalStore, "names", lambda store: listed.append(store) or real(store))
@@ -228,7 +230,7 @@ def test_a_change_within_one_tick_of_the_folders_clock_is_seen(monkeypatch, tmp_
 @pytest.fixture
 def slow(monkeypatch):
     """A remote location, of which listings wait until they are let go."""
-    monkeypatch.setattr("jammi_duck.storage.watch._PATIENCE", 0.01)
+    monkeypatch.setattr("jammi_duck.storage.tables.watch._PATIENCE", 0.01)
     go, real = threading.Event(), ObjectStore.names
     init = ObjectStore.__init__
 
@@ -285,7 +287,7 @@ def test_a_search_goes_on_where_a_location_cannot_be_listed(fake, tmp_path, monk
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jammi_duck.storage.local_store.os.listdir", refused)
+        patch.setattr("jammi_duck.storage.files.local_store.os.listdir", refused)
         (tmp_path / "artifacts" / "jammi_db" / "x").touch()
         assert len(found(con)) == 2
         assert "Permission denied" in error_in_tables(con)

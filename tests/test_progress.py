@@ -13,8 +13,8 @@ import pytest
 WORK = """
 import sys, duckdb
 from pathlib import Path
-from jammi_duck.config import Config
-from jammi_duck.installation import equip
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
 from tests.fakes import FakeEncoders
 con = duckdb.connect()
 con.execute("SET enable_progress_bar = false")  # DuckDB's own, which some versions show

@@ -12,14 +12,15 @@ import duckdb
 import fsspec
 import pytest
 
-from jammi_duck.host import ConnectionHost
-from jammi_duck.refresh import Refresher
-from jammi_duck.storage import build, change, layout, manifest, recovery
-from jammi_duck.storage.build import Build
-from jammi_duck.storage.change import Change
-from jammi_duck.storage.location import open_store
-from jammi_duck.storage.object_store import ObjectStore
-from jammi_duck.storage.table import Table
+from jammi_duck.doors.host import ConnectionHost
+from jammi_duck.storage.files import layout, manifest
+from jammi_duck.storage.files.location import open_store
+from jammi_duck.storage.files.object_store import ObjectStore
+from jammi_duck.storage.tables import build, change, recovery
+from jammi_duck.storage.tables.build import Build
+from jammi_duck.storage.tables.change import Change
+from jammi_duck.storage.tables.table import Table
+from jammi_duck.work.refresh import Refresher
 from tests.races import ask, fill, found, generate, interrupt, refresh
 from tests.test_generate import error_of
 from tests.test_threads import run_all

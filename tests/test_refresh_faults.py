@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage import layout, manifest, plan
-from jammi_duck.storage.parquet import read_rows
-from jammi_duck.window import digest
+from jammi_duck.storage.files import layout, manifest
+from jammi_duck.storage.files.parquet import read_rows
+from jammi_duck.storage.index import plan
+from jammi_duck.work.text_buffer import digest
 from tests.fakes import text_vector
 from tests.test_generate import error_of
 from tests.worlds import World, every_death, every_failure

@@ -7,11 +7,13 @@ import duckdb
 import numpy as np
 import pytest
 
-from jammi_duck.storage import filesystem, layout, local_store, manifest, ownership
-from jammi_duck.storage.build import Build
-from jammi_duck.storage.change import Change
-from jammi_duck.storage.holding import Held
-from jammi_duck.storage.parquet import SegmentWriter
+from jammi_duck.storage.files import layout, local_store, manifest
+from jammi_duck.storage.files import store as filesystem
+from jammi_duck.storage.files.locks import Held
+from jammi_duck.storage.files.parquet import SegmentWriter
+from jammi_duck.storage.tables import ownership
+from jammi_duck.storage.tables.build import Build
+from jammi_duck.storage.tables.change import Change
 from tests.later import put_file, with_metadata
 from tests.races import ask, fill, found, generate, interrupt, interrupted_build, refresh
 from tests.test_format import DEFINITION

@@ -3,10 +3,11 @@
 import pytest
 
 from jammi_duck.errors import StorageError
-from jammi_duck.refresh import Refresher
-from jammi_duck.storage import manifest, present
-from jammi_duck.storage.change import Change
-from jammi_duck.storage.local_store import LocalStore
+from jammi_duck.storage.files import manifest
+from jammi_duck.storage.files.local_store import LocalStore
+from jammi_duck.storage.tables import snapshot as present
+from jammi_duck.storage.tables.change import Change
+from jammi_duck.work.refresh import Refresher
 from tests.followed import status, table_of
 from tests.races import ask, fill, found, generate, interrupted_build, refresh
 from tests.test_generate import error_of
@@ -62,8 +63,8 @@ class TestResumed:
         begin = Refresher.begin
 
         def late(self, found, caller):
-            monkeypatch.setattr(self._runner, "settle", lambda caller: None)
-            self._place.catalog.resumed(found.build, "another")
+            monkeypatch.setattr(self._jobs, "settle", lambda caller: None)
+            self._tables.catalog.resumed(found.build, "another")
             return begin(self, found, caller)
 
         monkeypatch.setattr(Refresher, "begin", late)

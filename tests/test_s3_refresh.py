@@ -7,10 +7,10 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from jammi_duck.storage import change as changes
-from jammi_duck.storage import layout
-from jammi_duck.storage.location import open_store
-from jammi_duck.storage.object_store import ObjectStore
+from jammi_duck.storage.files import layout
+from jammi_duck.storage.files.location import open_store
+from jammi_duck.storage.files.object_store import ObjectStore
+from jammi_duck.storage.tables import change as changes
 from tests.fakes import text_vector
 from tests.network import READ_TIMEOUT, Network
 from tests.test_generate import error_of

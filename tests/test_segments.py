@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage import nearest, plan
-from jammi_duck.storage.exact import LEAST, Block, scan, similarities
-from jammi_duck.storage.index import expansion
+from jammi_duck.storage.index import nearest, plan
+from jammi_duck.storage.index.exact import LEAST, Block, scan, similarities
+from jammi_duck.storage.index.sidecars import expansion
 from tests.fakes import text_vector
 from tests.test_generate import error_of, generate
 from tests.test_search import WORDS, fill, ids
@@ -153,8 +153,8 @@ def test_a_scan_finds_the_best_in_any_blocks(seed, sizes, queries, count, share,
         }
         last = sorted(near.values(), reverse=True)[min(count, len(near)) - 1] if near else 0.0
         expected = {row: similarity for row, similarity in near.items() if similarity >= max(last, bar)}
-        there = found.places[i] >= 0
-        assert dict(zip(found.places[i][there], found.similarities[i][there], strict=True)) == expected
+        there = found.positions[i] >= 0
+        assert dict(zip(found.positions[i][there], found.similarities[i][there], strict=True)) == expected
         assert (found.similarities[i][~there] == -np.inf).all()
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage import plan
+from jammi_duck.storage.index import plan
 from tests.fakes import text_vector
 from tests.test_generate import error_of, generate
 from tests.test_search import WORDS, fill, ids
@@ -24,13 +24,13 @@ def way(request, monkeypatch):
     """Each plan, whatever the planner would choose for so few rows, and both of them, segment by segment."""
     monkeypatch.setattr(plan, "exact_ms" if request.param == "exact" else "graph_ms", lambda *_: 0.0)
     if request.param == "in turns":
-        choose, turns = plan.choose, cycle([False, True])
+        choose, turns = plan.predict, cycle([False, True])
 
         def chosen(*segment):
             by_itself = choose(*segment)
             return replace(by_itself, way="exact") if next(turns) else by_itself
 
-        monkeypatch.setattr(plan, "choose", chosen)
+        monkeypatch.setattr(plan, "predict", chosen)
     return request.param
 
 
@@ -175,7 +175,7 @@ class TestFilter:
 
     def test_lateral_selects_once(self, numbers, monkeypatch):
         con, texts = numbers
-        from jammi_duck.selection import Selections
+        from jammi_duck.retrieval.selection import Selections
 
         kept, keep = [], Selections.keep
         monkeypatch.setattr(Selections, "keep", lambda *a, **b: kept.append(a[3].row_ids) or keep(*a, **b))

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jammi_duck
-from jammi_duck import ConfigError, settings
-from jammi_duck.config import Config, options
-from jammi_duck.redaction import public_url, redacted, secrets_of, split_user
+from jammi_duck import ConfigError
+from jammi_duck.config import settings
+from jammi_duck.config.options import Config, options
+from jammi_duck.config.redaction import public_url, redacted, secrets_of, split_user
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ class TestCtrlC:
         starting = folder / "starting"
         (folder / "slow" / "sitecustomize.py").write_text(
             "import pathlib, sys, time\n"
-            "if 'jammi_duck.worker' in sys.orig_argv:\n"
+            "if 'jammi_duck.doors.worker' in sys.orig_argv:\n"
             f"    pathlib.Path({str(starting)!r}).touch()\n"
             "    time.sleep(3)\n"
         )

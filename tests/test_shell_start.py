@@ -7,7 +7,7 @@ import subprocess
 import duckdb
 import pytest
 
-from jammi_duck.cli.database_file import refusal
+from jammi_duck.doors.cli.database_file import refusal
 from jammi_duck.version import __version__
 from tests.stock_shell import Session, folder, gone, needs_extension, rows, shell
 from tools.program import BIN, environment, in_pipe
@@ -59,14 +59,14 @@ class TestArguments:
         assert "bin/duckdb' is DuckDB v1.3.2 0123456; 1.4 or later is needed" in done.stderr
 
     def test_an_installation_without_a_compiler(self, folder, monkeypatch, capsys):
-        from jammi_duck.cli import shell as command
+        from jammi_duck.doors.cli import shell as command
 
         monkeypatch.setattr(command, "_EXTENSION", folder / "nowhere")
         assert command.become_shell(["my.db"]) == 2
         assert "no C compiler was found when jammi-duck was installed; install one" in capsys.readouterr().err
 
     def test_no_duckdb(self, folder, monkeypatch, capsys):
-        from jammi_duck.cli import shell as command
+        from jammi_duck.doors.cli import shell as command
 
         monkeypatch.setattr(command, "_carried", lambda: None)
         monkeypatch.setenv("PATH", str(folder))

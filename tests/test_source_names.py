@@ -7,8 +7,8 @@ import duckdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jammi_duck.config import Config
-from jammi_duck.installation import equip
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
 from tests.fakes import FakeEncoders
 
 # What may be there: how it is made. The text of each row says what it is a row of.

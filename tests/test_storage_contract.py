@@ -8,9 +8,9 @@ import fsspec
 import pytest
 
 from jammi_duck import DamagedError, StorageError
-from jammi_duck.storage import layout
-from jammi_duck.storage.filesystem import Digest
-from jammi_duck.storage.location import open_store
+from jammi_duck.storage.files import layout
+from jammi_duck.storage.files.location import open_store
+from jammi_duck.storage.files.store import Digest
 
 NAME = "docs__embedding__m__20260325T120000"
 FILE = f"{NAME}.parquet"

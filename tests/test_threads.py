@@ -123,8 +123,8 @@ def test_tables_that_are_dropped_while_they_are_searched(fake):
 
 def test_a_build_that_removes_its_files_is_not_settled_meanwhile(fake, storage, monkeypatch):
     """Its last Parquet is whole when the index fails; another connection looks in while the files are deleted."""
-    from jammi_duck.storage import index
-    from jammi_duck.storage.local_store import LocalStore
+    from jammi_duck.storage.files.local_store import LocalStore
+    from jammi_duck.storage.index import sidecars as index
 
     root = duckdb.connect()
     fake(root)
@@ -155,8 +155,8 @@ def test_a_build_that_removes_its_files_is_not_settled_meanwhile(fake, storage, 
 SLOW = """
 import os, sys, time, threading, duckdb
 from pathlib import Path
-from jammi_duck.config import Config
-from jammi_duck.installation import equip
+from jammi_duck.config.options import Config
+from jammi_duck.doors.installation import equip
 from tests import fakes
 
 class Slow(fakes.FakeEncoder):

@@ -13,8 +13,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jammi_duck import ConfigError, cache, settings
-from jammi_duck.storage.location import open_store
+from jammi_duck import ConfigError
+from jammi_duck.config import cache, settings
+from jammi_duck.storage.files.location import open_store
 from jammi_duck.types import Definition
 from tests.test_settings import here, write  # noqa: F401
 from tests.test_shadows import TABLE

@@ -10,7 +10,7 @@ import threading
 import pyarrow as pa
 import pytest
 
-from jammi_duck import worker
+from jammi_duck.doors import worker
 from jammi_duck.udfs import wire
 from jammi_duck.udfs.functions import ScalarFunction
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.encoder.workers import Workers, workers
+from jammi_duck.encoder.local.workers import Workers, workers
 
 
 def test_what_is_urgent_goes_before_what_waits():
@@ -78,7 +78,7 @@ def test_many_pools_that_start_at_once_leave_torch_as_it_was():
 
 
 def test_a_thread_that_cannot_set_itself_up_says_so_and_tries_again(monkeypatch):
-    from jammi_duck.encoder import workers as module
+    from jammi_duck.encoder.local import workers as module
 
     pool = Workers(1)
     real, failures = module._use_threads, ["can't start new thread"]

@@ -7,7 +7,7 @@ import shutil
 import duckdb
 import fsspec
 
-from jammi_duck.storage.location import open_store
+from jammi_duck.storage.files.location import open_store
 from tests.faults import Failure, dying
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from jammi_duck.cli.configuration import shown
-from jammi_duck.cli.parser import parser
-from jammi_duck.config import options
-from jammi_duck.installation import install
+from jammi_duck.config.options import options
+from jammi_duck.doors.cli.configuration import shown
+from jammi_duck.doors.cli.parser import parser
+from jammi_duck.doors.installation import install
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = (DOCS / "cli.md", DOCS / "configuration.md")

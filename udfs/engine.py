@@ -9,16 +9,16 @@ from typing import Any
 import pyarrow as pa
 
 from jammi_duck.encoder import Encoders
-from jammi_duck.generate import Generator
-from jammi_duck.importing import Importer
-from jammi_duck.refresh import Refresher
-from jammi_duck.running import Runner
-from jammi_duck.selection import Selections
-from jammi_duck.storage.place import Place
+from jammi_duck.retrieval.selection import Selections
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.types import Host
 from jammi_duck.udfs.columns import Column, rows_of
 from jammi_duck.udfs.predicates import Conditions
 from jammi_duck.udfs.sources import Relation
+from jammi_duck.work.generate import Generator
+from jammi_duck.work.importing import Importer
+from jammi_duck.work.jobs import Jobs
+from jammi_duck.work.refresh import Refresher
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Engine:
     """What the functions of one database work with."""
 
     host: Host
-    place: Place
+    tables: EmbeddingTables
     encoders: Encoders
-    runner: Runner
+    jobs: Jobs
     generator: Generator
     refresher: Refresher
     importer: Importer

@@ -12,20 +12,17 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.blanks import VISIBLE
-from jammi_duck.compact import advice, call, compact, size
+from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, NotFoundError, StorageError
-from jammi_duck.generate import STAYS, Census, Request, check_keys
-from jammi_duck.importing import VectorCensus, Vectored
-from jammi_duck.interrupts import listen
-from jammi_duck.refresh import Comparison, choose_refreshable
-from jammi_duck.search import choose
-from jammi_duck.storage import layout, present
-from jammi_duck.storage.catalog import Entry, literal, live_rows
-from jammi_duck.storage.entering import catch_up, follow_others
-from jammi_duck.storage.manifest import Manifest
-from jammi_duck.storage.present import Planned, plan
-from jammi_duck.storage.table_files import files_of
+from jammi_duck.sql import literal
+from jammi_duck.storage.files import layout
+from jammi_duck.storage.files.manifest import Manifest
+from jammi_duck.storage.files.table_files import files_of
+from jammi_duck.storage.tables import snapshot as present
+from jammi_duck.storage.tables.catalog import Entry, live_rows
+from jammi_duck.storage.tables.catalog_sync import catch_up, follow_others
+from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.storage.tables.snapshot import Planned, plan
 from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
 from jammi_duck.udfs.engine import Engine
@@ -33,6 +30,11 @@ from jammi_duck.udfs.macros import picked, text_of
 from jammi_duck.udfs.renames import telling_renames
 from jammi_duck.udfs.settling import identified, meanings, proven, settle, settle_new
 from jammi_duck.udfs.sources import Meaning, Source, resolve
+from jammi_duck.work.compact import advice, call, compact, size
+from jammi_duck.work.generate import STAYS, Census, Request, check_keys
+from jammi_duck.work.importing import VectorCensus, Vectored
+from jammi_duck.work.interrupts import listen
+from jammi_duck.work.refresh import Comparison, choose_refreshable
 
 REFRESHED = {
     "embedding_table": "VARCHAR", "added": "BIGINT", "changed": "BIGINT", "deleted": "BIGINT", "unchanged": "BIGINT",
@@ -73,10 +75,10 @@ def refresh_plan(
     named = _resolved(engine, source, path)
     caller = Caller(connection, transaction)
     # A build that this connection has left is not over before.
-    engine.runner.settle(caller)
+    engine.jobs.settle(caller)
     meaning = settle(engine, named, table, failed=True)
     with telling_renames(engine, named):
-        entry = choose_refreshable(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
+        entry = choose_refreshable(engine.tables, engine.encoders, meaning.identity, model, table, called=named.written)
     is_renamed = meaning not in (*meanings(named), *named.legacy)
     now = settle_new(engine, named) if is_renamed else None
     attach = now.identity if now else None
@@ -98,14 +100,14 @@ def refresh_query(
     Each text that the table lacks comes once, with the keys of all rows that have it; where a row of the table has
     that text already, with the place of its vector, and else with the text itself, read in a second look at the source.
     """
-    planned = plan(engine.place, entry, caller, spare=True)
+    planned = plan(engine.tables, entry, caller, spare=True)
     request = {
         "table": entry.name,
         "build": entry.build,
         "start": planned.token,
         "source": source.written,
         "began": time.monotonic(),
-        "in_main_thread": listen(engine.runner),
+        "in_main_thread": listen(engine.jobs),
         "attach": attach,
     }
     asked = proven(json.dumps(request), source, meaning, entry.definition.key)
@@ -147,19 +149,21 @@ def status_plan(
 ) -> str:
     """The query that says how a table differs from its source."""
     named = _resolved(engine, source, path)
-    follow_others(engine.place, at_once=True)
+    follow_others(engine.tables, at_once=True)
     meaning = settle(engine, named, table, failed=True)
     try:
         with telling_renames(engine, named):
-            entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
+            entry = find_table(
+                engine.tables, engine.encoders.names, meaning.identity, model, table, called=named.written
+            )
     except NotFoundError as error:
-        failed = engine.place.catalog.entries("failed", source=meaning.identity) if table is None else ()
+        failed = engine.tables.catalog.entries("failed", source=meaning.identity) if table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
         raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
-    planned = plan(engine.place, entry, Caller(connection, transaction))
+    planned = plan(engine.tables, entry, Caller(connection, transaction))
     # What is told is what a search finds.
-    catch_up(engine.place, entry, planned.start.manifest, at_work=True)
+    catch_up(engine.tables, entry, planned.start.manifest, at_work=True)
     request = {"table": entry.name, "start": planned.token, "source": named.written}
     asked = proven(json.dumps(request), named, meaning, entry.definition.key)
     return (
@@ -171,13 +175,13 @@ def status_plan(
 def _has_segments(engine: Engine, entry: Entry) -> bool:
     """Whether something is left of a build that failed, as far as the names of files tell."""
     with contextlib.suppress(StorageError):
-        return any(map(layout.is_parquet, files_of(engine.place.store_at(entry.location), entry.name)))
+        return any(map(layout.is_parquet, files_of(engine.tables.store_at(entry.location), entry.name)))
     return False
 
 
 def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) -> str:
     """The common table expressions that compare a source with a table."""
-    return _comparison(source, entry, plan(engine.place, entry, caller))
+    return _comparison(source, entry, plan(engine.tables, entry, caller))
 
 
 def _comparison(source: Source, entry: Entry, planned: Planned) -> str:
@@ -218,8 +222,8 @@ def compact_plan(
     named = _resolved(engine, source, path)
     meaning = settle(engine, named, table)
     with telling_renames(engine, named):
-        entry = choose(engine.place, engine.encoders, meaning.identity, model, table, called=named.written)
-    in_main_thread = listen(engine.runner)
+        entry = find_table(engine.tables, engine.encoders.names, meaning.identity, model, table, called=named.written)
+    in_main_thread = listen(engine.jobs)
     caller = f"{literal(connection)}, {transaction:d}"
     return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {in_main_thread}, {caller}), recursive := true)"
 
@@ -243,7 +247,7 @@ def import_plan(
         raise InputError("name the model that made the vectors, so that none of another is compared: model := '...'")
     named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
     meaning = settle_new(engine, named)
-    in_main_thread = listen(engine.runner)
+    in_main_thread = listen(engine.jobs)
     request = dataclasses.asdict(Request(named.written, tuple(columns), key, model, in_main_thread=in_main_thread))
     asked = {"request": request, "vectors": theirs.written, "column": vector}
     identity = identified(named, meaning, key)
@@ -284,10 +288,10 @@ def begin(engine: Engine, *columns: Column) -> pa.Array:
     return pa.array(tokens, pa.string())
 
 
-def forget(engine: Engine, token: Column, row_ids: Column, segments: Column, places: Column) -> pa.Array:
+def forget(engine: Engine, token: Column, row_ids: Column, segments: Column, positions: Column) -> pa.Array:
     """Take rows that are gone or replaced."""
     if len(token):
-        engine.refresher.forget(token[0].as_py(), *(each.to_pylist() for each in (row_ids, segments, places)))
+        engine.refresher.forget(token[0].as_py(), *(each.to_pylist() for each in (row_ids, segments, positions)))
     return pa.array(np.zeros(len(token), np.int32))
 
 
@@ -309,11 +313,11 @@ def status(engine: Engine, *columns: Column) -> pa.Array:
     told = []
     for text, *census, added, changed, deleted in rows_of(columns):
         request = json.loads(text)
-        entry = engine.place.ready(request["table"])
+        entry = engine.tables.ready(request["table"])
         definition = entry.definition
         check_keys(definition.source, definition.key, _census(*census), STAYS)
-        state = present.planned(engine.place, entry, request["start"]).manifest
-        engine.place.plans.done(request["start"])
+        state = present.planned(engine.tables, entry, request["start"]).manifest
+        engine.tables.pins.done(request["start"])
         current = state.rows - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)
@@ -337,8 +341,8 @@ def _advice(engine: Engine, state: Manifest, source: str, added: int, others: in
     if added and not state.definition.columns:
         return "import it again, with cols := [...]: without them, a refresh cannot embed what is new"
     if added + others:
-        return f"{call('jammi_refresh', engine.place, state, source)} brings it up to date"
-    return advice(engine.place, state, source)
+        return f"{call('jammi_refresh', engine.tables, state, source)} brings it up to date"
+    return advice(engine.tables, state, source)
 
 
 def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
@@ -346,8 +350,8 @@ def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
     done = []
     for name, in_main_thread, connection, transaction in rows_of(columns):
         caller = Caller(connection, transaction)
-        entry = engine.place.ready(name)
-        compacted = compact(engine.place, engine.runner, entry, caller, in_main_thread=in_main_thread)
+        entry = engine.tables.ready(name)
+        compacted = compact(engine.tables, engine.jobs, entry, caller, in_main_thread=in_main_thread)
         done.append([dataclasses.asdict(compacted)])
     return structs(done, COMPACTED)
 

@@ -17,23 +17,19 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.arguments import whole
-from jammi_duck.blanks import is_blank
+from jammi_duck.config.logs import log
+from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.encoder.listing import COLUMNS
 from jammi_duck.errors import DamagedError, InputError, did_you_mean, enumerated
-from jammi_duck.generate import Census, Generated, Request, to_reuse
-from jammi_duck.infer import check_task, infer
-from jammi_duck.interrupts import listen
-from jammi_duck.logs import log
-from jammi_duck.refresh import to_resume
 from jammi_duck.sql import qualified
-from jammi_duck.storage.catalog import Catalog, Entry, Refused
-from jammi_duck.storage.entering import follow_others
-from jammi_duck.storage.recovery import Action
-from jammi_duck.storage.removal import drop, vacuum
+from jammi_duck.storage.tables.catalog import Catalog, Entry, Refused
+from jammi_duck.storage.tables.catalog_sync import follow_others
+from jammi_duck.storage.tables.recovery import Action
+from jammi_duck.storage.tables.removal import drop, vacuum
 from jammi_duck.types import Caller, Role, Vectors
 from jammi_duck.udfs import following, searching
+from jammi_duck.udfs.arguments import whole
 from jammi_duck.udfs.columns import (
     Column,
     caller_of,
@@ -48,6 +44,10 @@ from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.macros import INFERRED, generate_query, infer_query, picked
 from jammi_duck.udfs.settling import identified, settle, settle_new
 from jammi_duck.udfs.sources import folded, resolve, shown
+from jammi_duck.work.generate import Census, Generated, Request, to_reuse
+from jammi_duck.work.infer import check_task, infer
+from jammi_duck.work.interrupts import listen
+from jammi_duck.work.refresh import to_resume
 
 _GENERATED = {
     "embedding_table": "VARCHAR", "source": "VARCHAR", "model": "VARCHAR", "status": "VARCHAR",
@@ -132,24 +132,24 @@ def _plan(
     if source is None or cols is None or key is None:
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
     names = _column_names(cols)
-    in_main_thread = listen(engine.runner)
+    in_main_thread = listen(engine.jobs)
     named = resolve(source, path, engine.host)
     if resume:
         # A build that this connection has left is not over before.
-        engine.runner.settle(Caller(connection, transaction))
+        engine.jobs.settle(Caller(connection, transaction))
     if reuse:
-        follow_others(engine.place, at_once=True)
+        follow_others(engine.tables, at_once=True)
     new = settle_new(engine, named)
     meaning = settle(engine, named, failed=True)
     if new and meaning.relation != new.relation:
         meaning = new
     wanted, chosen = whole(dims, "dims"), model or engine.default_model
     request = Request(meaning.identity, tuple(names), key, chosen, wanted, in_main_thread)
-    if resume and (left := to_resume(engine.place, engine.encoders, request)):
+    if resume and (left := to_resume(engine.tables, engine.encoders, request)):
         caller = Caller(connection, transaction)
         return following.refresh_query(engine, named, meaning, left, caller, finish="_jammi_resumed")
     comparison = None
-    if reuse and (made := to_reuse(engine.place, engine.encoders, request)):
+    if reuse and (made := to_reuse(engine.tables, engine.encoders, request)):
         try:
             comparison = following.comparison_of(engine, named, made, Caller(connection, transaction))
             request = dataclasses.replace(request, reuse=made.name)
@@ -263,10 +263,10 @@ def _generated(engine: Engine, done: Sequence[Generated]) -> pa.Array:
 
 
 def _tables(engine: Engine, *caller: Column) -> pa.Array:
-    engine.runner.settle(caller_of(caller), wait=False)
-    follow_others(engine.place)
+    engine.jobs.settle(caller_of(caller), wait=False)
+    follow_others(engine.tables)
     now = datetime.now(UTC).replace(tzinfo=None)
-    catalog = engine.place.catalog
+    catalog = engine.tables.catalog
     entries = catalog.entries("building", "ready", "gone", "failed")
     rows = [_entry(entry, engine) for entry in entries]
     rows += [
@@ -304,7 +304,7 @@ def _entry(entry: Entry, engine: Engine) -> dict[str, Any]:
 
 def _unseen(engine: Engine, entry: Entry) -> str | None:
     """Why the row of a ready table may not be its newest state."""
-    failure = engine.place.watch.failure(entry.location) if entry.status == "ready" else None
+    failure = engine.tables.watch.failure(entry.location) if entry.status == "ready" else None
     return failure and f"what other processes do is not seen at {entry.location}: {failure}"
 
 
@@ -320,21 +320,19 @@ def _models(engine: Engine, _: Column) -> pa.Array:
 
 
 def _recover(engine: Engine, *caller: Column) -> pa.Array:
-    return structs([[_action(action) for action in engine.runner.recover(caller_of(caller))]], _ACTION)
+    return structs([[_action(action) for action in engine.jobs.recover(caller_of(caller))]], _ACTION)
 
 
 def _drop(engine: Engine, names: Column) -> pa.Array:
     if any(name is None for name in names.to_pylist()):
         raise InputError("jammi_drop needs the name of an embedding table; SELECT * FROM jammi_tables() lists them")
-    return structs(
-        [[_action(drop(engine.place, name, engine.runner.at_work()))] for name in names.to_pylist()], _ACTION
-    )
+    return structs([[_action(drop(engine.tables, name, engine.jobs.at_work()))] for name in names.to_pylist()], _ACTION)
 
 
 def _vacuum(engine: Engine, *caller: Column) -> pa.Array:
-    engine.runner.settle(caller_of(caller), wait=False)
+    engine.jobs.settle(caller_of(caller), wait=False)
     removed = [
-        {"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.place, engine.runner.at_work())
+        {"file": r.file, "bytes": r.size, "reason": r.reason} for r in vacuum(engine.tables, engine.jobs.at_work())
     ]
     return structs([removed], _REMOVED)
 

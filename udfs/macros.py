@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jammi_duck.sql import qualified
-from jammi_duck.storage.catalog import literal
+from jammi_duck.sql import literal, qualified
 from jammi_duck.udfs.sources import Source
 
 # The text, the vector, or the row that is asked for, with the type that its key has now.

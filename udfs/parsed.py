@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jammi_duck.storage.catalog import literal, quoted
+from jammi_duck.sql import literal, quoted
 from jammi_duck.types import Host
 from jammi_duck.udfs.definitions import Definitions, Macro, View
 from jammi_duck.udfs.harmless import BY_NAME, WINDOWS

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from jammi_duck.errors import NotFoundError
-from jammi_duck.storage.catalog import Entry, literal
+from jammi_duck.sql import literal
+from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.settling import meanings
 from jammi_duck.udfs.sources import Relation, Source, folded, found, still_there
@@ -34,7 +35,7 @@ def telling_renames(engine: Engine, source: Source) -> Iterator[None]:
 
 def _made_before(engine: Engine, source: Source) -> Entry | None:
     """The newest table of the one source that is gone, and whose columns a source without embeddings has."""
-    entries = engine.place.catalog.entries("ready", "gone")
+    entries = engine.tables.catalog.entries("ready", "gone")
     if {each.source for each in entries} & {each.identity for each in meanings(source)}:
         return None
     there = found(source.relations, engine.host)

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.arguments import whole
-from jammi_duck.check import check
 from jammi_duck.errors import InputError, NotFoundError
-from jammi_duck.search import Asked, Like, Query, choose, search
-from jammi_duck.selection import RowsThere, refusal
-from jammi_duck.storage.catalog import Entry, literal, quoted
-from jammi_duck.storage.table import Answers
+from jammi_duck.retrieval.check import check
+from jammi_duck.retrieval.search import Asked, Like, Query, search
+from jammi_duck.retrieval.selection import RowsThere, refusal
+from jammi_duck.sql import literal, quoted
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Caller, Stage
+from jammi_duck.udfs.arguments import whole
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.predicates import check_parameters
@@ -220,7 +222,7 @@ def search_rows(
     answers = []
     for (of, asked), mine in alike.items():
         selected = chosen[of, asked]
-        answers.append((mine, *search(engine.place, engine.encoders, selected, asked, [queries[i] for i in mine])))
+        answers.append((mine, *search(engine.tables, engine.encoders, selected, asked, [queries[i] for i in mine])))
     return _hits(len(token), answers)
 
 
@@ -243,7 +245,7 @@ def check_index(engine: Engine, *columns: Column) -> pa.Array:
     checked = []
     for source, database, path, model, table, _, k in rows_of(columns):
         entry, _meaning = _chosen(engine, _resolved(engine, source, (database, path)), model, table)
-        checked.append([dataclasses.asdict(check(engine.place, entry, whole(k, "k")))])
+        checked.append([dataclasses.asdict(check(engine.tables, entry, whole(k, "k")))])
     return structs(checked, CHECK)
 
 
@@ -257,7 +259,9 @@ def _chosen(engine: Engine, source: Source, model: str | None, table: str | None
     """The embedding table that is searched, and what the source must be for it."""
     meaning = settle(engine, source, table)
     with telling_renames(engine, source):
-        return choose(engine.place, engine.encoders, meaning.identity, model, table, called=source.written), meaning
+        return find_table(
+            engine.tables, engine.encoders.names, meaning.identity, model, table, called=source.written
+        ), meaning
 
 
 def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:

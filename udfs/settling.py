@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jammi_duck.errors import InputError, NotFoundError
-from jammi_duck.selection import refusal
-from jammi_duck.storage.catalog import Status, literal, quoted
-from jammi_duck.storage.entering import follow_others
+from jammi_duck.retrieval.selection import refusal
+from jammi_duck.sql import literal, quoted
+from jammi_duck.storage.tables.catalog import Status
+from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import RELATIONS, Meaning, Relation, Source, folded, found, name_parts, still_there
 
@@ -33,18 +34,18 @@ def settle(engine: Engine, source: Source, table: str | None = None, *, failed: 
     Raises:
         NotFoundError: the table is of another source, which is there.
     """
-    follow_others(engine.place)
+    follow_others(engine.tables)
     if table is not None:
         return _named(engine, source, table)
     for statuses in _READY, *([_FAILED] if failed else []):
-        embedded = [each for each in meanings(source) if engine.place.catalog.entries(*statuses, source=each.identity)]
+        embedded = [each for each in meanings(source) if engine.tables.catalog.entries(*statuses, source=each.identity)]
         if len(embedded) > 1:
             there = found([each.relation for each in embedded if each.relation], engine.host)
             return next((each for each in embedded if each.relation in there[:1]), embedded[-1])
         if embedded:
             return _if_it_was_there(engine, source, embedded[0])
         for each in source.legacy:
-            if engine.place.catalog.entries(*statuses, source=each.identity) and is_only(engine, each):
+            if engine.tables.catalog.entries(*statuses, source=each.identity) and is_only(engine, each):
                 return each
     return meanings(source)[0]
 
@@ -129,7 +130,7 @@ def _if_it_was_there(engine: Engine, source: Source, meaning: Meaning) -> Meanin
 
 
 def _named(engine: Engine, source: Source, table: str) -> Meaning:
-    for entry in engine.place.catalog.entries("ready", "gone", "failed", "building", name=table)[:1]:
+    for entry in engine.tables.catalog.entries("ready", "gone", "failed", "building", name=table)[:1]:
         own = entry.source
         for meaning in meanings(source):
             if meaning.identity == own:

@@ -12,9 +12,10 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from jammi_duck.config.redaction import public_url
 from jammi_duck.errors import InputError
-from jammi_duck.redaction import public_url
-from jammi_duck.storage.catalog import SCHEMA, quoted
+from jammi_duck.sql import quoted
+from jammi_duck.storage.tables.catalog import SCHEMA
 from jammi_duck.types import Host
 
 _FILE = re.compile(r".*\.(parquet|csv|tsv|txt|json|jsonl|ndjson|xlsx|arrow|feather)(\.(gz|zst|bz2))?", re.IGNORECASE)

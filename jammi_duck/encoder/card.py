@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jammi_duck.regular import read_regular
+from jammi_duck.regular_files import read_regular
 
 _MOST_CHARACTERS = 400
 _MOST_READ = 4000

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jammi_duck.encoder import Encoder
     from jammi_duck.encoder.description import ModelDescription
-    from jammi_duck.encoder.linear import Placement
+    from jammi_duck.encoder.local.linear import Placement
 
 _loaded: OrderedDict[tuple[object, ...], Encoder] = OrderedDict()
 _loading: dict[tuple[object, ...], threading.Lock] = {}
@@ -100,8 +100,8 @@ class LoadedEncoders:
         with ThreadPoolExecutor(1) as beside:
             # Hashing takes as long as loading, and needs another core.
             weights = beside.submit(_checked_digest, found, description)
-            from jammi_duck.encoder.transformer import TransformerEncoder
-            from jammi_duck.encoder.workers import workers
+            from jammi_duck.encoder.local.transformer import TransformerEncoder
+            from jammi_duck.encoder.local.workers import workers
 
             precision, threads, device = self._options
             pool = workers(threads)
@@ -136,7 +136,7 @@ def placement(precision: str, device: int | None) -> Placement:
     """
     import torch
 
-    from jammi_duck.encoder.linear import Placement, packs
+    from jammi_duck.encoder.local.linear import Placement, packs
 
     devices = torch.cuda.device_count()
     if device is not None and device >= devices:

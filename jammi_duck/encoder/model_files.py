@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jammi_duck.errors import ModelError
-from jammi_duck.regular import read_regular
+from jammi_duck.regular_files import read_regular
 
 _MOST_JSON = 1 << 20
 # Lists of words, and of tensors.

@@ -59,7 +59,7 @@ def call(parameters, returns, frames, *, habits=0, rows=ROWS):
 
 
 def seeds():
-    yield b"A" + wire.announcement(["/usr/bin/python3", "-m", "jammi_duck.worker"], FUNCTIONS)
+    yield b"A" + wire.announcement(["/usr/bin/python3", "-m", "jammi_duck.doors.worker"], FUNCTIONS)
     for function in FUNCTIONS:
         yield b"A" + wire.announcement(["worker"], [function])
         returns = wire.Type.parse(function.returns)

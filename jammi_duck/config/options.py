@@ -1,0 +1,241 @@
+"""Every option there is: its type, its key in `jammi.toml`, its default, and what it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, ValidationError, convert
+
+from jammi_duck.config.cache import default_cache_dir
+from jammi_duck.config.redaction import public_url, redacted, secrets_of, split_user
+from jammi_duck.errors import ConfigError
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(second|minute|hour|day|week)s?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?))?b", re.IGNORECASE)
+_PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+_QUERY = re.compile(r"://[^?]*\?")
+_LONGEST = timedelta(days=36_500)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class Options(dict[str, Any]):
+    """Options for fsspec: a dict that shows no values."""
+
+    def __repr__(self) -> str:
+        return f"Options({', '.join(self)})"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an option may be, in words, and how its value is read where it may be written in another way."""
+
+    must: str
+    read: typing.Callable[[Any], object] = lambda value: value
+
+
+def _duration(value: object) -> object:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        # A number alone would be taken for seconds.
+        return None if isinstance(value, str) and value.strip().isdigit() else value
+    return timedelta(**{f"{match[2]}s": float(match[1])})
+
+
+def _size(value: object) -> object:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        number, unit, binary = match.groups()
+        value = int(float(number) * (1024 if binary else 1000) ** _POWERS[(unit or "").lower()])
+    return None if isinstance(value, int) and value < 1 else value
+
+
+def _options(value: object) -> object:
+    return Options(value) if isinstance(value, Mapping) and all(isinstance(name, str) for name in value) else value
+
+
+def _location(value: object) -> object:
+    text = str(value) if isinstance(value, Path) else value
+    return None if isinstance(text, str) and _QUERY.search(text) else text
+
+
+def _path(value: object) -> object:
+    return Path(os.path.expanduser(value)) if isinstance(value, str) and value.strip() else value
+
+
+_SOMETHING = Meta(pattern=r"^[^\0]*[^\s\0][^\0]*$")
+_MOST = 2**31 - 1
+Text = Annotated[str, _SOMETHING, Kind("a text that is not empty")]
+Location = Annotated[str, _SOMETHING, Kind("a path, or a URL without a query string", _location)]
+Count = Annotated[int, Meta(ge=1, le=_MOST), Kind("a whole number of at least 1")]
+Threads = Annotated[int, Meta(ge=1, le=1024), Kind("a whole number of at least 1, and 1024 at most")]
+Device = Annotated[int, Meta(ge=-1, le=_MOST), Kind("a whole number of at least -1")]
+Fraction = Annotated[float, Meta(gt=0, le=1), Kind("a number above 0, and 1 at most")]
+Size = Annotated[int | Literal["auto"], Kind("'auto', or a size such as '8 GB' or '8 GiB'", _size)]
+Duration = Annotated[timedelta, Kind("a duration of at least 0, such as '7 days'", _duration)]
+Folder = Annotated[Path, Kind("a path", _path)]
+Table = Annotated[Options, Kind("a table of options", _options)]
+Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names")]
+Address = Annotated[str, Meta(pattern=rf"^\S*:{_PORT}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
+Precision = Annotated[Literal["auto", "float32", "bfloat16"], Kind("one of auto, float32, bfloat16")]
+Level = Annotated[Literal["debug", "info", "warning", "error"], Kind("one of debug, info, warning, error")]
+Format = Annotated[Literal["text", "json"], Kind("one of text, json")]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An option's key in `jammi.toml`, of which the first part is the section, and what the option means."""
+
+    key: str
+    about: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The options of one installation, checked; `config.settings.load` finds them where a user may set them."""
+
+    storage: Annotated[
+        Location, Key("storage.location", "where embedding tables are: a path, or s3://bucket/prefix")
+    ] = "./artifacts"
+    storage_options: Annotated[Table, Key("storage.options", "what fsspec needs for the location, such as keys")] = (
+        field(default_factory=Options)
+    )
+    database: Annotated[Text, Key("storage.database", "the database file that the command line opens")] = (
+        "jammi_duck.duckdb"
+    )
+    segment_rows: Annotated[Count, Key("storage.segment_rows", "rows that go to one Parquet file")] = 500_000
+    retention: Annotated[Duration, Key("storage.retention", "how long a vacuum spares files that nothing names")] = (
+        timedelta(days=7)
+    )
+    follow: Annotated[Duration, Key("storage.follow", "how long what other processes do may go unseen")] = timedelta(
+        seconds=2
+    )
+    cache_dir: Annotated[Folder, Key("storage.cache_dir", "where copies of remote files are kept")] = field(
+        default_factory=default_cache_dir
+    )
+    model: Annotated[Text, Key("inference.model", "the model that is taken where none is named")] = DEFAULT_MODEL
+    batch_size: Annotated[Count, Key("inference.batch_size", "texts of full length in one forward pass")] = 32
+    precision: Annotated[Precision, Key("inference.precision", "auto is bfloat16 where the hardware has it")] = "auto"
+    threads: Annotated[Threads | None, Key("inference.threads", "cores that models compute on; all by default")] = None
+    max_loaded_models: Annotated[Count, Key("inference.max_loaded_models", "models that stay in memory")] = 3
+    preload_models: Annotated[
+        Models, Key("inference.preload_models", "models that are loaded by install, not later")
+    ] = ()
+    device: Annotated[Device | None, Key("gpu.device", "the CUDA device, -1 for the CPU; the first by default")] = None
+    gpu_memory_limit: Annotated[Size, Key("gpu.memory_limit", "the most GPU memory to take")] = "auto"
+    gpu_memory_fraction: Annotated[Fraction, Key("gpu.memory_fraction", "the most of the GPU's memory to take")] = 0.9
+    log_level: Annotated[Level, Key("logging.level", "the least that is logged")] = "info"
+    log_format: Annotated[Format, Key("logging.format", "what a line of the log looks like")] = "text"
+    flight_listen: Annotated[Address, Key("server.flight_listen", "for a server to come")] = "0.0.0.0:8081"
+    http_listen: Annotated[Address, Key("server.http_listen", "for a server to come")] = "0.0.0.0:8080"
+    server_preload_models: Annotated[Models, Key("server.preload_models", "for a server to come")] = ()
+
+    def __post_init__(self) -> None:
+        """Check and normalise; a user in the location's URL moves to the options, under fsspec's names.
+
+        Raises:
+            ConfigError: naming the option, its value, and what it may be.
+        """
+        for option in options().values():
+            object.__setattr__(self, option.name, option.checked(getattr(self, option.name), option.name))
+        location, user, password = split_user(self.storage)
+        if user or password:
+            names = ("key", "secret") if location.startswith("s3:") else ("username", "password")
+            given = {name: text for name, text in zip(names, (user, password), strict=True) if text}
+            object.__setattr__(self, "storage", location)
+            object.__setattr__(self, "storage_options", Options({**given, **self.storage_options}))
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What must not be shown; for `jammi_duck.config.redaction.redacted`."""
+        return secrets_of(self.storage_options)
+
+    @property
+    def gpu_memory(self) -> int | float:
+        """The most GPU memory to take: so many bytes, or a fraction of what there is."""
+        return self.gpu_memory_fraction if self.gpu_memory_limit == "auto" else self.gpu_memory_limit
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of `Config`: by `name` there and as an argument, by `key` in `jammi.toml`."""
+
+    name: str
+    key: str
+    about: str
+    kind: Kind
+    type: Any
+    default: Any
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "JAMMI_" + self.key.upper().replace(".", "__")
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value is not to be shown."""
+        return isinstance(self.default, Options)
+
+    def checked(self, value: Any, where: str, *, text: bool = False) -> Any:  # noqa: ANN401 - of any type
+        """The value as `Config` holds it. `text` says that a number may come as its text.
+
+        Raises:
+            ConfigError: it is not what it must be; says `where` it stands.
+        """
+        if value is None and self.default is None:
+            return None
+        try:
+            converted = convert(self.kind.read(value), self.type, strict=not text)
+            is_good = _in_range(converted)
+        except (ValidationError, OverflowError, UnicodeError):
+            is_good = False
+        if not is_good:
+            raise ConfigError(f"{where} is {self._shown(value)}; it must be {self.kind.must}")
+        return converted
+
+    def _shown(self, value: object) -> str:
+        """A wrong value as an error may show it."""
+        if self.is_secret or isinstance(value, dict):
+            return "wrong"
+        return redacted(repr(public_url(value) if isinstance(value, str) else value))
+
+
+def _in_range(value: object) -> bool:
+    """What a type cannot say: a date can be counted back by a duration, and a text is UTF-8."""
+    if isinstance(value, timedelta):
+        return timedelta(0) <= value <= _LONGEST
+    if isinstance(value, str):
+        value.encode()
+    return True
+
+
+@functools.cache
+def options() -> dict[str, Option]:
+    """All options by their names."""
+    hints = typing.get_type_hints(Config, include_extras=True)
+    found = {}
+    for each in dataclasses.fields(Config):
+        default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        key = next(part for part in hints[each.name].__metadata__ if isinstance(part, Key))
+        kind = _kind(hints[each.name])
+        found[each.name] = Option(each.name, key.key, key.about, kind, hints[each.name], default)
+    return found
+
+
+def _kind(hint: Any) -> Kind:  # noqa: ANN401 - there is no type of annotations
+    """The Kind of a type, or of the one beside None in it."""
+    for part in getattr(hint, "__metadata__", ()):
+        if isinstance(part, Kind):
+            return part
+    return next(_kind(inner) for inner in typing.get_args(hint) if inner is not type(None))

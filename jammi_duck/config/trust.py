@@ -1,0 +1,125 @@
+"""Which options go with a location: those of who gave it, or of somebody who is trusted less, but never of a folder.
+
+A working directory may come from anywhere, and a `jammi.toml` with it. What that says of a location (keys, an endpoint,
+where copies are kept, what a vacuum spares) counts for its own location only, and nobody's keys go where somebody who
+is trusted less has pointed. So tables of options are never added up: one may hold a key, and another an endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from jammi_duck.config.options import Options, options
+from jammi_duck.config.redaction import public_url, split_user
+from jammi_duck.errors import ConfigError
+
+OF_LOCATION = ("storage_options", "retention", "cache_dir")
+_KEYS = "storage_options"
+_LOCAL = ("file", "local", "memory")
+
+
+class Trust(IntEnum):
+    """Who gives an option, the most trusted first."""
+
+    ARGUMENT = 0
+    ENVIRONMENT = 1
+    USER = 2
+    MACHINE = 3
+    FOLDER = 4
+
+
+@dataclass(frozen=True)
+class Given:
+    """An option's value, and where it came from."""
+
+    value: Any
+    origin: object
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one place gives, by the options' names in `Config`."""
+
+    trust: Trust
+    options: Mapping[str, Given]
+
+
+def settle_layers(layers: Sequence[Layer]) -> tuple[dict[str, Given], list[str]]:
+    """Which of the options in `OF_LOCATION` count, and a line for each that does not.
+
+    Of the layers, which begin with the arguments, the options of an earlier one go before those of a later one.
+
+    Raises:
+        ConfigError: a folder's file names a location of a kind that it may not, or arguments do not go with theirs.
+    """
+    giving = next((layer for layer in layers if "storage" in layer.options), None)
+    if giving and giving.trust is Trust.FOLDER:
+        _refuse_other(giving.options["storage"])
+    chosen: dict[str, Given] = {}
+    unused: list[str] = []
+    for name in OF_LOCATION:
+        for layer in (each for each in layers if name in each.options):
+            given = layer.options[name]
+            if not _goes_with(name, layer, giving):
+                unused.append(_told(name, layer, giving))
+            elif name not in chosen:
+                chosen[name] = given
+                if name == _KEYS and layer.trust is Trust.FOLDER and not _has_keys(given, giving):
+                    chosen[name] = Given(Options({**given.value, "anon": True}), given.origin)
+                    unused.append(f"this machine's keys for AWS are not used with storage.options of {given.origin}")
+            elif name == _KEYS and name not in layers[0].options:
+                unused.append(f"storage.options of {given.origin} is not added to that of {chosen[name].origin}")
+    return chosen, unused
+
+
+def _goes_with(name: str, layer: Layer, giving: Layer | None) -> bool:
+    """Whether a layer's option counts for the location that another one gives; None for the default location."""
+    if giving is None or layer is giving:
+        return True
+    if layer.trust is Trust.FOLDER:
+        return False
+    location = str(giving.options["storage"].value)
+    if name != _KEYS or _is_local(location):
+        return True
+    # A location with a user in it has brought its keys.
+    return giving.trust < layer.trust and split_user(location) == (location, None, None)
+
+
+def _is_local(location: str) -> bool:
+    return "://" not in location or location.partition("://")[0] in _LOCAL
+
+
+def _told(name: str, layer: Layer, giving: Layer | None) -> str:
+    """Why a layer's option does not count. Raises ConfigError where it is an argument."""
+    location = giving.options["storage"] if giving else Given("", "")
+    shown = public_url(str(location.value))
+    if layer.trust is Trust.ARGUMENT:
+        raise ConfigError(
+            f"{name} is given for '{shown}', which {location.origin} names: secrets go to no location that somebody "
+            "else has named; give storage, too"
+        )
+    return (
+        f"{options()[name].key} of {layer.options[name].origin} is not used for '{shown}', which {location.origin} "
+        "names; give both in one place"
+    )
+
+
+def _refuse_other(location: Given) -> None:
+    text = str(location.value)
+    if not (_is_local(text) or text.startswith("s3://")) or ("://" in text and "::" in text):
+        raise ConfigError(
+            f"{location.origin}: a file in the working directory may name a path or s3://bucket/prefix, not "
+            f"'{public_url(text)}'; give others as an argument, by JAMMI_STORAGE__LOCATION, or in your own jammi.toml"
+        )
+
+
+def _has_keys(given: Given, giving: Layer | None) -> bool:
+    """Whether a folder's options bring keys of their own. Without any, s3fs would sign with those of this machine.
+
+    With a key alone, it refuses to sign at all.
+    """
+    location = str(giving.options["storage"].value) if giving else ""
+    return any((given.value.get("key"), given.value.get("secret"), *split_user(location)[1:]))

@@ -1,0 +1,106 @@
+"""The connection that a command works on: a database file if there is one, equipped as the configuration says."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Iterator
+
+import duckdb
+
+from jammi_duck.config.logs import log
+from jammi_duck.config.options import Config
+from jammi_duck.config.settings import Settings
+from jammi_duck.doors.cli.s3 import read_s3_through_fsspec
+from jammi_duck.doors.installation import equip_as
+from jammi_duck.errors import InputError, NotFoundError, did_you_mean
+from jammi_duck.jammi import Jammi
+from jammi_duck.sql import qualified
+
+IN_MEMORY = ":memory:"
+_MISSING = re.compile(r"Table with name (.+?) does not exist", re.DOTALL)
+_NOT_GENERATED = re.compile(r"(no embedding table for .+)\. SELECT .+ makes one", re.DOTALL)
+_IS_FILE = "SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()"
+_SOURCES = """
+    SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
+    FROM duckdb_tables() WHERE database_name = current_database() AND schema_name != 'jammi_catalog'
+    UNION ALL
+    SELECT concat_ws('.', nullif(schema_name, 'main'), view_name), 'view', column_count
+    FROM duckdb_views() WHERE database_name = current_database() AND schema_name != 'jammi' AND NOT internal
+    ORDER BY source ASC
+"""
+
+
+def arguments(options: argparse.Namespace) -> dict[str, object]:
+    """What the call says of the configuration, by its names in `Config`."""
+    given = {"database": getattr(options, "db", None), "storage": getattr(options, "storage", None)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@contextlib.contextmanager
+def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
+    """A connection with everything installed, closed at the end; warnings on it go to the log.
+
+    Without a database file it is in memory: files can be read, and the embedding tables of the location are found.
+
+    Raises:
+        NotFoundError: a database file was asked for, and is not there.
+    """
+    path = _existing(settings)
+    with warnings.catch_warnings(), opened(path, settings.config, read_only=read_only) as con:
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda message, *_: log.warning("%s", message)
+        try:
+            # A command ends too soon for loaded models to be of use.
+            yield equip_as(con, dataclasses.replace(settings.config, preload_models=()))
+        except duckdb.InvalidInputException as error:
+            told = _NOT_GENERATED.search(str(error))
+            if told is None:
+                raise
+            raise NotFoundError(f"{told[1]}; `jammi-duck generate` makes one") from error
+        except duckdb.CatalogException as error:
+            missing = _MISSING.search(str(error))
+            if missing is None:
+                raise
+            known = [name for name, _, _ in sources(con).fetchall()]
+            near = did_you_mean(missing[1], known) or ";"
+            where = f"in '{settings.config.database}'" if path != IN_MEMORY else "here, and no database"
+            raise NotFoundError(
+                f"there is no table, view or file '{missing[1]}' {where}{near} `jammi-duck sources list` shows what "
+                "there is, `jammi-duck sources add` adds to it, and --db names another database"
+            ) from error
+
+
+@contextlib.contextmanager
+def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a database file that shows no progress of its own and reads s3://, closed at the end."""
+    # As a path, since DuckDB takes `md:name` and the like for databases elsewhere, and sends its keys there.
+    file = path if path == IN_MEMORY else os.path.abspath(path)
+    con = duckdb.connect(file, read_only=read_only and path != IN_MEMORY)
+    try:
+        if path != IN_MEMORY and con.execute(qualified(_IS_FILE)).fetchone() == (False,):
+            # DuckDB reads a CSV as a database in memory, and nothing would be kept.
+            raise InputError(f"'{path}' is not a DuckDB database; name another with --db")
+        con.execute("SET enable_progress_bar = false")
+        read_s3_through_fsspec(con, config.storage_options)
+        yield con
+    finally:
+        con.close()
+
+
+def sources(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """The tables and views of a database that may have text, with kind and number of columns."""
+    return con.sql(qualified(_SOURCES))
+
+
+def _existing(settings: Settings) -> str:
+    path = settings.config.database
+    if path == IN_MEMORY or os.path.exists(path):
+        return path
+    if settings.is_set("database"):
+        raise NotFoundError(f"there is no database '{path}'; `jammi-duck sources add --db {path}` makes one")
+    return IN_MEMORY

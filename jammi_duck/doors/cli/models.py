@@ -1,0 +1,118 @@
+"""The commands for models: list, desc, pull."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import textwrap
+from collections.abc import Iterator
+
+from jammi_duck.doors.cli.commands import Commands, add_command, add_group, add_json
+from jammi_duck.doors.cli.output import fact_lines, print_objects
+from jammi_duck.encoder.listing import Listed, listed, look_at
+from jammi_duck.encoder.names import available, find, find_here, full_name
+from jammi_duck.errors import ModelError, did_you_mean
+
+_MODELS = """\
+The models that texts are embedded with.
+
+  jammi-duck models list                       see what can be used here
+  jammi-duck models desc all-MiniLM-L6-v2      read what one is
+  jammi-duck models pull all-mpnet-base-v2     fetch one from the Hugging Face hub
+"""
+_LIST = """\
+List the models that can be used here without a download,
+a line each: its name, a tab, its label.
+
+  jammi-duck models list
+  jammi-duck models list --json    all that is known, and which models cannot be used
+"""
+_DESC = """\
+Show what a model is, as its files tell it.
+
+  jammi-duck models desc all-MiniLM-L6-v2
+  jammi-duck models desc ./my-model
+"""
+_PULL = """\
+Fetch a model from the Hugging Face hub ahead of time,
+into the cache that all programs share (HF_HOME).
+
+  jammi-duck models pull sentence-transformers/all-mpnet-base-v2
+"""
+_WIDEST = 100
+
+
+def add_to(commands: Commands) -> None:
+    """Add these commands."""
+    group = add_group(commands, "models", _MODELS)
+    add_json(add_command(group, "list", _LIST, _list))
+    for command in (add_command(group, "desc", _DESC, _desc), add_command(group, "pull", _PULL, _pull)):
+        command.add_argument("name", metavar="NAME", help="as on the hub, a bare name, or a directory")
+
+
+def _list(options: argparse.Namespace) -> None:
+    models = listed(options.settings.config.model)
+    if options.json:
+        print_objects(model.row() for model in models)
+        return
+    for model in models:
+        if model.description:
+            print(f"{model.found.name}\t{model.card.label}")
+
+
+def _desc(options: argparse.Namespace) -> None:
+    found = find_here(options.name)
+    if found is None:
+        known = [model.name for model in available(options.settings.config.model)]
+        near = did_you_mean(full_name(options.name), known) or ";"
+        raise ModelError(
+            f"no model '{options.name}' on this machine{near} `jammi-duck models list` shows those that are here, and "
+            f"`jammi-duck models pull {options.name}` fetches it from the hub"
+        )
+    for line in _described(look_at(found)):
+        print(line)
+
+
+def _described(model: Listed) -> Iterator[str]:
+    """The lines that tell of a model, as wide as the terminal at most."""
+    description, card = model.description, model.card
+    if description is None:
+        raise ModelError(f"{model.error}")
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    label = textwrap.wrap(card.label, max(width - 4, 10))
+    longest = max(map(len, label))
+    yield f"┌{'─' * (longest + 2)}┐"
+    yield from (f"│ {line:<{longest}} │" for line in label)
+    yield f"└{'─' * (longest + 2)}┘"
+    if card.description:
+        yield ""
+        yield from textwrap.wrap(card.description, width)
+    yield ""
+    facts = {
+        "name": description.name,
+        "family": description.family,
+        "dimensions": description.dimensions,
+        "maximum tokens": description.max_tokens,
+        "pooling": description.pooling,
+        "document prompt": _quoted(description.document_prompt),
+        "query prompt": _quoted(description.query_prompt),
+        "licence": card.licence or "not stated",
+        "location": model.found.path,
+    }
+    yield from fact_lines(facts)
+    yield ""
+    yield card.link
+
+
+def _quoted(prompt: str) -> str:
+    return json.dumps(prompt, ensure_ascii=False) if prompt else "none"
+
+
+def _pull(options: argparse.Namespace) -> None:
+    here = find_here(options.name)
+    found = here or find(options.name)
+    print(f"{found.name} is {'here already' if here else 'fetched'}: {found.path}")
+    error = look_at(found).error
+    if error:
+        raise ModelError(f"it cannot be used: {error}")

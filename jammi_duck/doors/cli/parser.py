@@ -1,0 +1,169 @@
+"""All commands in one parser, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from jammi_duck.config import logs
+from jammi_duck.config.redaction import redacted
+from jammi_duck.config.settings import load
+from jammi_duck.doors.cli import INTERRUPTED, configuration, connection, following, models, shell, sources, tables
+from jammi_duck.doors.cli.commands import add_command
+from jammi_duck.doors.demo import run as run_demo
+from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
+from jammi_duck.version import __version__
+from jammi_duck.work.interrupts import listen
+
+FAILED, WRONG_CALL = 1, 2
+FIRST_FREE = 3
+
+_DESCRIPTION = """\
+Embed, store and search text in DuckDB, in plain SQL.
+
+  jammi-duck demo                                         see it work on this machine
+  jammi-duck sources add patents --path patents.parquet   give a file a name
+  jammi-duck generate patents --columns title,abstract --key id
+  jammi-duck search patents "membrane that cleans water"
+"""
+_EPILOG = """\
+Every command has --help. Exit codes: 0 done, 1 failed, 2 the call or the configuration
+is wrong and trying again will not help, 3 done but for rows that could not be embedded,
+130 interrupted by Ctrl-C.
+"""
+_DEMO = """\
+Embed and search the docstrings of Python's standard library.
+
+  jammi-duck demo --folder /tmp/pydoc
+"""
+# An error of Python's, after what DuckDB says of where it came from.
+_OURS = re.compile(
+    r"(?:.*executing the UDF: |Traceback \(most recent call last\):\n(?:  .*?\n)*)?"
+    r"(?:[\w.]+\.)?(?P<kind>[A-Z]\w*Error): (?P<message>.*?)(?:\n\n(?:At:\n|LINE \d+:).*)?",
+    re.DOTALL,
+)
+_DUCKDBS = re.compile(r"(?:[\w ]+ Error: )?(?P<message>.*?)(?:\n\nLINE \d+:.*)?", re.DOTALL)
+_WRONG = (
+    ConfigError,
+    InputError,
+    NotFoundError,
+    duckdb.CatalogException,
+    duckdb.BinderException,
+    duckdb.ParserException,
+)
+
+
+def open_streams() -> None:
+    """Give closed standard streams somewhere to go, before a database file takes their numbers; never fail to print."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < FIRST_FREE:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command line, given as its words; returns the exit code, which `jammi-duck --help` explains."""
+    whole = parser()
+    try:
+        " ".join(words).encode()
+    except UnicodeEncodeError:
+        whole.error("an argument is not UTF-8")
+    options = whole.parse_args(words)
+    shown = _Shown()
+    ctrl_c = _CtrlC()
+    listen(ctrl_c)
+    try:
+        settings = load(connection.arguments(options))
+        shown = _Shown(settings.config.secrets, settings.config.log_format == "json")
+        logs.show_program(settings.config.log_level, settings.config.log_format, settings.is_set("log_level"))
+        for line in settings.unused:
+            logs.log.warning("%s", line)
+        options.settings = settings
+        code: int | None = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough; Python would flush it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if ctrl_c.pressed:
+            return INTERRUPTED
+        if not isinstance(error, JammiError | duckdb.Error | OSError):
+            raise
+        return shown.error(error)
+    return code or 0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How errors are shown: without secrets, and as a line of the log where that is JSON."""
+
+    secrets: frozenset[str] = frozenset()
+    in_json: bool = False
+
+    def error(self, error: Exception) -> int:
+        """Show an error; returns the exit code."""
+        message, code = _told(error)
+        message = redacted(message, self.secrets)
+        if self.in_json:
+            logs.log.error(message, extra={"exit_code": code})
+        else:
+            print(f"jammi-duck: {message}", file=sys.stderr)
+        return code
+
+
+class _CtrlC:
+    """Whether Ctrl-C was pressed: where DuckDB runs other threads, it may end the work as an error of another kind."""
+
+    pressed = False
+
+    def interrupt(self) -> None:
+        """See `jammi_duck.work.interrupts.Interruptible`."""
+        self.pressed = True
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What an error says, without DuckDB's words around it, and the exit code."""
+    text = str(error)
+    ours = _OURS.fullmatch(text) if isinstance(error, duckdb.Error) else None
+    if ours:
+        is_wrong = ours["kind"] in {kind.__name__ for kind in _WRONG}
+        return ours["message"], WRONG_CALL if is_wrong else FAILED
+    match = _DUCKDBS.fullmatch(text) if isinstance(error, duckdb.Error) else None
+    return match["message"] if match else text, WRONG_CALL if isinstance(error, _WRONG) else FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    whole = argparse.ArgumentParser(
+        prog="jammi-duck",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument("--version", action="version", version=f"jammi-duck {__version__}")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    sources.add_to(commands)
+    tables.add_to(commands)
+    following.add_to(commands)
+    models.add_to(commands)
+    configuration.add_to(commands)
+    shell.add_to(commands)
+    demo = add_command(commands, "demo", _DEMO, lambda options: run_demo(options.folder))
+    demo.add_argument("--folder", type=Path, default=Path("demo-data"), help="where it writes (default: %(default)s)")
+    return whole

@@ -1,0 +1,119 @@
+"""The commands for sources: files that have a name in the database."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import shlex
+
+import duckdb
+
+from jammi_duck.config.redaction import has_secret, public_url, redacted
+from jammi_duck.doors.cli.commands import Commands, add_command, add_database, add_group, add_json
+from jammi_duck.doors.cli.connection import IN_MEMORY, opened, sources
+from jammi_duck.doors.cli.output import print_json, print_rows
+from jammi_duck.errors import InputError
+from jammi_duck.sql import literal, quoted
+from jammi_duck.udfs.sources import name_parts
+
+_GROUP = """\
+Give files a name, and see what there is to embed.
+
+  jammi-duck sources add patents --path patents.parquet
+  jammi-duck sources list
+"""
+_ADD = """\
+Make a view over a file: parquet, csv or json, local or on S3.
+
+  jammi-duck sources add patents --path patents.parquet
+  jammi-duck sources add logs --path 's3://bucket/logs/*.json.gz'
+
+It checks that the file reads, and shows its columns. The database is made if need be.
+"""
+_LIST = """\
+List the tables and views of the database.
+
+  jammi-duck sources list
+"""
+_READERS = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}
+_ENDINGS = {"parquet": "parquet", "csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json"}
+_PACKED = (".gz", ".zst", ".bz2")
+
+
+def add_to(commands: Commands) -> None:
+    """Add these commands."""
+    group = add_group(commands, "sources", _GROUP)
+    add = add_command(group, "add", _ADD, _add)
+    add.add_argument("name", metavar="NAME", help="what the view is called; schema.name works, too")
+    add.add_argument("--path", required=True, help="the file; a pattern such as 'data/*.csv' means several")
+    add.add_argument("--format", choices=_READERS, help="what it is (default: by its ending)")
+    add.add_argument("--replace", action="store_true", help="take the place of a view that has the name already")
+    listing = add_command(group, "list", _LIST, _list)
+    for command in (add, listing):
+        add_database(command, storage=False)
+        add_json(command)
+
+
+def _add(options: argparse.Namespace) -> None:
+    name = ".".join(map(quoted, name_parts(options.name)))
+    if has_secret(options.path):
+        raise InputError(
+            f"'{public_url(options.path)}' has a user or a signature in it, and a view shows its text to all; put keys "
+            "into storage.options, or copy the file"
+        )
+    path = options.path if "://" in options.path else os.path.abspath(os.path.expanduser(options.path))
+    config = options.settings.config
+    query = f"SELECT * FROM {_READERS[options.format or _format(options.path)]}({literal(path)})"
+    with opened(IN_MEMORY, config) as con:
+        # Before the database is made or changed.
+        con.execute(f"{query} LIMIT 1").fetchall()
+    if config.database == IN_MEMORY:
+        raise InputError("a view in memory would be gone at once; name a database file with --db")
+    with opened(config.database, config) as con:
+        replace = "OR REPLACE " if options.replace else ""
+        try:
+            con.execute(f"CREATE {replace}VIEW {name} AS {query}")
+        except duckdb.CatalogException as error:
+            if "already exists" not in str(error):
+                raise
+            raise InputError(
+                f"'{options.name}' is in '{config.database}' already; --replace takes a view's place"
+            ) from error
+        columns = con.sql(f"SELECT column_name, column_type FROM (DESCRIBE {name})")
+        if options.json:
+            print_json(columns)
+            return
+        print(f"{options.name} is a view over {path}, in {config.database}:")
+        print_rows(columns)
+        print(f"Go on with: {_suggested(options.name, columns)}")
+
+
+def _format(path: str) -> str:
+    plain = path.lower().partition("?")[0] if "://" in path else path.lower()
+    for ending in _PACKED:
+        plain = plain.removesuffix(ending)
+    ending = plain.rpartition(".")[2]
+    if ending not in _ENDINGS:
+        raise InputError(f"cannot tell from its ending what '{path}' is; say --format parquet, csv or json")
+    return _ENDINGS[ending]
+
+
+def _suggested(source: str, columns: duckdb.DuckDBPyRelation) -> str:
+    """A command to begin with: the first column is the key, and others have the text."""
+    (key, _), *others = columns.fetchall()
+    texts = [name for name, kind in others if kind == "VARCHAR"][:2] or [key]
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(texts)
+    return shlex.join(["jammi-duck", "generate", source, "--columns", row.getvalue(), "--key", key])
+
+
+def _list(options: argparse.Namespace) -> None:
+    config = options.settings.config
+    if not os.path.exists(config.database):
+        none = f"there is no database '{redacted(config.database)}'; `jammi-duck sources add` makes one"
+        print("[]" if options.json else none)
+        return
+    with opened(config.database, config, read_only=True) as con:
+        (print_json if options.json else print_rows)(sources(con))

@@ -1,0 +1,219 @@
+"""The commands for embedding tables: generate, search, tables, recover, drop, vacuum."""
+
+from __future__ import annotations
+
+import argparse
+
+import duckdb
+
+from jammi_duck.doors.cli.commands import INCOMPLETE, Commands, add_command, add_database, add_json, names
+from jammi_duck.doors.cli.connection import equipped
+from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, print_rows
+from jammi_duck.errors import InputError, did_you_mean
+from jammi_duck.jammi import Jammi
+from jammi_duck.sql import literal, quoted
+
+_LARGEST = 2**31 - 1
+
+_GENERATE = """\
+Embed the text of a table or a file, and keep the vectors.
+
+  jammi-duck generate patents --columns title,abstract --key id
+  jammi-duck generate docs.parquet --columns body --key id     without any database
+  jammi-duck generate patents --columns title,abstract --key id --reuse --resume
+
+The columns are joined by one space; the key names each row and must be unique. The
+vectors go to a new embedding table in --storage, and earlier ones stay. On a terminal
+a bar shows how far it is, elsewhere the log.
+"""
+_SEARCH = """\
+Find the rows that are nearest to a text.
+
+  jammi-duck search patents "membrane that cleans water"
+  jammi-duck search patents "robot arm" -k 3 --columns id,title
+  jammi-duck search patents "robot arm" --filter "center = 'JSC'"
+  jammi-duck search patents "robot arm" --filter 'center = $c' --parameter c="$CENTER"
+  jammi-duck search patents "robot arm" --json | jq -r '.[].title'
+
+It takes the newest embedding table of the source, and its model. Similarity is the
+cosine: 1 means the same, 0 unrelated.
+"""
+_TABLES = """\
+List the embedding tables.
+
+  jammi-duck tables
+  jammi-duck tables --json    all that is known of them
+"""
+_RECOVER = """\
+Repair what crashes or lost files have left.
+
+  jammi-duck recover
+
+Settles builds of dead processes, builds missing or damaged indexes again, and takes in
+embedding tables that the location has and the database does not know.
+"""
+_DROP = """\
+Remove an embedding table and its files.
+
+  jammi-duck drop patents__embedding__all-MiniLM-L6-v2__20260325T120000
+"""
+_VACUUM = """\
+Remove old files that nothing names any more.
+
+  jammi-duck vacuum
+
+What is younger than storage.retention stays: 7 days, by default.
+"""
+_SHORT = "embedding_table, source, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
+_OWN = ("_row_id", "_rank", "_similarity", "_distance")
+_FIRST = "_rank, round(_similarity, 3) AS _similarity"
+_LAST = "_rank, _similarity"
+
+
+def add_to(commands: Commands) -> None:
+    """Add these commands."""
+    generate = add_command(commands, "generate", _GENERATE, _generate)
+    generate.add_argument("source", metavar="SOURCE", help="a table, a view, or the path or URL of a file")
+    generate.add_argument("--columns", metavar="A,B", required=True, type=names, help="the columns that have the text")
+    generate.add_argument("--key", metavar="COLUMN", required=True, help="the column that names a row; unique")
+    generate.add_argument("--model", help="a name as on the hub, or a directory (default: inference.model)")
+    generate.add_argument("--dims", metavar="N", type=_number, help="keep the first N dimensions of the vectors only")
+    generate.add_argument("--reuse", action="store_true", help="use the existing table if nothing has changed")
+    generate.add_argument("--resume", action="store_true", help="go on with a build of the same that was interrupted")
+    add_database(generate)
+    add_json(generate)
+
+    search = add_command(commands, "search", _SEARCH, _search)
+    search.add_argument("source", metavar="SOURCE", help="what was embedded, by the same name")
+    search.add_argument("query", metavar="QUERY", help="some words; after a -- where they begin with a dash")
+    search.add_argument("-k", metavar="N", type=_number, default=10, help="how many rows (default: %(default)s)")
+    search.add_argument("--columns", metavar="A,B", type=names, help="show these columns of the source only")
+    search.add_argument("--model", help="search the embedding table of this model")
+    search.add_argument("--table", metavar="NAME", help="search this embedding table")
+    search.add_argument("--filter", metavar="SQL", help="a condition over the columns; only rows that pass are ranked")
+    search.add_argument(
+        "--parameter",
+        metavar="NAME=VALUE",
+        type=_parameter,
+        action="append",
+        default=[],
+        help="a text for $NAME in the filter, kept from being SQL; may be repeated",
+    )
+    search.add_argument("--min-similarity", metavar="X", type=float, help="leave out rows that are farther than this")
+    search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
+    add_database(search)
+    add_json(search)
+
+    for name, text, run in (
+        ("tables", _TABLES, _tables),
+        ("recover", _RECOVER, _recover),
+        ("vacuum", _VACUUM, _vacuum),
+    ):
+        command = add_command(commands, name, text, run)
+        add_database(command)
+        add_json(command)
+    drop = add_command(commands, "drop", _DROP, _drop)
+    drop.add_argument(
+        "name", metavar="NAME", help="the embedding table, ready or failed, as `jammi-duck tables` lists it"
+    )
+    add_database(drop)
+    add_json(drop)
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if abs(number) > _LARGEST:
+        raise ValueError
+    return number
+
+
+_number.__name__ = "number"  # What argparse says that it is not.
+
+
+def _generate(options: argparse.Namespace) -> int:
+    with equipped(options.settings) as jammi:
+        built = jammi.generate(
+            options.source,
+            options.columns,
+            options.key,
+            options.model,
+            dims=options.dims,
+            reuse=options.reuse,
+            resume=options.resume,
+        )
+    if options.json:
+        print_objects([vars(built)])
+    else:
+        print(*fact_lines(vars(built)), sep="\n")
+    return INCOMPLETE if built.failed_count else 0
+
+
+def _search(options: argparse.Namespace) -> None:
+    with equipped(options.settings, read_only=True) as jammi:
+        found = jammi.search(
+            options.source,
+            options.query,
+            options.k,
+            model=options.model,
+            filter=options.filter,
+            exact=options.exact,
+            embedding_table=options.table,
+            min_similarity=options.min_similarity,
+            parameters=dict(options.parameter),
+        )
+        if options.json:
+            print_json(found.project(_chosen(options, found, _LAST)) if options.columns else found)
+        else:
+            print_rows(found.project(_chosen(options, found, _FIRST)))
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    return name, value
+
+
+def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: str) -> str:
+    """The source's columns that are wanted, by default all, beside `ours`."""
+    columns = found.columns[: -len(_OWN)]
+    for name in options.columns or ():
+        if name not in columns:
+            near = did_you_mean(name, columns) or ";"
+            raise InputError(f"no column '{name}' in '{options.source}'{near} columns: {', '.join(columns)}")
+    return ", ".join([ours, *map(quoted, options.columns or columns)])
+
+
+def _tables(options: argparse.Namespace) -> None:
+    with equipped(options.settings) as jammi:
+        shown = jammi.tables() if options.json else jammi.tables().project(_SHORT)
+        _print(options, jammi, shown, "no embedding tables yet; `jammi-duck generate` makes one")
+
+
+def _recover(options: argparse.Namespace) -> None:
+    _print_actions(options, "SELECT * FROM jammi_recover()", "nothing to repair")
+
+
+def _vacuum(options: argparse.Namespace) -> None:
+    _print_actions(options, "SELECT * FROM jammi_vacuum()", "nothing to remove")
+
+
+def _drop(options: argparse.Namespace) -> None:
+    _print_actions(options, f"SELECT * FROM jammi_drop({literal(options.name)})", "")
+
+
+def _print_actions(options: argparse.Namespace, query: str, nothing: str) -> None:
+    with equipped(options.settings) as jammi:
+        _print(options, jammi, jammi.con.sql(query), nothing)
+
+
+def _print(options: argparse.Namespace, jammi: Jammi, query: duckdb.DuckDBPyRelation, nothing: str) -> None:
+    # Once: a relation runs again each time that it is looked at.
+    table = query.to_arrow_table()
+    rows = jammi.con.from_arrow(table)
+    if options.json:
+        print_json(rows)
+    elif len(table):
+        print_rows(rows)
+    else:
+        print(nothing)

@@ -1,0 +1,101 @@
+"""Wires the rooms together into an engine, whichever host its SQL runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jammi_duck.config.options import Config
+from jammi_duck.encoder import Encoders
+from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.retrieval.selection import Selections
+from jammi_duck.storage.tables.catalog import EXPECTED, SCHEMA, Catalog
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.impostors import refuse_macros, refuse_tables
+from jammi_duck.storage.tables.recovery import finish_drops
+from jammi_duck.storage.tables.views import has_schema, views_of
+from jammi_duck.storage.tables.watch import Watch
+from jammi_duck.types import Host
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.macros import reserved
+from jammi_duck.udfs.predicates import Conditions
+from jammi_duck.work.generate import Generator
+from jammi_duck.work.importing import Importer
+from jammi_duck.work.jobs import Jobs
+from jammi_duck.work.refresh import Refresher
+
+
+def loaded_encoders(config: Config) -> LoadedEncoders:
+    """The models of this process, as the configuration wants them."""
+    return LoadedEncoders(
+        config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device, config.gpu_memory
+    )
+
+
+def open_engine(
+    host: Host,
+    config: Config,
+    encoders: Encoders,
+    closed: Callable[[], Sequence[str]] = list,
+    opened: Callable[[EmbeddingTables], None] = lambda tables: None,
+) -> Engine:
+    """Open the catalog and the location, settle what a dead process left, and find tables that the catalog lacks.
+
+    `closed` tells each connection once that has closed. `opened` is called when the location is known, and before a
+    view over its files is made.
+
+    Raises:
+        ModelError: a model of `preload_models` cannot be had.
+        StorageError: the location cannot be read.
+    """
+    for model in config.preload_models:
+        encoders.get(model)
+    catalog = _open_catalog(host)
+    tables = EmbeddingTables(
+        catalog,
+        config.storage,
+        cache_dir=config.cache_dir,
+        segment_rows=config.segment_rows,
+        retention=config.retention,
+        watch=Watch(config.follow),
+        options=config.storage_options,
+    )
+    jobs = Jobs(tables, closed)
+    opened(tables)
+    jobs.settle()
+    finish_drops(tables)
+    jobs.follow()
+    return Engine(
+        host,
+        tables,
+        encoders,
+        jobs,
+        Generator(tables, encoders, jobs),
+        Refresher(tables, encoders, jobs),
+        Importer(tables, encoders, jobs),
+        Selections(tables),
+        Conditions(host, lambda model: _is_known(model, config, encoders, catalog)),
+        config.model,
+    )
+
+
+def _is_known(model: str, config: Config, encoders: Encoders, catalog: Catalog) -> bool:
+    """Whether a model is the default, or one that an embedding table was made with."""
+    used = {config.model, *(entry.definition.model for entry in catalog.entries("ready"))}
+    return any(encoders.names(model) & encoders.names(each) for each in used)
+
+
+def _open_catalog(host: Host) -> Catalog:
+    """The catalog in the database itself; in memory beside it, if that is read-only or has none yet."""
+    text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
+    ((database, readonly),) = host.sql(text)
+    refuse_macros(host, reserved())
+    refuse_tables(host, database, SCHEMA, EXPECTED)
+    beside, views = views_of(host, database, readonly=readonly)
+    if not readonly and has_schema(host, database, SCHEMA):
+        catalog = Catalog(host, database, views)
+    else:
+        catalog = Catalog(host, beside, views, home=None if readonly else database)
+    catalog.create()
+    if readonly and not catalog.names():
+        catalog.copy_ready(database)
+    return catalog

@@ -1,0 +1,130 @@
+"""Which texts ride together in one forward pass, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jammi_duck.encoder import TokenBudget
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jammi_duck.encoder.local.batch import Tokens
+    from jammi_duck.types import Vectors
+
+# A number for each sequence, and the sequence.
+Numbered = tuple[int, "Tokens"]
+Start = Callable[[Sequence["Tokens"]], "Future[Vectors]"]
+
+# Passes of fewer tokens than this do not pay, even where cores are idle.
+_LEAST_TOKENS = 256
+
+
+class Passes:
+    """One stream's forward passes: some at once, each within the budget, until all vectors are there."""
+
+    def __init__(
+        self,
+        start: Start,
+        vectors: Vectors,
+        budget: TokenBudget,
+        is_out_of_memory: Callable[[BaseException], bool],
+        *,
+        at_once: int,
+    ) -> None:
+        """`start` begins a pass over sequences; `vectors`, [n, dimensions], takes the result of sequence i at row i.
+
+        `at_once` passes are under way or waiting to be, as long as there are sequences.
+        """
+        self.failed: NDArray[np.bool_] = np.zeros(len(vectors), np.bool_)
+        self._start = start
+        self._vectors = vectors
+        self._budget = budget
+        self._is_out_of_memory = is_out_of_memory
+        self._at_once = at_once
+        self._waiting: deque[Numbered] = deque()
+        self._alone: list[Numbered] = []
+        self._flying: dict[Future[Vectors], list[Numbered]] = {}
+
+    def run(self, chunks: Iterable[list[Numbered]], progress: Callable[[int], None]) -> None:
+        """Encode all sequences of all chunks; a chunk is asked for when the ones before fill but few more passes.
+
+        Sequences of like length ride together, the longest first. Where memory runs out, the budget is halved, up to
+        three times; then the texts of the pass go one by one, and one that does not fit alone has `failed`. `progress`
+        is told how many sequences are done, and may raise.
+        """
+        rest = iter(chunks)
+        try:
+            while self._take_off(rest):
+                for landed in wait(self._flying, return_when=FIRST_COMPLETED).done:
+                    progress(self._land(landed))
+            for numbered in self._alone:
+                self._flying = {self._start([numbered[1]]): [numbered]}
+                progress(self._land(next(iter(self._flying)), is_alone=True))
+        finally:
+            for future in self._flying:
+                future.cancel()
+
+    def _take_off(self, rest: Iterator[list[Numbered]]) -> bool:
+        """Begin passes until enough are under way; False where there is nothing left to do."""
+        while len(self._flying) < self._at_once:
+            if self._waiting_tokens() < self._at_once * self._budget.tokens and (chunk := next(rest, None)) is not None:
+                self._wait(chunk)
+            elif self._waiting:
+                batch = self._next_batch()
+                self._flying[self._start([sequence for _, sequence in batch])] = batch
+            else:
+                break
+        return bool(self._flying)
+
+    def _waiting_tokens(self) -> int:
+        return sum(len(sequence) for _, sequence in self._waiting)
+
+    def _wait(self, sequences: Iterable[Numbered]) -> None:
+        self._waiting = deque(sorted([*self._waiting, *sequences], key=lambda numbered: -len(numbered[1])))
+
+    def _next_batch(self) -> list[Numbered]:
+        """The longest waiting sequences that fit the budget; at least one. At the end, each core's fair share."""
+        fair = self._waiting_tokens() // max(1, self._at_once - 1)
+        room = min(self._budget.tokens, max(_LEAST_TOKENS, fair))
+        batch: list[Numbered] = []
+        while self._waiting and (not batch or len(self._waiting[0][1]) <= room):
+            room -= len(self._waiting[0][1])
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _land(self, landed: Future[Vectors], *, is_alone: bool = False) -> int:
+        """Take what a pass came to; returns how many sequences are done with."""
+        batch = self._flying.pop(landed)
+        error = landed.exception()
+        if error is None:
+            self._vectors[[number for number, _ in batch]] = landed.result()
+            return len(batch)
+        if not self._is_out_of_memory(error):
+            raise error
+        # The traceback holds all that the pass had made until memory ran out.
+        error.__traceback__ = None
+        if is_alone:
+            self.failed[batch[0][0]] = True
+            return 1
+        self._after_out_of_memory(batch)
+        return 0
+
+    def _after_out_of_memory(self, batch: list[Numbered]) -> None:
+        tokens = sum(len(sequence) for _, sequence in batch)
+        # A pass that began before another one had the budget halved is only cut anew.
+        if len(batch) > 1 and tokens <= self._budget.tokens:
+            if not self._budget.halvings_left:
+                self._alone += batch
+                return
+            self._budget.tokens = max(1, min(self._budget.tokens, tokens) // 2)
+            self._budget.halvings_left -= 1
+        if len(batch) > 1:
+            self._wait(batch)
+        else:
+            self._alone += batch

@@ -1,0 +1,131 @@
+"""Text to token ids, by the tokenizer that a model's directory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers
+
+from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.encoder.local.batch import Tokens
+from jammi_duck.encoder.local.excerpts import Excerpts
+from jammi_duck.encoder.local.tokenizer_check import check_rules
+from jammi_duck.encoder.model_files import read_json
+from jammi_duck.errors import EncodingError, ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jammi_duck.types import Role
+
+
+class Tokenization:
+    """A model's tokenizer, its limit, and its prompts. Threads may share it."""
+
+    def __init__(self, description: ModelDescription) -> None:
+        """Read tokenizer.json.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        self._description = description
+        try:
+            self._tokenizer = Tokenizer.from_file(str(description.path / "tokenizer.json"))
+        except Exception as error:
+            raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
+        check_rules(self._tokenizer, description.name)
+        _as_configured(self._tokenizer, description.path / "tokenizer_config.json")
+        # What tokenizer.json says of truncation and padding belongs to its training, not to the model.
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(
+            description.max_tokens, strategy="longest_first", direction=description.cut_side
+        )
+        if description.lower_case:
+            lower, given = normalizers.Lowercase(), self._tokenizer.normalizer
+            self._tokenizer.normalizer = normalizers.Sequence([lower, given]) if given else lower
+        self._excerpts = Excerpts(self._tokenizer, description.max_tokens, description.cut_side)
+        self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens | None], NDArray[np.bool_]]:
+        """The token ids of each text behind its role's prompt, and which texts were cut.
+
+        A text has no ids where it would have to be looked at whole, and is too long for that.
+        """
+        prompt = self._description.prompt(role)
+        longer = {i: self._excerpts.of(prompt + text) for i, text in enumerate(texts)}
+        sequences: list[Tokens | None] = [None] * len(texts)
+        cut = np.zeros(len(texts), np.bool_)
+        while longer:
+            for parts in _batches(longer):
+                for i, encoding in zip(parts, self._encoded(list(parts.values())), strict=True):
+                    sequences[i], cut[i] = encoding.ids, bool(encoding.overflowing)
+            # Where a part was not cut, a longer one is needed, until there is none.
+            longer = {i: rest for i, rest in longer.items() if not cut[i]}
+        return sequences, cut
+
+    def _encoded(self, texts: list[str]) -> list[Encoding]:
+        try:
+            return self._tokenizer.encode_batch_fast(texts)
+        except BaseException as error:
+            # So tokenizers, which is written in Rust, ends where a pattern takes too long; it is no Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise EncodingError(f"the tokenizer of '{self._description.name}' failed at a text: {error}") from error
+
+    def prompt_tokens(self, role: Role) -> int:
+        """How many tokens pooling leaves out at the start: those of the prompt encoded alone, but a closing token."""
+        prompt = self._description.prompt(role)
+        if self._description.pools_prompt or not prompt:
+            return 0
+        alone = self._tokenizer.encode(prompt)
+        return len(alone.ids) - (1 if alone.special_tokens_mask[-1:] == [1] else 0)
+
+
+def _batches(longer: dict[int, Iterator[str]]) -> Iterator[dict[int, str]]:
+    """The next part of each text, some texts at a time; those that have no more are taken away.
+
+    A tokenizer takes some 50 bytes for each character, so these are bounded.
+    """
+    batch: dict[int, str] = {}
+    size = 0
+    for i, parts in list(longer.items()):
+        part = next(parts, None)
+        if part is None:
+            del longer[i]
+            continue
+        if batch and size + len(part) > _BATCH_CHARACTERS:
+            yield batch
+            batch, size = {}, 0
+        batch[i] = part
+        size += len(part)
+    if batch:
+        yield batch
+
+
+def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
+    """Have tokenizer_config.json win over tokenizer.json, as in transformers 5 for the families' own classes."""
+    settings = read_json(file) if file.is_file() else {}
+    if settings.get("tokenizer_class") in _GENERAL_CLASSES:
+        return
+    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        for setting, attribute in _OF_BERT_NORMALIZER.items():
+            if setting in settings:
+                setattr(normalizer, attribute, settings[setting])
+        tokenizer.normalizer = normalizer
+    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) and "add_prefix_space" in settings:
+        pre_tokenizer.add_prefix_space = bool(settings["add_prefix_space"])
+        tokenizer.pre_tokenizer = pre_tokenizer
+
+
+_BATCH_CHARACTERS = 500_000
+# Classes that take tokenizer.json as it is.
+_GENERAL_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_OF_BERT_NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}

@@ -1,0 +1,197 @@
+"""A model at work: texts to tokens, tokens to vectors, in passes that run beside each other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from jammi_duck.encoder import Encodings, TokenBudget
+from jammi_duck.encoder.config_check import check_size, checked
+from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.encoder.local.batch import Tokens, pack
+from jammi_duck.encoder.local.batching import Numbered, Passes
+from jammi_duck.encoder.local.families import Transformer, transformer
+from jammi_duck.encoder.local.linear import PASS_TOKENS, Placement
+from jammi_duck.encoder.local.pooling import Pooling
+from jammi_duck.encoder.local.tokens import Tokenization
+from jammi_duck.encoder.local.weights import Weights
+from jammi_duck.encoder.local.workers import Workers
+from jammi_duck.encoder.model_files import read_json
+from jammi_duck.errors import EncodingError, ModelError
+from jammi_duck.types import Role
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jammi_duck.types import Vectors
+
+# Texts that are tokenized together, while passes over the ones before are under way.
+_CHUNK_TEXTS = 1024
+_CHUNK_TOKENS = 1024 * 512
+_RECENT_QUERIES = 1024
+_RECENT_CHARACTERS = 10_000
+# Of torch's allocator on the CPU, of CUDA, and of its matrix products.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+_remembering = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _remembering
+    _remembering = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class TransformerEncoder:
+    """See `jammi_duck.encoder.Encoder`."""
+
+    def __init__(self, description: ModelDescription, placement: Placement, workers: Workers, batch_size: int) -> None:
+        """Load the model. `batch_size` texts of full length fit one forward pass.
+
+        Raises:
+            ModelError: the tokenizer or the weights cannot be read, do not fit each other or config.json, or are of no
+                supported architecture.
+        """
+        self.description = description
+        self._device = placement.device
+        self._workers = workers
+        full = batch_size * description.max_tokens
+        self._pass_tokens = min(full, PASS_TOKENS) if placement.device.type == "cpu" else full
+        self._tokens = Tokenization(description)
+        # On one core: its many small steps take several times as long where cores have to wait for each other.
+        self._transformer = workers.submit(lambda: _load(description, placement)).result()
+        if self._tokens.size > self._transformer.vocabulary:
+            raise ModelError(
+                f"the tokenizer of '{description.name}' does not fit its weights: it has token ids up to "
+                f"{self._tokens.size - 1}, they have {self._transformer.vocabulary} tokens"
+            )
+        self._pooling = Pooling(description, placement.device)
+        self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        # Damaged weights show now, not in the midst of a build.
+        if self.encode_rows(["a"], "document", self.budget(), lambda _: None).failed.any():
+            raise ModelError(
+                f"the model '{description.name}' does not fit into memory, or its vectors are not numbers (NaN): its "
+                "weights are damaged, or too large for bfloat16, where precision = 'float32' helps"
+            )
+
+    def budget(self) -> TokenBudget:
+        """See `Encoder.budget`."""
+        return TokenBudget(self._pass_tokens)
+
+    def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
+        """See `Encoder.encode`. The vectors of recent queries are remembered."""
+        if role == "query":
+            return self._queries(texts)
+        return self._all(texts, role)
+
+    def encode_rows(
+        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
+    ) -> Encodings:
+        """See `Encoder.encode_rows`. Equal texts are encoded once."""
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        distinct = list(places)
+        vectors = np.zeros((len(distinct), self.description.dimensions), np.float32)
+        cut = np.zeros(len(distinct), np.bool_)
+        skipped = self._tokens.prompt_tokens(role)
+
+        def start(sequences: Sequence[Tokens]) -> Future[Vectors]:
+            is_only_one = len(sequences) == len(distinct)
+            return self._workers.submit(
+                lambda: self._forward(sequences, skipped), urgent=role == "query", spread=is_only_one
+            )
+
+        at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
+        passes = Passes(start, vectors, budget, _is_out_of_memory, at_once=at_once)
+        passes.run(self._tokenized(distinct, role, cut, passes.failed), progress)
+        damaged = ~np.isfinite(vectors).all(1)
+        vectors[damaged] = 0
+        passes.failed |= damaged
+        if len(distinct) == len(texts):
+            return Encodings(vectors, cut, passes.failed)
+        rows = np.fromiter((places[text] for text in texts), np.intp, len(texts))
+        return Encodings(vectors[rows], cut[rows], passes.failed[rows])
+
+    def _queries(self, texts: Sequence[str]) -> Vectors:
+        with _remembering:
+            found = {text: self._recent[text] for text in texts if text in self._recent}
+        new = [text for text in dict.fromkeys(texts) if text not in found]
+        found.update(zip(new, self._all(new, "query"), strict=True))
+        with _remembering:
+            for text in texts:
+                # A copy: a row of a matrix would keep the whole matrix.
+                if len(text) <= _RECENT_CHARACTERS:
+                    self._recent[text] = self._recent.get(text, found[text].copy())
+                    self._recent.move_to_end(text)
+            while len(self._recent) > _RECENT_QUERIES:
+                self._recent.popitem(last=False)
+        vectors: Vectors = np.array([found[text] for text in texts], np.float32)
+        return vectors.reshape(len(texts), self.description.dimensions)
+
+    def _all(self, texts: Sequence[str], role: Role) -> Vectors:
+        encodings = self.encode_rows(texts, role, self.budget(), lambda _: None)
+        if encodings.failed.any():
+            text = texts[int(encodings.failed.argmax())]
+            raise EncodingError(
+                f"the text '{text[:40]}' of {len(text)} characters could not be embedded: there is not enough memory "
+                "for it even alone, or the model's numbers for it overflow"
+            )
+        return encodings.vectors
+
+    def _tokenized(
+        self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_], failed: NDArray[np.bool_]
+    ) -> Iterator[list[Numbered]]:
+        """The texts' tokens, chunk by chunk, the longest texts first; notes which were `cut`, and which have `failed`.
+
+        Texts without any token are left out: their vectors stay zeros.
+        """
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        size = max(1, min(_CHUNK_TEXTS, _CHUNK_TOKENS // self.description.max_tokens))
+        for first in range(0, len(order), size):
+            chunk = order[first : first + size]
+            sequences, cut[chunk] = self._tokens.tokenize([texts[i] for i in chunk], role)
+            failed[chunk] = [tokens is None for tokens in sequences]
+            yield [(i, tokens) for i, tokens in zip(chunk, sequences, strict=True) if tokens]
+
+    def _forward(self, sequences: Sequence[Tokens], skipped: int) -> Vectors:
+        """One pass. `skipped` tokens of each sequence are a prompt that is left out of the pooling."""
+        with torch.inference_mode():
+            if max(map(max, sequences)) >= self._transformer.vocabulary:
+                raise ModelError(
+                    f"the tokenizer of '{self.description.name}' does not fit its weights: a token id is too high"
+                )
+            batch = pack(sequences, self._device)
+            wanted, pooled = None, batch
+            if self.description.pooling == "cls" and not skipped:
+                # Most of the last layer's work would be for tokens that are not looked at.
+                wanted, pooled = batch.firsts()
+            hidden = self._transformer(batch, wanted)
+            vectors: Vectors = self._pooling(hidden, pooled, skipped).cpu().numpy()
+        return vectors
+
+
+def _load(description: ModelDescription, placement: Placement) -> Transformer:
+    config = checked(read_json(description.path / "config.json"), description.name)
+    weights = Weights(description.path, description.name)
+    check_size(config, sum(file.stat().st_size for file in description.path.glob("*.safetensors")), description.name)
+    compact = transformer(config, weights, placement)
+    if compact is not None:
+        return compact
+    from jammi_duck.encoder.local.through_transformers import ThroughTransformers
+
+    return ThroughTransformers(config, description, placement)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -1,0 +1,169 @@
+"""The rows that a search may find: those that pass its filter, or that the source still has.
+
+DuckDB works them out once for a query, in the caller's own transaction, and hands them over as row ids; what comes back
+is a short token, which stands for them in every call of that query.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+
+from jammi_duck.errors import InputError, JammiWarning, NotFoundError
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.table import Among, Table
+from jammi_duck.types import Caller, Stage
+
+# A connection runs one query at a time, which holds no more searches than this.
+_MOST_KEPT = 64
+_MOST_CONNECTIONS = 256
+_REFUSALS = (InputError, NotFoundError)
+
+
+@dataclass
+class Selected:
+    """A table that is searched, and the rows that may be found: all where `among` is None, or those of `table`.
+
+    `filtering` is how these rows were found. A search that is `traced` leaves its stages here, until they
+    are told; `ended` is when, by `time.perf_counter`.
+    """
+
+    build: str
+    table: Table | None = None
+    among: Among | None = None
+    filtering: Stage | None = None
+    traced: bool = False
+    stages: list[Stage] = field(default_factory=list)
+    ended: float = 0.0
+
+
+@dataclass(frozen=True)
+class RowsThere:
+    """Rows of a source, by their ids as texts or as whole numbers, and the type that its key has now.
+
+    None at all is for all rows. `source_rows` is how many rows the source has, where that is why they are listed.
+    """
+
+    row_ids: Sequence[pa.Array] = ()
+    key_type: str | None = None
+    source_rows: int | None = None
+
+
+class Selections:
+    """What the searches of one database have selected; each connection's until it selects in another transaction."""
+
+    def __init__(self, tables: EmbeddingTables) -> None:
+        """Of the tables in `tables`."""
+        self._tables = tables
+        self._kept: OrderedDict[str, tuple[int, OrderedDict[str, Selected]]] = OrderedDict()
+        self._told: set[tuple[str, datetime | None]] = set()
+        self._number = itertools.count()
+        self._lock = threading.Lock()
+
+    def keep(
+        self,
+        caller: Caller,
+        build: str,
+        there: RowsThere,
+        began: float | None = None,
+        *,
+        traced: bool = False,
+    ) -> str:
+        """Keep a selection for the query that `caller` runs; returns its token.
+
+        `there` are the rows that may be found. `began` is when DuckDB started to select, by `time.perf_counter`.
+        Raises NotFoundError where the table is gone.
+        """
+        if not there.row_ids and not traced:
+            return build
+        table = opened(self._tables, build)
+        selected = Selected(build, traced=traced)
+        if there.row_ids:
+            selected.table, selected.among = table, table.among(there.row_ids, there.key_type)
+            if there.source_rows is not None:
+                self._tell(table.entry, there.source_rows)
+            what = "the rows that pass" if there.source_rows is None else "the rows that the source still has"
+            seconds = time.perf_counter() - began if began else 0.0
+            selected.filtering = Stage("filter", what, selected.among.rows, seconds)
+        token = f"{build}/{caller.connection}/{next(self._number)}"
+        with self._lock:
+            transaction, kept = self._kept.get(caller.connection, (None, OrderedDict()))
+            if transaction != caller.transaction:
+                kept = OrderedDict()
+            kept[token] = selected
+            while len(kept) > _MOST_KEPT:
+                kept.popitem(last=False)
+            self._kept[caller.connection] = caller.transaction, kept
+            self._kept.move_to_end(caller.connection)
+            while len(self._kept) > _MOST_CONNECTIONS:
+                self._kept.popitem(last=False)
+        return token
+
+    def of(self, token: str) -> Selected:
+        """What a token stands for. Raises the error of a `refusal`."""
+        for kind in _REFUSALS:
+            if token.startswith(kind.__name__):
+                raise kind(token.removeprefix(f"{kind.__name__}: "))
+        build, _, rest = token.partition("/")
+        if not rest:
+            return Selected(build)
+        with self._lock:
+            _, kept = self._kept.get(rest.partition("/")[0], (0, OrderedDict()))
+            if token in kept:
+                return kept[token]
+        raise InputError(f"a query can hold {_MOST_KEPT} searches with a filter, and this one holds more; split it")
+
+    def traced(self, caller: Caller) -> Selected:
+        """The last search that the caller's query has run and that is still traced."""
+        nothing = Selected("", traced=True)
+        with self._lock:
+            transaction, kept = self._kept.get(caller.connection, (0, OrderedDict()))
+            if transaction != caller.transaction:
+                return nothing
+            return next((selected for selected in reversed(kept.values()) if selected.traced), nothing)
+
+    def _tell(self, entry: Entry, source_rows: int) -> None:
+        state = entry.build, entry.finished
+        with self._lock:
+            told = state in self._told
+            self._told.add(state)
+        if not told:
+            counts = entry.counts
+            warnings.warn(
+                f"'{entry.source}' has {source_rows:,} rows now, and had "
+                f"{counts.rows + counts.skipped + counts.failed:,} when '{entry.name}' was generated: a search leaves "
+                "out the rows that are gone, and cannot find new or changed ones; SELECT * FROM "
+                f"jammi_refresh('{entry.source}') brings it up to date",
+                JammiWarning,
+                stacklevel=2,
+            )
+
+
+def refusal(why: InputError | NotFoundError) -> str:
+    """The token of no table, for a search to say why."""
+    return f"{type(why).__name__}: {why}"
+
+
+def opened(tables: EmbeddingTables, build: str) -> Table:
+    """The ready table that `build` made, open for search. Raises NotFoundError."""
+    table = tables.table(_ready(tables, build))
+    if table.damage:
+        # Its files are missing because it was dropped meanwhile, perhaps.
+        _ready(tables, build)
+    return table
+
+
+def _ready(tables: EmbeddingTables, build: str) -> Entry:
+    for entry in tables.catalog.entries("ready"):
+        if entry.build == build:
+            return entry
+    raise NotFoundError("the embedding table was replaced or dropped while this query was planned; run it again")

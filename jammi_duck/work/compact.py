@@ -1,0 +1,120 @@
+"""The story of a compaction: the rows that are there -> as few segments as can be -> a later state of the table."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from jammi_duck.config.logs import log
+from jammi_duck.errors import BuildError, StateError
+from jammi_duck.sql import literal
+from jammi_duck.storage.files.manifest import Manifest
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.catalog_sync import catch_up
+from jammi_duck.storage.tables.change import Change
+from jammi_duck.storage.tables.compaction import Compaction, merge, plan_compaction, segments_needed
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.recovery import release
+from jammi_duck.storage.tables.snapshot import plan
+from jammi_duck.storage.tables.table import live_masks
+from jammi_duck.types import Caller, Counts
+from jammi_duck.work.generate import indexing
+from jammi_duck.work.jobs import Job, Jobs
+from jammi_duck.work.progress import Progress
+
+# Beyond so many segments more than are needed, or rows that are gone for one that is there, searches are slower.
+_SEGMENTS = 8
+_GONE, _LEAST_GONE = 0.2, 1000
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction came to: segments and bytes before and now, and rows that are not stored any more."""
+
+    embedding_table: str
+    segments_before: int
+    segments: int
+    rows_removed: int
+    bytes_before: int
+    bytes: int
+    seconds: float
+
+
+def advice(tables: EmbeddingTables, state: Manifest, source: str) -> str | None:
+    """What to do where a search would gain by it; `source` is how the user writes it."""
+    gone = sum(each.rows for each in state.tombstones)
+    spare = len(state.segments) - segments_needed(state.rows, tables.segment_rows)
+    if spare < _SEGMENTS and gone <= max(_LEAST_GONE, _GONE * state.rows):
+        return None
+    cure = call("jammi_compact", tables, state, source)
+    return f"{len(state.segments)} segments, {gone:,} rows in them are gone: {cure} makes searches faster"
+
+
+def call(function: str, tables: EmbeddingTables, state: Manifest, source: str) -> str:
+    """The SQL that calls a function for a table, which it names where it is not the newest of its source."""
+    newest = tables.catalog.entries("ready", source=state.definition.source)[:1]
+    is_newest = any(entry.name == state.table for entry in newest)
+    table = "" if is_newest else f", embedding_table := {literal(state.table)}"
+    return f"SELECT * FROM {function}({literal(source)}{table})"
+
+
+def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller, *, in_main_thread: bool) -> Compacted:
+    """Merge the segments of a ready table, without the rows that are gone; nothing is encoded.
+
+    Raises:
+        BuildError: the table was changed again and again meanwhile, or the compaction was interrupted.
+        NotFoundError: the table was dropped meanwhile.
+        StorageError: the location cannot be read or written.
+    """
+    jobs.settle(caller)
+    store = tables.store_at(entry.location)
+    for _ in range(_TRIES):
+        began = time.monotonic()
+        # Its files are held as long as rows are copied out of them.
+        planned = plan(tables, entry, caller)
+        base = planned.start.manifest
+        todo = plan_compaction(base, live_masks(store, base.segments, base.tombstones), tables.segment_rows)
+        if not todo.mergers and not todo.others:
+            catch_up(tables, entry, base)
+            tables.pins.done(planned.token)
+            return _report(base, base, began)
+
+        def start(base: Manifest = base, todo: Compaction = todo) -> Job[Change]:
+            change = Change(tables, entry, base, "compacting", kept=todo.kept)
+            progress = Progress("merging", entry.definition.label, sum(each.rows for each in todo.mergers))
+            return Job(change, "compaction", caller, in_main_thread, progress)
+
+        job = jobs.start(start)
+        try:
+            with job.lock, jobs.abandoning(job):
+                indexed = merge(job.work, store, todo, tables.segment_rows, job.advance)
+                job.progress.done()
+                with indexing(job, indexed) as advance:
+                    counts = Counts(0, base.counts.skipped, base.counts.failed, 0)
+                    finished = job.work.finish(counts, advance)
+        except StateError:
+            log.info("%s has changed while it was compacted; starting again", entry.name)
+            continue
+        finally:
+            release(tables, planned.token, entry.build)
+        jobs.done(job)
+        return _report(base, finished, began)
+    raise BuildError(f"'{entry.name}' was changed each time that it was compacted; try again later")
+
+
+def _report(base: Manifest, finished: Manifest, began: float) -> Compacted:
+    return Compacted(
+        embedding_table=finished.table,
+        segments_before=len(base.segments),
+        segments=len(finished.segments),
+        rows_removed=sum(each.rows for each in base.tombstones),
+        bytes_before=size(base),
+        bytes=size(finished),
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def size(state: Manifest) -> int:
+    """How many bytes the files of a state have."""
+    return sum(file.size for file in state.files)

@@ -1,0 +1,302 @@
+"""The story of a build: rows -> vectors -> files -> ready.
+
+DuckDB pushes a source's rows through three calls, inside the caller's own query: `begin` once, `push` for each chunk,
+from several threads, and `finish` once. Between them a build is running; it is known by its token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from jammi_duck.config.logs import log
+from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.encoder.blanks import is_blank
+from jammi_duck.encoder.dimensions import wanted
+from jammi_duck.errors import BuildError, InputError
+from jammi_duck.storage.files.manifest import Manifest
+from jammi_duck.storage.tables.build import Build
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.types import Caller, Counts, Definition
+from jammi_duck.work.jobs import Job, Jobs, W
+from jammi_duck.work.progress import Progress
+from jammi_duck.work.text_buffer import TextBuffer
+
+READ_AGAIN = (
+    "the source did not give the same rows when it was read again; if it can be read only once, or changes while it is "
+    "read, CREATE TEMP TABLE from it first"
+)
+
+# What can be done where the keys of a table that was made are not what they must be any more.
+STAYS = "generate anew with another key"
+
+# The token of a build that is none: a table is there already.
+_REUSED = "ready/"
+
+# Types whose text does not lead back to the same value in every session.
+_UNFIT_KEYS = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")
+_UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked to generate; `columns` are joined by one space, NULLs left out.
+
+    `dims` is how many dimensions the vectors are cut to. `in_main_thread` says that Ctrl-C is meant for it. `reuse` is
+    a table that is as good as a new one if it does not differ from the source.
+    """
+
+    source: str
+    columns: tuple[str, ...]
+    key: str
+    model: str
+    dims: int | None = None
+    in_main_thread: bool = False
+    reuse: str | None = None
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a first look at the source found: its rows, those with a key, the distinct keys, and the key's type."""
+
+    rows: int
+    keyed: int
+    distinct: int
+    key_type: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a build came to; `seconds` is the whole of it, `location` where the files are."""
+
+    embedding_table: str
+    source: str
+    model: str
+    status: str
+    row_count: int
+    skipped_count: int
+    failed_count: int
+    truncated_count: int
+    dimensions: int
+    seconds: float
+    location: str
+
+
+class Generator:
+    """The builds that run in one database of this process."""
+
+    def __init__(self, tables: EmbeddingTables, encoders: Encoders, jobs: Jobs) -> None:
+        """Build in `tables`, with models of `encoders`."""
+        self._tables = tables
+        self._encoders = encoders
+        self._jobs = jobs
+
+    def begin(self, request: Request, census: Census, differing: int | None, caller: Caller) -> str:
+        """Check everything that can be wrong, and start a build; returns its token.
+
+        `differing` is how many rows differ from the table that the request would use again.
+
+        Raises:
+            InputError: the keys are not unique, not all there, or of a type that cannot be a key; or the model has
+                not so many dimensions.
+            ModelError: the model cannot be had.
+            StorageError: the location cannot be written.
+        """
+        self._jobs.settle(caller)
+        check_keys(request.source, request.key, census)
+        encoder = self._encoders.get(request.model)
+        definition = define(request, encoder)
+        if request.reuse and differing == 0:
+            made = self._tables.ready(request.reuse)
+            # What it is known by may be older than what a new one would be.
+            alike = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
+            if alike == definition:
+                return _REUSED + made.name
+        owner = f"{caller.connection}/{caller.transaction}"
+
+        def start() -> Job[_Build]:
+            build = _Build(self._tables, definition, owner, encoder, census)
+            progress = Progress("embedding", definition.label, census.rows)
+            return Job(build, "build", caller, request.in_main_thread, progress)
+
+        job = self._jobs.start(start)
+        with self._jobs.abandoning(job):
+            job.work.open()
+        return job.work.id
+
+    def push(self, token: str, rows: Iterable[tuple[str | None, str | None]]) -> None:
+        """Take keys with texts, and embed what has gathered whenever it is enough. Threads may push at once."""
+        if token.startswith(_REUSED):
+            return
+        job = self._jobs.known(token, _Build)
+        build = job.work
+        with job.lock, self._jobs.abandoning(job):
+            for key, text in rows:
+                if key is None or text is None or is_blank(text):
+                    build.counts += Counts(skipped=1)
+                else:
+                    build.buffer.add([key], text)
+                    if build.buffer.is_full:
+                        embed(job, build.buffer, build)
+
+    def finish(self, token: str, pushed: int) -> Generated:
+        """Embed the rest, build the index, and make the table ready. `pushed` is how many rows came."""
+        if token.startswith(_REUSED):
+            return _again(self._tables.ready(token.removeprefix(_REUSED)))
+        job = self._jobs.known(token, _Build)
+        build = job.work
+        with job.lock, self._jobs.abandoning(job):
+            if pushed != build.census.rows:
+                raise BuildError(
+                    f"the source was counted with {build.census.rows} rows, and then gave {pushed}; if it can be "
+                    "read only once, or changes while it is read, CREATE TEMP TABLE from it first"
+                )
+            embed(job, build.buffer, build)
+            job.progress.done()
+            with indexing(job, build.rows) as advance:
+                finished = build.finish(build.counts, advance)
+        self._jobs.done(job)
+        generated = report(finished, build.began, self._tables.store.location)
+        log_built(generated)
+        return generated
+
+
+class _Build(Build):
+    """A build, and what it is made of so far."""
+
+    def __init__(
+        self, tables: EmbeddingTables, definition: Definition, owner: str, encoder: Encoder, census: Census
+    ) -> None:
+        super().__init__(tables, definition, owner)
+        self.census = census
+        self.counts = Counts()
+        self.buffer = TextBuffer(encoder, encoder.budget(), definition.dimensions, self)
+        self.began = time.monotonic()
+
+
+def to_reuse(tables: EmbeddingTables, encoders: Encoders, request: Request) -> Entry | None:
+    """The newest ready table that may be what a request would make."""
+    made = tables.catalog.entries("ready", source=request.source)
+    return next(alike(made, encoders, request), None)
+
+
+def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Iterator[Entry]:
+    """The tables whose definition may be that of a request.
+
+    Raises:
+        InputError: the model has not so many dimensions.
+        ModelError: the model cannot be had.
+    """
+    if not entries:
+        return
+    names = encoders.names(request.model)
+    dimensions = wanted(request.dims, encoders.get(request.model).description)
+    for entry in entries:
+        made = entry.definition
+        is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
+        if is_same and made.model in names:
+            yield entry
+
+
+def check_keys(source: str, key: str, census: Census, otherwise: str = "choose another key") -> None:
+    """Raise InputError where the keys of a source are not unique, not all there, or of a type that cannot be a key.
+
+    Where they cannot be left as they are, that is what else can be done.
+    """
+    where = f"the key '{key}' of '{source}'"
+    if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith(_UNFIT_ENDINGS):
+        raise InputError(
+            f"{where} is a {census.key_type}, whose text depends on the session or is no key; cast it first"
+        )
+    if census.keyed < census.rows:
+        missing = census.rows - census.keyed
+        raise InputError(f"{where} is NULL in {missing} of {census.rows} rows; filter them out, or {otherwise}")
+    if census.distinct < census.keyed:
+        repeated = census.keyed - census.distinct
+        raise InputError(
+            f"{where} is not unique: {repeated} of {census.rows} rows repeat another's; make it so, or {otherwise}"
+        )
+
+
+def define(request: Request, encoder: Encoder) -> Definition:
+    """The definition of what a request makes. Raises InputError where the model has not so many dimensions."""
+    description = encoder.description
+    return Definition(
+        source=request.source,
+        columns=request.columns,
+        key=request.key,
+        model=description.name,
+        revision=description.revision,
+        weights=description.weights,
+        pooling=description.pooling,
+        prompt=description.prompt("document"),
+        precision=description.precision,
+        max_tokens=description.max_tokens,
+        dimensions=wanted(request.dims, description),
+    )
+
+
+class Counted(Protocol):
+    """What counts its rows."""
+
+    counts: Counts
+
+
+def embed(job: Job[W], buffer: TextBuffer, work: Counted) -> None:
+    """Embed what waits in a buffer, and count it."""
+    work.counts += buffer.embed(job.advance)
+
+
+@contextlib.contextmanager
+def indexing(job: Job[W], rows: int) -> Iterator[Callable[[int], None]]:
+    """Show the progress of an index of so many rows; gives what is to be told of each part."""
+    with Progress("indexing", job.work.definition.label, rows) as bar:
+
+        def advance(done: int) -> None:
+            job.keep_going()
+            bar.advance(done)
+
+        yield advance
+
+
+def log_built(generated: Generated) -> None:
+    """Tell the log."""
+    log.info(
+        "built %s: %d rows in %.1f s; %d skipped, %d failed, %d truncated",
+        generated.embedding_table,
+        generated.row_count,
+        generated.seconds,
+        generated.skipped_count,
+        generated.failed_count,
+        generated.truncated_count,
+        extra=dataclasses.asdict(generated),
+    )
+
+
+def _again(entry: Entry) -> Generated:
+    counts, definition = entry.counts, entry.definition
+    sizes = (counts.rows, counts.skipped, counts.failed, counts.truncated, definition.dimensions)
+    return Generated(entry.name, definition.source, definition.model, "ready", *sizes, 0.0, entry.location)
+
+
+def report(finished: Manifest, began: float, location: str) -> Generated:
+    """What a build came to that began then, by `time.monotonic`."""
+    counts, definition = finished.counts, finished.definition
+    return Generated(
+        embedding_table=finished.table,
+        source=definition.source,
+        model=definition.model,
+        status="ready",
+        row_count=counts.rows,
+        skipped_count=counts.skipped,
+        failed_count=counts.failed,
+        truncated_count=counts.truncated,
+        dimensions=definition.dimensions,
+        seconds=round(time.monotonic() - began, 3),
+        location=location,
+    )

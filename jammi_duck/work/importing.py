@@ -1,0 +1,211 @@
+"""The story of an import: vectors that were made elsewhere -> checked and normalised -> files -> ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jammi_duck.config.logs import log
+from jammi_duck.encoder import Encoders
+from jammi_duck.errors import BuildError, InputError, NoModelError
+from jammi_duck.storage.tables.build import Build
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.types import Caller, Counts, Definition
+from jammi_duck.work.generate import (
+    READ_AGAIN,
+    Census,
+    Generated,
+    Request,
+    check_keys,
+    define,
+    indexing,
+    log_built,
+    report,
+)
+from jammi_duck.work.jobs import Job, Jobs
+from jammi_duck.work.progress import Progress
+
+# Types in which equal numbers have the same text.
+_SIZES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_ALIKE = {"VARCHAR", *_SIZES, *(f"U{size}" for size in _SIZES)}
+
+
+@dataclass(frozen=True)
+class VectorCensus:
+    """What a first look at the vectors found.
+
+    `kind` is their SQL type, `there` how many there are, `least` and `most` the fewest and the most dimensions; `bad`
+    vectors have no direction, and the row with the key `bad_key` has one of them. `matched` have a row of the source,
+    and `with_text` one that has a text, or of which none is asked.
+    """
+
+    kind: str
+    there: int
+    least: int | None
+    most: int | None
+    bad: int
+    bad_key: str | None
+    matched: int
+    with_text: int
+
+
+@dataclass(frozen=True)
+class Vectored:
+    """A table that has vectors: its name, the column they are in, and what a first look found."""
+
+    name: str
+    column: str
+    census: Census
+    found: VectorCensus
+
+
+class Importer:
+    """The imports that run in one database of this process."""
+
+    def __init__(self, tables: EmbeddingTables, encoders: Encoders, jobs: Jobs) -> None:
+        """Into `tables`; `encoders` say what the model is, where they know it."""
+        self._tables = tables
+        self._encoders = encoders
+        self._jobs = jobs
+
+    def begin(self, request: Request, source: Census, vectors: Vectored, caller: Caller) -> str:
+        """Check everything that can be wrong, and start a build; returns its token.
+
+        Raises:
+            InputError: the keys of either table are not unique or not all there, or the vectors are not all there, not
+                of one length, of a length that the model does not give, or without a direction.
+            ModelError: the model is here, and cannot be used.
+            StorageError: the location cannot be written.
+        """
+        self._jobs.settle(caller)
+        check_keys(request.source, request.key, source)
+        found, dimensions = vectors.found, _dimensions(request, source, vectors)
+        definition = self._define(replace(request, dims=dimensions), dimensions)
+        owner = f"{caller.connection}/{caller.transaction}"
+
+        def start() -> Job[_Import]:
+            progress = Progress("importing", definition.label, found.with_text)
+            build = _Import(self._tables, definition, owner, source, found)
+            return Job(build, "import", caller, request.in_main_thread, progress)
+
+        job = self._jobs.start(start)
+        with self._jobs.abandoning(job):
+            job.work.open()
+        return job.work.id
+
+    def push(
+        self,
+        token: str,
+        keys: Sequence[str],
+        numbers: NDArray[np.float64],
+        lengths: NDArray[np.int32],
+        digests: Sequence[str],
+    ) -> None:
+        """Take n rows: the numbers of their vectors one after another, how many each has, and digests in hexadecimal.
+
+        Raises BuildError for a vector that was not there when they were checked.
+        """
+        job = self._jobs.known(token, _Import)
+        with job.lock, self._jobs.abandoning(job):
+            job.keep_going()
+            dimensions = job.work.definition.dimensions
+            if (lengths != dimensions).any():
+                raise BuildError(READ_AGAIN)
+            vectors = numbers.reshape(len(keys), dimensions)
+            norms = np.linalg.norm(vectors, axis=1)
+            if not np.isfinite(norms).all() or not norms.all():
+                raise BuildError(READ_AGAIN)
+            unit = (vectors / norms[:, None]).astype(np.float32)
+            job.work.write(keys, unit, list(map(bytes.fromhex, digests)))
+            job.progress.advance(len(keys))
+
+    def finish(self, token: str, pushed: int) -> Generated:
+        """Build the index, and make the table ready; rows of the source that have no vector count as skipped."""
+        job = self._jobs.known(token, _Import)
+        build = job.work
+        with job.lock, self._jobs.abandoning(job):
+            if not build.rows == pushed == build.found.with_text:
+                raise BuildError(READ_AGAIN)
+            job.progress.done()
+            with indexing(job, pushed) as advance:
+                finished = build.finish(Counts(rows=pushed, skipped=build.source.rows - pushed), advance)
+        self._jobs.done(job)
+        generated = report(finished, build.began, self._tables.store.location)
+        log_built(generated)
+        return generated
+
+    def _define(self, request: Request, dimensions: int) -> Definition:
+        """As far as the model is at hand; where it is not, its name is all that is known."""
+        try:
+            encoder = self._encoders.get(request.model)
+        except NoModelError as error:
+            log.warning("importing vectors of a model that is not here, which searches by text will need: %s", error)
+            return Definition(
+                source=request.source,
+                columns=request.columns,
+                key=request.key,
+                model=request.model,
+                revision=None,
+                weights="",
+                pooling="",
+                prompt="",
+                precision="float32",
+                max_tokens=0,
+                dimensions=dimensions,
+            )
+        if dimensions > encoder.description.dimensions:
+            raise InputError(
+                f"the vectors have {dimensions} dimensions; '{request.model}' gives {encoder.description.dimensions}"
+            )
+        return define(request, encoder)
+
+
+def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:
+    """How many dimensions the vectors have. Raises InputError where anything is wrong with them."""
+    name, census, found = vectors.name, vectors.census, vectors.found
+    check_keys(name, request.key, census)
+    if not census.rows:
+        raise InputError(f"'{name}' has no vectors")
+    if not found.kind.endswith("]"):
+        raise InputError(
+            f"the column '{vectors.column}' of '{name}' is a {found.kind}; it must be a list or an array of numbers"
+        )
+    if found.there < census.rows:
+        missing = census.rows - found.there
+        raise InputError(
+            f"the vector is NULL, or holds no numbers, in {missing} of {census.rows} rows of '{name}'; filter them out"
+        )
+    if found.least != found.most:
+        raise InputError(f"the vectors of '{name}' have from {found.least} to {found.most} dimensions")
+    if found.bad or not found.most:
+        raise InputError(
+            f"{found.bad} of {census.rows} vectors of '{name}', that of '{found.bad_key}' for one, cannot be given "
+            "length 1: zero, or with a NULL, a NaN, an infinity, or numbers too large or small to be squared; filter "
+            "them out"
+        )
+    if not source.rows:
+        raise InputError(f"'{request.source}' has no rows")
+    if not found.matched:
+        hint = f"is '{request.key}' its key?"
+        if not {census.key_type, source.key_type} <= _ALIKE and census.key_type != source.key_type:
+            hint = f"it is {census.key_type} in '{name}' and {source.key_type} in '{request.source}': cast one of them"
+        raise InputError(f"none of the {census.rows:,} keys of '{name}' is one of '{request.source}'; {hint}")
+    if not found.with_text:
+        raise InputError(f"no row of '{request.source}' that has a vector has a text in {', '.join(request.columns)}")
+    return found.most
+
+
+class _Import(Build):
+    """A build, and what was found before it began."""
+
+    def __init__(
+        self, tables: EmbeddingTables, definition: Definition, owner: str, source: Census, found: VectorCensus
+    ) -> None:
+        super().__init__(tables, definition, owner)
+        self.source = source
+        self.found = found
+        self.began = time.monotonic()

@@ -1,0 +1,184 @@
+"""Long work that DuckDB drives through several calls of one query.
+
+It is known by a token, abandoned on an error, and let go when nobody drives it any more; then it is settled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from jammi_duck.config.logs import log
+from jammi_duck.errors import BuildError, InputError, NotFoundError, StateError
+from jammi_duck.storage.tables.catalog_sync import follow_others
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.recovery import Action, finish_drops, follow, repair, settle
+from jammi_duck.types import Caller, Definition
+from jammi_duck.work.progress import Progress
+
+
+class Work(Protocol):
+    """What is written: a build, or a change of an embedding table."""
+
+    id: str
+    definition: Definition
+
+    @property
+    def name(self) -> str:
+        """The embedding table's name."""
+        ...
+
+    def let_go(self) -> None:
+        """Remove what is half written, and leave the rest to be settled."""
+        ...
+
+    def abandon(self, reason: str, *, keep: bool) -> None:
+        """Remove what was written, but for whole files of vectors where these are to be kept."""
+        ...
+
+
+W = TypeVar("W", bound=Work)
+
+
+@dataclass
+class Job(Generic[W]):
+    """Work that is under way; `what` it is called in the log. `in_main_thread` says that Ctrl-C is meant for it."""
+
+    work: W
+    what: str
+    caller: Caller
+    in_main_thread: bool
+    progress: Progress
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    interrupted: threading.Event = field(default_factory=threading.Event)
+
+    def keep_going(self) -> None:
+        """Raise BuildError where somebody wants the work to end."""
+        if self.stopped.is_set() or self.interrupted.is_set():
+            raise BuildError(f"the {self.what} was interrupted")
+
+    def advance(self, done: int) -> None:
+        """Note that so many more rows are done, if the work is to go on."""
+        self.keep_going()
+        self.progress.advance(done)
+
+
+class Jobs:
+    """The work that runs in one database of this process."""
+
+    def __init__(self, tables: EmbeddingTables, closed: Callable[[], Sequence[str]]) -> None:
+        """Of the tables in `tables`. `closed` tells each connection once that has closed."""
+        self._tables = tables
+        self._closed = closed
+        self._running: dict[str, Job[Work]] = {}
+        # Held while work is settled, and while some begins: so none is taken for that of the dead.
+        self._settling = threading.Lock()
+
+    def start(self, make: Callable[[], Job[W]]) -> Job[W]:
+        """Enter work that `make` makes."""
+        with self._settling:
+            job = make()
+            self._running[job.work.id] = job  # type: ignore[assignment]
+        return job
+
+    def known(self, token: str, kind: type[W]) -> Job[W]:
+        """The work of this kind that a token stands for. Raises BuildError where it is over."""
+        job = self._running.get(token)
+        if job is None or not isinstance(job.work, kind):
+            raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
+        return job  # type: ignore[return-value]
+
+    def done(self, job: Job[W]) -> None:
+        """Note that work has come to its end."""
+        del self._running[job.work.id]
+
+    @contextlib.contextmanager
+    def abandoning(self, job: Job[W]) -> Iterator[None]:
+        """What goes wrong inside ends the work. An interrupted build is settled later.
+
+        Vectors in whole files are kept, unless the input was wrong, or the table is gone.
+        """
+        if job.stopped.is_set():
+            raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or job.interrupted.is_set():
+                self._let_go(job.work.id)
+            else:
+                job.stopped.set()
+                job.progress.close()
+                fields = {"embedding_table": job.work.name, "status": "failed"}
+                # Somebody else was first: what follows from that is for the caller to say.
+                level = logging.DEBUG if isinstance(error, StateError) else logging.ERROR
+                log.log(level, "the %s of %s failed: %s", job.what, job.work.name, error, extra=fields)
+                try:
+                    keep = not isinstance(error, (InputError, NotFoundError))
+                    job.work.abandon(f"{type(error).__name__}: {error}", keep=keep)
+                finally:
+                    # Not before: work that nobody runs is settled, and this one is removing its own files.
+                    self._running.pop(job.work.id, None)
+            raise
+
+    def at_work(self) -> dict[str, str]:
+        """The embedding tables that are being written, by the ids of the work."""
+        return {token: job.work.name for token, job in list(self._running.items())}
+
+    def settle(self, caller: Caller | None = None, *, wait: bool = True) -> list[Action]:
+        """Settle what nobody runs any more.
+
+        That is work of other processes, of connections that have closed, and of the caller's own earlier queries.
+        Without `wait`, nothing is done while another thread is at it.
+        """
+        if caller:
+            self._tables.pins.end(caller)
+        if not wait and self._settling.locked():
+            return []
+        with self._settling:
+            closed = self._closed()
+            for token, job in list(self._running.items()):
+                theirs = job.caller
+                earlier = caller and theirs.connection == caller.connection and theirs.transaction != caller.transaction
+                if (earlier or theirs.connection in closed) and not job.stopped.is_set():
+                    self._let_go(token)
+            settled = settle(self._tables, frozenset(self._running))
+        for action in settled:
+            fields = {"embedding_table": action.table, "status": action.status}
+            log.warning("settled %s: %s, %s", action.table, action.status, action.action, extra=fields)
+        return settled
+
+    def recover(self, caller: Caller) -> list[Action]:
+        """Settle work, finish drops, find tables that the catalog does not know, and repair those that it does."""
+        settled = self.settle(caller)
+        with self._settling:
+            done = [*settled, *finish_drops(self._tables), *follow(self._tables, adopt=True), *repair(self._tables)]
+            follow_others(self._tables, at_once=True)
+        gone = self._tables.catalog.entries("gone")
+        return [*done, *(Action(entry.name, "gone", str(entry.error)) for entry in gone)]
+
+    def follow(self) -> None:
+        """Find what other processes have made, and tables that moved; any table at all, if the catalog has none."""
+        with self._settling:
+            follow(self._tables, adopt=not self._tables.catalog.names())
+            follow_others(self._tables, at_once=True)
+
+    def interrupt(self, *, everywhere: bool = False) -> None:
+        """Stop the work of the main thread soon, or all: there was a Ctrl-C."""
+        for job in list(self._running.values()):
+            if job.in_main_thread or everywhere:
+                job.interrupted.set()
+
+    def _let_go(self, token: str) -> None:
+        job = self._running.pop(token, None)
+        if job is None:
+            return
+        job.stopped.set()
+        job.progress.close()
+        job.work.let_go()
+        fields = {"embedding_table": job.work.name, "status": "building"}
+        log.warning("the %s of %s was interrupted", job.what, job.work.name, extra=fields)

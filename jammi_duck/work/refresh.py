@@ -1,0 +1,335 @@
+"""The story of a refresh: the source against the table -> what is new, changed or gone -> a later state of the table.
+
+DuckDB compares, in the caller's own query, and pushes what differs through four calls: `begin` once, `forget` for the
+rows that are gone or replaced, `renew` for the texts that the table is to have, and `finish` once. A build that was
+interrupted goes on in the same way, from the segments that are whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jammi_duck.config.logs import log
+from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.errors import (
+    BuildError,
+    DamagedError,
+    InputError,
+    ModelError,
+    NotFoundError,
+    StateError,
+)
+from jammi_duck.storage.files.manifest import Manifest
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.change import Change
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.storage.tables.pins import Snapshot
+from jammi_duck.storage.tables.recovery import release
+from jammi_duck.storage.tables.snapshot import changed_since, planned, present
+from jammi_duck.types import Caller, Counts
+from jammi_duck.work.compact import advice
+from jammi_duck.work.generate import (
+    READ_AGAIN,
+    STAYS,
+    Census,
+    Generated,
+    Request,
+    alike,
+    check_keys,
+    embed,
+    indexing,
+    log_built,
+    report,
+)
+from jammi_duck.work.jobs import Job, Jobs
+from jammi_duck.work.progress import Progress
+from jammi_duck.work.text_buffer import TextBuffer, digest, write_repeated
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What DuckDB found: a look at the source, and how the table differs from it.
+
+    `source` is how the user writes it, `build` that of the table, `start` what was compared, by its token. `added` rows
+    are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no text any
+    more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`. `attach` is what the
+    table's source is to be known by from now on, where it was renamed.
+    """
+
+    source: str
+    table: str
+    build: str
+    start: str
+    census: Census
+    added: int
+    changed: int
+    deleted: int
+    texts: int
+    began: float
+    in_main_thread: bool = False
+    attach: str | None = None
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh came to: how many rows, and how many texts it had the model encode."""
+
+    embedding_table: str
+    added: int
+    changed: int
+    deleted: int
+    unchanged: int
+    failed: int
+    encoded: int
+    seconds: float
+    advice: str | None
+
+
+class Refresher:
+    """The refreshes that run in one database of this process."""
+
+    def __init__(self, tables: EmbeddingTables, encoders: Encoders, jobs: Jobs) -> None:
+        """Of tables in `tables`, with models of `encoders`."""
+        self._tables = tables
+        self._encoders = encoders
+        self._jobs = jobs
+
+    def begin(self, found: Comparison, caller: Caller) -> str:
+        """Check everything that can be wrong, and start a refresh; returns its token.
+
+        Raises:
+            InputError: the keys are not unique or not all there, or the table was imported without its columns.
+            ModelError: something is to be embedded, and the model cannot be had, or is not what it was.
+            NotFoundError: the table was dropped.
+            StateError: what was compared is not there any more.
+            StorageError: the location cannot be read or written.
+        """
+        self._jobs.settle(caller)
+        entry = _entry(self._tables, found.table, found.build)
+        definition = entry.definition
+        check_keys(definition.source, definition.key, found.census, STAYS)
+        if found.added and not definition.columns:
+            raise InputError(
+                f"'{entry.name}' was imported without the columns of its text, so {found.added} new rows of "
+                f"'{definition.source}' cannot be embedded; import it again, with cols := [...]"
+            )
+        encoder = self._encoders.get(definition.model) if found.texts else None
+        if encoder is not None:
+            check_same(entry, encoder)
+        start_from = planned(self._tables, entry, found.start)
+
+        def start() -> Job[_Change]:
+            change = _Change(self._tables, entry, start_from, found, encoder)
+            progress = Progress("refreshing", definition.label, found.texts)
+            return Job(change, "refresh", caller, found.in_main_thread, progress)
+
+        return self._jobs.start(start).work.id
+
+    def forget(self, token: str, row_ids: Sequence[str], segments: Sequence[int], positions: Sequence[int]) -> None:
+        """Take rows of the table that are gone or replaced. Threads may call at once."""
+        job = self._jobs.known(token, _Change)
+        with job.lock, self._jobs.abandoning(job):
+            job.keep_going()
+            job.work.forget(row_ids, segments, positions)
+            job.work.forgotten += len(row_ids)
+
+    def renew(self, token: str, texts: Iterable[tuple[Sequence[str], str, str | None, int | None, int | None]]) -> None:
+        """Take the texts that the table is to have.
+
+        Of each that is the keys of the rows that have it, its digest, the text, and the segment and the position of a
+        vector of it; only where there is no vector, there is a text.
+        """
+        job = self._jobs.known(token, _Change)
+        with job.lock, self._jobs.abandoning(job):
+            job.keep_going()
+            change = job.work
+            known: defaultdict[int, list[tuple[int, Sequence[str], str]]] = defaultdict(list)
+            for keys, digest, text, segment, position in texts:
+                change.renewed += len(keys)
+                if segment is not None:
+                    known[segment].append((position or 0, keys, digest))
+                    continue
+                change.add(keys, text, digest)
+                if change.buffer and change.buffer.is_full:
+                    embed(job, change.buffer, change)
+            for segment, mine in known.items():
+                positions, keys_of, digests = zip(*mine, strict=True)
+                change.copy(segment, positions, keys_of, digests)
+
+    def finish(self, token: str) -> Refreshed:
+        """Embed the rest, and commit the new state."""
+        job, finished = self._finish(token)
+        change, found = job.work, job.work.found
+        if found.attach:
+            self._tables.catalog.attach(found.build, found.attach)
+        refreshed = Refreshed(
+            embedding_table=finished.table,
+            added=found.added,
+            changed=found.changed,
+            deleted=found.deleted,
+            unchanged=change.unchanged,
+            failed=change.counts.failed,
+            encoded=change.encoded,
+            seconds=round(time.monotonic() - found.began, 3),
+            advice=advice(self._tables, finished, found.source),
+        )
+        log.info(
+            "refreshed %s in %.1f s: %d added, %d changed, %d deleted, %d unchanged; %d texts encoded",
+            refreshed.embedding_table,
+            refreshed.seconds,
+            refreshed.added,
+            refreshed.changed,
+            refreshed.deleted,
+            refreshed.unchanged,
+            refreshed.encoded,
+            extra=dataclasses.asdict(refreshed),
+        )
+        return refreshed
+
+    def finish_build(self, token: str) -> Generated:
+        """The same for a build that was interrupted, told as a build."""
+        job, finished = self._finish(token)
+        generated = report(finished, job.work.found.began, job.work.entry.location)
+        log_built(generated)
+        return generated
+
+    def _finish(self, token: str) -> tuple[Job[_Change], Manifest]:
+        job = self._jobs.known(token, _Change)
+        change, found = job.work, job.work.found
+        with job.lock, self._jobs.abandoning(job):
+            if (change.forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
+                raise BuildError(READ_AGAIN)
+            if change.buffer:
+                embed(job, change.buffer, change)
+            job.progress.done()
+            skipped = found.census.rows - change.unchanged - found.added - found.changed
+            counts = Counts(0, skipped, change.counts.failed, change.counts.truncated)
+            new = sum(each.rows for each in change.base.segments if not each.usearch.file) + change.rows
+            with indexing(job, new) as advance:
+                finished = change.finish(counts, advance)
+        self._jobs.done(job)
+        self._tables.pins.done(found.start)
+        return job, finished
+
+
+class _Change(Change):
+    """A change of a table, and what it is made of so far."""
+
+    def __init__(
+        self, tables: EmbeddingTables, entry: Entry, start_from: Snapshot, found: Comparison, encoder: Encoder | None
+    ) -> None:
+        super().__init__(tables, entry, start_from.manifest, "refreshing", spare=start_from.spare)
+        self.found = found
+        self.unchanged = start_from.manifest.rows - found.changed - found.deleted
+        self.forgotten = self.renewed = self.encoded = 0
+        self.counts = Counts()
+        self.buffer = TextBuffer(encoder, encoder.budget(), entry.definition.dimensions, self) if encoder else None
+
+    def let_go(self) -> None:
+        """See `Change.let_go`."""
+        super().let_go()
+        self._tables.pins.done(self.found.start)
+
+    def abandon(self, reason: str, *, keep: bool) -> None:
+        """See `Change.abandon`; the files of a table that was dropped meanwhile are not read any more."""
+        super().abandon(reason, keep=keep)
+        release(self._tables, self.found.start, self.entry.build)
+
+    def add(self, keys: Sequence[str], text: str | None, of: str) -> None:
+        """Let a text wait to be embedded for rows with these keys, if it has this digest, in hexadecimal."""
+        if text is None or digest(text).hex() != of or self.buffer is None:
+            raise BuildError(READ_AGAIN)
+        self.encoded += 1
+        self.buffer.add(keys, text)
+
+    def copy(self, segment: int, positions: Sequence[int], keys: Sequence[Sequence[str]], of: Sequence[str]) -> None:
+        """Give rows with these keys the vectors at these positions of a segment, whose texts have these digests."""
+        written = write_repeated(self, keys, self.vectors(segment, positions), list(map(bytes.fromhex, of)))
+        self.counts += Counts(rows=written)
+
+
+def choose_refreshable(
+    tables: EmbeddingTables,
+    encoders: Encoders,
+    source: str,
+    model: str | None,
+    table: str | None,
+    *,
+    called: str | None = None,
+) -> Entry:
+    """The embedding table that a refresh means: as a search does, or else a build that was interrupted.
+
+    Raises:
+        NotFoundError: there is neither.
+        StorageError: it cannot be known now whether something is left of a build.
+    """
+    try:
+        return find_table(tables, encoders.names, source, model, table, called=called)
+    except NotFoundError:
+        names = None if model is None else encoders.names(model)
+        for entry in tables.catalog.entries("failed", source=source):
+            is_meant = table in (None, entry.name) and (names is None or entry.definition.model in names)
+            if is_meant and is_kept(tables, entry):
+                return entry
+        raise
+
+
+def _entry(tables: EmbeddingTables, name: str, build: str) -> Entry:
+    entries = tables.catalog.entries("building", "failed", "ready", name=name)
+    entry = next((entry for entry in entries if entry.build == build), None) or tables.ready(name)
+    if entry.status == "building":
+        raise StateError(f"'{name}' is being built by another connection; wait until that is done")
+    if entry.build != build:
+        raise changed_since(name)
+    return entry
+
+
+def to_resume(tables: EmbeddingTables, encoders: Encoders, request: Request) -> Entry | None:
+    """The newest build that was interrupted, of which something is left, and that may be what a request would make.
+
+    None where a newer one of these is ready.
+    """
+    entries = tables.catalog.entries("failed", "ready", source=request.source)
+    for entry in alike(entries, encoders, request):
+        if entry.status == "ready":
+            break
+        if is_kept(tables, entry):
+            return entry
+    return None
+
+
+def is_kept(tables: EmbeddingTables, entry: Entry) -> bool:
+    """Whether something is left of a build that failed, and can go on.
+
+    Raises StorageError where its files cannot be read now.
+    """
+    try:
+        return bool(entry.definition.columns) and bool(present(tables, entry).manifest.segments)
+    except DamagedError:
+        return False
+
+
+def check_same(entry: Entry, encoder: Encoder) -> None:
+    """Raise ModelError where an encoder's vectors are not those of the table, but for the precision."""
+    description, then = encoder.description, entry.definition
+    now = {
+        "weights": description.weights,
+        "pooling": description.pooling,
+        "prompt": description.prompt("document"),
+        "max_tokens": description.max_tokens,
+    }
+    # A table that was imported without the model at hand knows its name only.
+    differing = [name for name, value in now.items() if then.weights and getattr(then, name) != value]
+    if description.dimensions < then.dimensions:
+        differing.append("dimensions")
+    if differing:
+        raise ModelError(
+            f"the model '{then.model}' is not what it was when '{entry.name}' was generated ({', '.join(differing)} "
+            f"differ): vectors of both must not be mixed. Put the old model back, or SELECT * FROM jammi_generate("
+            f"'{then.source}', ...) anew"
+        )

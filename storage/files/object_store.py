@@ -1,0 +1,243 @@
+"""A prefix of an object store: a scratch file in the local cache is uploaded in one conditional request.
+
+So readers never see a part. What was uploaded or read stays in the cache under its SHA-256, where it can be mapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from jammi_duck.config import cache
+from jammi_duck.errors import DamagedError, UnsupportedError
+from jammi_duck.fields import is_sha256
+from jammi_duck.storage.files import layout
+from jammi_duck.storage.files import locks as holding
+from jammi_duck.storage.files.store import (
+    Digest,
+    Stored,
+    bare,
+    check,
+    check_size,
+    explained,
+    list_folder,
+    location_id,
+    not_regular,
+    sha256_of,
+    wrong_size,
+)
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+
+class ObjectStore:
+    """A prefix of an object store, through fsspec, with a local cache for what is memory-mapped."""
+
+    def __init__(
+        self,
+        location: str,
+        filesystem: AbstractFileSystem,
+        root: str,
+        cache_dir: Path,
+        secrets: frozenset[str] = frozenset(),
+    ) -> None:
+        """`root` is the location as `filesystem` names it; files that were read stay under `cache_dir`.
+
+        None of the `secrets` is shown in an error.
+        """
+        self.location = location
+        self.filesystem = filesystem
+        self._folder = f"{root.rstrip('/')}/{layout.FOLDER}"
+        self._cache = os.path.join(cache_dir, "files")
+        self._scratch = os.path.join(cache_dir, "scratch", location_id(location))
+        self.is_memory = "memory" in filesystem.protocol
+        self.is_far = not self.is_memory
+        self._secrets = secrets
+        self._checked: set[str] = set()
+        # What files have been found to be, by their names, sizes, and the store's own marks of their content.
+        self._known: dict[tuple[str, int, str], Digest] = {}
+        self._creating = threading.Lock()
+
+    def mark(self) -> object:
+        """See `Store.mark`: there is none."""
+        return None
+
+    def names(self) -> set[str]:
+        """See `Store.names`."""
+        return set(self.files())
+
+    def files(self) -> dict[str, Stored]:
+        """See `Store.files`."""
+        found = {}
+        with self._explained("list", self._url()):
+            try:
+                listing = self.filesystem.ls(self._folder, detail=True)
+            except FileNotFoundError:
+                return {}
+            for info in listing:
+                name = str(info["name"]).rsplit("/", 1)[-1]
+                if info["type"] == "file" and name:
+                    found[name] = Stored(int(info["size"]), _moment(info.get("LastModified", info.get("created"))))
+        return found
+
+    def scratches(self) -> dict[str, Stored]:
+        """See `Store.scratches`."""
+        if not cache.is_ours(self._scratch):
+            return {}
+        with self._explained("list", self._scratch):
+            listing = list_folder(self._scratch)
+            return {name: stored for name, stored in listing if stored.is_file and layout.is_scratch(name)}
+
+    def scratch(self, file: str, build: str) -> Path:
+        """See `Store.scratch`."""
+        with self._explained("create the folder", self._scratch):
+            cache.make(self._scratch)
+        return Path(self._scratch, layout.scratch(file, build))
+
+    def discard(self, scratch: str) -> None:
+        """See `Store.discard`."""
+        path = os.path.join(self._scratch, bare(scratch))
+        with self._explained("delete", path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def create(self, file: str, scratch: Path) -> Digest:
+        """See `Store.create`."""
+        digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
+        with self._explained("write", self._url(file)), self._creating:
+            try:
+                self.filesystem.put_file(os.fspath(scratch), self.url_path(file), mode="create")
+            except OSError as error:
+                # Some servers' 412 (the name is taken) reaches us as EINVAL: look before calling it so.
+                if not isinstance(error, FileExistsError) and not self.filesystem.exists(self.url_path(file)):
+                    raise
+                # An upload that was tried again, because its first answer was lost, finds itself.
+                if not self._is_there(digest):
+                    raise FileExistsError(file) from error
+        # The file has its name now, whether or not there is room for a copy of it here.
+        try:
+            cache.make(self._cache)
+            os.replace(scratch, os.path.join(self._cache, digest.sha256))
+            self._checked.add(digest.sha256)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(scratch)
+        return digest
+
+    def _is_there(self, digest: Digest) -> bool:
+        """Whether exactly this file has its name."""
+        if self.filesystem.size(self.url_path(digest.file)) != digest.size:
+            return False
+        content = self.filesystem.cat_file(self.url_path(digest.file))
+        return hashlib.sha256(content).hexdigest() == digest.sha256
+
+    def delete(self, file: str) -> bool:
+        """See `Store.delete`: what is read is read from a copy, so nobody holds it."""
+        with self._explained("delete", self._url(file)), contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm_file(self.url_path(file))
+        return True
+
+    def is_held(self, scratch: str) -> bool:
+        """See `Store.is_held`: scratch files are in the local cache."""
+        with contextlib.suppress(FileNotFoundError):
+            return holding.is_held(os.path.join(self._scratch, bare(scratch)))
+        return False
+
+    def read(self, file: str) -> bytes:
+        """See `Store.read`."""
+        with self._explained("read", self._url(file)):
+            check_size(file, self._info(file)[0])
+            return bytes(self.filesystem.cat_file(self.url_path(file)))
+
+    def checked(self, digest: Digest) -> Path:
+        """See `Store.checked`: the file comes from the cache, which knows it by its SHA-256."""
+        path = Path(self._cache, digest.sha256)
+        # What is no SHA-256 is no name of a file in the cache, whatever it is.
+        if is_sha256(digest.sha256):
+            if digest.sha256 in self._checked and os.path.exists(path):
+                return path
+            with contextlib.suppress(DamagedError, UnsupportedError):
+                check(path, digest)
+                self._checked.add(digest.sha256)
+                return path
+        try:
+            with self._arriving(digest.file, digest) as arriving:
+                check(arriving, digest)
+                os.replace(arriving, path)
+        except FileNotFoundError as error:
+            raise DamagedError(f"'{digest.file}' is missing") from error
+        self._checked.add(digest.sha256)
+        return path
+
+    def found(self, file: str) -> tuple[Digest, Path]:
+        """See `Store.found`: the file comes to the cache."""
+        with self._explained("read", self._url(file)):
+            identity = (file, *self._info(file))
+        if identity not in self._known:
+            with self._arriving(file) as arriving:
+                digest = Digest(file, os.stat(arriving).st_size, sha256_of(arriving))
+                os.replace(arriving, os.path.join(self._cache, digest.sha256))
+            self._checked.add(digest.sha256)
+            self._known[identity] = digest
+        return self._known[identity], self.checked(self._known[identity])
+
+    @contextlib.contextmanager
+    def _arriving(self, file: str, wanted: Digest | None = None) -> Iterator[Path]:
+        """A copy of a file in the cache, under a name that it has while the context lasts.
+
+        Where it has not the `wanted` size, it does not come.
+        """
+        with self._explained("read", self._url(file)):
+            size, _ = self._info(file)
+            if wanted is not None and size != wanted.size:
+                raise wrong_size(wanted, size)
+            cache.make(self._cache)
+            arriving = Path(self._cache, f"{token_hex(8)}.tmp")
+            try:
+                self.filesystem.get_file(self.url_path(file), os.fspath(arriving))
+                yield arriving
+            finally:
+                arriving.unlink(missing_ok=True)
+
+    def _info(self, file: str) -> tuple[int, str]:
+        """A file's size, and the store's own mark of its content. Raises as `found` does."""
+        info = self.filesystem.info(self.url_path(file))
+        if info["type"] != "file":
+            raise not_regular(file)
+        return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("created"))
+
+    def abort_uploads(self, before: datetime) -> list[str]:
+        """See `Store.abort_uploads`: S3's multipart uploads."""
+        if not hasattr(self.filesystem, "list_multipart_uploads"):
+            return []
+        bucket, _, prefix = self._folder.partition("/")
+        ended = []
+        with self._explained("list unfinished uploads of", self._url()):
+            for upload in self.filesystem.list_multipart_uploads(bucket):
+                folder, _, file = upload["Key"].rpartition("/")
+                if folder == prefix and layout.parse(file) and upload["Initiated"] < before:
+                    key, upload_id = upload["Key"], upload["UploadId"]
+                    self.filesystem.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload_id)
+                    ended.append(file)
+        return ended
+
+    def url_path(self, file: str) -> str:
+        """A file as `filesystem` names it."""
+        return f"{self._folder}/{bare(file)}"
+
+    def _explained(self, action: str, path: str) -> contextlib.AbstractContextManager[None]:
+        return explained(action, path, self._secrets)
+
+    def _url(self, file: str = "") -> str:
+        return f"{self.location}/{layout.FOLDER}/{file}"
+
+
+def _moment(moment: Any) -> datetime:  # noqa: ANN401 - each file system of fsspec has its own
+    return datetime.fromtimestamp(moment, UTC) if isinstance(moment, float) else moment

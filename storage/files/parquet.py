@@ -1,0 +1,320 @@
+"""The truth on disk: Parquet files of row ids and vectors, described by their own metadata.
+
+A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSizeList<float32>, L2-normalised) and
+`_text_digest` (MD5 of the embedded text). Tombstones list rows of segments that are gone or replaced: `_row_id`,
+`_segment` and `_place`, the row's number there. docs/format.md has the details.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
+from jammi_duck.fields import Id, Number, Record, check_understood, convert, naming, parsed, record
+from jammi_duck.storage.files.parquet_checks import (
+    SEGMENT,
+    TOMBSTONES,
+    check_columns,
+    check_footer,
+    check_numbers,
+    check_values,
+)
+from jammi_duck.types import Counts, Definition
+
+if TYPE_CHECKING:
+    from jammi_duck.types import Vectors
+
+FORMAT_VERSION = 1
+ROW_GROUP = 2048
+_PREFIX = "jammi."
+
+Texts: TypeAlias = Sequence[str] | pa.StringArray
+Digests: TypeAlias = Sequence[bytes] | pa.FixedSizeBinaryArray
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a segment's metadata says.
+
+    `change` is the id of the change that wrote it, None for a build's own. `counts` is there in a build's last segment
+    only, and closes the build.
+    """
+
+    build: str
+    change: str | None
+    definition: Definition
+    rows: int
+    counts: Counts | None
+
+
+class SegmentWriter:
+    """Writes one segment's Parquet, row group by row group, so that memory stays small."""
+
+    def __init__(self, path: Path, definition: Definition, build: str, change: str | None = None) -> None:
+        """Open `path` for writing. `build` is the id of the build, `change` that of a later change of its table."""
+        self.path = path
+        self.rows = 0
+        self._definition = definition
+        self._schema = schema(definition, build, change)
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression={"_row_id": "zstd", "_source_id": "zstd", "_model_id": "zstd"},
+            use_dictionary=["_source_id", "_model_id"],
+            write_statistics=["_row_id"],
+            write_page_checksum=True,
+        )
+
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
+        """Append rows: `vectors` is float32 [n, dimensions], `digests` are 16 bytes each."""
+        count = len(row_ids)
+        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+        columns = [
+            pa.array(row_ids, pa.string()),
+            pa.repeat(pa.scalar(self._definition.source), count),
+            pa.repeat(pa.scalar(self._definition.model), count),
+            pa.FixedSizeListArray.from_arrays(flat, type=self._schema.field("vector").type),
+            pa.array(digests, pa.binary(16)),
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=ROW_GROUP)
+        self.rows += count
+
+    def close(self, counts: Counts | None = None) -> None:
+        """Write the footer; `counts`, of the whole build, marks its last segment."""
+        if counts is not None:
+            self._writer.add_key_value_metadata({_PREFIX + "counts": json.dumps(counts.as_fields())})
+        self._writer.close()
+
+
+def schema(definition: Definition, build: str, change: str | None = None) -> pa.Schema:
+    """The Arrow schema of a segment, its metadata included."""
+    metadata = {
+        _PREFIX + "format_version": str(FORMAT_VERSION),
+        _PREFIX + "build": build,
+        _PREFIX + "definition": definition.to_json(),
+        **({} if change is None else {_PREFIX + "change": change}),
+    }
+    fields = [
+        pa.field("_row_id", pa.string(), nullable=False),
+        pa.field("_source_id", pa.string(), nullable=False),
+        pa.field("_model_id", pa.string(), nullable=False),
+        pa.field("vector", pa.list_(pa.field("element", pa.float32(), False), definition.dimensions), nullable=False),
+        pa.field("_text_digest", pa.binary(16), nullable=False),
+    ]
+    return pa.schema(fields, metadata)
+
+
+def read_footer(path: Path) -> Footer:
+    """What a segment's metadata says.
+
+    Raises:
+        DamagedError: the file is cut short, or is no Parquet.
+        UnsupportedError: it is a whole Parquet file that is not ours as we know it, or that a later version wrote.
+        StorageError: the file cannot be read now.
+    """
+    found, metadata = _metadata(path)
+    with _understanding(path):
+        definition = Definition.from_json(metadata["definition"])
+        schema = found.schema.to_arrow_schema()
+        check_columns(schema, SEGMENT)
+        if schema.field("vector").type.list_size != definition.dimensions:
+            raise DamagedError("has vectors of other dimensions than its definition")
+        change, counts = metadata.get("change"), metadata.get("counts")
+        return Footer(
+            build=convert(metadata["build"], Id),
+            change=None if change is None else convert(change, Id),
+            definition=definition,
+            rows=found.num_rows,
+            counts=record(Counts, parsed(counts)) if counts else None,
+        )
+
+
+def check_shape(path: Path, rows: int, dimensions: int) -> None:
+    """Raise UnsupportedError where a segment has other rows or dimensions than it must have; as `read_footer` else."""
+    found, _ = _metadata(path)
+    with _understanding(path):
+        if found.num_rows != rows:
+            raise UnsupportedError(f"has {found.num_rows:,} rows instead of {rows:,}")
+        schema = found.schema.to_arrow_schema()
+        check_columns(schema, ["vector"])
+        width = schema.field("vector").type.list_size
+        if width != dimensions:
+            raise UnsupportedError(f"has vectors of {width} dimensions instead of {dimensions}")
+
+
+def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
+    """The row ids and the float32 [n, dimensions] vectors of a segment, a row group or more at a time.
+
+    Raises:
+        DamagedError: a page is not what was written (its checksum differs).
+        UnsupportedError: its columns are not those of a segment, a value is missing, or a vector has NaN.
+        StorageError: the file cannot be read now.
+    """
+    for batch in _batches(path, ["_row_id", "vector"]):
+        yield batch.column("_row_id"), _matrix(path, batch)
+
+
+def read_rows(path: Path) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
+    """The row ids, vectors and text digests of a segment, as `read_vectors` does."""
+    for batch in _batches(path, ["_row_id", "vector", "_text_digest"]):
+        yield batch.column("_row_id"), _matrix(path, batch), batch.column("_text_digest")
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with naming(path.name):
+                check_columns(file.schema_arrow, columns)
+            for batch in file.iter_batches(2 * ROW_GROUP, columns=columns):
+                with naming(path.name):
+                    check_values(batch)
+                rows += len(batch)
+                yield batch
+            expected = file.metadata.num_rows
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        raise _explained(path, error, "cannot be read") from error
+    if rows != expected:
+        raise DamagedError(f"'{path.name}' has {rows:,} rows instead of {expected:,}")
+
+
+def _matrix(path: Path, batch: pa.RecordBatch) -> Vectors:
+    vectors = batch.column("vector")
+    matrix: Vectors = vectors.flatten().to_numpy(zero_copy_only=True).reshape(len(vectors), vectors.type.list_size)
+    check_numbers(matrix, path.name)
+    return matrix
+
+
+def read_row_ids(path: Path) -> pa.StringArray:
+    """The row ids of a segment, in the order of its rows. Raises as `read_vectors` does."""
+    ids = [batch.column("_row_id") for batch in _batches(path, ["_row_id"])]
+    return pa.concat_arrays([pa.array([], pa.string()), *ids])
+
+
+@dataclass(frozen=True)
+class State(Record):
+    """What tombstones say of the state that they close: all that its manifest says, but for digests.
+
+    `number` is the manifest's, `segments` and `deleted` are the numbers of its files, these tombstones left out.
+    """
+
+    number: Number
+    segments: tuple[Number, ...]
+    deleted: tuple[Number, ...]
+    counts: Counts
+
+
+class TombstoneWriter:
+    """Writes one Parquet of rows that are gone or replaced."""
+
+    def __init__(self, path: Path, definition: Definition, build: str, change: str) -> None:
+        """Open `path` for writing. By the id of the `change`, two that take the same rows away write two files."""
+        self.path = path
+        self.rows = 0
+        fields = [("_row_id", pa.string()), ("_segment", pa.int32()), ("_place", pa.int64())]
+        self._schema = pa.schema(
+            [pa.field(name, kind, nullable=False) for name, kind in fields], schema(definition, build, change).metadata
+        )
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
+
+    def write(self, row_ids: Texts, segments: Sequence[int], positions: Sequence[int]) -> None:
+        """Append rows by their ids, the numbers of their segments, and their positions there, from 0."""
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip((row_ids, segments, positions), self._schema, strict=True)
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self.rows += len(row_ids)
+
+    def close(self, state: State | None = None) -> None:
+        """Write the footer; `state` is there unless the file is given up."""
+        if state is not None:
+            self._writer.add_key_value_metadata({_PREFIX + "state": json.dumps(state.as_fields())})
+        self._writer.close()
+
+
+def read_tombstones(path: Path) -> Iterator[tuple[pa.StringArray, NDArray[np.int32], NDArray[np.int64]]]:
+    """The row ids, segments and positions that tombstones list. Raises as `read_vectors` does."""
+    for batch in _batches(path, ["_row_id", "_segment", "_place"]):
+        yield batch.column("_row_id"), batch.column("_segment").to_numpy(), batch.column("_place").to_numpy()
+
+
+class Closing(NamedTuple):
+    """The build that tombstones belong to, the change that wrote them, how many rows they list, and what they close."""
+
+    build: str
+    change: str | None
+    rows: int
+    state: State
+
+
+def read_state(path: Path) -> Closing:
+    """What tombstones say of themselves, and of the state that they close.
+
+    Raises as `read_footer` does.
+    """
+    found, metadata = _metadata(path)
+    with _understanding(path):
+        check_columns(found.schema.to_arrow_schema(), TOMBSTONES)
+        fields = parsed(metadata["state"])
+        state = record(State, fields, counts=record(Counts, fields.get("counts")))
+        change = metadata.get("change")
+        return Closing(
+            build=convert(metadata["build"], Id),
+            change=None if change is None else convert(change, Id),
+            rows=found.num_rows,
+            state=state,
+        )
+
+
+def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
+    """The Parquet's own footer, and what is ours in it, by names without their prefix."""
+    try:
+        check_footer(path)
+        found = pq.read_metadata(path)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        raise _explained(path, error, "is not a whole Parquet file of ours") from error
+    prefix = _PREFIX.encode()
+    with _understanding(path):
+        ours = [(name, value) for name, value in (found.metadata or {}).items() if name.startswith(prefix)]
+        metadata = {name.removeprefix(prefix).decode(): value.decode() for name, value in ours}
+        said = {"format_version": int(metadata["format_version"])}
+        if "features" in metadata:
+            said["features"] = json.loads(metadata["features"])
+        check_understood(said, FORMAT_VERSION)
+    return found, metadata
+
+
+@contextlib.contextmanager
+def _understanding(path: Path) -> Iterator[None]:
+    """What is wrong in metadata that a whole Parquet file has is no damage, or nobody can prove that it is."""
+    try:
+        with naming(path.name):
+            yield
+    except (pa.ArrowException, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise UnsupportedError(f"'{path.name}' is not a Parquet file of ours as we know it: {error}") from error
+    except DamagedError as error:
+        raise UnsupportedError(f"{error}; it is a Parquet file, and is left alone") from error
+
+
+def _explained(path: Path, error: Exception, what: str) -> StorageError:
+    """Damage, unless it is memory or the system that failed: then the file may be whole."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    system = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.ENOENT))
+    # What Arrow itself does not call an error of the file: a feature that it lacks, a name that is no UTF-8.
+    if isinstance(error, pa.ArrowNotImplementedError) or not isinstance(
+        error, pa.ArrowException | OSError | MemoryError
+    ):
+        return UnsupportedError(f"'{path.name}' {what}: {first_line}")
+    return (StorageError if system else DamagedError)(f"'{path.name}' {what}: {first_line}")

@@ -1,0 +1,193 @@
+"""The rows of several segments that are nearest to queries: of some by their graphs, then of all others in one scan.
+
+The best that the graphs have found are the bar for the scan, so that it computes few similarities exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jammi_duck.storage.index import plan
+from jammi_duck.storage.index.exact import LEAST, Block, Candidates, Mask, joined, scan
+from jammi_duck.storage.index.segment import LEAST_ROWS, MappedSegment, Segment
+from jammi_duck.types import Stage, Vectors
+
+_WIDER = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is searched of a segment: `there` rows, those that are `allowed`, or all where that is None.
+
+    `first` is the number that its first row has in the table.
+    """
+
+    number: int
+    segment: Segment
+    first: int
+    allowed: Mask | None
+    there: int
+
+    @property
+    def with_graph(self) -> MappedSegment | None:
+        """The segment, if it has a graph that can be asked."""
+        return self.segment if isinstance(self.segment, MappedSegment) and self.segment.has_graph else None
+
+    def blocks(self, cores: int) -> Iterator[Block]:
+        """Its vectors, for a scan on so many cores."""
+        for start, vectors in self.segment.blocks(cores):
+            allowed = None if self.allowed is None else self.allowed[start : start + len(vectors)]
+            yield Block(self.first + start, vectors, allowed)
+
+
+def nearest(parts: Sequence[Part], queries: Vectors, k: int, *, exact: bool) -> tuple[Candidates, list[Stage]]:
+    """Rows among which are the `k` nearest to each query and all that tie with the last, as far as graphs find them.
+
+    Every vector is looked at if `exact`. Raises DamagedError where rows can be had neither from a sidecar nor from the
+    Parquet.
+    """
+    found: list[Candidates] = []
+    stages: list[Stage] = []
+    rest: list[Part] = []
+    plans: list[plan.Plan] = []
+    for part in (part for part in parts if part.there):
+        segment = None if exact else part.with_graph
+        if segment is None:
+            rest.append(part)
+            continue
+        chosen = plan.predict(segment.rows, part.there, min(k, part.there), queries.shape[1], len(queries))
+        if chosen.way == "graph":
+            began = time.perf_counter()
+            candidates, stage = _by_graph(part, segment, queries, min(k, part.there), chosen)
+            stage.seconds = time.perf_counter() - began
+            found.append(candidates)
+            stages.append(stage)
+        else:
+            rest.append(part)
+            plans.append(chosen)
+    if rest:
+        began = time.perf_counter()
+        found.append(_exactly(rest, queries, k, _bars(found, len(queries), k)))
+        stage = _scanned(rest, "exact := true" if exact else _reason(rest, plans))
+        stage.seconds = time.perf_counter() - began
+        stages.append(stage)
+    none = np.empty((len(queries), 0))
+    return joined(found or [Candidates(none.astype(np.int64), none.astype(np.float32))]), stages
+
+
+def _by_graph(
+    part: Part, segment: MappedSegment, queries: Vectors, k: int, chosen: plan.Plan
+) -> tuple[Candidates, Stage]:
+    """Ask the graph for more and more, for the queries that need it; look at every vector where that is quicker."""
+
+    def asked(queries: Vectors, wanted: int) -> tuple[Candidates, NDArray[np.bool_]]:
+        found, sure = segment.by_graph(queries, k, wanted, part.allowed)
+        return Candidates(np.where(found.positions < 0, -1, found.positions + part.first), found.similarities), sure
+
+    rows, wanted = segment.rows, chosen.wanted
+    found, sure = asked(queries, wanted)
+    detail = (
+        f"segment {part.number}: {wanted:,} neighbours by the graph: {chosen.graph_ms:.2g} ms predicted, "
+        f"{chosen.exact_ms:.2g} ms for {part.there:,} of {rows:,} vectors"
+    )
+    stage = Stage("graph", detail, wanted)
+    while not sure.all():
+        open_ = np.flatnonzero(~sure)
+        wanted = min(rows, wanted * _WIDER)
+        exactly = plan.exact_ms(rows, part.there, queries.shape[1], len(open_))
+        if wanted >= rows or exactly <= plan.graph_ms(rows, wanted, k, len(open_)):
+            more, now = _exactly([part], queries[open_], k, _bars([], len(open_), k)), np.ones(len(open_), bool)
+            stage.detail += f"; exactly for {len(open_):,} queries, as their neighbours were too few"
+        else:
+            more, now = asked(queries[open_], wanted)
+            stage.detail += f"; {wanted:,} neighbours for {len(open_):,} queries, as the first were too few"
+            stage.rows = wanted
+        found = _replaced(found, open_, more)
+        sure[open_] = now
+    return found, stage
+
+
+def _exactly(parts: Sequence[Part], queries: Vectors, k: int, bars: NDArray[np.float32]) -> Candidates:
+    """The best `k` rows of all parts for each query, and ties, that reach its bar."""
+    # One query is read for by all cores, if that is worth it; many are multiplied by all cores anyway.
+    alone = len(queries) > 1 or all(part.segment.rows <= LEAST_ROWS for part in parts)
+    cores = 1 if alone else plan.CORES
+    blocks = _Shared(itertools.chain.from_iterable(part.blocks(cores) for part in parts))
+    others = [_cores().submit(scan, blocks, queries, k, bars) for _ in range(cores - 1)]
+    mine = scan(blocks, queries, k, bars)
+    return joined([mine, *(other.result() for other in others)])
+
+
+def _scanned(parts: Sequence[Part], reason: str) -> Stage:
+    which = f"segment {parts[0].number}" if len(parts) == 1 else f"{len(parts):,} segments"
+    there, rows = sum(part.there for part in parts), sum(part.segment.rows for part in parts)
+    return Stage("exact", f"{which}: {there:,} of {rows:,} vectors: {reason}", there)
+
+
+def _reason(parts: Sequence[Part], plans: Sequence[plan.Plan]) -> str:
+    """Why these are looked at exactly, of which so many have a plan; the others have no graph."""
+    if not plans:
+        return "there is no index"
+    if len(plans) < len(parts):
+        return f"{len(parts) - len(plans):,} of them without an index"
+    exactly, graph = sum(chosen.exact_ms for chosen in plans), sum(chosen.graph_ms for chosen in plans)
+    return f"{exactly:.2g} ms predicted, {graph:.2g} ms by the graph"
+
+
+def _bars(found: Sequence[Candidates], queries: int, k: int) -> NDArray[np.float32]:
+    """What a row's similarity to each query has to be at least, for it to be among the best `k`."""
+    least = np.full((queries, 1), LEAST, np.float32)
+    near = np.concatenate([least, *(each.similarities for each in found)], axis=1)
+    if near.shape[1] <= k:
+        return least[:, 0]
+    last: NDArray[np.float32] = np.maximum(-np.partition(-near, k - 1, axis=1)[:, k - 1], least[:, 0])
+    return last
+
+
+def _replaced(found: Candidates, rows: NDArray[np.int64], by: Candidates) -> Candidates:
+    width = max(found.positions.shape[1], by.positions.shape[1])
+    positions = np.full((len(found.positions), width), -1)
+    near = np.full(positions.shape, -np.inf, np.float32)
+    for target, source, new in (
+        (positions, found.positions, by.positions),
+        (near, found.similarities, by.similarities),
+    ):
+        target[:, : source.shape[1]] = source
+        target[rows] = -1 if target is positions else -np.inf
+        target[rows, : new.shape[1]] = new
+    return Candidates(positions, near)
+
+
+class _Shared(Iterator[Block]):
+    """Blocks that threads take in turns; there are none after an error."""
+
+    def __init__(self, blocks: Iterator[Block]) -> None:
+        self._blocks = blocks
+        self._lock = threading.Lock()
+
+    def __next__(self) -> Block:
+        with self._lock:
+            try:
+                return next(self._blocks)
+            except BaseException:
+                self._blocks = iter(())
+                raise
+
+
+@cache
+def _cores() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(plan.CORES, thread_name_prefix="jammi-search")
+
+
+# The child has none of its parent's threads.
+os.register_at_fork(after_in_child=_cores.cache_clear)

@@ -1,0 +1,445 @@
+"""A later state of an embedding table in the making: rows are added and forgotten, and a new manifest says so.
+
+Nothing that is there is touched. New rows go to new segments, and rows that are gone or replaced are listed in
+tombstones, which close the state: with them, the Parquet files alone say what the table holds. The manifest with the
+next number makes it the table's state, if no other change was first; if one was, this change is made to fit it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jammi_duck.errors import DamagedError, NotFoundError, StateError, StorageError
+from jammi_duck.storage.files import layout, manifest
+from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones
+from jammi_duck.storage.files.marker import Marker
+from jammi_duck.storage.files.parquet import (
+    Digests,
+    State,
+    Texts,
+    TombstoneWriter,
+    read_row_ids,
+    read_rows,
+    read_tombstones,
+)
+from jammi_duck.storage.files.store import Store
+from jammi_duck.storage.files.table_files import files_of, remove_files
+from jammi_duck.storage.index.exact import Mask
+from jammi_duck.storage.index.row_ids import RowIds
+from jammi_duck.storage.index.segment import ParquetSegment
+from jammi_duck.storage.index.sidecars import Grown
+from jammi_duck.storage.tables.build import make_ready, what_is_kept
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.catalog_sync import catch_up, enter
+from jammi_duck.storage.tables.clock import not_before
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.ownership import delete_table
+from jammi_duck.storage.tables.segment_files import (
+    Progress,
+    SegmentFiles,
+    add_sidecars,
+    close_state,
+    sidecars_of,
+    writing,
+)
+from jammi_duck.storage.tables.snapshot import changed_since
+from jammi_duck.storage.tables.table import Table, live_masks, newest_manifest
+from jammi_duck.types import Counts
+
+if TYPE_CHECKING:
+    from jammi_duck.types import Vectors
+
+
+# A segment's number, and the ids and positions of rows in it.
+Found: TypeAlias = "tuple[int, pa.StringArray, NDArray[np.int64]]"
+# The ids, vectors and text digests of rows.
+StoredRows: TypeAlias = "tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]"
+
+
+class Change:
+    """`write` rows and `forget` others, then `finish`, or `abandon`. One thread at a time."""
+
+    def __init__(
+        self,
+        tables: EmbeddingTables,
+        entry: Entry,
+        base: Manifest,
+        stage: str,
+        *,
+        spare: Sequence[Segment] = (),
+        kept: Sequence[Segment] | None = None,
+    ) -> None:
+        """Start from the state `base`. The catalog notes the `stage`.
+
+        Where `kept` is given, only these of its segments stay, and what is written are the rows of the others.
+
+        `spare` segments are not of the state, but `vectors` reads them, too. A build that failed is `building` again.
+        Raises StateError where somebody else has resumed it.
+        """
+        self.id = uuid.uuid4().hex
+        self.entry = entry
+        self.definition = entry.definition
+        self.base = base
+        self._tables = tables
+        self._store = tables.store_at(entry.location)
+        width = entry.definition.dimensions
+        self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows, width) for each in spare}
+        self._before = base.segments
+        self._kept = kept
+        self._grown: dict[int, Grown] = {}
+        self._open: Table | None = None
+        self._segments: tuple[Segment, ...] = ()
+        self._gone: TombstoneWriter | None = None
+        self._listed: list[str] = []
+        self._marker = Marker(self._store, entry.name, self.id)
+        first = _free_number(_names(self._store, entry.name))
+        self._files = SegmentFiles(
+            self._store, entry.name, entry.definition, entry.build, self.id, tables.segment_rows, first, self._taken
+        )
+        if entry.status == "ready":
+            tables.catalog.note(entry.build, stage, self.id)
+        else:
+            tables.catalog.resumed(entry.build, self.id)
+            # Of a build that has no manifest; those that are wanted again get the same names.
+            remove_files(self._store, sidecars_of(self.name, base.segments))
+
+    @property
+    def name(self) -> str:
+        """The embedding table's name."""
+        return self.entry.name
+
+    @property
+    def rows(self) -> int:
+        """How many rows were written."""
+        return self._files.rows
+
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
+        """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
+        self._marker.set()
+        self._files.write(row_ids, vectors, digests)
+
+    def end_segment(self, grown: Grown | None) -> None:
+        """Close the segment that was written, even without a row; its graph has `grown`, or is built anew."""
+        self._marker.set()
+        self._files.open()
+        self._files.close()
+        if grown is not None:
+            self._grown[self._files.written[-1].number] = grown
+
+    def forget(self, row_ids: Texts, segments: Sequence[int], positions: Sequence[int]) -> None:
+        """Forget rows of the state that this started from, by their segments' numbers and their positions there."""
+        gone = self._tombstones()
+        with writing(gone.path):
+            gone.write(row_ids, segments, positions)
+
+    def vectors(self, segment: int, positions: Sequence[int]) -> Vectors:
+        """The vectors of rows of the state that this started from, or that are spare, by their segment's number.
+
+        Raises DamagedError.
+        """
+        order = np.argsort(positions)
+        rising = np.asarray(positions, np.int64)[order]
+        found = np.empty((len(positions), self.definition.dimensions), np.float32)
+        if segment in self._spare:
+            try:
+                found[order] = self._spare[segment].vectors(rising)
+            except DamagedError as error:
+                file = layout.parquet(self.name, segment)
+                raise DamagedError(
+                    f"'{file}', which an interrupted change had left, is gone by now; run this again"
+                ) from error
+        else:
+            if self._open is None:
+                self._open = Table.of(self._store, self.entry, self.base)
+            found[order] = self._open.segments[self._open.numbers.index(segment)].vectors(rising)
+        return found
+
+    def finish(self, counts: Counts, progress: Progress) -> Manifest:
+        """Index what is new, and commit the state; gives its manifest.
+
+        `counts` are what `skipped` and `failed` are now, and how many more were `truncated`; the rows are counted here.
+        `progress` is told how many rows were added to an index. On an error, call `abandon`.
+
+        Raises:
+            NotFoundError: the table was dropped meanwhile.
+            StateError: another change was first, and this one cannot be made to fit.
+        """
+        try:
+            return self._finish(counts, progress)
+        except (StorageError, StateError) as error:
+            if self.entry.status == "ready" and not self._is_ready():
+                raise self._dropped() from error
+            raise
+
+    def _finish(self, counts: Counts, progress: Progress) -> Manifest:
+        is_same = self._kept is None and self._gone is None and not self.rows
+        if is_same and self.base.number and self._counts(counts) == self.base.counts:
+            self._marker.remove()
+            if not catch_up(self._tables, self.entry, self.base):
+                self._tables.catalog.note(self.entry.build, None, None)
+            return self.base
+        self._files.close()
+        self._index(progress)
+        while True:
+            try:
+                finished = self._commit(counts)
+                break
+            except FileExistsError as error:
+                if self._kept is not None:
+                    raise StateError(f"'{self.name}' has changed meanwhile") from error
+                self._fit()
+                self._index(progress)
+        # Before the catalog says so: what dies in between is settled.
+        self._marker.remove()
+        if self.entry.status != "ready":
+            make_ready(self._tables, finished, self.entry.location)
+        elif not enter(self._tables, self.entry, finished):
+            delete_table(self._store, self.name, self.entry.build, was_ready=True)
+            raise self._dropped()
+        return finished
+
+    def _is_ready(self) -> bool:
+        ready = self._tables.catalog.entries("ready", name=self.name)
+        return any(entry.build == self.entry.build for entry in ready)
+
+    def _dropped(self) -> NotFoundError:
+        return NotFoundError(f"'{self.name}' was dropped while it was changed")
+
+    def let_go(self) -> None:
+        """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
+        self._files.discard()
+        if self._gone is not None:
+            with contextlib.suppress(Exception):
+                self._gone.close()
+            with contextlib.suppress(StorageError):
+                self._store.discard(self._gone.path.name)
+            self._gone = None
+        self._marker.remove()
+
+    def abandon(self, reason: str, *, keep: bool) -> None:
+        """Remove what was written; the table stays as it was. Whole segments with new vectors stay if `keep` says so.
+
+        A state whose manifest was committed stays, and the next `install` or `jammi_recover()` enters it.
+        """
+        self.let_go()
+        if self._is_committed():
+            return
+        keep = keep and self._kept is None
+        written = self._files.written
+        mine = [*self._listed, *([] if keep else (segment.parquet.file for segment in written))]
+        # A ready table's own have names that a manifest gives them.
+        indexed = written if self.entry.status == "ready" else [*self._before, *written]
+        with contextlib.suppress(StorageError):
+            remove_files(self._store, [*mine, *sidecars_of(self.name, indexed)])
+        if self.entry.status == "ready":
+            self._tables.catalog.note(self.entry.build, None, None)
+        else:
+            left = [*self._before, *(self._files.written if keep else ())]
+            kept = sum(segment.rows for segment in left)
+            reason += what_is_kept(kept, self.definition, self.name)
+            self._tables.catalog.failed(self.entry.build, reason)
+
+    def _is_committed(self) -> bool:
+        """Whether a manifest names our files, or nobody can tell."""
+        if not self._listed:
+            return False
+        try:
+            newest = newest_manifest(self._store, self.entry)
+        except DamagedError:
+            numbers = [name.number for name in _names(self._store, self.name) if name.kind == "manifest.json"]
+            return max(numbers, default=0) > self.base.number
+        except StorageError:
+            return True
+        mine = {*self._listed, *(segment.parquet.file for segment in self._files.written)}
+        return any(digest.file in mine for digest in newest.files)
+
+    def _index(self, progress: Progress) -> None:
+        """Make sidecars for the segments that have none."""
+        dimensions = self.definition.dimensions
+
+        def whole(segment: Segment) -> Segment:
+            if segment.usearch.file:
+                return segment
+            grown = self._grown.get(segment.number)
+            return add_sidecars(self._store, self.name, self.id, segment, dimensions, progress, grown=grown)
+
+        self.base = replace(self.base, segments=tuple(map(whole, self.base.segments)))
+        done = {segment.number: segment for segment in self._segments}
+        self._segments = tuple(whole(done.get(segment.number, segment)) for segment in self._files.written)
+
+    def _commit(self, counts: Counts) -> Manifest:
+        """Write the tombstones and the manifest. Raises FileExistsError where another state was first."""
+        base = self.base
+        segments = (*(base.segments if self._kept is None else self._kept), *self._segments)
+        tombstones = base.tombstones if self._kept is None else ()
+        now = self._counts(counts)
+        numbers, gone = (tuple(each.number for each in files) for files in (segments, tombstones))
+        finished = replace(
+            base,
+            number=base.number + 1,
+            counts=now,
+            finished=not_before([base.finished], datetime.now(UTC)),
+            segments=segments,
+            tombstones=(*tombstones, self._close(State(base.number + 1, numbers, gone, now))),
+        )
+        manifest.commit(self._store, finished, self.id)
+        return finished
+
+    def _close(self, state: State) -> Tombstones:
+        """Write the tombstones that close a state. Raises NotFoundError where the table is not there any more."""
+        names = _names(self._store, self.name)
+        manifests = [name.number for name in names if name.kind == "manifest.json"]
+        if self.base.number > max(manifests, default=0):
+            raise self._dropped()
+        closed = close_state(self._store, self.name, self._tombstones(), state, _free_number(names))
+        self._gone = None
+        self._listed.append(closed.parquet.file)
+        return closed
+
+    def _counts(self, counts: Counts) -> Counts:
+        """The new state's counts."""
+        rows = self.base.rows
+        if self._kept is None:
+            rows += self.rows - (self._gone.rows if self._gone else 0)
+        truncated = self.base.counts.truncated + counts.truncated
+        return replace(self.base.counts, rows=rows, skipped=counts.skipped, failed=counts.failed, truncated=truncated)
+
+    def _tombstones(self) -> TombstoneWriter:
+        if self._gone is None:
+            self._marker.set()
+            scratch = self._store.scratch(layout.deleted(self.name, 1), self.id)
+            with writing(scratch):
+                self._gone = TombstoneWriter(scratch, self.definition, self.entry.build, self.id)
+        return self._gone
+
+    def _taken(self, number: int) -> tuple[str, int]:
+        return self.name, number + 1
+
+    def _fit(self) -> None:
+        """Make this change fit a state that another change made first: the result is what this one wanted.
+
+        A key that the other touched, and this one did not, gets the row that it had in the state that this one started
+        from, or none: this change found that row to be right, or no such key in the source.
+        """
+        (file,) = self._listed[-1:]
+        mine = self._mine(file)
+        self._store.delete(file)
+        # The name is free again: another may have it by the time that this change is abandoned.
+        self._listed.remove(file)
+        newest, touched, found = self._rival(mine)
+        others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
+        before = Table.of(self._store, self.entry, self.base).find(others) if len(others) else []
+        for number, row_ids, positions in found:
+            self.forget(row_ids, [number] * len(positions), positions.tolist())
+        for segment, (_, _, positions) in zip(self.base.segments, before, strict=False):
+            for rows in stored_rows(self._store, segment, _mask(segment.rows, positions)):
+                self.write(*rows)
+        self._files.close()
+        self.base = newest
+
+    def _mine(self, tombstones: str) -> pa.StringArray:
+        """The ids of the rows that this change lists in its tombstones, or writes."""
+        try:
+            _, path = self._store.found(tombstones)
+        except FileNotFoundError as error:
+            # A drop, or a vacuum: no manifest names it yet.
+            is_there = any(name.kind == "manifest.json" for name in _names(self._store, self.name))
+            raise changed_since(self.name) if is_there else self._dropped() from error
+        gone = [ids for ids, _, _ in read_tombstones(path)]
+        written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
+        return pa.concat_arrays([pa.array([], pa.string()), *gone, *written])
+
+    def _rival(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, list[Found]]:
+        """The newest state, the rows that it touched, and where it has these and `mine`.
+
+        Where files of it are gone before they are read, there is a later one, which is taken then.
+        """
+        newest = None
+        while True:
+            before, newest = newest, newest_manifest(self._store, self.entry)
+            try:
+                touched = _touched(self._store, self.base, newest)
+                ids = pa.concat_arrays([mine, touched])
+                return newest, touched, Table.of(self._store, self.entry, newest).find(ids)
+            except DamagedError:
+                if before and before.number == newest.number:
+                    raise
+
+
+def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[StoredRows]:
+    """The row ids, vectors and text digests of a segment's rows, of those of a mask only if one is given.
+
+    Raises DamagedError.
+    """
+    start = 0
+    for row_ids, vectors, digests in read_rows(store.checked(segment.parquet)):
+        if only is None:
+            yield row_ids, vectors, digests
+        else:
+            kept = np.flatnonzero(only[start : start + len(row_ids)])
+            if len(kept):
+                yield row_ids.take(pa.array(kept)), vectors[kept], digests.take(pa.array(kept))
+        start += len(row_ids)
+
+
+def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
+    """The ids of the rows that came or went from one state to a later one, or got another text, each once.
+
+    The states in between are not asked: they may be gone.
+    """
+    # Imported late: it takes longer than a search takes.
+    import pyarrow.compute as pc
+
+    shared = {each.parquet for each in base.segments} & {each.parquet for each in newest.segments}
+    before, after = (_live(store, state, [each for each in state.segments if each.parquet not in shared])
+                     for state in (base, newest))  # fmt: skip
+    ids = [pa.array([], pa.string())]
+    for mine, others in ((before, after), (after, before)):
+        is_new = pc.invert(pc.is_in(mine["row"], value_set=others["row"]))
+        ids += mine["id"].filter(is_new).chunks
+    known = {each.parquet for each in base.tombstones}
+    shared_numbers = [each.number for each in base.segments if each.parquet in shared]
+    for each in newest.tombstones:
+        if each.parquet not in known:
+            for row_ids, numbers, _ in read_tombstones(store.checked(each.parquet)):
+                ids.append(row_ids.filter(pa.array(np.isin(numbers, shared_numbers))))
+    return pa.concat_arrays(ids).unique()
+
+
+def _live(store: Store, state: Manifest, segments: Sequence[Segment]) -> pa.Table:
+    """The rows of segments that a state has, by `id`, and by id and text as `row`."""
+    import pyarrow.compute as pc
+
+    masks = live_masks(store, segments, state.tombstones)
+    ids, rows = [pa.array([], pa.string())], [pa.array([], pa.binary())]
+    for segment in segments:
+        for row_ids, _, digests in stored_rows(store, segment, masks.get(segment.number)):
+            ids.append(row_ids)
+            parts = [row_ids.cast(pa.binary()), digests.cast(pa.binary()), pa.scalar(b"\0")]
+            rows.append(pc.binary_join_element_wise(*parts))
+    return pa.table({"id": pa.chunked_array(ids), "row": pa.chunked_array(rows)})
+
+
+def _mask(rows: int, positions: NDArray[np.int64]) -> Mask:
+    mask = np.zeros(rows, bool)
+    mask[positions] = True
+    return mask
+
+
+def _names(store: Store, table: str) -> list[layout.FileName]:
+    """What the names of a table's files say."""
+    return [name for name in map(layout.parse, files_of(store, table)) if name]
+
+
+def _free_number(names: Sequence[layout.FileName]) -> int:
+    """The number beyond those of all segments and tombstones."""
+    return 1 + max((name.number for name in names if name.kind != "manifest.json"), default=-1)

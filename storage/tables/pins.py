@@ -1,0 +1,77 @@
+"""What queries were planned on: states of tables, whose files nobody deletes until the query is over."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jammi_duck.storage.files.locks import Held
+from jammi_duck.storage.files.manifest import Manifest, Segment
+from jammi_duck.types import Caller
+
+# A connection runs one query at a time; others may have ended without a word.
+_MOST_KEPT = 256
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state of a table, whose number is 0 where it was never committed, and segments that no state has.
+
+    These are `spare`: of a change that was interrupted, and as good as any other for the vector of a text.
+    """
+
+    manifest: Manifest
+    spare: tuple[Segment, ...] = ()
+
+
+@dataclass
+class Pins:
+    """The plans of queries that may be running, by tokens. A connection's are over in its next transaction."""
+
+    _kept: OrderedDict[str, tuple[Caller, Snapshot, Held]] = field(default_factory=OrderedDict)
+    _number: itertools.count[int] = field(default_factory=itertools.count)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, caller: Caller, start: Snapshot, files: Iterable[Path]) -> str:
+        """Keep what a query is planned on, and hold its files; gives a token.
+
+        Raises FileNotFoundError where a file is gone by now.
+        """
+        held = Held(files)
+        self.end(caller)
+        with self._lock:
+            token = f"{caller.connection}/{next(self._number)}"
+            self._kept[token] = caller, start, held
+            over = [self._kept.popitem(last=False)[1] for _ in range(len(self._kept) - _MOST_KEPT)]
+        for _, _, files_of_one in over:
+            files_of_one.close()
+        return token
+
+    def of(self, token: str) -> Snapshot | None:
+        """What a query was planned on, if it is kept still."""
+        with self._lock:
+            kept = self._kept.get(token)
+        return kept[1] if kept else None
+
+    def end(self, caller: Caller) -> None:
+        """Let go of what earlier transactions of a connection have planned."""
+        with self._lock:
+            over = [
+                token
+                for token, (theirs, _, _) in self._kept.items()
+                if theirs.connection == caller.connection and theirs.transaction != caller.transaction
+            ]
+            files = [self._kept.pop(token)[2] for token in over]
+        for held in files:
+            held.close()
+
+    def done(self, token: str) -> None:
+        """Let go of the files of a query that has read them; what it was planned on is known still."""
+        with self._lock:
+            kept = self._kept.get(token)
+        if kept:
+            kept[2].close()

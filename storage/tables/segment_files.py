@@ -1,0 +1,171 @@
+"""How the files of segments come to be: rows to Parquet, a new file every so many rows, and Parquet to sidecars."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jammi_duck.errors import JammiError, StorageError
+from jammi_duck.storage.files import layout
+from jammi_duck.storage.files.locks import Held
+from jammi_duck.storage.files.manifest import SIDECARS, Segment, Tombstones
+from jammi_duck.storage.files.parquet import Digests, SegmentWriter, State, Texts, TombstoneWriter, check_shape
+from jammi_duck.storage.files.store import Store, called
+from jammi_duck.storage.index import sidecars as index
+from jammi_duck.types import Counts, Definition
+
+if TYPE_CHECKING:
+    from jammi_duck.types import Vectors
+
+Progress = Callable[[int], None]
+
+
+class SegmentFiles:
+    """Writes rows to the segments of one embedding table. One thread at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        table: str,
+        definition: Definition,
+        build: str,
+        change: str,
+        segment_rows: int,
+        first: int,
+        taken: Callable[[int], tuple[str, int]],
+    ) -> None:
+        """Nothing is written yet. `change` is the id that scratch files bear, `first` the number of the first segment.
+
+        `taken` is asked for another table and number where another process has written a segment of this number.
+        """
+        self.table = table
+        self.written: list[Segment] = []
+        self.rows = 0
+        self._store = store
+        self._definition = definition
+        self._build = build
+        self._change = change
+        self._segment_rows = segment_rows
+        self._number = first
+        self._taken = taken
+        self._writer: SegmentWriter | None = None
+
+    def open(self) -> None:
+        """Begin a file, unless one is open. Raises StorageError."""
+        self._open_writer()
+
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
+        """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
+        start = 0
+        while start < len(row_ids):
+            writer = self._open_writer()
+            if writer.rows >= self._segment_rows:
+                self.close()
+                continue
+            end = min(len(row_ids), start + self._segment_rows - writer.rows)
+            with writing(writer.path):
+                writer.write(row_ids[start:end], vectors[start:end], digests[start:end])
+            self.rows += end - start
+            start = end
+
+    def close(self, counts: Counts | None = None) -> None:
+        """Give the file that is open its name, if there is one; `counts` mark the last one of a build."""
+        if self._writer is None:
+            return
+        writer = self._writer
+        with writing(writer.path):
+            writer.close(counts)
+        while True:
+            try:
+                digest = self._store.create(layout.parquet(self.table, self._number), writer.path)
+                break
+            except FileExistsError:
+                self.table, self._number = self._taken(self._number)
+        self._writer = None
+        self.written.append(Segment(self._number, writer.rows, digest))
+        self._number += 1
+
+    def discard(self) -> None:
+        """Close what is open, and remove what was not given a name yet."""
+        if self._writer is not None:
+            with contextlib.suppress(Exception):
+                self._writer.close()
+            with contextlib.suppress(StorageError):
+                self._store.discard(self._writer.path.name)
+            self._writer = None
+
+    def _open_writer(self) -> SegmentWriter:
+        if self._writer is None:
+            change = None if self._change == self._build else self._change
+            scratch = self._store.scratch(layout.parquet(self.table, self._number), self._change)
+            with writing(scratch):
+                self._writer = SegmentWriter(scratch, self._definition, self._build, change)
+        return self._writer
+
+
+def add_sidecars(
+    store: Store,
+    table: str,
+    change: str,
+    segment: Segment,
+    dimensions: int,
+    progress: Progress,
+    rebuilt: int = 0,
+    grown: index.Grown | None = None,
+) -> Segment:
+    """Build and store the index of a segment; `rebuilt` is the number of the manifest that will name it.
+
+    Its graph has `grown` from another one, or is built anew.
+
+    Raises:
+        DamagedError: the Parquet is not what its digest says.
+        FileNotFoundError: it is gone by now.
+        UnsupportedError: it has what cannot be indexed: other rows, a vector that is no numbers, a row id twice.
+    """
+    files = [layout.sidecar(table, segment.number, kind, rebuilt) for kind in SIDECARS]
+    scratches = [store.scratch(file, change) for file in files]
+    try:
+        parquet = store.checked(segment.parquet)
+        # It may be a copy in the cache, which a vacuum of another process would take.
+        with contextlib.closing(Held([parquet])), writing(scratches[0]), called(segment.parquet.file, parquet):
+            check_shape(parquet, segment.rows, dimensions)
+            index.build(parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
+        usearch, rowmap, vectors = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
+        return replace(segment, usearch=usearch, rowmap=rowmap, vectors=vectors)
+    finally:
+        for scratch in scratches:
+            with contextlib.suppress(StorageError):
+                store.discard(scratch.name)
+
+
+def sidecars_of(table: str, segments: Iterable[Segment]) -> list[str]:
+    """The names of the sidecars that `add_sidecars` gives these segments at first."""
+    return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in SIDECARS]
+
+
+def close_state(store: Store, table: str, writer: TombstoneWriter, state: State, first: int) -> Tombstones:
+    """Close tombstones, which say what the state is, and give them the first number that is free from `first` on."""
+    with writing(writer.path):
+        writer.close(state)
+    number = first
+    while True:
+        try:
+            return Tombstones(number, writer.rows, store.create(layout.deleted(table, number), writer.path))
+        except FileExistsError:
+            number += 1
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is written into a StorageError that names its folder."""
+    try:
+        yield
+    except JammiError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise StorageError(f"cannot write '{path.parent}': {reason}; check that there is room on the disk") from error

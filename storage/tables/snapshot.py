@@ -1,0 +1,181 @@
+"""What a change of an embedding table starts from: its present state, or what an interrupted build has left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+
+from jammi_duck.errors import DamagedError, StateError, UnsupportedError
+from jammi_duck.storage.files import layout, manifest
+from jammi_duck.storage.files.manifest import Manifest, Segment, Truth
+from jammi_duck.storage.files.parquet import Footer, read_footer, read_rows
+from jammi_duck.storage.files.store import Store
+from jammi_duck.storage.files.table_files import files_of
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.pins import Snapshot
+from jammi_duck.storage.tables.table import newest_manifest
+from jammi_duck.types import Caller
+
+# In how many earlier states a segment is looked for before it is taken for one that no state has.
+_LOOK_BACK = 20
+_TRIES = 20
+
+
+def state_of(tables: EmbeddingTables, entry: Entry) -> Manifest:
+    """The present state of a ready table. Raises DamagedError where it has no manifest."""
+    store = tables.store_at(entry.location)
+    try:
+        return newest_manifest(store, entry, *tables.catalog.files(entry.build))
+    except DamagedError as error:
+        if not store.names():
+            # Nothing can be written again of nothing.
+            raise
+        raise DamagedError(f"{error}; SELECT * FROM jammi_recover() writes it again") from error
+
+
+def present(tables: EmbeddingTables, entry: Entry) -> Snapshot:
+    """The present state of a table, or what is left of a build that failed, and what is spare.
+
+    Raises:
+        DamagedError: a ready table has no manifest, or nothing is left of a build that failed.
+    """
+    store = tables.store_at(entry.location)
+    if entry.status == "ready":
+        state = state_of(tables, entry)
+        return Snapshot(state, tuple(segment for segment, _ in spare_segments(store, entry, state)))
+    manifests = [file for file in files_of(store, entry.name) if layout.is_manifest(file)]
+    if manifests:
+        again = f"drop '{entry.name}' with jammi_drop and generate it again"
+        raise DamagedError(f"'{manifests[-1]}' cannot be read, and nothing else says what it held: {again}")
+    whole = [each for each in whole_segments(store, entry) if _has_whole_pages(store, each[0])]
+    kept = tuple(segment for segment, footer in whole if footer.change is None)
+    if not kept:
+        raise DamagedError(f"nothing is left of '{entry.name}'; generate it again")
+    return Snapshot(_left(entry, kept), tuple(segment for segment, footer in whole if footer.change is not None))
+
+
+def planned(tables: EmbeddingTables, entry: Entry, token: str) -> Snapshot:
+    """What a query was planned on.
+
+    Raises StateError where that is over, is not what is to be changed, or is not there any more although it was held.
+    """
+    start = tables.pins.of(token)
+    if start is None or (entry.status == "ready") != bool(start.manifest.number):
+        raise changed_since(entry.name)
+    names = tables.store_at(entry.location).names()
+    kept = () if start.manifest.number else start.manifest.segments
+    if any(each.parquet.file not in names for each in (*kept, *start.spare)):
+        raise changed_since(entry.name)
+    return start
+
+
+def changed_since(name: str) -> StateError:
+    """What is said of a table that is not what it was when a query was planned."""
+    return StateError(f"'{name}' has changed since this query was planned; run it again")
+
+
+def _left(entry: Entry, kept: Sequence[Segment]) -> Manifest:
+    started = entry.started.replace(tzinfo=UTC)
+    return Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, started, tuple(kept))
+
+
+def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Segment, Footer]]:
+    """The whole segments of changes of a ready table that neither its present state names nor an earlier one.
+
+    A few states are looked at. A change takes the first number that is free when it begins, so what is older than these
+    has a lower number than the first of them, and is left out.
+    """
+    files = files_of(store, entry.name)
+    left = set(filter(layout.is_parquet, files)) - {each.parquet.file for each in state.segments}
+    earlier = [file for file in files if layout.is_manifest(file) and file != state.file][-_LOOK_BACK:]
+    last = 0
+    while earlier and left:
+        with contextlib.suppress(DamagedError, UnsupportedError):
+            before = manifest.read(store, earlier.pop())
+            left -= {each.parquet.file for each in before.segments}
+            last = max(each.number for each in before.truth)
+    return [(segment, footer) for segment, footer in _whole(store, entry, left, last) if footer.change]
+
+
+def _has_whole_pages(store: Store, segment: Segment) -> bool:
+    try:
+        for _ in read_rows(store.checked(segment.parquet)):
+            pass
+    except DamagedError:
+        return False
+    return True
+
+
+def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
+    """The Parquet files of a build's segments that are whole and understood, in order."""
+    return _whole(store, entry, files_of(store, entry.name))
+
+
+def _whole(store: Store, entry: Entry, files: Iterable[str], first: int = 0) -> list[tuple[Segment, Footer]]:
+    names = {file: layout.parse(file) for file in files}
+    mine = sorted((name.number, file) for file, name in names.items() if name and name.kind == "parquet")
+    whole = []
+    for number, file in mine:
+        if number < first:
+            continue
+        try:
+            digest, path = store.found(file)
+            footer = read_footer(path)
+        except (FileNotFoundError, DamagedError, UnsupportedError):
+            continue
+        if footer.build == entry.build and footer.definition == entry.definition:
+            whole.append((Segment(number, footer.rows, digest), footer))
+    return whole
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a query reads: local paths of the Parquet files, those of segments with their numbers.
+
+    They are there until the query is over. `token` stands for it all.
+    """
+
+    token: str
+    start: Snapshot
+    segments: list[tuple[int, Path]]
+    spare: list[tuple[int, Path]]
+    tombstones: list[Path]
+
+
+def plan(tables: EmbeddingTables, entry: Entry, caller: Caller, *, spare: bool = False) -> Planned:
+    """Settle what a query reads of a table: its present state, and what is `spare`, if that is wanted.
+
+    Remote files come to the cache. What another process deletes meanwhile, it deletes since there is a later state, and
+    so that is taken then.
+
+    Raises:
+        DamagedError: a ready table has no manifest, a file is damaged, or nothing is left of a build that failed.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        start = present(tables, entry) if spare else Snapshot(state_of(tables, entry))
+        try:
+            return _held(tables, entry, caller, start)
+        except (DamagedError, FileNotFoundError) as error:
+            if tries < _TRIES and (spare or state_of(tables, entry).number != start.manifest.number):
+                continue
+            raise DamagedError(
+                f"{error}: put it back, or drop '{entry.name}' with jammi_drop and generate it again"
+            ) from error
+
+
+def _held(tables: EmbeddingTables, entry: Entry, caller: Caller, start: Snapshot) -> Planned:
+    store = tables.store_at(entry.location)
+
+    def local(files: Sequence[Truth]) -> list[tuple[int, Path]]:
+        return [(each.number, store.checked(each.parquet)) for each in files]
+
+    state = start.manifest
+    segments, spare, gone = local(state.segments), local(start.spare), [path for _, path in local(state.tombstones)]
+    held = [*(path for _, path in (*segments, *spare)), *gone]
+    return Planned(tables.pins.keep(caller, start, held), start, segments, spare, gone)

@@ -1,0 +1,392 @@
+"""A ready embedding table, open for search: every segment by its graph or exactly, merged into one answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jammi_duck.errors import DamagedError, JammiWarning, StorageError, UnsupportedError
+from jammi_duck.storage.files import manifest
+from jammi_duck.storage.files.manifest import Tombstones, Truth
+from jammi_duck.storage.files.parquet import read_tombstones
+from jammi_duck.storage.files.store import Store, called
+from jammi_duck.storage.index.exact import Mask
+from jammi_duck.storage.index.key_values import Form, form_of
+from jammi_duck.storage.index.nearest import Part, nearest
+from jammi_duck.storage.index.row_ids import RowIds
+from jammi_duck.storage.index.segment import MappedSegment, ParquetSegment, Segment
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.rebuilding import rebuilt
+from jammi_duck.types import Stage, Vectors
+
+_ALL: Mapping[int, Mask] = {}
+
+
+@dataclass(frozen=True)
+class Among:
+    """The rows that may be found: a mask for each segment, a bit for each row, and how many rows each mask has."""
+
+    masks: tuple[NDArray[np.uint8], ...]
+    counts: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to n queries, one after another, each the best first.
+
+    `counts` are how many rows each has, int64 [n]; `similarities` are their cosines, float32.
+    """
+
+    counts: NDArray[np.int64]
+    row_ids: pa.StringArray
+    similarities: NDArray[np.float32]
+    stages: list[Stage] = field(default_factory=list)
+
+
+class Table:
+    """An embedding table's segments. Threads may share it."""
+
+    def __init__(
+        self, entry: Entry, segments: Mapping[int, Segment], damage: str | None, live: Mapping[int, Mask] = _ALL
+    ) -> None:
+        """`segments` by their numbers; `live` says which rows of one are not gone, where not all are there.
+
+        `damage` says why a segment has no sidecars; the first search that suffers from it warns.
+        """
+        self.entry = entry
+        self.damage = damage
+        self.numbers = tuple(segments)
+        self.segments = tuple(segments.values())
+        self.live = tuple(live.get(number) for number in segments)
+        self._there = tuple(
+            each.rows if mask is None else int(mask.sum()) for each, mask in zip(self.segments, self.live, strict=True)
+        )
+        self.rows = sum(self._there)
+        self._starts = np.cumsum([0, *(segment.rows for segment in self.segments)])
+        self._warning = threading.Lock()
+        self._warned = False
+
+    @cached_property
+    def _row_ids(self) -> tuple[RowIds, ...]:
+        return tuple(RowIds(segment.row_ids) for segment in self.segments)
+
+    @classmethod
+    def open(cls, store: Store, entry: Entry, known: Sequence[manifest.Segment], gone: Sequence[Tombstones]) -> Table:
+        """Map the sidecars that the newest manifest names, each checked by its SHA-256.
+
+        `known` and `gone` are the segments and the tombstones as the catalog has them. Where the manifest is damaged,
+        the Parquet files say what it held. Raises DamagedError where they do not.
+        """
+        number = 0
+        while True:
+            try:
+                found = newest_manifest(store, entry, known, gone)
+            except DamagedError as error:
+                return cls._without_manifest(store, entry, [*known, *gone], error)
+            is_same, number = found.number == number, found.number
+            try:
+                table = cls.of(store, entry, found)
+            except DamagedError:
+                if is_same:
+                    raise
+                continue
+            # What is missing was removed by now since there is a later state, perhaps.
+            if is_same or not table.damage:
+                return table
+
+    @classmethod
+    def _without_manifest(cls, store: Store, entry: Entry, known: Sequence[Truth], damage: DamagedError) -> Table:
+        """The newest state by the word of its Parquet files: what the catalog has may be an earlier one."""
+        found = rebuilt(store, entry, known)
+        if found is None:
+            raise DamagedError(f"{damage}, and no Parquet file says what it held") from damage
+        width = entry.definition.dimensions
+        parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in found.segments}
+        return cls(entry, parquets, str(damage), live_masks(store, found.segments, found.tombstones))
+
+    @classmethod
+    def of(cls, store: Store, entry: Entry, found: manifest.Manifest) -> Table:
+        """The state that this manifest names. Raises DamagedError where it is not known which rows are gone."""
+        damage = None
+        segments: dict[int, Segment] = {}
+        with ThreadPoolExecutor() as cores:
+            checks = [[cores.submit(store.checked, file) for file in segment.sidecars] for segment in found.segments]
+        for segment, sidecars in zip(found.segments, checks, strict=True):
+            opened, why = _open(store, segment, sidecars, entry.definition.dimensions)
+            segments[segment.number] = opened
+            damage = why or damage
+        return cls(entry, segments, damage, live_masks(store, found.segments, found.tombstones))
+
+    def among(self, row_ids: Sequence[pa.Array], key_type: str | None = None) -> Among:
+        """The rows whose id is in one of these arrays, of texts or of whole numbers; others count for nothing.
+
+        Keys of a type that is not that of the table's ids any more find them by their values.
+        Raises DamagedError.
+        """
+        masks = [
+            np.any([ids.mask(wanted) for wanted in row_ids], axis=0) & (True if live is None else live)
+            for ids, live in zip(self._row_ids, self.live, strict=True)
+        ]
+        form = form_of(key_type)
+        if form and sum(int(mask.sum()) for mask in masks) < sum(len(each) - each.null_count for each in row_ids):
+            self._add_alike(masks, row_ids, form)
+        return Among(tuple(map(np.packbits, masks)), tuple(int(mask.sum()) for mask in masks))
+
+    def _add_alike(self, masks: Sequence[Mask], row_ids: Sequence[pa.Array], form: Form) -> None:
+        """Add the rows to masks whose id is written in another way than the wanted one of the same value."""
+        import pyarrow.compute as pc
+
+        wanted = pa.concat_arrays([each.drop_null().cast(pa.string()) for each in row_ids])
+        for segment, mask in zip(self.segments, masks, strict=True):
+            there = segment.row_ids.filter(pa.array(mask)).cast(pa.string())
+            wanted = wanted.filter(pc.invert(pc.is_in(wanted, value_set=there)))
+        wanted = form.texts(wanted)
+        for ids, live, mask in zip(self._row_ids, self.live, masks, strict=True):
+            positions = ids.alike(wanted, form)
+            mask[positions if live is None else positions[live[positions]]] = True
+
+    def row_ids_of(self, among: Among) -> list[pa.StringArray]:
+        """The ids of the rows of a selection, which `among` has looked up here."""
+        masks = (np.unpackbits(mask, count=each.rows) for mask, each in zip(among.masks, self.segments, strict=True))
+        return [
+            ids.filter(pa.array(mask.view(bool)))
+            for ids, mask in zip((s.row_ids for s in self.segments), masks, strict=True)
+        ]
+
+    def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors of those of the rows that the table has. Raises DamagedError."""
+        found: dict[str, NDArray[np.float32]] = {}
+        for segment, (_, names, positions) in zip(
+            self.segments, self.find(pa.array(row_ids, pa.string())), strict=True
+        ):
+            if len(positions):
+                found |= zip(names.to_pylist(), segment.vectors(positions), strict=True)
+        return found
+
+    def alike(self, keys: Sequence[str], key_type: str | None) -> dict[str, str]:
+        """The row ids that are written in another way than these keys of the same value. Raises DamagedError."""
+        form = form_of(key_type)
+        if form is None:
+            return {}
+        wanted = form.texts(pa.array(keys, pa.string()))
+        key_of = dict(zip(wanted.to_pylist(), keys, strict=True))
+        found = {}
+        for segment, ids, live in zip(self.segments, self._row_ids, self.live, strict=True):
+            positions = ids.alike(wanted, form)
+            row_ids = segment.row_ids.take(pa.array(positions if live is None else positions[live[positions]]))
+            for row_id, value in zip(row_ids.to_pylist(), form.texts(row_ids).to_pylist(), strict=True):
+                found[key_of[value]] = row_id
+        return found
+
+    def find(self, row_ids: pa.StringArray) -> list[tuple[int, pa.StringArray, NDArray[np.int64]]]:
+        """For each segment its number, and those of these rows that it has, by their ids and positions, which rise.
+
+        Raises DamagedError.
+        """
+        found = []
+        for number, segment, ids, live in zip(self.numbers, self.segments, self._row_ids, self.live, strict=True):
+            positions = np.flatnonzero(ids.mask(row_ids) & (True if live is None else live))
+            found.append((number, segment.row_ids.take(pa.array(positions)), positions))
+        return found
+
+    def sample(self, count: int) -> Vectors:
+        """The vectors of about so many rows, spread evenly over the table. Raises DamagedError."""
+        positions = np.unique(np.linspace(0, self.rows - 1, min(count, self.rows)).astype(np.int64))
+        if any(mask is not None for mask in self.live):
+            masks = zip(self.live, self.segments, strict=True)
+            there = [np.ones(each.rows, bool) if mask is None else mask for mask, each in masks]
+            positions = np.flatnonzero(np.concatenate(there))[positions]
+        parts = []
+        for start, end, segment in zip(self._starts[:-1], self._starts[1:], self.segments, strict=True):
+            mine = positions[(positions >= start) & (positions < end)] - start
+            parts.append(segment.vectors(mine))
+        return np.concatenate(parts)
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        exact: bool = False,
+        among: Among | None = None,
+        least: float | None = None,
+    ) -> Answers:
+        """The `k` rows nearest to each of the L2-normalised queries, float32 [n, dimensions]: all, if there are fewer.
+
+        Only the rows of `among` are found, and of these only those whose similarity is `least` or more. Similarity is
+        the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
+        Raises DamagedError where rows can be had neither from a sidecar nor from the Parquet.
+        """
+        k = min(k, self.rows)
+        if not len(queries):
+            return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
+        parts = self._parts(among)
+        if not all(part.with_graph for part in parts):
+            self._warn()
+        found, stages = nearest(parts, queries, k, exact=exact)
+        ranking = Stage("rank", "by exact similarity, ties by row id")
+        began = time.perf_counter()
+        positions, near = found.positions, found.similarities
+        if least is not None:
+            near = np.where(near >= np.float32(np.clip(least, -2, 2)), near, np.float32(-np.inf))
+        answers = self._best(positions, near, k)
+        ranking.rows, ranking.seconds = len(answers.similarities), time.perf_counter() - began
+        return Answers(answers.counts, answers.row_ids, answers.similarities, [*stages, ranking])
+
+    def _parts(self, among: Among | None) -> list[Part]:
+        masks: Sequence[Mask | None] = self.live
+        there: Sequence[int] = self._there
+        if among:
+            there = among.counts
+            masks = [
+                np.unpackbits(mask, count=segment.rows).view(bool)
+                for mask, segment in zip(among.masks, self.segments, strict=True)
+            ]
+        parts = zip(self.numbers, self.segments, self._starts[:-1].tolist(), masks, there, strict=True)
+        return [
+            Part(number, segment, first, None if count == segment.rows else mask, count)
+            for number, segment, first, mask, count in parts
+        ]
+
+    def _best(self, positions: NDArray[np.int64], near: NDArray[np.float32], k: int) -> Answers:
+        order = np.argsort(-near, axis=1, kind="stable")
+        falling = np.take_along_axis(near, order, 1)
+        counts = np.minimum((falling > -np.inf).sum(axis=1), k)
+        ties = (falling[:, 1 : k + 1] == falling[:, :k][:, : falling.shape[1] - 1]) & (falling[:, 1 : k + 1] > -np.inf)
+        for i in np.flatnonzero(ties.any(axis=1)):
+            self._settle_ties(order[i], falling[i], positions[i], k)
+        order, falling = order[:, :k], falling[:, :k]
+        chosen = np.arange(order.shape[1]) < counts[:, None]
+        rows = np.take_along_axis(positions, order, 1)[chosen]
+        return Answers(counts, self._named(rows), np.clip(falling[chosen], -1, 1))
+
+    def _settle_ties(
+        self, order: NDArray[np.int64], falling: NDArray[np.float32], positions: NDArray[np.int64], k: int
+    ) -> None:
+        """Order the first `k` rows of equal similarity, and those that tie with them, by row id, in place."""
+        end = int(np.searchsorted(-falling, -falling[min(k, len(falling)) - 1], side="right"))
+        if falling[end - 1] == -np.inf:
+            end = int(np.searchsorted(-falling, np.inf))
+        row_ids = self._named(positions[order[:end]]).to_pylist()
+        by_id = sorted(range(end), key=lambda i: (-falling[i], row_ids[i]))
+        order[:end] = order[by_id]
+
+    def _named(self, positions: NDArray[np.int64]) -> pa.StringArray:
+        if len(self.segments) == 1:
+            return self.segments[0].row_ids.take(pa.array(positions))
+        order = np.argsort(positions)
+        rising = positions[order]
+        ends = np.searchsorted(rising, self._starts)
+        parts = [
+            segment.row_ids.take(pa.array(rising[start:end] - first))
+            for segment, first, start, end in zip(self.segments, self._starts, ends, ends[1:], strict=False)
+            if start < end
+        ]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return pa.concat_arrays([pa.array([], pa.string()), *parts]).take(pa.array(back))
+
+    def _warn(self) -> None:
+        with self._warning:
+            warned, self._warned = self._warned, True
+        if self.damage and not warned:
+            warnings.warn(
+                f"the search index of '{self.entry.name}' cannot be used ({self.damage}); searching exactly, with the "
+                "same rows but slower; SELECT * FROM jammi_recover() builds it again",
+                JammiWarning,
+                stacklevel=2,
+            )
+
+
+def live_masks(store: Store, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> dict[int, Mask]:
+    """Which rows of segments, by number, are not gone: of those that have lost some.
+
+    Raises DamagedError, and UnsupportedError where tombstones list a row that is not there.
+    """
+    rows = {segment.number: segment.rows for segment in segments}
+    masks: dict[int, Mask] = {}
+    for each in (each for each in tombstones if each.rows):
+        path = store.checked(each.parquet)
+        with called(each.parquet.file, path):
+            for _, numbers, positions in read_tombstones(path):
+                for number in filter(rows.__contains__, np.unique(numbers).tolist()):
+                    mine = positions[numbers == number]
+                    if mine.min() < 0 or mine.max() >= rows[number]:
+                        raise UnsupportedError(f"'{each.parquet.file}' lists a row that segment {number} has not")
+                    masks.setdefault(number, np.ones(rows[number], bool))[mine] = False
+    return masks
+
+
+def newest_manifest(
+    store: Store, entry: Entry, segments: Sequence[manifest.Segment] = (), tombstones: Sequence[Tombstones] = ()
+) -> manifest.Manifest:
+    """The present manifest of a table.
+
+    `segments` and `tombstones` are those that are known of. Raises DamagedError where there is no manifest, it is not
+    this build's, or it is older than what is known.
+    """
+    file, found = _read_newest(store, entry.name)
+    if found.build != entry.build:
+        raise DamagedError(f"'{file}' is another build's manifest")
+    if is_older(found, segments, tombstones):
+        raise DamagedError(f"the manifest after '{file}' is missing")
+    return found
+
+
+def _read_newest(store: Store, table: str) -> tuple[str, manifest.Manifest]:
+    """The newest manifest, and its file. One that is gone by the time that it is read was followed by another."""
+    file = None
+    while True:
+        names = store.names()
+        before, file = file, manifest.newest(names).get(table)
+        if not names:
+            raise DamagedError(f"there is nothing at '{store.location}', where '{table}' was; it may not be mounted")
+        if file is None:
+            raise DamagedError(f"'{table}' has no manifest")
+        try:
+            return file, manifest.read(store, file)
+        except DamagedError:
+            if file == before:
+                raise
+
+
+def is_older(state: manifest.Manifest, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> bool:
+    """Whether a state is older than the one that consists of these segments and tombstones: each has a new number."""
+    known: tuple[manifest.Truth, ...] = (*segments, *tombstones)
+    return max((each.number for each in known), default=0) > max(each.number for each in state.truth)
+
+
+def _open(
+    store: Store, segment: manifest.Segment, sidecars: Sequence[Future[Path]], dimensions: int
+) -> tuple[Segment, str | None]:
+    """A segment with those of its sidecars that are whole, and what is wrong with the others."""
+    usearch, rowmap, vectors = sidecars
+    try:
+        paths = rowmap.result(), vectors.result()
+        with called(segment.rowmap.file, paths[0]), called(segment.vectors.file, paths[1]):
+            mapped = MappedSegment(*paths, segment.rows, dimensions)
+    except StorageError as error:
+        return ParquetSegment(store, segment.parquet, segment.rows, dimensions), str(error)
+    try:
+        if segment.rows:
+            graph = usearch.result()
+            with called(segment.usearch.file, graph):
+                mapped.map_graph(graph)
+    except StorageError as error:
+        return mapped, str(error)
+    return mapped, None
