@@ -27,7 +27,7 @@ import torch
 from benchmarks import arithmetic, quality
 from benchmarks.common import DATA, packages, show
 from benchmarks.contenders import RIVALS, SENTENCE_TRANSFORMERS, default_model, model_tokenizer
-from benchmarks.rounds import Contender, Report, Samples, child, interleave
+from benchmarks.rounds import HEADER, Contender, Report, Samples, child, interleave
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
@@ -79,7 +79,7 @@ def main() -> None:
     if "memory" in parts:
         _memory(mixed, min(options.rounds, 3), report)
     title = f"Encoding with {default_model().name}, {torch.get_num_threads()} threads, {options.rounds} rounds"
-    show(title, ("measure", "ours", "against", "theirs", "ratio", "goal", "met"), report.lines)
+    show(title, HEADER, report.lines)
     print(f"Mixed: {len(mixed):,} texts, {sum(lengths):,} tokens, median {median(lengths):.0f}, most {lengths[-1]}.")
     print(f"Other load on the machine when it began (average of a minute): {load:.1f}.")
     for name, reason in report.missing.items():
@@ -91,6 +91,7 @@ def main() -> None:
     if "quality" in parts:
         _show_quality(options.quick)
     print(f"\n{time.perf_counter() - began:.0f} s in all")
+    report.end()
 
 
 def _sample(column: str, rows: int) -> tuple[list[str], list[int]]:

@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 
 from benchmarks.common import show
+from benchmarks.rounds import HEADER, Report
 from jammi_duck.config.options import Config
 from jammi_duck.doors.installation import equip
 from jammi_duck.encoder import Encodings, TokenBudget
@@ -120,9 +121,12 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.memory", "--one", str(rows), "--folder", folder]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             peaks.append([float(word) for word in done.stdout.split()])
-    table = [(f"{n:,}", f"{b:.0f}", f"{a:.0f}") for n, (b, a) in zip(options.rows, peaks, strict=True)]
-    table.append(("growth (goal: under 100)", "", f"{peaks[1][1] - peaks[0][1]:.0f}"))
-    show("Peak memory of jammi_generate, MB", ("rows", "before the build", "peak"), table)
+    report = Report()
+    for rows, (before, peak) in zip(options.rows, peaks, strict=True):
+        report.add(f"peak of {rows:,} rows, MB", f"{peak:.0f}", "before the build", f"{before:.0f}", peak)
+    report.add("growth, MB", "", "", "", peaks[1][1] - peaks[0][1], "< 100")
+    show("Peak memory of jammi_generate", HEADER, report.lines)
+    report.end()
 
 
 if __name__ == "__main__":

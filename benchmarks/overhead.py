@@ -10,6 +10,7 @@ import time
 import duckdb
 
 from benchmarks.common import packages, show
+from benchmarks.rounds import HEADER, Report
 from jammi_duck.config.options import DEFAULT_MODEL
 from jammi_duck.doors.installation import install
 from jammi_duck.encoder.loaded import LoadedEncoders
@@ -42,14 +43,11 @@ def main() -> None:
             indexed.append(sum(indexing))
             built.append(total - sum(indexing))
         con.close()
-    ratio = statistics.median(b / a for a, b in zip(alone, built, strict=True))
-    rows = [
-        ("encoder alone, s", f"{statistics.median(alone):.1f}"),
-        ("jammi_generate without its index, s", f"{statistics.median(built):.1f}"),
-        ("index and commit, s", f"{statistics.median(indexed):.1f}"),
-        ("ratio (goal: at most 1.1)", f"{ratio:.3f}"),
-    ]
-    show(f"Overhead, {len(texts):,} summaries, medians of {options.rounds} rounds", ("what", "value"), rows)
+    report = Report()
+    report.compare("jammi_generate without its index", built, "encoder alone", alone, "s", "<= 1.1")
+    report.add("index and commit", f"{statistics.median(indexed):.1f} s", "", "", statistics.median(indexed))
+    show(f"Overhead, {len(texts):,} summaries, medians of {options.rounds} rounds", HEADER, report.lines)
+    report.end()
 
 
 def _time_indexing() -> list[float]:

@@ -15,7 +15,7 @@ from statistics import median
 import duckdb
 
 from benchmarks.common import show
-from benchmarks.rounds import Report
+from benchmarks.rounds import HEADER, Report
 from benchmarks.search_data import texts
 
 ROWS = 100_000
@@ -64,8 +64,8 @@ def main() -> None:
     report.compare(f"search over {segments} segments", many, "over one", one, "ms", "<= 2")
     report.compare("search after compaction", after, "over one", after_one, "ms", "<= 1.1")
     report.add("compaction", f"{compaction:.1f} s", "full build", f"{full:.1f} s", compaction / full, "< 0.1")
-    header = ("measure", "ours", "against", "theirs", "ratio", "goal", "met")
-    show(f"Refresh of {options.rows:,} texts, {options.refreshes} times", header, report.lines)
+    show(f"Refresh of {options.rows:,} texts, {options.refreshes} times", HEADER, report.lines)
+    report.end()
 
 
 def _change_and_refresh(con: duckdb.DuckDBPyConnection, rows: int, turn: int) -> float:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jammi_duck.types import Role, Vectors
 
 GOALS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+MISSED = "NO"
+HEADER = ("measure", "ours", "against", "theirs", "ratio", "goal", "met")
 PAUSE = 0.3  # Seconds in which the threads of the contender before stop waiting for more.
 
 Samples = dict[str, list[float]]
@@ -42,8 +44,12 @@ class Report:
     def add(self, what: str, ours: str, rival: str, theirs: str, value: float, goal: str = "") -> None:
         """Add a line, and whether its value meets its goal, which is written like `>= 5.5`."""
         sign, _, bound = goal.partition(" ")
-        met = ("yes" if GOALS[sign](value, float(bound)) else "NO") if goal else ""
+        met = ("yes" if GOALS[sign](value, float(bound)) else MISSED) if goal else ""
         self.lines.append((what, ours, rival, theirs, f"{value:.3f}", goal, met))
+
+    def end(self) -> None:
+        """End the program, with status 1 where a goal was missed."""
+        sys.exit(int(any(line[-1] == MISSED for line in self.lines)))
 
 
 class Contender:

@@ -21,7 +21,7 @@ from statistics import median
 
 from benchmarks import search_exact, search_filters, search_sweep
 from benchmarks.common import ROOT, show
-from benchmarks.rounds import Report, Samples, interleave
+from benchmarks.rounds import HEADER, Report, Samples, interleave
 from benchmarks.search_contenders import (
     CONTENDERS,
     CORES,
@@ -35,10 +35,9 @@ from benchmarks.search_contenders import (
     PYTHON,
     USEARCH,
     VSS,
-    K,
     Setting,
 )
-from benchmarks.search_data import HELD_OUT, NOISE, TEXTS, Data, Places, nearest, originals, recall
+from benchmarks.search_data import HELD_OUT, NOISE, TEXTS, Data, K, Places, nearest, originals, recall
 from benchmarks.search_worker import Worker, first
 from jammi_duck.config.options import Config
 from jammi_duck.storage.index.plan import neighbours
@@ -50,7 +49,7 @@ RECALL = 0.99
 LARGE = (OURS, PYTHON, USEARCH, LANCEDB)
 # Rivals that ours should be ahead of in everything.
 AHEAD_OF = (LANCEDB, LANCEDB_PQ, VSS)
-HEADER = ("contender", "setting", "recall@10", "p50", "batch", "build", "index", "all it reads", "first answer")
+CONTENDER = ("contender", "setting", "recall@10", "p50", "batch", "build", "index", "all it reads", "first answer")
 
 
 @dataclass
@@ -86,7 +85,7 @@ def main() -> None:
     for table in tables:
         show(*table)
     title = f"Goals, {options.rows:,} vectors, {CORES} cores, {options.rounds} rounds"
-    show(title, ("measure", "ours", "against", "theirs", "ratio", "goal", "met"), report.lines)
+    show(title, HEADER, report.lines)
     if options.rows > TEXTS:
         print(f"Rows after the first {TEXTS:,} are the same with noise, {NOISE} for each number; the {K} nearest stem")
         print(f"from {originals(right):.0f} different texts (median).")
@@ -94,6 +93,7 @@ def main() -> None:
     for missing, reason in report.missing.items():
         print(f"Not measured: {missing}: {reason}")
     print(f"\n{time.perf_counter() - began:.0f} s in all")
+    report.end()
 
 
 def _options() -> argparse.Namespace:
@@ -183,7 +183,7 @@ def _measure(
     singles, rounds = options.singles, options.rounds
     if "contenders" in options.only:
         title = f"Search over {options.rows:,} vectors, k = {K}, batches of {options.queries:,}"
-        tables.append((title, HEADER, _contenders(entrants, options, report)))
+        tables.append((title, CONTENDER, _contenders(entrants, options, report)))
     if "filters" in options.only:
         compared = {name: workers[name] for name in (OURS, LANCEDB) if name in workers}
         if LANCEDB in compared:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.search_data import Data
+
 if TYPE_CHECKING:
     import duckdb
 
-    from benchmarks.search_data import Data
     from jammi_duck.types import Vectors
 
 OURS = "jammi_search"
@@ -45,7 +46,6 @@ CONTENDERS = {
 # Those that need the environment with the older DuckDB.
 EXTENSIONS = (VSS, LANCE_SQL)
 
-K = 10
 CORES = os.cpu_count() or 1
 EXPANSIONS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 

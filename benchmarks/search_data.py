@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import DATA, packages
-from benchmarks.search_contenders import K
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 TEXTS = 100_000
 HELD_OUT = 2_000
 NOISE = 0.03
+# How many rows are asked for.
+K = 10
 # A filter `column < n` passes n of so many rows.
 PARTS = 1_000
 FILTERED = ("bucket", "topic")

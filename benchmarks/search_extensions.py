@@ -18,14 +18,13 @@ from benchmarks.search_contenders import (
     EXPANSIONS,
     Contender,
     Found,
-    K,
     Setting,
     bytes_below,
     grouped,
     vectors_table,
     write_tables,
 )
-from benchmarks.search_data import Data
+from benchmarks.search_data import Data, K
 
 if TYPE_CHECKING:
     import duckdb

@@ -8,8 +8,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.rounds import Report, interleave
-from benchmarks.search_contenders import K
-from benchmarks.search_data import FILTERED, PARTS, Data, nearest, recall
+from benchmarks.search_data import FILTERED, PARTS, Data, K, nearest, recall
 from benchmarks.search_worker import Worker
 
 # How many of PARTS pass: 0.1 %, 1 %, 10 % and 50 %.

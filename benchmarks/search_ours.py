@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search_contenders import CORES, EXPANSIONS, Contender, Found, K, Setting, grouped, write_tables
-from benchmarks.search_data import Data
+from benchmarks.search_contenders import CORES, EXPANSIONS, Contender, Found, Setting, grouped, write_tables
+from benchmarks.search_data import Data, K
 
 
 class Ours(Contender):

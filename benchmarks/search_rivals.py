@@ -16,13 +16,12 @@ from benchmarks.search_contenders import (
     EXPANSIONS,
     Contender,
     Found,
-    K,
     Setting,
     bytes_below,
     grouped,
     vectors_table,
 )
-from benchmarks.search_data import Data
+from benchmarks.search_data import Data, K
 
 
 class LanceDB(Contender):

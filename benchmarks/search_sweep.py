@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.rounds import interleave
-from benchmarks.search_contenders import EXPANSIONS, K
-from benchmarks.search_data import Data, Places, recall
+from benchmarks.search_contenders import EXPANSIONS
+from benchmarks.search_data import Data, K, Places, recall
 from benchmarks.search_worker import Worker
 
 HEADER = ("who", "expansion", "recall@10", "p50")
