@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from jammi_duck.fields import Amount, Dimensions, NoSha256, Number, Record, Text
 
 Vectors = NDArray[np.float32]
 Role = Literal["document", "query"]
+# A whole number that is an INTEGER in SQL; others are BIGINT.
+Integer = Annotated[int, "INTEGER"]
 
 
 class Host(Protocol):

@@ -1,5 +1,6 @@
 """`jammi-duck models`: what it prints, where, and with which exit code."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -7,9 +8,11 @@ import shutil
 import pytest
 
 from jammi_duck.doors.cli import main
-from jammi_duck.encoder.listing import COLUMNS
+from jammi_duck.encoder.listing import ModelRow
 from tests.conftest import put_in_cache
 from tests.test_listing import README
+
+COLUMNS = tuple(each.name for each in dataclasses.fields(ModelRow))
 
 
 def run(capsys, *arguments):

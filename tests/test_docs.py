@@ -90,22 +90,31 @@ def test_every_function_and_argument_is_documented_in_its_section():
 
 
 def test_every_column_is_documented_in_its_section():
-    from jammi_duck.udfs import following, functions, searching
+    from jammi_duck.encoder.listing import ModelRow
+    from jammi_duck.storage.tables.recovery import Action
+    from jammi_duck.storage.tables.removal import Removed
+    from jammi_duck.udfs import embedding, searching
+    from jammi_duck.udfs.columns import fields_of
+    from jammi_duck.udfs.refreshing import TableStatus
+    from jammi_duck.udfs.upkeep import TableRow
+    from jammi_duck.work.compact import Compacted
+    from jammi_duck.work.generate import Generated
+    from jammi_duck.work.refresh import Refreshed
 
     shapes = {
         "jammi_search": [column for column in searching.HIT if column != "_source_id"],
         "jammi_matches": searching.HIT,
         "jammi_explain": searching.STAGE,
         "jammi_check": searching.CHECK,
-        "jammi_refresh": following.REFRESHED,
-        "jammi_status": following.STATUS,
-        "jammi_compact": following.COMPACTED,
-        "jammi_generate": functions._GENERATED,
-        "jammi_infer": functions._INFERRED,
-        "jammi_tables": functions._TABLE,
-        "jammi_recover": functions._ACTION,
-        "jammi_models": functions._MODEL,
-        "jammi_vacuum": functions._REMOVED,
+        "jammi_refresh": fields_of(Refreshed),
+        "jammi_status": fields_of(TableStatus),
+        "jammi_compact": fields_of(Compacted),
+        "jammi_generate": fields_of(Generated),
+        "jammi_infer": embedding.INFERRED,
+        "jammi_tables": fields_of(TableRow),
+        "jammi_recover": fields_of(Action),
+        "jammi_models": fields_of(ModelRow),
+        "jammi_vacuum": fields_of(Removed),
     }
     for name, shape in shapes.items():
         for column in shape:

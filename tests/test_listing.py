@@ -1,5 +1,6 @@
 """Which models are here, and what they say of themselves."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 import jammi_duck
 from jammi_duck.encoder.card import Card, read_card
-from jammi_duck.encoder.listing import COLUMNS
+from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.encoder.names import MINILM, available, find
 from tests.conftest import put_in_cache
 
@@ -29,6 +30,8 @@ It maps [sentences](https://x.org/a_(b)) to
 
 More of it.
 """
+
+COLUMNS = tuple(each.name for each in dataclasses.fields(ModelRow))
 
 
 class TestCard:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+import dataclasses
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import NoneType
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +16,16 @@ from numpy.typing import NDArray
 from jammi_duck.types import Caller, Vectors
 
 Column: TypeAlias = pa.ChunkedArray
+# The columns of a table or the fields of a STRUCT: a dataclass, or names and SQL types.
+Shape: TypeAlias = type | Mapping[str, str]
+T = TypeVar("T")
 
 _ROWS_IN_TURN = 64
 _ARROW = {
     "VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "BIGINT": pa.int64(), "INTEGER": pa.int32(),
     "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"),
 }  # fmt: skip
+_PLAIN = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", datetime: "TIMESTAMP"}
 
 
 def rows_of(columns: Sequence[Column]) -> list[tuple[Any, ...]]:
@@ -31,24 +39,75 @@ def rows_in_turn(columns: Sequence[Column]) -> Iterator[tuple[Any, ...]]:
         yield from rows_of([column.slice(start, _ROWS_IN_TURN) for column in columns])
 
 
+def fields_of(kind: type) -> dict[str, str]:
+    """The columns of a table whose rows a dataclass stands for, or the fields of a STRUCT, with their SQL types.
+
+    A field of type `int` is BIGINT, unless it is annotated with another type of SQL; None and a value is that value's.
+    """
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {each.name: _sql_type(hints[each.name]) for each in dataclasses.fields(kind)}
+
+
+def _sql_type(hint: Any) -> str:  # noqa: ANN401 - whatever a dataclass is annotated with
+    arguments = [each for each in typing.get_args(hint) if each is not NoneType]
+    if NoneType in typing.get_args(hint):
+        return _sql_type(arguments[0])
+    if typing.get_origin(hint) is typing.Annotated:
+        return str(arguments[1])
+    if typing.get_origin(hint) in (list, tuple, Sequence):
+        return f"{_sql_type(arguments[0])}[]"
+    return _PLAIN[hint] if hint in _PLAIN else struct_type(hint)
+
+
+def records(column: Column, kind: type[T]) -> list[T]:
+    """The values of a STRUCT column, each as the dataclass that it was packed from."""
+    return [_record(kind, fields) for fields in column.to_pylist()]
+
+
+def _record(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
+    hints = typing.get_type_hints(kind)
+    # A STRUCT within a STRUCT is a dict.
+    return kind(
+        **{name: _record(hints[name], each) if isinstance(each, dict) else each for name, each in fields.items()}
+    )
+
+
+def packed(kind: type, /, **fields: str) -> str:
+    """SQL for a STRUCT of a dataclass's fields, each given as SQL. Raises TypeError where one is missing or unknown."""
+    names = [each.name for each in dataclasses.fields(kind)]
+    if set(fields) != set(names):
+        raise TypeError(f"{kind.__name__} has the fields {', '.join(names)}, not {', '.join(fields)}")
+    return f"struct_pack({', '.join(f'{name} := {fields[name]}' for name in names)})"
+
+
+def table(rows: Sequence[Sequence[object]], kind: type) -> pa.Array:
+    """A column of lists of structs from dataclasses, whose fields are the columns of a table."""
+    names = fields_of(kind)
+    return structs([[{name: getattr(row, name) for name in names} for row in some] for some in rows], kind)
+
+
 def caller_of(columns: Sequence[Column]) -> Caller:
     """Who calls, from the two columns that the macros give for it."""
     connection, transaction = (column[0].as_py() for column in columns)
     return Caller(connection, transaction)
 
 
-def structs(rows: list[list[dict[str, Any]]], shape: Mapping[str, str]) -> pa.Array:
+def structs(rows: list[list[dict[str, Any]]], shape: Shape) -> pa.Array:
     """A column of lists of structs, whose fields and SQL types `shape` has."""
-    struct = pa.struct([pa.field(name, _ARROW[kind]) for name, kind in shape.items()])
+    struct = pa.struct([pa.field(name, _ARROW[kind]) for name, kind in _fields(shape).items()])
     return pa.array(rows, pa.list_(struct))
 
 
-def struct_type(shape: Mapping[str, str]) -> str:
+def struct_type(shape: Shape) -> str:
     """The SQL type of one such struct."""
-    return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in shape.items())})"
+    return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in _fields(shape).items())})"
 
 
-def table_type(shape: Mapping[str, str]) -> str:
+def _fields(shape: Shape) -> Mapping[str, str]:
+    return fields_of(shape) if isinstance(shape, type) else shape
+
+
+def table_type(shape: Shape) -> str:
     """The SQL type of a list of such structs, which the macros make a table of."""
     return f"{struct_type(shape)}[]"
 

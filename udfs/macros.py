@@ -1,11 +1,8 @@
-"""The SQL text: the macros that users call, and what a call of `jammi_generate` or `jammi_infer` stands for."""
+"""The macros that users call, as SQL."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jammi_duck.sql import literal, qualified
-from jammi_duck.udfs.sources import Source
 
 # The text, the vector, or the row that is asked for, with the type that its key has now.
 _QUERY = (
@@ -132,63 +129,3 @@ def reserved() -> set[str]:
     """The names of our macros that no stored one may have. `embed` may be a user's, too: ours goes before it."""
     heads = (statement.partition(" MACRO ")[2] for statement in macros(""))
     return {head.partition("(")[0] for head in heads} - {"embed"}
-
-
-def generate_query(
-    rows: str, identity: str, request: str, connection: str, *, columns: Sequence[str], compared: bool
-) -> str:
-    """The query that embeds a source's rows within the caller's own transaction.
-
-    `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
-    end, also when there are no rows. `rows` is a common table expression `_jammi_rows`, and `identity` SQL for what the
-    source is known by. `request` is passed through to `_jammi_begin`, which is told how many rows differ from a table
-    that may be used again, if `rows` were `compared` with one.
-    """
-    differing = '(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)' if compared else "NULL"
-    return (
-        f"WITH {rows}, "
-        f"_jammi_build AS MATERIALIZED (SELECT _jammi_begin({literal(request)}, {identity}, count(*), count(c0), "
-        f"count(DISTINCT c0), any_value(typeof(c0)), {differing}, {literal(connection)}, txid_current()::BIGINT) "
-        "AS token FROM _jammi_rows) "
-        "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
-        f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text_of(columns)})) AS pushed "
-        "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b"
-    )
-
-
-# What there is of a row's inference, by column.
-INFERRED = ("_model", "_status", "_error", "_latency_ms", "vector")
-
-
-def infer_query(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> str:
-    """The query that embeds a source's rows as they are read, so that a LIMIT or a condition spares the others.
-
-    There is no `unnest` in it: DuckDB moves a LIMIT, and a condition on the key, to below a projection only.
-    """
-    cut = "NULL" if dims is None else f"{dims:d}"
-    fields = ", ".join(f"struct_extract(inferred, {literal(field)}) AS {field}" for field in INFERRED)
-    return (
-        f"SELECT _row_id, {literal(name)} AS _source, {fields} FROM (SELECT r.c0::VARCHAR AS _row_id, "
-        f"_jammi_infer({text_of(columns)}, {literal(model)}, {cut}::BIGINT) AS inferred "
-        f"FROM ({picked(source, columns, key)}) r)"
-    )
-
-
-def picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> str:
-    """The key of a source as `c0`, its columns as `c1` and so on.
-
-    `_jammi_column` sees the columns that the source really has, whatever it is, and so says best which one is missing;
-    it tells of the embedding `table` whose columns these are.
-    """
-    told = f"{literal(source.written)}, {literal(table)}"
-    picked = ", ".join(
-        f"COLUMNS(list_filter(*, lambda c: _jammi_column(c, {literal(column)}, {told}))) AS c{place}"
-        for place, column in enumerate([key, *columns])
-    )
-    return f"SELECT {picked} FROM {source.sql}"
-
-
-def text_of(columns: Sequence[str]) -> str:
-    """The text of a row `r` of what `_picked` gives."""
-    texts = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(columns) + 1))
-    return f"concat_ws(' ', {texts})"

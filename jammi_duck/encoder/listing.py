@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from jammi_duck.encoder.card import Card, read_card
 from jammi_duck.encoder.description import ModelDescription, describe
 from jammi_duck.encoder.names import Found, available
 from jammi_duck.errors import ModelError
+from jammi_duck.types import Integer
 
-COLUMNS = (
-    "name", "label", "family", "dimensions", "max_tokens", "pooling", "query_prompt", "document_prompt", "location",
-    "origin", "licence", "error",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class ModelRow:
+    """What is told of a model; of one that cannot be used, only which it is and why."""
+
+    name: str
+    label: str | None = None
+    family: str | None = None
+    dimensions: Integer | None = None
+    max_tokens: Integer | None = None
+    pooling: str | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    location: str | None = None
+    origin: str | None = None
+    licence: str | None = None
+    error: str | None = None
+
+
 _FACTS = ("family", "dimensions", "max_tokens", "pooling", "query_prompt", "document_prompt")
 
 
@@ -26,14 +41,13 @@ class Listed:
     description: ModelDescription | None
     error: str | None = None
 
-    def row(self) -> dict[str, Any]:
-        """What is told of it, by column; of a model that cannot be used, only which it is and why."""
-        row: dict[str, Any] = dict.fromkeys(COLUMNS)
-        row |= {"name": self.found.name, "location": str(self.found.path), "origin": self.found.origin}
+    def row(self) -> ModelRow:
+        """What is told of it."""
+        row = ModelRow(self.found.name, location=str(self.found.path), origin=self.found.origin, error=self.error)
         if self.description is None:
-            return row | {"error": self.error}
-        row |= {fact: getattr(self.description, fact) for fact in _FACTS}
-        return row | {"label": self.card.label, "licence": self.card.licence}
+            return row
+        facts = {fact: getattr(self.description, fact) for fact in _FACTS}
+        return replace(row, label=self.card.label, licence=self.card.licence, **facts)
 
 
 def listed(default: str) -> list[Listed]:

@@ -11,7 +11,7 @@ from jammi_duck.errors import InputError
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import Answers, Table
-from jammi_duck.types import Vectors
+from jammi_duck.types import Integer, Vectors
 
 _QUERIES = 200
 _TIMED_EXACTLY = 20
@@ -24,9 +24,9 @@ class Checked:
 
     embedding_table: str
     row_count: int
-    segments: int
-    k: int
-    queries: int
+    segments: Integer
+    k: Integer
+    queries: Integer
     recall: float | None
     index_ms: float | None
     exact_ms: float | None

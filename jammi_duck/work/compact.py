@@ -17,7 +17,7 @@ from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import release
 from jammi_duck.storage.tables.snapshot import plan
 from jammi_duck.storage.tables.table import live_masks
-from jammi_duck.types import Caller, Counts
+from jammi_duck.types import Caller, Counts, Integer
 from jammi_duck.work.generate import indexing
 from jammi_duck.work.jobs import Job, Jobs
 from jammi_duck.work.progress import Progress
@@ -33,8 +33,8 @@ class Compacted:
     """What a compaction came to: segments and bytes before and now, and rows that are not stored any more."""
 
     embedding_table: str
-    segments_before: int
-    segments: int
+    segments_before: Integer
+    segments: Integer
     rows_removed: int
     bytes_before: int
     bytes: int

@@ -22,7 +22,7 @@ from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.types import Caller, Counts, Definition
+from jammi_duck.types import Caller, Counts, Definition, Integer
 from jammi_duck.work.jobs import Job, Jobs, W
 from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import TextBuffer
@@ -66,7 +66,7 @@ class Census:
 
     rows: int
     keyed: int
-    distinct: int
+    different: int
     key_type: str
 
 
@@ -82,7 +82,7 @@ class Generated:
     skipped_count: int
     failed_count: int
     truncated_count: int
-    dimensions: int
+    dimensions: Integer
     seconds: float
     location: str
 
@@ -216,8 +216,8 @@ def check_keys(source: str, key: str, census: Census, otherwise: str = "choose a
     if census.keyed < census.rows:
         missing = census.rows - census.keyed
         raise InputError(f"{where} is NULL in {missing} of {census.rows} rows; filter them out, or {otherwise}")
-    if census.distinct < census.keyed:
-        repeated = census.keyed - census.distinct
+    if census.different < census.keyed:
+        repeated = census.keyed - census.different
         raise InputError(
             f"{where} is not unique: {repeated} of {census.rows} rows repeat another's; make it so, or {otherwise}"
         )

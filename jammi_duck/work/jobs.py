@@ -148,8 +148,8 @@ class Jobs:
                     self._let_go(token)
             settled = settle(self._tables, frozenset(self._running))
         for action in settled:
-            fields = {"embedding_table": action.table, "status": action.status}
-            log.warning("settled %s: %s, %s", action.table, action.status, action.action, extra=fields)
+            fields = {"embedding_table": action.embedding_table, "status": action.status}
+            log.warning("settled %s: %s, %s", action.embedding_table, action.status, action.action, extra=fields)
         return settled
 
     def recover(self, caller: Caller) -> list[Action]:

@@ -36,7 +36,7 @@ from jammi_duck.storage.tables.table import is_older, newest_manifest
 class Action:
     """What was found out about an embedding table, and what was done."""
 
-    table: str
+    embedding_table: str
     status: str
     action: str
 

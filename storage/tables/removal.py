@@ -25,7 +25,7 @@ class Removed:
     """A file that was removed, its size in bytes, and why."""
 
     file: str
-    size: int
+    bytes: int
     reason: str
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from jammi_duck.doors.cli.commands import Commands, add_command, add_group, add_json
 from jammi_duck.doors.cli.output import fact_lines, print_objects
@@ -54,7 +55,7 @@ def add_to(commands: Commands) -> None:
 def _list(options: argparse.Namespace) -> None:
     models = listed(options.settings.config.model)
     if options.json:
-        print_objects(model.row() for model in models)
+        print_objects(asdict(model.row()) for model in models)
         return
     for model in models:
         if model.description:

@@ -1,18 +1,17 @@
-"""How embedding tables follow their source in SQL: the comparison of both, and the functions that act on it."""
+"""The scalar functions of refreshes: the comparison of a source with its embedding table, and what acts on it."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, NotFoundError, StorageError
 from jammi_duck.sql import literal
 from jammi_duck.storage.files import layout
@@ -23,43 +22,50 @@ from jammi_duck.storage.tables.catalog import Entry, live_rows
 from jammi_duck.storage.tables.catalog_sync import catch_up, follow_others
 from jammi_duck.storage.tables.lookup import find_table
 from jammi_duck.storage.tables.snapshot import Planned, plan
-from jammi_duck.types import Caller
-from jammi_duck.udfs.columns import Column, rows_in_turn, rows_of, structs
+from jammi_duck.types import Caller, Integer
+from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.macros import picked, text_of
 from jammi_duck.udfs.renames import telling_renames
-from jammi_duck.udfs.settling import identified, meanings, proven, settle, settle_new
+from jammi_duck.udfs.rows import KEY, digest_of, picked, text_of
+from jammi_duck.udfs.settling import meanings, proven, settle, settle_new
 from jammi_duck.udfs.sources import Meaning, Source, resolve
-from jammi_duck.work.compact import advice, call, compact, size
-from jammi_duck.work.generate import STAYS, Census, Request, check_keys
-from jammi_duck.work.importing import VectorCensus, Vectored
+from jammi_duck.work.compact import Compacted, advice, call, compact, size
+from jammi_duck.work.generate import STAYS, Census, check_keys
 from jammi_duck.work.interrupts import listen
-from jammi_duck.work.refresh import Comparison, choose_refreshable
+from jammi_duck.work.refresh import Comparison, Refreshed, choose_refreshable
 
-REFRESHED = {
-    "embedding_table": "VARCHAR", "added": "BIGINT", "changed": "BIGINT", "deleted": "BIGINT", "unchanged": "BIGINT",
-    "failed": "BIGINT", "encoded": "BIGINT", "seconds": "DOUBLE", "advice": "VARCHAR",
-}  # fmt: skip
-STATUS = {
-    "embedding_table": "VARCHAR", "current": "BIGINT", "new": "BIGINT", "changed": "BIGINT", "gone": "BIGINT",
-    "coverage": "DOUBLE", "segments": "INTEGER", "bytes": "BIGINT", "age": "DOUBLE", "advice": "VARCHAR",
-}  # fmt: skip
-COMPACTED = {
-    "embedding_table": "VARCHAR", "segments_before": "INTEGER", "segments": "INTEGER", "rows_removed": "BIGINT",
-    "bytes_before": "BIGINT", "bytes": "BIGINT", "seconds": "DOUBLE",
-}  # fmt: skip
 
-# What `_jammi_refresh` and `_jammi_status` are told of the comparison.
-_FOUND = (
-    "c.row_count, c.keyed, c.different, (SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM _jammi_rows LIMIT 1)), "
-    "c.added, c.changed, c.deleted"
-)
+@dataclass(frozen=True)
+class Compared:
+    """What a query found: the request as JSON, a look at the source, how many rows differ, and texts to be embedded."""
+
+    request: str
+    census: Census
+    added: int
+    changed: int
+    deleted: int
+    texts: int
+    caller: Caller
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """How an embedding table differs from its source; `age` is in seconds."""
+
+    embedding_table: str
+    current: int
+    new: int
+    changed: int
+    gone: int
+    coverage: float
+    segments: Integer
+    bytes: int
+    age: float
+    advice: str | None
+
+
 # Of a table: its rows, those with a key, and the distinct keys.
-_CENSUS = "count(*) AS row_count, count(key) AS keyed, count(DISTINCT key) AS different"
-# Keys are compared letter by letter, whatever collation the column or the session has.
-_KEY = 'r.c0::VARCHAR COLLATE "C"'
-# In place of a text's digest where the text is not known.
-_NO_DIGEST = "00" * 16
+CENSUS = "count(*) AS row_count, count(key) AS keyed, count(DISTINCT key) AS different"
 
 
 def refresh_plan(
@@ -111,6 +117,7 @@ def refresh_query(
         "attach": attach,
     }
     asked = proven(json.dumps(request), source, meaning, entry.definition.key)
+    compared = _compared(asked, "(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)", caller)
     columns = entry.definition.columns
     known = live_rows("_text_digest, _segment, _place", [(number, str(path)) for number, path in planned.spare], ())
     pool = "SELECT _text_digest, _segment, _place FROM _jammi_live" + (f" UNION ALL {known}" if planned.spare else "")
@@ -123,17 +130,14 @@ def refresh_query(
         f"_segment := _segment, _place := _place))) FROM ({pool}) "
         "WHERE _text_digest IN (SELECT digest FROM _jammi_wanted) GROUP BY 1) k "
         "USING (digest)), "
-        f"_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({asked}, {_FOUND}, "
-        f"(SELECT count(*) FROM _jammi_new WHERE _place IS NULL), "
-        f"{literal(caller.connection)}, {caller.transaction:d}) "
-        "AS token FROM _jammi_census c) "
+        f"_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({compared}) AS token FROM _jammi_census c) "
         f"SELECT unnest({finish}(b.token, f.pushed, t.pushed), recursive := true) FROM "
         "(SELECT count(_jammi_forget(b.token, c._row_id, c._segment, c._place)) AS pushed "
         "FROM _jammi_changes c, _jammi_begun b WHERE c._row_id IS NOT NULL) f, "
         "(SELECT count(_jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place)) AS pushed FROM "
         "(SELECT keys, digest, NULL::VARCHAR AS text, _segment, _place FROM _jammi_new WHERE _place IS NOT NULL "
         f"UNION ALL SELECT n.keys, n.digest, {text_of(columns) if columns else 'NULL'} AS text, NULL, NULL "
-        f"FROM _jammi_rows r JOIN _jammi_new n ON {_KEY} = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
+        f"FROM _jammi_rows r JOIN _jammi_new n ON {KEY} = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
         "_jammi_begun b"
     )
 
@@ -161,14 +165,15 @@ def status_plan(
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
         raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
-    planned = plan(engine.tables, entry, Caller(connection, transaction))
+    caller = Caller(connection, transaction)
+    planned = plan(engine.tables, entry, caller)
     # What is told is what a search finds.
     catch_up(engine.tables, entry, planned.start.manifest, at_work=True)
     request = {"table": entry.name, "start": planned.token, "source": named.written}
     asked = proven(json.dumps(request), named, meaning, entry.definition.key)
     return (
         f"WITH {_comparison(named, entry, planned)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
-        f"unnest(_jammi_status({asked}, {_FOUND}), recursive := true) FROM _jammi_census c)"
+        f"unnest(_jammi_status({_compared(asked, '0', caller)}), recursive := true) FROM _jammi_census c)"
     )
 
 
@@ -196,14 +201,14 @@ def _comparison(source: Source, entry: Entry, planned: Planned) -> str:
     return (
         f"_jammi_rows AS NOT MATERIALIZED "
         f"({picked(source, definition.columns, definition.key, entry.name)}), "
-        f"_jammi_keys AS MATERIALIZED (SELECT {_KEY} AS key, unhex({_digest(definition.columns)}) "
+        f"_jammi_keys AS MATERIALIZED (SELECT {KEY} AS key, unhex({digest_of(definition.columns)}) "
         "AS digest FROM _jammi_rows r), "
         f"_jammi_live AS NOT MATERIALIZED ({live}), "
         "_jammi_changes AS MATERIALIZED (SELECT key, digest, _row_id, _segment, _place FROM "
         "(SELECT * FROM _jammi_keys WHERE digest IS NOT NULL) FULL JOIN _jammi_live ON key = _row_id "
         "WHERE digest IS DISTINCT FROM _text_digest), "
         "_jammi_census AS MATERIALIZED (SELECT * FROM (SELECT "
-        f"{_CENSUS} FROM _jammi_keys), (SELECT count(*) FILTER (_row_id IS NULL) AS added, "
+        f"{CENSUS} FROM _jammi_keys), (SELECT count(*) FILTER (_row_id IS NULL) AS added, "
         "count(*) FILTER (key IS NOT NULL AND _row_id IS NOT NULL) AS changed, "
         "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))"
     )
@@ -228,63 +233,19 @@ def compact_plan(
     return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {in_main_thread}, {caller}), recursive := true)"
 
 
-def import_plan(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    vectors: str | None,
-    key: str | None,
-    vector: str | None,
-    model: str | None,
-    columns: Sequence[str],
-    transaction: int,
-    connection: str,
-) -> str:
-    """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
-    if source is None or vectors is None or key is None or vector is None:
-        raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
-    if not model:
-        raise InputError("name the model that made the vectors, so that none of another is compared: model := '...'")
-    named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
-    meaning = settle_new(engine, named)
-    in_main_thread = listen(engine.jobs)
-    request = dataclasses.asdict(Request(named.written, tuple(columns), key, model, in_main_thread=in_main_thread))
-    asked = {"request": request, "vectors": theirs.written, "column": vector}
-    identity = identified(named, meaning, key)
-    return (
-        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(named, columns, key)}), "
-        f"_jammi_keys AS MATERIALIZED (SELECT {_KEY} AS key, "
-        f"{_digest(columns)} AS digest FROM _jammi_rows r), "
-        f"_jammi_theirs AS NOT MATERIALIZED ({picked(theirs, [vector], key)}), "
-        f"_jammi_vectors AS NOT MATERIALIZED (SELECT {_KEY} AS key, "
-        "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs r), "
-        "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_aggr(vector, 'count') = len(vector) "
-        "THEN list_aggr(list_transform(vector, lambda x: \"*\"(x, x)), 'sum') END AS square FROM _jammi_vectors), "
-        "_jammi_build AS MATERIALIZED (SELECT "
-        f"_jammi_import({literal(json.dumps(asked))}, {identity}, s.row_count, s.keyed, s.different, "
-        f"{_key_type('_jammi_rows')}, "
-        f"v.row_count, v.keyed, v.different, {_key_type('_jammi_theirs')}, v.kind, v.there, v.least, v.most, v.bad, "
-        "v.bad_key, m.matched, m.with_text, "
-        f"{literal(connection)}, {transaction:d}) AS token FROM (SELECT {_CENSUS} FROM _jammi_keys) s, "
-        f"(SELECT {_CENSUS}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
-        "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
-        "min(key) FILTER (is_bad) AS bad_key FROM "
-        "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v, "
-        "(SELECT count(*) AS matched, count(digest) AS with_text FROM _jammi_vectors JOIN _jammi_keys USING (key)) m) "
-        "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
-        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
-        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
-        "_jammi_build b"
-    )
-
-
-def begin(engine: Engine, *columns: Column) -> pa.Array:
+def begin(engine: Engine, compared: Column) -> pa.Array:
     """Start a refresh; gives its token."""
     tokens = []
-    for text, *census, added, changed, deleted, texts, connection, transaction in rows_of(columns):
-        counted = {"added": added, "changed": changed, "deleted": deleted, "texts": texts, "census": _census(*census)}
-        found = Comparison(**json.loads(text), **counted)
-        tokens.append(engine.refresher.begin(found, Caller(connection, transaction)))
+    for each in records(compared, Compared):
+        found = Comparison(
+            **json.loads(each.request),
+            census=each.census,
+            added=each.added,
+            changed=each.changed,
+            deleted=each.deleted,
+            texts=each.texts,
+        )
+        tokens.append(engine.refresher.begin(found, each.caller))
     return pa.array(tokens, pa.string())
 
 
@@ -304,37 +265,37 @@ def renew(engine: Engine, token: Column, *columns: Column) -> pa.Array:
 
 def finish(engine: Engine, token: Column, *_: Column) -> pa.Array:
     """Commit the new state."""
-    done = [[dataclasses.asdict(engine.refresher.finish(each))] for each in token.to_pylist()]
-    return structs(done, REFRESHED)
+    return table([[engine.refresher.finish(each)] for each in token.to_pylist()], Refreshed)
 
 
-def status(engine: Engine, *columns: Column) -> pa.Array:
+def status(engine: Engine, compared: Column) -> pa.Array:
     """What a comparison found, in a row."""
     told = []
-    for text, *census, added, changed, deleted in rows_of(columns):
-        request = json.loads(text)
+    for found in records(compared, Compared):
+        added, changed, deleted = found.added, found.changed, found.deleted
+        request = json.loads(found.request)
         entry = engine.tables.ready(request["table"])
         definition = entry.definition
-        check_keys(definition.source, definition.key, _census(*census), STAYS)
+        check_keys(definition.source, definition.key, found.census, STAYS)
         state = present.planned(engine.tables, entry, request["start"]).manifest
         engine.tables.pins.done(request["start"])
         current = state.rows - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)
-        row = {
-            "embedding_table": entry.name,
-            "current": current,
-            "new": added,
-            "changed": changed,
-            "gone": deleted,
-            "coverage": current / wanted if wanted else 1.0,
-            "segments": len(state.segments),
-            "bytes": size(state),
-            "age": max(0.0, (now - state.finished).total_seconds()),
-            "advice": _advice(engine, state, request["source"], added, changed + deleted),
-        }
+        row = TableStatus(
+            embedding_table=entry.name,
+            current=current,
+            new=added,
+            changed=changed,
+            gone=deleted,
+            coverage=current / wanted if wanted else 1.0,
+            segments=len(state.segments),
+            bytes=size(state),
+            age=max(0.0, (now - state.finished).total_seconds()),
+            advice=_advice(engine, state, request["source"], added, changed + deleted),
+        )
         told.append([row])
-    return structs(told, STATUS)
+    return table(told, TableStatus)
 
 
 def _advice(engine: Engine, state: Manifest, source: str, added: int, others: int) -> str | None:
@@ -351,53 +312,33 @@ def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
     for name, in_main_thread, connection, transaction in rows_of(columns):
         caller = Caller(connection, transaction)
         entry = engine.tables.ready(name)
-        compacted = compact(engine.tables, engine.jobs, entry, caller, in_main_thread=in_main_thread)
-        done.append([dataclasses.asdict(compacted)])
-    return structs(done, COMPACTED)
+        done.append([compact(engine.tables, engine.jobs, entry, caller, in_main_thread=in_main_thread)])
+    return table(done, Compacted)
 
 
-def begin_import(engine: Engine, *columns: Column) -> pa.Array:
-    """Start an import; gives its token."""
-    tokens = []
-    for text, identity, *numbers, connection, transaction in rows_of(columns):
-        asked = json.loads(text)
-        fields = {**asked["request"], "source": identity, "columns": tuple(asked["request"]["columns"])}
-        request = Request(**fields)
-        source, theirs = _census(*numbers[:4]), _census(*numbers[4:8])
-        kind, *found = numbers[8:]
-        vectors = Vectored(asked["vectors"], asked["column"], theirs, VectorCensus(kind or "", *found))
-        tokens.append(engine.importer.begin(request, source, vectors, Caller(connection, transaction)))
-    return pa.array(tokens, pa.string())
+def counted(rows: str, of: str) -> str:
+    """SQL for the census of a table `of` keys as `c0`, whose counts the row `rows` has."""
+    kind = f"coalesce((SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {of} LIMIT 1)), '')"
+    return packed(Census, rows=f"{rows}.row_count", keyed=f"{rows}.keyed", different=f"{rows}.different", key_type=kind)
 
 
-def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column) -> pa.Array:
-    """Take vectors."""
-    if len(token):
-        # Imported late: it takes longer than a search takes.
-        import pyarrow.compute as pc
-
-        lists = vectors.combine_chunks()
-        # A NULL among the numbers becomes a NaN.
-        numbers = lists.flatten().to_numpy(zero_copy_only=False)
-        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-        engine.importer.push(token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist())
-    return pa.array(np.zeros(len(token), np.int32))
+def caller_sql(caller: Caller) -> str:
+    """SQL for who calls."""
+    return packed(Caller, connection=literal(caller.connection), transaction=f"{caller.transaction:d}")
 
 
-def _digest(columns: Sequence[str]) -> str:
-    """The MD5 of the text of a row `r`, in hexadecimal, as SQL: NULL for a blank one. Without columns, that of none."""
-    if not columns:
-        return literal(_NO_DIGEST)
-    text = text_of(columns)
-    return f"CASE WHEN regexp_matches({text}, {literal(VISIBLE)}) THEN md5({text}) END"
-
-
-def _census(rows: int, keyed: int, different: int, key_type: str | None) -> Census:
-    return Census(rows, keyed, different, key_type or "")
-
-
-def _key_type(rows: str) -> str:
-    return f"(SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {rows} LIMIT 1))"
+def _compared(request: str, texts: str, caller: Caller) -> str:
+    """SQL for what a comparison found, beside its row `c`."""
+    return packed(
+        Compared,
+        request=request,
+        census=counted("c", "_jammi_rows"),
+        added="c.added",
+        changed="c.changed",
+        deleted="c.deleted",
+        texts=texts,
+        caller=caller_sql(caller),
+    )
 
 
 def _resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source:

@@ -1,0 +1,265 @@
+"""The scalar functions of builds and imports: the query that each stands for, and the calls that drive it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from jammi_duck.config.logs import log
+from jammi_duck.errors import DamagedError, InputError
+from jammi_duck.sql import literal
+from jammi_duck.storage.tables.catalog_sync import follow_others
+from jammi_duck.types import Caller
+from jammi_duck.udfs.arguments import whole
+from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
+from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of
+from jammi_duck.udfs.settling import identified, settle, settle_new
+from jammi_duck.udfs.sources import resolve, shown
+from jammi_duck.work.generate import Census, Generated, Request, to_reuse
+from jammi_duck.work.importing import VectorCensus, Vectored
+from jammi_duck.work.interrupts import listen
+from jammi_duck.work.refresh import to_resume
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a build begins with: the request as JSON, what its source is known by, and what a first look at it found.
+
+    `differing` is how many rows differ from a table that may be used again.
+    """
+
+    request: str
+    source: str
+    census: Census
+    differing: int | None
+    caller: Caller
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import begins with: the same, and of the vectors their table, their column, and what a look found."""
+
+    request: str
+    source: str
+    census: Census
+    vectors: str
+    vector: str
+    vector_census: Census
+    found: VectorCensus
+    caller: Caller
+
+
+def generate_plan(
+    engine: Engine,
+    source: str | None,
+    path: Sequence[str],
+    cols: str | None,
+    key: str | None,
+    model: str | None,
+    dims: str | None,
+    reuse: bool | None,
+    resume: bool | None,
+    transaction: int,
+    connection: str,
+) -> str:
+    """The query that embeds a source, or goes on with what is left of a build of the same."""
+    if source is None or cols is None or key is None:
+        raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
+    names = column_names(cols)
+    in_main_thread = listen(engine.jobs)
+    named = resolve(source, path, engine.host)
+    if resume:
+        # A build that this connection has left is not over before.
+        engine.jobs.settle(Caller(connection, transaction))
+    if reuse:
+        follow_others(engine.tables, at_once=True)
+    new = settle_new(engine, named)
+    meaning = settle(engine, named, failed=True)
+    if new and meaning.relation != new.relation:
+        meaning = new
+    wanted, chosen = whole(dims, "dims"), model or engine.default_model
+    request = Request(meaning.identity, tuple(names), key, chosen, wanted, in_main_thread)
+    if resume and (left := to_resume(engine.tables, engine.encoders, request)):
+        caller = Caller(connection, transaction)
+        return refresh_query(engine, named, meaning, left, caller, finish="_jammi_resumed")
+    comparison = None
+    if reuse and (made := to_reuse(engine.tables, engine.encoders, request)):
+        try:
+            comparison = comparison_of(engine, named, made, Caller(connection, transaction))
+            request = dataclasses.replace(request, reuse=made.name)
+        except DamagedError as error:
+            log.warning("%s cannot be used again: %s; building anew", made.name, error)
+    rows = comparison or f"_jammi_rows AS NOT MATERIALIZED ({picked(named, names, key)})"
+    asked = json.dumps(dataclasses.asdict(request))
+    identity = identified(named, new or (meaning if comparison else None), key)
+    caller = Caller(connection, transaction)
+    return _generate_query(rows, identity, asked, caller, columns=names, compared=comparison is not None)
+
+
+def _generate_query(
+    rows: str, identity: str, request: str, caller: Caller, *, columns: Sequence[str], compared: bool
+) -> str:
+    """The query that embeds a source's rows within the caller's own transaction.
+
+    `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
+    end, also when there are no rows. `rows` is a common table expression `_jammi_rows`, and `identity` SQL for what the
+    source is known by. `request` is passed through to `_jammi_begin`, which is told how many rows differ from a table
+    that may be used again, if `rows` were `compared` with one.
+    """
+    differing = '(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)' if compared else "NULL"
+    begun = packed(
+        Begun,
+        request=literal(request),
+        source=identity,
+        census=packed(
+            Census,
+            rows="count(*)",
+            keyed="count(c0)",
+            different="count(DISTINCT c0)",
+            key_type="coalesce(any_value(typeof(c0)), '')",
+        ),
+        differing=differing,
+        caller=caller_sql(caller),
+    )
+    return (
+        f"WITH {rows}, _jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS token FROM _jammi_rows) "
+        "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
+        f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text_of(columns)})) AS pushed "
+        "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b"
+    )
+
+
+def import_plan(
+    engine: Engine,
+    source: str | None,
+    path: Sequence[str],
+    vectors: str | None,
+    key: str | None,
+    vector: str | None,
+    model: str | None,
+    cols: str | None,
+    transaction: int,
+    connection: str,
+) -> str:
+    """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
+    if source is None or vectors is None or key is None or vector is None:
+        raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
+    if not model:
+        raise InputError("name the model that made the vectors, so that none of another is compared: model := '...'")
+    columns = () if cols in (None, "null") else tuple(column_names(str(cols)))
+    named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
+    meaning = settle_new(engine, named)
+    in_main_thread = listen(engine.jobs)
+    request = dataclasses.asdict(Request(named.written, columns, key, model, in_main_thread=in_main_thread))
+    imported = packed(
+        Imported,
+        request=literal(json.dumps(request)),
+        source=identified(named, meaning, key),
+        census=counted("s", "_jammi_rows"),
+        vectors=literal(theirs.written),
+        vector=literal(vector),
+        vector_census=counted("v", "_jammi_theirs"),
+        found=packed(
+            VectorCensus,
+            kind="coalesce(v.kind, '')",
+            there="v.there",
+            least="v.least",
+            most="v.most",
+            bad="v.bad",
+            bad_key="v.bad_key",
+            matched="m.matched",
+            with_text="m.with_text",
+        ),
+        caller=caller_sql(Caller(connection, transaction)),
+    )
+    return (
+        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(named, columns, key)}), "
+        f"_jammi_keys AS MATERIALIZED (SELECT {KEY} AS key, "
+        f"{digest_of(columns)} AS digest FROM _jammi_rows r), "
+        f"_jammi_theirs AS NOT MATERIALIZED ({picked(theirs, [vector], key)}), "
+        f"_jammi_vectors AS NOT MATERIALIZED (SELECT {KEY} AS key, "
+        "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs r), "
+        "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_aggr(vector, 'count') = len(vector) "
+        "THEN list_aggr(list_transform(vector, lambda x: \"*\"(x, x)), 'sum') END AS square FROM _jammi_vectors), "
+        f"_jammi_build AS MATERIALIZED (SELECT _jammi_import({imported}) AS token FROM "
+        f"(SELECT {CENSUS} FROM _jammi_keys) s, "
+        f"(SELECT {CENSUS}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
+        "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
+        "min(key) FILTER (is_bad) AS bad_key FROM "
+        "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v, "
+        "(SELECT count(*) AS matched, count(digest) AS with_text FROM _jammi_vectors JOIN _jammi_keys USING (key)) m) "
+        "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
+        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
+        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
+        "_jammi_build b"
+    )
+
+
+def begin(engine: Engine, begun: Column) -> pa.Array:
+    """Start builds; gives their tokens."""
+    tokens = [
+        engine.generator.begin(_request(each.request, each.source), each.census, each.differing, each.caller)
+        for each in records(begun, Begun)
+    ]
+    return pa.array(tokens, pa.string())
+
+
+def _request(text: str, source: str) -> Request:
+    fields = json.loads(text)
+    return Request(**{**fields, "source": source, "columns": tuple(fields["columns"])})
+
+
+def push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Array:
+    """Take rows of a build."""
+    if len(token):
+        engine.generator.push(token[0].as_py(), rows_in_turn((keys, texts)))
+    return pa.array(np.zeros(len(token), np.int32))
+
+
+def finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
+    """End builds; gives what came of them."""
+    return _generated(engine, [engine.generator.finish(*row) for row in rows_of((token, pushed))])
+
+
+def finish_import(engine: Engine, *columns: Column) -> pa.Array:
+    """End imports; gives what came of them."""
+    return _generated(engine, [engine.importer.finish(*row) for row in rows_of(columns)])
+
+
+def finish_resumed(engine: Engine, token: Column, *_: Column) -> pa.Array:
+    """End builds that went on with what an interrupted one had left; gives what came of them."""
+    return _generated(engine, [engine.refresher.finish_build(each) for each in token.to_pylist()])
+
+
+def _generated(engine: Engine, done: Sequence[Generated]) -> pa.Array:
+    return table([[dataclasses.replace(each, source=shown(each.source, engine.host))] for each in done], Generated)
+
+
+def begin_import(engine: Engine, imported: Column) -> pa.Array:
+    """Start imports; gives their tokens."""
+    tokens = []
+    for each in records(imported, Imported):
+        vectors = Vectored(each.vectors, each.vector, each.vector_census, each.found)
+        tokens.append(engine.importer.begin(_request(each.request, each.source), each.census, vectors, each.caller))
+    return pa.array(tokens, pa.string())
+
+
+def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column) -> pa.Array:
+    """Take vectors."""
+    if len(token):
+        # Imported late: it takes longer than a search takes.
+        import pyarrow.compute as pc
+
+        lists = vectors.combine_chunks()
+        # A NULL among the numbers becomes a NaN.
+        numbers = lists.flatten().to_numpy(zero_copy_only=False)
+        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+        engine.importer.push(token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist())
+    return pa.array(np.zeros(len(token), np.int32))

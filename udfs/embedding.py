@@ -1,0 +1,106 @@
+"""The scalar functions that call the model and keep nothing: `embed`, and the rows of `jammi_infer`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from jammi_duck.encoder.blanks import is_blank
+from jammi_duck.encoder.dimensions import cut, wanted
+from jammi_duck.errors import InputError
+from jammi_duck.sql import literal
+from jammi_duck.types import Role, Vectors
+from jammi_duck.udfs.arguments import whole
+from jammi_duck.udfs.columns import Column, vector_column
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.rows import column_names, picked, text_of
+from jammi_duck.udfs.settling import settle_new
+from jammi_duck.udfs.sources import Source, resolve
+from jammi_duck.work.infer import check_task, infer
+
+# What there is of a row's inference, by column.
+INFERRED = {
+    "_model": "VARCHAR",
+    "_status": "VARCHAR",
+    "_error": "VARCHAR",
+    "_latency_ms": "DOUBLE",
+    "vector": "FLOAT[]",
+}
+
+
+def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Column) -> pa.Array:
+    """The vectors of texts, NULL for a blank one; each row may name another model, role and dimensions."""
+    groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    texts = text.to_pylist()
+    for i, options in enumerate(zip(model.to_pylist(), role.to_pylist(), dims.to_pylist(), strict=True)):
+        groups[options].append(i)
+    encoded: list[tuple[list[int], Vectors]] = []
+    for (name, wanted_role, dims_of_row), rows in groups.items():
+        if wanted_role not in ("document", "query"):
+            raise InputError(f"role is {wanted_role!r}; it must be 'document' or 'query'")
+        mine = [i for i in rows if texts[i] is not None and not is_blank(texts[i])]
+        encoder = engine.encoders.get(name or engine.default_model) if mine or name else None
+        if encoder is None:
+            continue
+        dimensions = wanted(whole(dims_of_row, "dims"), encoder.description)
+        if mine:
+            vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
+            encoded.append((mine, cut(vectors, dimensions)))
+    return vector_column(len(texts), encoded)
+
+
+def inference_plan(
+    engine: Engine,
+    source: str | None,
+    path: Sequence[str],
+    cols: str | None,
+    key: str | None,
+    model: str | None,
+    task: str | None,
+    dims: str | None,
+) -> str:
+    """The query that embeds a source's rows as they are read."""
+    check_task(task)
+    if source is None or cols is None or key is None:
+        raise InputError("jammi_infer needs a source, its columns and its key: none of them may be NULL")
+    named = resolve(source, path, engine.host)
+    known = settle_new(engine, named)
+    name = known.identity if known else named.written
+    return _inference(named, name, column_names(cols), key, model or engine.default_model, whole(dims, "dims"))
+
+
+def _inference(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> str:
+    """The query that embeds a source's rows as they are read, so that a LIMIT or a condition spares the others.
+
+    There is no `unnest` in it: DuckDB moves a LIMIT, and a condition on the key, to below a projection only.
+    """
+    cut = "NULL" if dims is None else f"{dims:d}"
+    fields = ", ".join(f"struct_extract(inferred, {literal(field)}) AS {field}" for field in INFERRED)
+    return (
+        f"SELECT _row_id, {literal(name)} AS _source, {fields} FROM (SELECT r.c0::VARCHAR AS _row_id, "
+        f"_jammi_infer({text_of(columns)}, {literal(model)}, {cut}::BIGINT) AS inferred "
+        f"FROM ({picked(source, columns, key)}) r)"
+    )
+
+
+def infer_texts(engine: Engine, texts: Column, model: Column, dims: Column) -> pa.Array:
+    """The model and the dimensions are the same in all rows."""
+    inferred, name = [], None
+    if len(texts):
+        encoder = engine.encoders.get(model[0].as_py())
+        name = encoder.description.name
+        inferred = infer(encoder, texts.to_pylist(), dims[0].as_py())
+    there = [i for i, each in enumerate(inferred) if each.vector is not None]
+    vectors = [(there, np.array([inferred[i].vector for i in there]))] if there else []
+    columns = [
+        pa.array([name] * len(inferred), pa.string()),
+        pa.array(["error" if each.error else "ok" for each in inferred], pa.string()),
+        pa.array([each.error for each in inferred], pa.string()),
+        pa.array([each.latency_ms for each in inferred], pa.float64()),
+        vector_column(len(inferred), vectors),
+    ]
+    return pa.StructArray.from_arrays(columns, names=list(INFERRED))

@@ -1,0 +1,93 @@
+"""A source's rows as SQL: its key and columns, chosen by name, the text of a row, and the digest of that."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from jammi_duck.encoder.blanks import VISIBLE
+from jammi_duck.errors import InputError, did_you_mean, enumerated
+from jammi_duck.sql import literal
+from jammi_duck.udfs.columns import Column
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.sources import Source, folded
+
+# The key of a row `r`. Keys are compared letter by letter, whatever collation the column or the session has.
+KEY = 'r.c0::VARCHAR COLLATE "C"'
+# In place of a text's digest where the text is not known.
+_NO_DIGEST = "00" * 16
+# Each column of a text takes an expression over all columns of the source.
+_MOST_COLUMNS = 1000
+
+
+def picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> str:
+    """The key of a source as `c0`, its columns as `c1` and so on.
+
+    `_jammi_column` sees the columns that the source really has, whatever it is, and so says best which one is missing;
+    it tells of the embedding `table` whose columns these are.
+    """
+    told = f"{literal(source.written)}, {literal(table)}"
+    picked = ", ".join(
+        f"COLUMNS(list_filter(*, lambda c: _jammi_column(c, {literal(column)}, {told}))) AS c{place}"
+        for place, column in enumerate([key, *columns])
+    )
+    return f"SELECT {picked} FROM {source.sql}"
+
+
+def text_of(columns: Sequence[str]) -> str:
+    """The text of a row `r` of what `_picked` gives."""
+    texts = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(columns) + 1))
+    return f"concat_ws(' ', {texts})"
+
+
+def digest_of(columns: Sequence[str]) -> str:
+    """The MD5 of the text of a row `r`, in hexadecimal, as SQL: NULL for a blank one. Without columns, that of none."""
+    if not columns:
+        return literal(_NO_DIGEST)
+    text = text_of(columns)
+    return f"CASE WHEN regexp_matches({text}, {literal(VISIBLE)}) THEN md5({text}) END"
+
+
+def column_names(cols: str) -> list[str]:
+    """The names in `cols`, which is JSON: of a name, or of a list of them."""
+    parsed = json.loads(cols)
+    names = [parsed] if isinstance(parsed, str) else parsed
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"columns are {cols}; give a name, or a list of names that is not empty")
+    if len(names) > _MOST_COLUMNS:
+        raise InputError(
+            f"{len(names):,} columns are too many for one text: {enumerated(names[:3])} and so on; name "
+            f"{_MOST_COLUMNS:,} at most, or make them one column of the source"
+        )
+    return names
+
+
+# DuckDB asks of so many columns at a time. Of a wider source, those that came before, by thread and what is asked.
+_AT_ONCE = 2048
+_before: dict[tuple[int, str, str, str], list[str]] = {}
+
+
+def which_column(engine: Engine, column: Column, wanted: Column, source: Column, table: Column) -> pa.Array:
+    """Which of a source's columns is the wanted one. DuckDB asks for all of them at once, while it binds.
+
+    `table` is the embedding table that was made of it, or empty.
+    """
+    names, name, of, made = column.to_pylist(), *(each[0].as_py() for each in (wanted, source, table))
+    asked = threading.get_ident(), name, of, made
+    before = _before.pop(asked, [])
+    every = names if names[0] in before else before + names
+    if len(names) == _AT_ONCE:
+        _before[asked] = every
+    elif not any(_is_called(name, every)):
+        near = did_you_mean(name, every) or ";"
+        known = f"no column '{name}' in '{of}'{near} columns: {enumerated(every)}"
+        renamed = f". '{made}' was made of it: if it has another name now, generate anew" if made else ""
+        raise InputError(known + renamed)
+    return pa.array(_is_called(name, names))
+
+
+def _is_called(name: str, names: Sequence[str]) -> list[bool]:
+    return [n == name for n in names] if name in names else [folded(n) == folded(name) for n in names]
