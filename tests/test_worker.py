@@ -164,7 +164,7 @@ class TestStart:
         pytest.importorskip("pandas")
         program = (
             "import sys, numpy, pyarrow\n"
-            "from jammi_duck import worker\n"
+            "from jammi_duck.doors import worker\n"
             "worker.do_without_pandas()\n"
             "assert pyarrow.array(numpy.array([1.5, 2])).to_pylist() == [1.5, 2]\n"
             "assert 'pandas' not in sys.modules\n"
