@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from jammi_duck import sql
-from jammi_duck.udfs import predicates
+from jammi_duck.udfs.filters import conditions
 from tests.test_generate import error_of
 
 KEYS = 5_000
@@ -48,7 +48,7 @@ def test_many_keys_as_a_parameter(rows, predicate):
     ],
 )
 def test_one_that_is_too_large_is_refused_and_told_what_to_do(rows, monkeypatch, predicate, size):
-    monkeypatch.setattr(predicates, "parse", None)
+    monkeypatch.setattr(conditions, "parse", None)
     said = error_of(rows, f"FROM jammi_search('t', 'x', filter := $f${predicate}$f$)")
     assert f"the filter has {size}: put many keys into a table" in said
     assert "filter := 'id IN (SELECT id FROM wanted)'" in said
@@ -61,11 +61,11 @@ def test_a_long_text_is_one_value(rows):
 def known():
     """How many filters are remembered, of all installations."""
     gc.collect()
-    return sum(type(each) is predicates.Condition for each in gc.get_objects())
+    return sum(type(each) is conditions.Condition for each in gc.get_objects())
 
 
 def test_what_is_remembered_has_a_bound(rows, monkeypatch):
-    monkeypatch.setattr(predicates, "_MOST_KNOWN_CHARACTERS", 50_000)
+    monkeypatch.setattr(conditions, "_MOST_KNOWN_CHARACTERS", 50_000)
     before = known()
     for number in range(60):
         assert found(rows, f"id = {number % 50} AND text <> '{'a' * 1000}{number}'") == [number % 50]

@@ -13,7 +13,7 @@ from jammi_duck.retrieval.selection import Selections
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.types import Host
 from jammi_duck.udfs.columns import Column, rows_of
-from jammi_duck.udfs.predicates import Conditions
+from jammi_duck.udfs.filters.conditions import Conditions
 from jammi_duck.udfs.sources import Relation
 from jammi_duck.work.generate import Generator
 from jammi_duck.work.importing import Importer

@@ -25,7 +25,7 @@ from jammi_duck.types import Caller, Stage
 from jammi_duck.udfs.arguments import whole
 from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.predicates import check_parameters
+from jammi_duck.udfs.filters.conditions import check_parameters
 from jammi_duck.udfs.renames import telling_renames
 from jammi_duck.udfs.settling import proven_selection, settle
 from jammi_duck.udfs.sources import Meaning, Source, found, has_relations, resolve, schemas_of

@@ -16,8 +16,8 @@ from jammi_duck.storage.tables.views import has_schema, views_of
 from jammi_duck.storage.tables.watch import Watch
 from jammi_duck.types import Host
 from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.filters.conditions import Conditions
 from jammi_duck.udfs.macros import reserved
-from jammi_duck.udfs.predicates import Conditions
 from jammi_duck.work.generate import Generator
 from jammi_duck.work.importing import Importer
 from jammi_duck.work.jobs import Jobs

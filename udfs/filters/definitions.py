@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from jammi_duck.types import Host
-from jammi_duck.udfs.harmless import NAMES
+from jammi_duck.udfs.filters.allowed import NAMES
 from jammi_duck.udfs.sources import folded
 
 _SIGNATURES = """

@@ -15,10 +15,10 @@ from typing import Any
 
 from jammi_duck.errors import InputError
 from jammi_duck.types import Host
-from jammi_duck.udfs.definitions import Definitions
-from jammi_duck.udfs.parsed import PARAMETERS, Parsed, RefusedError
+from jammi_duck.udfs.filters.check import PARAMETERS, Parsed, RefusedError
+from jammi_duck.udfs.filters.definitions import Definitions
+from jammi_duck.udfs.filters.trees import Tree, parse, written
 from jammi_duck.udfs.sources import folded
-from jammi_duck.udfs.trees import Tree, parse, written
 
 # Of the filters that are remembered, with what they became.
 _MOST_KNOWN_CHARACTERS = 10_000_000

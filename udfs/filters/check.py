@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from jammi_duck.sql import literal, quoted
 from jammi_duck.types import Host
-from jammi_duck.udfs.definitions import Definitions, Macro, View
-from jammi_duck.udfs.harmless import BY_NAME, WINDOWS
-from jammi_duck.udfs.sources import folded
-from jammi_duck.udfs.trees import (
+from jammi_duck.udfs.filters.allowed import BY_NAME, WINDOWS
+from jammi_duck.udfs.filters.definitions import Definitions, Macro, View
+from jammi_duck.udfs.filters.names import Names, at_of
+from jammi_duck.udfs.filters.trees import (
     Tree,
     arguments_of,
     called,
@@ -25,6 +25,7 @@ from jammi_duck.udfs.trees import (
     variables_of,
     with_first,
 )
+from jammi_duck.udfs.sources import folded
 
 PARAMETERS = "_jammi_parameters"
 # What DuckDB calls by its bare name for `values['name']`.
@@ -98,8 +99,8 @@ class Parsed:
         """
         self._host, self._is_known = host, is_known
         self._definitions = definitions
-        self._alias, self._database = alias, folded(database)
-        self._schemas = [folded(schema) for schema in schemas] or ["main"]
+        self._names = Names(definitions, database, schemas)
+        self._alias = alias
         self._nodes = 0
         self.parameters: list[str] = []
         self.tables: list[str] = []
@@ -243,7 +244,7 @@ class Parsed:
         """A call of a function or a macro, also one that is written as a column's method."""
         name, spaces = folded(tree["function_name"]), [tree[key] for key in ("catalog", "schema") if tree.get(key)]
         ours = [folded(space) for space in spaces] in ([], ["main"], ["pg_catalog"], ["system", "main"])
-        if spaces and not ours and not self._macros(name, spaces, scope):
+        if spaces and not ours and not self._names.macros(name, spaces, scope.home):
             method = called(tree, "", "", tree["function_name"])
             return self._function(with_first(method, column_named(spaces)), scope)
         if name == "unnest" and ours:
@@ -305,18 +306,9 @@ class Parsed:
         query = self.checked(self._query_of(macro.body), self._within(macro, call, scope))
         return self._derived(tree, query, macro.name, ())
 
-    def _macros(self, name: str, spaces: Sequence[str], scope: Scope) -> list[Macro]:
-        """The macros that a name means: DuckDB's own first, and else the first that are where it is looked for."""
-        found = self._definitions.macros(name)
-        own = [macro for macro in found if macro.database == "system"]
-        if own and not spaces:
-            return own
-        places = self._places(spaces, scope.home)
-        return next((at for place in places if (at := [m for m in found if _at(m) == place])), [])
-
     def _macro(self, name: str, spaces: Sequence[str], call: Tree, scope: Scope, *, table: bool) -> Macro:
         count = len(arguments_of(call))
-        macros = [macro for macro in self._macros(name, spaces, scope) if macro.is_table == table]
+        macros = [macro for macro in self._names.macros(name, spaces, scope.home) if macro.is_table == table]
         fitting = [macro for macro in macros if len(macro.parameters) == count]
         if not macros:
             raise _acting(name, scope)
@@ -372,15 +364,17 @@ class Parsed:
         name = tree["table_name"]
         if not parts and folded(name) in scope.tables:
             return self._fields(tree, scope)
-        if view := self._view(name, parts, scope):
+        if view := self._names.view(name, parts, scope.home):
             return self._derived(tree, self._query_of_view(view, scope), view.name, view.columns)
+        if self._names.is_internal(name, parts, scope.home):
+            raise RefusedError(f"{_uses(scope)}reads {name}, which belongs to DuckDB")
         ending = folded(name).removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
         if not parts and ("/" in name or ("." in name and ending in _BY_ENDING)):
             return self._file(tree, name, ending, scope)
         if not parts:
             # A schema's name keeps a CTE of the caller's query out; `main` finds a TEMP table first.
-            place = self._place_of(name, scope) or scope.home or (self._database, "main")
-            parts = ["main"] if place == (self._database, "main") else list(place)
+            space = self._names.table_space(name, scope.home)
+            parts = ["main"] if space == self._names.home else list(space)
         self.tables.append(".".join(quoted(part) for part in (*parts, name)))
         whole = {"catalog_name": parts[0] if len(parts) == 2 else "", "schema_name": parts[-1], "alias": tree["alias"]}
         if "qualified_name" in tree:
@@ -394,40 +388,12 @@ class Parsed:
         query = self._query_of(f"FROM system.main.{_BY_ENDING[ending]}({literal(name)})")
         return self._derived(tree, query, stem, ())
 
-    def _view(self, name: str, parts: Sequence[str], scope: Scope) -> View | None:
-        """The view that a name means, where it means one and no table."""
-        tables = self._definitions.tables(folded(name))
-        for place in self._places(parts, scope.home):
-            if place in tables:
-                return None
-            for view in self._definitions.views(folded(name)):
-                if _at(view) == place and not view.internal and view.query:
-                    return view
-        if any(view.internal for view in self._definitions.views(folded(name))):
-            raise RefusedError(f"{_uses(scope)}reads {name}, which belongs to DuckDB")
-        return None
-
     def _query_of_view(self, view: View, scope: Scope) -> Tree:
         step = f"view {view.name}"
         if step in scope.path:
             raise RefusedError(f"{_uses(scope)}reads {view.name} again, without an end")
-        inner = Scope(path=(*scope.path, step), home=_at(view), reads=True, nested=True)
+        inner = Scope(path=(*scope.path, step), home=at_of(view), reads=True, nested=True)
         return self.checked(self._query_of(view.query), inner)
-
-    def _places(self, spaces: Sequence[str], home: tuple[str, str] | None) -> list[tuple[str, str]]:
-        """The databases and schemas, in order, that a name may mean which stands in `spaces`."""
-        if len(spaces) == 2:
-            return [(folded(spaces[0]), folded(spaces[1]))]
-        if spaces:
-            space = folded(spaces[0])
-            return [*([(home[0], space)] if home else []), (self._database, space), (space, "main")]
-        return [*([home] if home else []), *((self._database, schema) for schema in self._schemas)]
-
-    def _place_of(self, name: str, scope: Scope) -> tuple[str, str] | None:
-        if scope.home is None and self._schemas == ["main"]:
-            return None
-        there = self._definitions.tables(folded(name))
-        return next((place for place in self._places((), scope.home) if place in there), None)
 
     def _derived(self, tree: Tree, query: Tree, name: str, columns: Sequence[str]) -> Tree:
         """A sub-query in the place of a table, by the same name and with the same names of columns."""
@@ -453,10 +419,6 @@ def _uses(scope: Scope) -> str:
 def _unknown(kind: object, scope: Scope) -> RefusedError:
     name = str(kind).replace("_", " ").lower()
     return RefusedError(f"{_uses(scope)}has a part of a kind that no filter may have: {name}")
-
-
-def _at(named: View | Macro) -> tuple[str, str]:
-    return folded(named.database), folded(named.schema)
 
 
 def _argument(tree: Tree, argument: Tree, scope: Scope) -> Tree:

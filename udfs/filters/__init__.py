@@ -1,0 +1,1 @@
+"""Filters: a condition that a user wrote is taken apart, checked, and put together again."""
