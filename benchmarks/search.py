@@ -40,8 +40,7 @@ from benchmarks.search_contenders import (
 from benchmarks.search_data import HELD_OUT, NOISE, TEXTS, Data, K, Places, nearest, originals, recall
 from benchmarks.search_worker import Worker, first
 from jammi_duck.config.options import Config
-from jammi_duck.storage.index.plan import neighbours
-from jammi_duck.storage.index.sidecars import CONNECTIVITY, EXPANSION_ADD, expansion
+from jammi_duck.storage.index.graph import CONNECTIVITY, EXPANSION_ADD, expansion, neighbours
 
 PARTS = ("contenders", "filters", "exact", "sweep")
 RECALL = 0.99

@@ -42,11 +42,23 @@ class Record:
 
     def as_fields(self) -> dict[str, Any]:
         """What is written: every field by its name, and those that are not known after them."""
-        known = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "unknown"}
-        return {**{name: _plain(value) for name, value in known.items()}, **self.unknown}
+        return {**{name: _plain(getattr(self, name)) for name in _names(type(self))}, **self._others(), **self.unknown}
+
+    def _others(self) -> dict[str, Any]:
+        """The fields that stand in the file under other names than the attribute's."""
+        return {}
 
 
 Kind = TypeVar("Kind", bound=Record)
+
+# Of an attribute: a field of its name is none of ours.
+ELSEWHERE = {"elsewhere": True}
+
+
+def _names(kind: type[Record]) -> list[str]:
+    """The fields of a part of a file that stand there under the attribute's name."""
+    fields = dataclasses.fields(kind)
+    return [each.name for each in fields if each.name != "unknown" and not each.metadata.get("elsewhere")]
 
 
 def record(kind: type[Kind], fields: object, **read: object) -> Kind:
@@ -59,7 +71,7 @@ def record(kind: type[Kind], fields: object, **read: object) -> Kind:
     if not isinstance(fields, Mapping):
         raise DamagedError(f"has {type(fields).__name__} where there should be fields")
     check_understood(fields)
-    names = {each.name for each in dataclasses.fields(kind)} - {"unknown"}
+    names = set(_names(kind))
     unknown = {name: value for name, value in fields.items() if name not in names}
     _check_depth(unknown)
     known = {name: value for name, value in fields.items() if name in names and name not in read}

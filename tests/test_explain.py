@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage.index import plan
+from jammi_duck.storage.index import graph
 from tests.fakes import text_vector
 from tests.test_generate import error_of, generate
 from tests.test_search import fill, ids
@@ -31,7 +31,7 @@ class TestExplain:
 
     def test_says_when_the_graph_was_taken(self, numbers, monkeypatch):
         con, _ = numbers
-        monkeypatch.setattr(plan, "graph_ms", lambda *_: 0.0)
+        monkeypatch.setattr(graph, "graph_ms", lambda *_: 0.0)
         rows = con.execute("SELECT stage, detail FROM jammi_explain('t', 'red', 4)").fetchall()
         assert rows[2][0] == "graph"
         assert "20 neighbours by the graph" in rows[2][1]
@@ -86,18 +86,16 @@ class TestCheck:
         assert con.execute("SELECT recall FROM jammi_check('t', 5)").fetchall() == [(again,)]
 
     def test_an_index_that_finds_little(self, numbers, monkeypatch):
-        from jammi_duck.storage.index.segment import MappedSegment
-
         con, _ = numbers
-        monkeypatch.setattr(plan, "graph_ms", lambda *_: 0.0)
-        monkeypatch.setattr(plan, "SPARE", 0)
-        search = MappedSegment.by_graph
+        monkeypatch.setattr(graph, "graph_ms", lambda *_: 0.0)
+        monkeypatch.setattr(graph, "SPARE", 0)
+        search = graph.OpenGraph.search
 
         def poor(self, queries, k, wanted, allowed):
             found, sure = search(self, queries[:, ::-1].copy(), k, wanted, allowed)
             return found, np.ones_like(sure)
 
-        monkeypatch.setattr(MappedSegment, "by_graph", poor)
+        monkeypatch.setattr(graph.OpenGraph, "search", poor)
         recall, advice = con.execute("SELECT recall, advice FROM jammi_check('t')").fetchall()[0]
         assert recall < 0.5
         assert "exact := true finds all of them" in advice

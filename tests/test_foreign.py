@@ -34,6 +34,7 @@ from jammi_duck.storage.files.parquet import (
     read_tombstones,
     read_vectors,
 )
+from jammi_duck.storage.index.graph import Graph
 from jammi_duck.storage.index.graph_file import check_graph
 from jammi_duck.storage.index.segment import MappedSegment
 from jammi_duck.storage.index.sidecars import build
@@ -425,12 +426,12 @@ class SegmentFiles:
         pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), self.parquet)
 
     def index(self, rows=300):
-        files = self.parquet, self.usearch, self.rowmap, self.vectors
-        build(*files, rows=rows, dimensions=8, progress=lambda _: None)
+        files = {"usearch": self.usearch, "rowmap": self.rowmap, "vectors": self.vectors}
+        build(self.parquet, files, rows=rows, dimensions=8, progress=lambda _: None)
 
     def open(self):
         mapped = MappedSegment(self.rowmap, self.vectors, 300, 8)
-        mapped.map_graph(self.usearch)
+        mapped.open_index(Graph(), self.usearch)
         return mapped
 
 
@@ -553,7 +554,7 @@ def test_tombstones_that_list_what_is_not_there(tmp_path, place):
 def test_a_whole_graph_is_opened(segment):
     segment.index()
     check_graph(segment.usearch, 300, 8)
-    assert segment.open().has_graph
+    assert [index.name for index in segment.open().indexes] == ["graph"]
 
 
 def cut(content, at):
@@ -613,7 +614,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from jammi_duck.errors import DamagedError
-from jammi_duck.storage.index.sidecars import open_graph
+from jammi_duck.storage.index.graph import open_graph
 content, refused = Path(sys.argv[1]).read_bytes(), 0
 random = np.random.default_rng(int(sys.argv[2]))
 queries = random.standard_normal((4, 8)).astype("f4")

@@ -49,7 +49,8 @@ DEFINITION = Definition(
 def segment(number, rows, part, letters):
     kinds = zip(("parquet", "usearch", "rowmap", "vectors"), (10, 20, 30, 40), letters, strict=True)
     files = [Digest(f"{NAME}{part}.{kind}", size + number, letter * 64) for kind, size, letter in kinds]
-    return Segment(number, rows, *files)
+    parquet, *sidecars = files
+    return Segment(number, rows, parquet, {each.file.rpartition(".")[2]: each for each in sidecars})
 
 
 MANIFEST = Manifest(

@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jammi_duck import JammiWarning
 from jammi_duck.storage.files import layout, manifest
-from jammi_duck.storage.index import plan
+from jammi_duck.storage.index import graph, plan
 from jammi_duck.storage.tables import change
 from tests.fakes import text_vector
 from tests.faults import Failure, dying
@@ -62,7 +62,7 @@ class History(RuleBasedStateMachine):
 
     @initialize(texts=st.lists(st.sampled_from(TEXTS), max_size=14), by_graph=st.booleans())
     def build(self, texts, by_graph):
-        self.patch.setattr(plan, "graph_ms" if by_graph else "exact_ms", lambda *_: 0.0)
+        self.patch.setattr(*((graph, "graph_ms") if by_graph else (plan, "exact_ms")), lambda *_: 0.0)
         left, right = self.databases["left"], self.databases["right"]
         left.open()
         left.put(dict(enumerate(texts)))

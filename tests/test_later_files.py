@@ -7,6 +7,7 @@ B, which shares a table with A, has refreshed it since, and finds each row that 
 import contextlib
 import dataclasses
 import json
+import shutil
 from datetime import timedelta
 
 import duckdb
@@ -21,6 +22,7 @@ from jammi_duck.storage.tables import recovery
 from jammi_duck.storage.tables.change import Change
 from tests.later import check_all_there, lie_about, needing, put_file, replaced, with_metadata
 from tests.races import ask, interrupted_build
+from tests.test_format import sealed
 from tests.test_generate import error_of
 from tests.worlds import World, every_death, every_failure
 
@@ -385,6 +387,33 @@ class TestDrop:
         con = shared.open("b")
         ask(con, "FROM jammi_drop(?)", shared.name)
         assert store.files() == {}
+
+
+def test_a_kind_of_sidecar_that_is_not_known_stays_where_the_manifest_has_it(shared, tmp_path):
+    store = shared.store()
+    new = {"words": {"file": f"{shared.name}.words", "language": "en"}, "sidecars": {"of": "a later version"}}
+    document = json.loads(store.read(shared.newest))
+    document["segments"][0].update(new)
+    document["tombstones"] = "another field"
+    replaced(store, shared.newest, sealed(document))
+    put_file(store, f"{shared.name}.words", b"an index of words")
+    con = shared.open("b")
+    con.execute("INSERT INTO t VALUES (78, 'a red submarine')")
+    assert ask(con, "SELECT added, deleted FROM jammi_refresh('t')") == [(1, 0)]
+    con.close()
+    store.delete(f"{shared.name}.usearch")
+    # There may be a copy of it.
+    shutil.rmtree(tmp_path / "world" / "cache", ignore_errors=True)
+    con = shared.open("b")
+    assert recovered(con) == {shared.name: "built 1 of 5 indexes and the manifest again"}
+    vacuumed(con)
+    document = json.loads(store.read(manifest.newest(store.files())[shared.name]))
+    assert document["number"] == 4
+    assert document["segments"][0]["usearch"]["file"] == f"{shared.name}.r00004.usearch"
+    assert {name: document["segments"][0][name] for name in new} == new
+    assert document["tombstones"] == "another field"
+    assert f"{shared.name}.words" in store.files()
+    assert found(con) == sorted([*AFTER, 78])
 
 
 class TestVacuum:

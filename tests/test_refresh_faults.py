@@ -13,7 +13,7 @@ import pytest
 from jammi_duck.errors import JammiWarning
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.parquet import read_rows
-from jammi_duck.storage.index import plan
+from jammi_duck.storage.index import graph, plan
 from jammi_duck.work.text_buffer import digest
 from tests.fakes import text_vector
 from tests.test_generate import error_of
@@ -47,7 +47,7 @@ def world(request, fake, tmp_path):
 
 @pytest.fixture(params=["graph", "exact"])
 def way(request, monkeypatch):
-    monkeypatch.setattr(plan, "graph_ms" if request.param == "graph" else "exact_ms", lambda *_: 0.0)
+    monkeypatch.setattr(*((graph, "graph_ms") if request.param == "graph" else (plan, "exact_ms")), lambda *_: 0.0)
 
 
 def embedded(world):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage.index import nearest, plan
+from jammi_duck.storage.index import graph, nearest
 from jammi_duck.storage.index.exact import LEAST, Block, scan, similarities
-from jammi_duck.storage.index.sidecars import expansion
+from jammi_duck.storage.index.graph import expansion
 from tests.fakes import text_vector
 from tests.test_generate import error_of, generate
 from tests.test_search import WORDS, fill, ids
@@ -62,7 +62,7 @@ class TestLargeSegments:
 
     @pytest.mark.parametrize("kind", ["usearch", "vectors", "rowmap"])
     def test_with_one_that_is_damaged(self, reopened, texts, storage, kind, monkeypatch):
-        monkeypatch.setattr(plan, "graph_ms", lambda *_: 0.0)
+        monkeypatch.setattr(graph, "graph_ms", lambda *_: 0.0)
         min(storage.rglob(f"*.{kind}")).unlink()
         con = reopened()
         with pytest.warns(JammiWarning, match=f"{kind}' is missing"):
@@ -113,8 +113,8 @@ class TestSmallSegments:
             return scan(blocks, queries, k, least)
 
         monkeypatch.setattr(nearest, "scan", spied)
-        monkeypatch.setattr(plan, "graph_ms", lambda *_: 0.0)
-        monkeypatch.setattr(plan, "neighbours", lambda rows, allowed, k: 26 if rows == 500 else rows)
+        monkeypatch.setattr(graph, "graph_ms", lambda *_: 0.0)
+        monkeypatch.setattr(graph, "neighbours", lambda rows, allowed, k: 26 if rows == 500 else rows)
         similarity = "SELECT _similarity FROM jammi_search('t', 'red', 10) WHERE id < 500"
         assert con.execute(similarity).fetchall()
         assert [LEAST < bar < 1 for bar in bars] == [True]
@@ -161,10 +161,10 @@ def test_a_scan_finds_the_best_in_any_blocks(seed, sizes, queries, count, share,
 @given(rows=st.integers(1, 2_000_000), less=st.integers(0, 2_000_000), k=st.integers(1, 5000))
 def test_a_graph_is_asked_for_more_where_rows_are_left_out(rows, less, k):
     allowed = max(1, rows - less)
-    wanted = plan.neighbours(rows, allowed, k)
-    assert min(rows, k) <= wanted <= min(rows, k + plan.SPARE + rows - allowed)
-    assert wanted <= plan.neighbours(rows, max(1, allowed // 2), k)
-    assert plan.neighbours(rows, rows, k) <= wanted
-    assert wanted <= 2 * max(expansion(rows), (k + plan.SPARE) * rows / allowed)
+    wanted = graph.neighbours(rows, allowed, k)
+    assert min(rows, k) <= wanted <= min(rows, k + graph.SPARE + rows - allowed)
+    assert wanted <= graph.neighbours(rows, max(1, allowed // 2), k)
+    assert graph.neighbours(rows, rows, k) <= wanted
+    assert wanted <= 2 * max(expansion(rows), (k + graph.SPARE) * rows / allowed)
     # Of so many, k are likely to be allowed.
     assert wanted == rows or wanted * allowed / rows >= min(k, allowed)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.storage.index import plan
+from jammi_duck.storage.index import graph, plan
 from tests.fakes import text_vector
 from tests.test_generate import error_of, generate
 from tests.test_search import WORDS, fill, ids
@@ -22,15 +22,15 @@ TEXTS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" 
 @pytest.fixture(params=["graph", "exact", "in turns"])
 def way(request, monkeypatch):
     """Each plan, whatever the planner would choose for so few rows, and both of them, segment by segment."""
-    monkeypatch.setattr(plan, "exact_ms" if request.param == "exact" else "graph_ms", lambda *_: 0.0)
+    monkeypatch.setattr(*((plan, "exact_ms") if request.param == "exact" else (graph, "graph_ms")), lambda *_: 0.0)
     if request.param == "in turns":
-        choose, turns = plan.predict, cycle([False, True])
+        choose, turns = plan.choose, cycle([False, True])
 
-        def chosen(*segment):
-            by_itself = choose(*segment)
-            return replace(by_itself, way="exact") if next(turns) else by_itself
+        def chosen(*segment, **shape):
+            by_itself = choose(*segment, **shape)
+            return replace(by_itself, exact=True) if next(turns) else by_itself
 
-        monkeypatch.setattr(plan, "predict", chosen)
+        monkeypatch.setattr(plan, "choose", chosen)
     return request.param
 
 

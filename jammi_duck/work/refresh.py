@@ -209,8 +209,7 @@ class Refresher:
             job.progress.done()
             skipped = found.census.rows - change.unchanged - found.added - found.changed
             counts = Counts(0, skipped, change.counts.failed, change.counts.truncated)
-            new = sum(each.rows for each in change.base.segments if not each.usearch.file) + change.rows
-            with indexing(job, new) as advance:
+            with indexing(job, change.rows_to_index) as advance:
                 finished = change.finish(counts, advance)
         self._jobs.done(job)
         self._tables.pins.done(found.start)

@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from jammi_duck.errors import StorageError
 
 FOLDER = "jammi_db"
+# The kinds of sidecars that this version knows: how their names end, and what a manifest lists them as.
+SIDECARS = ("usearch", "rowmap", "vectors")
 
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__[0-9]{8}T[0-9]{6}(?:_[0-9]+)?"
 _FILE = re.compile(
     rf"(?P<table>{_NAME})(?:\.(?P<number>[0-9]{{5,10}}))?(?:\.r(?P<rebuilt>[0-9]{{5,10}}))?"
-    r"\.(?P<kind>parquet|deleted\.parquet|usearch|rowmap|vectors|manifest\.json)"
+    rf"\.(?P<kind>parquet|deleted\.parquet|{'|'.join(SIDECARS)}|manifest\.json)"
 )
 _MOST = 2**31 - 1
 _SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp")
@@ -78,7 +80,7 @@ def is_truth(file: str) -> bool:
 
 def is_sidecar(file: str) -> bool:
     """Whether a file's name is that of a segment's sidecar."""
-    return _kind(file) not in (None, "manifest.json", "parquet", "deleted.parquet")
+    return _kind(file) in SIDECARS
 
 
 def number_of(file: str) -> int:
@@ -100,7 +102,7 @@ def deleted(table: str, number: int) -> str:
 
 
 def sidecar(table: str, segment: int, kind: str, rebuilt: int = 0) -> str:
-    """The `usearch`, `rowmap` or `vectors` of a segment; `rebuilt` is the number of the manifest that it is for."""
+    """The sidecar of this kind of a segment; `rebuilt` is the number of the manifest that it is for."""
     again = f".r{_numbered(rebuilt)[1:]}" if rebuilt else ""
     return f"{table}{_numbered(segment)}{again}.{kind}"
 

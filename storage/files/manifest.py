@@ -12,6 +12,7 @@ from typing import Any
 
 from jammi_duck.errors import DamagedError, StateError, UnsupportedError
 from jammi_duck.fields import (
+    ELSEWHERE,
     Id,
     Moment,
     Number,
@@ -29,10 +30,7 @@ from jammi_duck.storage.files.store import Digest, Store, check_size
 from jammi_duck.types import Counts, Definition
 
 FORMAT_VERSION = 1
-SIDECARS = ("usearch", "rowmap", "vectors")
 _BACKEND = {"backend": "usearch", "metric": "cos"}
-
-_NONE = Digest("", 0, "")
 
 
 @dataclass(frozen=True)
@@ -46,19 +44,15 @@ class Truth(Record):
 
 @dataclass(frozen=True)
 class Segment(Truth):
-    """The files of one segment; sidecars that are not there have an empty name.
+    """The files of one segment: the `sidecars` are disposable, and listed by kind.
 
-    Sidecars of a kind that is not known are among what is `unknown`.
+    Those of kinds that this version does not know are among what is `unknown`.
     """
 
-    usearch: Digest = _NONE
-    rowmap: Digest = _NONE
-    vectors: Digest = _NONE
+    sidecars: Mapping[str, Digest] = field(default_factory=dict, hash=False, metadata=ELSEWHERE)
 
-    @property
-    def sidecars(self) -> tuple[Digest, ...]:
-        """The disposable files of the segment, in the order of SIDECARS."""
-        return self.usearch, self.rowmap, self.vectors
+    def _others(self) -> dict[str, Any]:
+        return {kind: digest.as_fields() for kind, digest in self.sidecars.items()}
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class Manifest(Record):
     started: Moment
     finished: Moment
     segments: tuple[Segment, ...]
-    tombstones: tuple[Tombstones, ...] = ()
+    tombstones: tuple[Tombstones, ...] = field(default=(), metadata=ELSEWHERE)
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
 
     @property
@@ -94,7 +88,8 @@ class Manifest(Record):
     @property
     def files(self) -> tuple[Digest, ...]:
         """All files that the state consists of, but the manifest itself."""
-        return *(each.parquet for each in self.truth), *(file for segment in self.segments for file in segment.sidecars)
+        sidecars = (file for segment in self.segments for file in segment.sidecars.values())
+        return *(each.parquet for each in self.truth), *sidecars
 
     @property
     def file(self) -> str:
@@ -179,8 +174,8 @@ def _check_names(found: Manifest, file: str) -> None:
     if name is None or (name.table, name.kind, name.number) != (found.table, "manifest.json", found.number):
         raise DamagedError("is another table's manifest")
     for segment in found.segments:
-        named = zip(SIDECARS, segment.sidecars, strict=True)
-        wrong = [sidecar.file for kind, sidecar in named if not _is_sidecar(sidecar, found.table, segment.number, kind)]
+        named = segment.sidecars.items()
+        wrong = [file.file for kind, file in named if not _is_sidecar(file, found.table, segment.number, kind)]
         if segment.parquet.file != layout.parquet(found.table, segment.number) or wrong:
             raise DamagedError(f"is another table's manifest: it names '{[segment.parquet.file, *wrong][-1][:300]}'")
     for each in found.tombstones:
@@ -190,7 +185,7 @@ def _check_names(found: Manifest, file: str) -> None:
 
 def _is_sidecar(digest: Digest, table: str, number: int, kind: str) -> bool:
     name = layout.parse(digest.file)
-    return digest == _NONE or (name is not None and (name.table, name.number, name.kind) == (table, number, kind))
+    return name is not None and (name.table, name.number, name.kind) == (table, number, kind)
 
 
 def _check_relations(found: Manifest, document: Mapping[str, Any]) -> None:
@@ -206,7 +201,7 @@ def _check_relations(found: Manifest, document: Mapping[str, Any]) -> None:
         "a number twice": any(count > 1 for counted in numbers for count in counted.values()),
         "more rows deleted than there are": listed > rows,
         "counts of other rows": found.counts.rows != found.rows or told["count"] != found.rows,
-        "files without a digest": any(not digest.sha256 for digest in found.files if digest.file),
+        "files without a digest": any(not digest.sha256 for digest in found.files),
         "another kind of index": {name: told[name] for name in _BACKEND} != _BACKEND,
         "other dimensions than its definition": document.get("dimensions", definition.dimensions)
         != definition.dimensions,
@@ -264,9 +259,13 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
 
 def segment_of(fields: object) -> Segment:
     """A segment as its `as_fields` gives it. Raises DamagedError or UnsupportedError."""
-    kinds = ("parquet", *SIDECARS)
-    given = fields if isinstance(fields, Mapping) else {}
-    return record(Segment, fields, **{kind: record(Digest, given[kind]) for kind in kinds if kind in given})
+    if not isinstance(fields, Mapping):
+        return record(Segment, fields)
+    digests = {kind: record(Digest, fields[kind]) for kind in layout.SIDECARS if kind in fields}
+    others = {name: value for name, value in fields.items() if name not in digests}
+    # Versions before this one listed a sidecar that is not there by an empty name.
+    sidecars = {kind: digest for kind, digest in digests.items() if digest.file}
+    return record(Segment, others, parquet=record(Digest, fields.get("parquet")), sidecars=sidecars)
 
 
 def _tombstones(fields: object) -> Tombstones:

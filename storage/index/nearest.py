@@ -1,6 +1,6 @@
-"""The rows of several segments that are nearest to queries: of some by their graphs, then of all others in one scan.
+"""The rows of several segments that are nearest to queries: of some by an index, then of all others in one scan.
 
-The best that the graphs have found are the bar for the scan, so that it computes few similarities exactly.
+The best that the indexes have found are the bar for the scan, so that it computes few similarities exactly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from jammi_duck.storage.index import plan
 from jammi_duck.storage.index.exact import LEAST, Block, Candidates, Mask, joined, scan
-from jammi_duck.storage.index.segment import LEAST_ROWS, MappedSegment, Segment
+from jammi_duck.storage.index.segment import LEAST_ROWS, Segment
 from jammi_duck.types import Stage, Vectors
 
 _WIDER = 4
@@ -38,11 +38,6 @@ class Part:
     allowed: Mask | None
     there: int
 
-    @property
-    def with_graph(self) -> MappedSegment | None:
-        """The segment, if it has a graph that can be asked."""
-        return self.segment if isinstance(self.segment, MappedSegment) and self.segment.has_graph else None
-
     def blocks(self, cores: int) -> Iterator[Block]:
         """Its vectors, for a scan on so many cores."""
         for start, vectors in self.segment.blocks(cores):
@@ -51,7 +46,7 @@ class Part:
 
 
 def nearest(parts: Sequence[Part], queries: Vectors, k: int, *, exact: bool) -> tuple[Candidates, list[Stage]]:
-    """Rows among which are the `k` nearest to each query and all that tie with the last, as far as graphs find them.
+    """Rows among which are the `k` nearest to each query and all that tie with the last, as far as indexes go.
 
     Every vector is looked at if `exact`. Raises DamagedError where rows can be had neither from a sidecar nor from the
     Parquet.
@@ -61,14 +56,16 @@ def nearest(parts: Sequence[Part], queries: Vectors, k: int, *, exact: bool) -> 
     rest: list[Part] = []
     plans: list[plan.Plan] = []
     for part in (part for part in parts if part.there):
-        segment = None if exact else part.with_graph
-        if segment is None:
+        segment, count = part.segment, min(k, part.there)
+        if exact or not segment.indexes:
             rest.append(part)
             continue
-        chosen = plan.predict(segment.rows, part.there, min(k, part.there), queries.shape[1], len(queries))
-        if chosen.way == "graph":
+        chosen = plan.choose(
+            segment.indexes, segment.rows, part.there, count, dimensions=queries.shape[1], queries=len(queries)
+        )
+        if not chosen.exact:
             began = time.perf_counter()
-            candidates, stage = _by_graph(part, segment, queries, min(k, part.there), chosen)
+            candidates, stage = _by_index(part, queries, count, chosen)
             stage.seconds = time.perf_counter() - began
             found.append(candidates)
             stages.append(stage)
@@ -85,27 +82,26 @@ def nearest(parts: Sequence[Part], queries: Vectors, k: int, *, exact: bool) -> 
     return joined(found or [Candidates(none.astype(np.int64), none.astype(np.float32))]), stages
 
 
-def _by_graph(
-    part: Part, segment: MappedSegment, queries: Vectors, k: int, chosen: plan.Plan
-) -> tuple[Candidates, Stage]:
-    """Ask the graph for more and more, for the queries that need it; look at every vector where that is quicker."""
+def _by_index(part: Part, queries: Vectors, k: int, chosen: plan.Plan) -> tuple[Candidates, Stage]:
+    """Ask the index for more and more, for the queries that need it; look at every vector where that is quicker."""
+    index = chosen.index
 
     def asked(queries: Vectors, wanted: int) -> tuple[Candidates, NDArray[np.bool_]]:
-        found, sure = segment.by_graph(queries, k, wanted, part.allowed)
+        found, sure = index.search(queries, k, wanted, part.allowed)
         return Candidates(np.where(found.positions < 0, -1, found.positions + part.first), found.similarities), sure
 
-    rows, wanted = segment.rows, chosen.wanted
+    rows, wanted = part.segment.rows, chosen.wanted
     found, sure = asked(queries, wanted)
     detail = (
-        f"segment {part.number}: {wanted:,} neighbours by the graph: {chosen.graph_ms:.2g} ms predicted, "
+        f"segment {part.number}: {wanted:,} neighbours by the {index.name}: {chosen.index_ms:.2g} ms predicted, "
         f"{chosen.exact_ms:.2g} ms for {part.there:,} of {rows:,} vectors"
     )
-    stage = Stage("graph", detail, wanted)
+    stage = Stage(index.name, detail, wanted)
     while not sure.all():
         open_ = np.flatnonzero(~sure)
         wanted = min(rows, wanted * _WIDER)
         exactly = plan.exact_ms(rows, part.there, queries.shape[1], len(open_))
-        if wanted >= rows or exactly <= plan.graph_ms(rows, wanted, k, len(open_)):
+        if wanted >= rows or exactly <= index.ms(wanted, k, len(open_)):
             more, now = _exactly([part], queries[open_], k, _bars([], len(open_), k)), np.ones(len(open_), bool)
             stage.detail += f"; exactly for {len(open_):,} queries, as their neighbours were too few"
         else:
@@ -135,13 +131,14 @@ def _scanned(parts: Sequence[Part], reason: str) -> Stage:
 
 
 def _reason(parts: Sequence[Part], plans: Sequence[plan.Plan]) -> str:
-    """Why these are looked at exactly, of which so many have a plan; the others have no graph."""
+    """Why these are looked at exactly, of which so many have a plan; the others have no index."""
     if not plans:
         return "there is no index"
     if len(plans) < len(parts):
         return f"{len(parts) - len(plans):,} of them without an index"
-    exactly, graph = sum(chosen.exact_ms for chosen in plans), sum(chosen.graph_ms for chosen in plans)
-    return f"{exactly:.2g} ms predicted, {graph:.2g} ms by the graph"
+    exactly, indexed = sum(chosen.exact_ms for chosen in plans), sum(chosen.index_ms for chosen in plans)
+    names = " and ".join(dict.fromkeys(chosen.index.name for chosen in plans))
+    return f"{exactly:.2g} ms predicted, {indexed:.2g} ms by the {names}"
 
 
 def _bars(found: Sequence[Candidates], queries: int, k: int) -> NDArray[np.float32]:

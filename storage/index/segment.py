@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,26 +17,22 @@ from jammi_duck.errors import DamagedError
 from jammi_duck.storage.files.parquet import check_shape, read_row_ids, read_vectors
 from jammi_duck.storage.files.parquet_checks import check_numbers
 from jammi_duck.storage.files.store import Digest, Store, called
-from jammi_duck.storage.index.exact import TIE, Candidates, Mask, similarities
+from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
-from jammi_duck.storage.index.sidecars import expansion, open_graph
 from jammi_duck.types import Vectors
-
-if TYPE_CHECKING:
-    from usearch.index import Index
 
 # A block that a core looks at in one go.
 LEAST_ROWS, _MOST_ROWS = 1 << 11, 1 << 15
-# By how much a similarity of bfloat16 vectors may be wrong.
-_ROUGH = 0.01
-# So many queries' vectors fit into a core's cache.
-_QUERIES_AT_ONCE = 64
 
 
 class Segment(Protocol):
-    """The rows of one segment; row i has `row_ids[i]`. Threads may share it."""
+    """The rows of one segment; row i has `row_ids[i]`. Threads may share it.
+
+    `indexes` are those that are open, and find rows near to vectors.
+    """
 
     rows: int
+    indexes: tuple[VectorIndex, ...]
 
     @property
     def row_ids(self) -> pa.StringArray:
@@ -59,6 +54,7 @@ class ParquetSegment:
     def __init__(self, store: Store, parquet: Digest, rows: int, dimensions: int) -> None:
         """Nothing is read yet."""
         self.rows = rows
+        self.indexes: tuple[VectorIndex, ...] = ()
         self._store = store
         self._parquet = parquet
         self._dimensions = dimensions
@@ -128,24 +124,12 @@ class MappedSegment:
         mapped = np.memmap(vectors, "<f4", "r").reshape(rows, dimensions) if rows else np.empty((0, dimensions), "<f4")
         self._vectors: Vectors = np.asarray(mapped)
         check_numbers(self._vectors, vectors.name)
-        self._graph: Index | None = None
         self.rows = rows
-        self._one_at_a_time = threading.Lock()
+        self.indexes: tuple[VectorIndex, ...] = ()
 
-    @property
-    def has_graph(self) -> bool:
-        """Whether `by_graph` can be asked."""
-        return self._graph is not None
-
-    def map_graph(self, usearch: Path) -> None:
-        """Map the graph as well, whose SHA-256 must have been checked: a damaged one can crash the process.
-
-        Raises:
-            DamagedError: it is not of this segment.
-        """
-        graph = open_graph(usearch, *self._vectors.shape, view=True)
-        graph.expansion_search = expansion(self.rows)
-        self._graph = graph
+    def open_index(self, kind: IndexKind[VectorIndex], path: Path) -> None:
+        """Open one more index, whose SHA-256 must have been checked. Raises DamagedError where it is another's."""
+        self.indexes = (*self.indexes, kind.open(path, self._vectors))
 
     def vectors(self, positions: NDArray[np.int64]) -> Vectors:
         """See `Segment`."""
@@ -157,47 +141,3 @@ class MappedSegment:
         size = max(LEAST_ROWS, math.ceil(self.rows / max(count, 1)))
         for start in range(0, self.rows, size):
             yield start, self._vectors[start : start + size]
-
-    def by_graph(
-        self, queries: Vectors, k: int, wanted: int, allowed: Mask | None
-    ) -> tuple[Candidates, NDArray[np.bool_]]:
-        """What `wanted` neighbours of each query in the graph hold of the rows that are `allowed`.
-
-        The second array says for which queries the best `k`, and all that tie with the last, are sure to be among
-        them, as far as the graph finds them.
-        """
-        assert self._graph is not None
-        with self._one_at_a_time:
-            matches = self._graph.search(queries, wanted, threads=0 if len(queries) > 1 else 1)
-        positions = matches.keys.astype(np.int64).reshape(len(queries), -1)
-        distances = matches.distances.reshape(positions.shape)
-        reached = np.asarray(matches.counts if len(queries) > 1 else [len(matches)])
-        there = np.arange(positions.shape[1]) < reached[:, None]
-        if allowed is not None:
-            there &= allowed[np.where(there, positions, 0)]
-            # Those that are allowed come first, and the columns that are left without any go.
-            first = np.argsort(~there, axis=1, kind="stable")[:, : int(there.sum(axis=1).max())]
-            positions, there = np.take_along_axis(positions, first, 1), np.take_along_axis(there, first, 1)
-        near = np.full(positions.shape, -np.inf, np.float32)
-        safe = np.where(there, positions, 0)
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            part = slice(start, start + _QUERIES_AT_ONCE)
-            near[part] = similarities(self._vectors[safe[part]], queries[part])
-        near[~there] = -np.inf
-        return Candidates(np.where(there, positions, -1), near), _is_sure(near, there, 1 - distances, reached, k)
-
-
-def _is_sure(
-    near: NDArray[np.float32], there: Mask, rough: NDArray[np.float32], reached: NDArray[np.int64], k: int
-) -> NDArray[np.bool_]:
-    """Whether nothing beyond what the graph gave can be among the best `k`: `rough` falls along each row."""
-    found = there.sum(axis=1)
-    enough: Mask = found >= k
-    if near.shape[1] < k:
-        return enough
-    falling = -np.sort(-near, axis=1)
-    last = falling[:, k - 1]
-    least = np.take_along_axis(falling, np.maximum(found - 1, 0)[:, None], 1)[:, 0]
-    farthest = np.take_along_axis(rough, np.maximum(reached - 1, 0)[:, None], 1)[:, 0]
-    sure: Mask = enough & ((last - least > TIE) | (farthest < last - _ROUGH))
-    return sure

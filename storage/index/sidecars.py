@@ -1,135 +1,123 @@
-"""The sidecars beside a segment's Parquet: an HNSW graph, the row ids in the order of its keys, and the raw vectors.
+"""The sidecars that every segment has beside its Parquet: its row ids, its raw vectors, and indexes of these.
 
-The graph's settings were chosen by measurement (docs/search.md): its vectors are bfloat16, which finds the same rows
-as float32 at half the size, since the rows that it gives are ranked by their float32 vectors.
+An index that not every segment has, as one that is made of more than the Parquet holds, is not built or opened here.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from jammi_duck.config.logs import log
-from jammi_duck.errors import DamagedError
+from jammi_duck.errors import DamagedError, StorageError
+from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.parquet import read_vectors
-from jammi_duck.storage.index.graph_file import check_graph
+from jammi_duck.storage.files.store import Digest, Store, called
+from jammi_duck.storage.index.graph import Graph, Grown
+from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
+from jammi_duck.storage.index.segment import MappedSegment, ParquetSegment, Segment
 
-if TYPE_CHECKING:
-    from usearch.index import Index
-
-CONNECTIVITY = 20
-EXPANSION_ADD = 128
-# So wide is a search in a graph of `_ROWS` or fewer; in a larger one it widens, to find as much.
-EXPANSION_SEARCH = 128
-_ROWS, _GROWTH = 100_000, 0.4
-# What a row of the graph takes beside its vector, in bytes.
-_LINKS = 190
-# So many megabytes are told in the log.
-_NOTABLE = 32
+# The path of the sidecar of a kind, checked by its SHA-256. Raises StorageError.
+Checked = Callable[[str], Path]
 
 
-@dataclass(frozen=True)
-class Grown:
-    """How the graph of another segment, of so many `rows`, becomes the one to be built: rows keep their positions.
+def vector_kinds(grown: Grown | None = None) -> tuple[IndexKind[VectorIndex], ...]:
+    """The kinds of index that find rows near to vectors; the graph has `grown` from another, or is built anew."""
+    return (Graph(grown),)
 
-    The rows at `gone` are taken out of `graph`; then those at `moved` get the positions `to`, and of the new segment's
-    rows those of the mask `new` are added.
-    """
 
-    graph: Path
-    rows: int
-    gone: NDArray[np.int64]
-    moved: NDArray[np.int64]
-    to: NDArray[np.int64]
-    new: NDArray[np.bool_]
+BUILT = (*(kind.sidecar for kind in vector_kinds()), "rowmap", "vectors")
+
+
+def is_indexed(segment: manifest.Segment) -> bool:
+    """Whether a segment has all sidecars that every one has, as far as its manifest tells."""
+    return segment.sidecars.keys() >= set(BUILT)
 
 
 def build(
     parquet: Path,
-    usearch: Path,
-    rowmap: Path,
-    vectors: Path,
+    files: Mapping[str, Path],
     *,
     rows: int,
     dimensions: int,
     progress: Callable[[int], None],
     grown: Grown | None = None,
 ) -> None:
-    """Write the sidecars of a segment, on all cores. `progress` is told each time how many rows were added.
+    """Write the sidecars of a segment to `files`, by kind. `progress` is told each time how many rows were indexed.
 
-    The graph is built anew, or has `grown` from another one.
-
-    Memory is that of the graph, which the log says beforehand. Raises as `read_vectors` does.
+    Raises as `read_vectors` does.
     """
-    megabytes = memory(rows, dimensions) >> 20
-    level = logging.INFO if megabytes >= _NOTABLE else logging.DEBUG
-    log.log(level, "indexing %s vectors takes about %s MB of memory", f"{rows:,}", f"{megabytes:,}")
-    graph = _graph(dimensions, grown)
-    schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
+    builders = [kind.build(files[kind.sidecar], rows, dimensions) for kind in vector_kinds(grown)]
     row_ids: list[pa.Array] = []
-    with open(vectors, "wb") as raw:
+    with open(files["vectors"], "wb") as raw:
         start = 0
         for ids, block in read_vectors(parquet):
-            new = slice(None) if grown is None else np.flatnonzero(grown.new[start : start + len(block)])
-            keys = np.arange(start, start + len(block))[new]
-            if len(keys):
-                graph.add(keys, block[new])
+            indexed = max(builder.add(start, ids, block) for builder in builders)
             raw.write(np.ascontiguousarray(block, "<f4").data)
             row_ids.append(ids)
             start += len(block)
-            progress(len(keys))
-    with pa.OSFile(str(rowmap), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            progress(indexed)
+    schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
+    with pa.OSFile(str(files["rowmap"]), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         # One batch, so that a reader has the row ids in one piece, without a copy.
         column = checked_ids(pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string()), parquet.name)
         writer.write_batch(pa.record_batch([column], schema=schema))
-    graph.save(str(usearch))
+    for builder in builders:
+        builder.save()
 
 
-def expansion(rows: int) -> int:
-    """The expansion for a search in a graph of so many rows."""
-    growth: float = max(1.0, rows / _ROWS) ** _GROWTH
-    return round(EXPANSION_SEARCH * growth)
+def check(store: Store, segment: manifest.Segment, kind: str) -> Path:
+    """The path of a segment's sidecar of a kind, checked by its SHA-256. Raises DamagedError, StorageError."""
+    return store.checked(_digest(segment, kind))
 
 
-def _graph(dimensions: int, grown: Grown | None) -> Index:
-    # Imported late: it takes a good part of the time that `install` takes.
-    from usearch.index import Index
-
-    if grown is None:
-        return Index(
-            ndim=dimensions, metric="cos", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD
-        )
-    graph = open_graph(grown.graph, grown.rows, dimensions, view=False)
-    graph.expansion_add = EXPANSION_ADD
-    if len(grown.gone):
-        graph.remove(grown.gone)
-    for old, new in zip(grown.moved.tolist(), grown.to.tolist(), strict=True):
-        graph.rename(old, new)
-    return graph
+def open_whole(segment: manifest.Segment, checked: Checked, dimensions: int) -> MappedSegment:
+    """A segment with all sidecars that every one has. Raises StorageError where one is not whole."""
+    mapped = _map_rows(segment, checked, dimensions)
+    for kind in vector_kinds():
+        _open_index(mapped, kind, segment, checked)
+    return mapped
 
 
-def open_graph(path: Path, rows: int, dimensions: int, *, view: bool) -> Index:
-    """The graph of a segment, memory-mapped if it is but a `view`. Raises DamagedError where it is another's."""
-    from usearch.index import Index
-
-    check_graph(path, rows, dimensions)
+def open_segment(
+    store: Store, segment: manifest.Segment, checked: Checked, dimensions: int
+) -> tuple[Segment, str | None]:
+    """A segment with those of its sidecars that are whole, and what is wrong with the others."""
     try:
-        graph = Index.restore(str(path), view=view)
-    except Exception as error:
-        raise DamagedError(f"'{path.name}' cannot be read by this USearch: {error}") from error
-    if graph is None or (len(graph), graph.ndim) != (rows, dimensions):
-        raise DamagedError(f"'{path.name}' is not of this segment")
-    return graph
+        mapped = _map_rows(segment, checked, dimensions)
+    except StorageError as error:
+        return ParquetSegment(store, segment.parquet, segment.rows, dimensions), str(error)
+    damage = None
+    for kind in vector_kinds() if segment.rows else ():
+        try:
+            _open_index(mapped, kind, segment, checked)
+        except StorageError as error:
+            damage = str(error)
+    return mapped, damage
 
 
-def memory(rows: int, dimensions: int) -> int:
-    """About how many bytes it takes to build the graph of so many rows."""
-    return rows * (2 * dimensions + _LINKS)
+def _map_rows(segment: manifest.Segment, checked: Checked, dimensions: int) -> MappedSegment:
+    rowmap, vectors = checked("rowmap"), checked("vectors")
+    with (
+        called(_digest(segment, "rowmap").file, rowmap),
+        called(_digest(segment, "vectors").file, vectors),
+    ):
+        return MappedSegment(rowmap, vectors, segment.rows, dimensions)
+
+
+def _open_index(
+    mapped: MappedSegment, kind: IndexKind[VectorIndex], segment: manifest.Segment, checked: Checked
+) -> None:
+    path = checked(kind.sidecar)
+    if segment.rows:
+        with called(_digest(segment, kind.sidecar).file, path):
+            mapped.open_index(kind, path)
+
+
+def _digest(segment: manifest.Segment, kind: str) -> Digest:
+    if kind not in segment.sidecars:
+        raise DamagedError(f"the manifest lists no {kind} of '{segment.parquet.file}'")
+    return segment.sidecars[kind]

@@ -34,9 +34,10 @@ from jammi_duck.storage.files.parquet import (
 from jammi_duck.storage.files.store import Store
 from jammi_duck.storage.files.table_files import files_of, remove_files
 from jammi_duck.storage.index.exact import Mask
+from jammi_duck.storage.index.graph import Grown
 from jammi_duck.storage.index.row_ids import RowIds
 from jammi_duck.storage.index.segment import ParquetSegment
-from jammi_duck.storage.index.sidecars import Grown
+from jammi_duck.storage.index.sidecars import is_indexed
 from jammi_duck.storage.tables.build import make_ready, what_is_kept
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import catch_up, enter
@@ -121,6 +122,11 @@ class Change:
     def rows(self) -> int:
         """How many rows were written."""
         return self._files.rows
+
+    @property
+    def rows_to_index(self) -> int:
+        """How many rows are in segments that are not indexed yet."""
+        return self.rows + sum(each.rows for each in self.base.segments if not is_indexed(each))
 
     def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
         """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
@@ -267,7 +273,7 @@ class Change:
         dimensions = self.definition.dimensions
 
         def whole(segment: Segment) -> Segment:
-            if segment.usearch.file:
+            if is_indexed(segment):
                 return segment
             grown = self._grown.get(segment.number)
             return add_sidecars(self._store, self.name, self.id, segment, dimensions, progress, grown=grown)

@@ -18,8 +18,7 @@ from jammi_duck.errors import DamagedError, UnsupportedError
 from jammi_duck.storage.files.manifest import Manifest, Segment
 from jammi_duck.storage.files.store import Store
 from jammi_duck.storage.index.exact import Mask
-from jammi_duck.storage.index.graph_file import check_graph
-from jammi_duck.storage.index.sidecars import Grown
+from jammi_duck.storage.index.graph import Graph, Grown
 from jammi_duck.storage.tables.change import Change, StoredRows, stored_rows
 from jammi_duck.storage.tables.segment_files import Progress
 
@@ -98,11 +97,12 @@ def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, pro
 def _grown(store: Store, merger: Merger, segment_rows: int, dimensions: int) -> Grown | None:
     """How the graph of a segment becomes that of the new one; None where it is to be built anew."""
     segment, rows, gone = merger.segment, merger.rows, np.flatnonzero(merger.gone)
-    if not segment.usearch.file or not 0 < rows <= segment_rows or len(gone) > _MOST_GONE * segment.rows:
+    usearch = segment.sidecars.get(Graph.sidecar)
+    if usearch is None or not 0 < rows <= segment_rows or len(gone) > _MOST_GONE * segment.rows:
         return None
     try:
-        graph = store.checked(segment.usearch)
-        check_graph(graph, segment.rows, dimensions)
+        graph = store.checked(usearch)
+        Graph().verify(graph, segment.rows, dimensions)
     except (DamagedError, UnsupportedError):
         return None
     holes, tail = gone[gone < rows], _tail(merger)

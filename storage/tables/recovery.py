@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 
 from jammi_duck.errors import DamagedError, StateError, StorageError, UnsupportedError
 from jammi_duck.storage.files import layout, manifest
-from jammi_duck.storage.files.manifest import SIDECARS, Manifest, Segment, Tombstones, Truth
+from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones, Truth
 from jammi_duck.storage.files.marker import Marker, marked
 from jammi_duck.storage.files.parquet import State, TombstoneWriter
 from jammi_duck.storage.files.store import Store
 from jammi_duck.storage.files.table_files import files_of, names_in, remove_files
-from jammi_duck.storage.index.segment import MappedSegment
+from jammi_duck.storage.index import sidecars
 from jammi_duck.storage.tables.build import make_ready, what_is_kept
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import catch_up, enter
@@ -301,7 +301,7 @@ def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Ma
     number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
     # A name that no file has, from that of the manifest that will name it on.
     again = max(number, 1 + max(name.rebuilt for name in names))
-    rebuilt = again if any(name.kind in SIDECARS for name in names) else 0
+    rebuilt = again if any(name.kind in layout.SIDECARS for name in names) else 0
     dimensions = entry.definition.dimensions
 
     def indexed(segment: Segment) -> Segment:
@@ -316,10 +316,7 @@ def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Ma
 def _is_whole(store: Store, segment: Segment, dimensions: int) -> bool:
     """Whether a segment can be opened by its sidecars. Raises StorageError where they cannot be read now."""
     try:
-        usearch, rowmap, vectors = map(store.checked, segment.sidecars)
-        mapped = MappedSegment(rowmap, vectors, segment.rows, dimensions)
-        if segment.rows:
-            mapped.map_graph(usearch)
+        sidecars.open_whole(segment, lambda kind: sidecars.check(store, segment, kind), dimensions)
     except (DamagedError, UnsupportedError):
         return False
     return True

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from jammi_duck.errors import JammiError, StorageError
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.locks import Held
-from jammi_duck.storage.files.manifest import SIDECARS, Segment, Tombstones
+from jammi_duck.storage.files.manifest import Segment, Tombstones
 from jammi_duck.storage.files.parquet import Digests, SegmentWriter, State, Texts, TombstoneWriter, check_shape
 from jammi_duck.storage.files.store import Store, called
 from jammi_duck.storage.index import sidecars as index
+from jammi_duck.storage.index.graph import Grown
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -115,9 +116,11 @@ def add_sidecars(
     dimensions: int,
     progress: Progress,
     rebuilt: int = 0,
-    grown: index.Grown | None = None,
+    grown: Grown | None = None,
 ) -> Segment:
-    """Build and store the index of a segment; `rebuilt` is the number of the manifest that will name it.
+    """Build and store the sidecars of a segment; `rebuilt` is the number of the manifest that will name them.
+
+    Those of other kinds that it has stay.
 
     Its graph has `grown` from another one, or is built anew.
 
@@ -126,25 +129,26 @@ def add_sidecars(
         FileNotFoundError: it is gone by now.
         UnsupportedError: it has what cannot be indexed: other rows, a vector that is no numbers, a row id twice.
     """
-    files = [layout.sidecar(table, segment.number, kind, rebuilt) for kind in SIDECARS]
-    scratches = [store.scratch(file, change) for file in files]
+    files = {kind: layout.sidecar(table, segment.number, kind, rebuilt) for kind in index.BUILT}
+    scratches = {kind: store.scratch(file, change) for kind, file in files.items()}
     try:
         parquet = store.checked(segment.parquet)
         # It may be a copy in the cache, which a vacuum of another process would take.
-        with contextlib.closing(Held([parquet])), writing(scratches[0]), called(segment.parquet.file, parquet):
+        scratch = next(iter(scratches.values()))
+        with contextlib.closing(Held([parquet])), writing(scratch), called(segment.parquet.file, parquet):
             check_shape(parquet, segment.rows, dimensions)
-            index.build(parquet, *scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
-        usearch, rowmap, vectors = [store.create(file, path) for file, path in zip(files, scratches, strict=True)]
-        return replace(segment, usearch=usearch, rowmap=rowmap, vectors=vectors)
+            index.build(parquet, scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
+        made = {kind: store.create(file, scratches[kind]) for kind, file in files.items()}
+        return replace(segment, sidecars={**segment.sidecars, **made})
     finally:
-        for scratch in scratches:
+        for scratch in scratches.values():
             with contextlib.suppress(StorageError):
                 store.discard(scratch.name)
 
 
 def sidecars_of(table: str, segments: Iterable[Segment]) -> list[str]:
     """The names of the sidecars that `add_sidecars` gives these segments at first."""
-    return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in SIDECARS]
+    return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in index.BUILT]
 
 
 def close_state(store: Store, table: str, writer: TombstoneWriter, state: State, first: int) -> Tombstones:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import warnings
@@ -15,16 +16,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.errors import DamagedError, JammiWarning, StorageError, UnsupportedError
+from jammi_duck.errors import DamagedError, JammiWarning, UnsupportedError
 from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.manifest import Tombstones, Truth
 from jammi_duck.storage.files.parquet import read_tombstones
 from jammi_duck.storage.files.store import Store, called
+from jammi_duck.storage.index import sidecars
 from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.key_values import Form, form_of
 from jammi_duck.storage.index.nearest import Part, nearest
 from jammi_duck.storage.index.row_ids import RowIds
-from jammi_duck.storage.index.segment import MappedSegment, ParquetSegment, Segment
+from jammi_duck.storage.index.segment import ParquetSegment, Segment
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.rebuilding import rebuilt
 from jammi_duck.types import Stage, Vectors
@@ -125,9 +127,13 @@ class Table:
         damage = None
         segments: dict[int, Segment] = {}
         with ThreadPoolExecutor() as cores:
-            checks = [[cores.submit(store.checked, file) for file in segment.sidecars] for segment in found.segments]
-        for segment, sidecars in zip(found.segments, checks, strict=True):
-            opened, why = _open(store, segment, sidecars, entry.definition.dimensions)
+            checks = [
+                {kind: cores.submit(sidecars.check, store, segment, kind) for kind in sidecars.BUILT}
+                for segment in found.segments
+            ]
+        for segment, mine in zip(found.segments, checks, strict=True):
+            checked = functools.partial(_result, mine)
+            opened, why = sidecars.open_segment(store, segment, checked, entry.definition.dimensions)
             segments[segment.number] = opened
             damage = why or damage
         return cls(entry, segments, damage, live_masks(store, found.segments, found.tombstones))
@@ -236,7 +242,7 @@ class Table:
         if not len(queries):
             return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
         parts = self._parts(among)
-        if not all(part.with_graph for part in parts):
+        if not all(part.segment.indexes for part in parts):
             self._warn()
         found, stages = nearest(parts, queries, k, exact=exact)
         ranking = Stage("rank", "by exact similarity, ties by row id")
@@ -371,22 +377,5 @@ def is_older(state: manifest.Manifest, segments: Sequence[manifest.Segment], tom
     return max((each.number for each in known), default=0) > max(each.number for each in state.truth)
 
 
-def _open(
-    store: Store, segment: manifest.Segment, sidecars: Sequence[Future[Path]], dimensions: int
-) -> tuple[Segment, str | None]:
-    """A segment with those of its sidecars that are whole, and what is wrong with the others."""
-    usearch, rowmap, vectors = sidecars
-    try:
-        paths = rowmap.result(), vectors.result()
-        with called(segment.rowmap.file, paths[0]), called(segment.vectors.file, paths[1]):
-            mapped = MappedSegment(*paths, segment.rows, dimensions)
-    except StorageError as error:
-        return ParquetSegment(store, segment.parquet, segment.rows, dimensions), str(error)
-    try:
-        if segment.rows:
-            graph = usearch.result()
-            with called(segment.usearch.file, graph):
-                mapped.map_graph(graph)
-    except StorageError as error:
-        return mapped, str(error)
-    return mapped, None
+def _result(checks: Mapping[str, Future[Path]], kind: str) -> Path:
+    return checks[kind].result()
