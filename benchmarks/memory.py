@@ -20,52 +20,29 @@ from benchmarks.common import show
 from benchmarks.rounds import HEADER, Report
 from jammi_duck.config.options import Config
 from jammi_duck.doors.installation import equip
-from jammi_duck.encoder import Encodings, TokenBudget
-from jammi_duck.encoder.description import ModelDescription
-from jammi_duck.encoder.listing import Listed
-from jammi_duck.types import Role, Vectors
+from jammi_duck.encoder import Encoder, Encodings, Identity
+from jammi_duck.encoder.listing import ModelRow
+from jammi_duck.types import Role
 
 DIMENSIONS = 384
 SEGMENT_ROWS = 20_000
 
 
-class RandomEncoder:
+class RandomEncoder(Encoder):
     """Random unit vectors, at once."""
-
-    description = ModelDescription(
-        "random",
-        None,
-        Path(),
-        DIMENSIONS,
-        256,
-        "mean",
-        lower_case=False,
-        document_prompt="",
-        query_prompt="",
-        weights="",
-    )
 
     def __init__(self) -> None:
         """Seeded, so that each run does the same."""
+        self.identity = Identity("random")
+        self.dimensions = DIMENSIONS
         self._random = np.random.default_rng(0)
 
-    def budget(self) -> TokenBudget:
-        """See `jammi_duck.encoder.Encoder`."""
-        return TokenBudget(1)
-
-    def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
-        """See `jammi_duck.encoder.Encoder`."""
-        vectors = self._random.standard_normal((len(texts), DIMENSIONS), np.float32)
-        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit
-
-    def encode_rows(
-        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
-    ) -> Encodings:
+    def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
         """See `jammi_duck.encoder.Encoder`."""
         progress(len(texts))
+        vectors = self._random.standard_normal((len(texts), DIMENSIONS), np.float32)
         none = np.zeros(len(texts), np.bool_)
-        return Encodings(self.encode(texts), none, none)
+        return Encodings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), none, none)
 
 
 class RandomEncoders:
@@ -83,7 +60,7 @@ class RandomEncoders:
         """See `jammi_duck.encoder.loaded.LoadedEncoders`."""
         return {name}
 
-    def available(self, default: str) -> list[Listed]:
+    def available(self, default: str) -> list[ModelRow]:
         """See `jammi_duck.encoder.loaded.LoadedEncoders`."""
         return []
 

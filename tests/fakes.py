@@ -2,15 +2,12 @@
 
 import hashlib
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-from jammi_duck.encoder import Encodings, TokenBudget
-from jammi_duck.encoder.card import Card
-from jammi_duck.encoder.description import ModelDescription
-from jammi_duck.encoder.listing import Listed
-from jammi_duck.encoder.names import Found, full_name
+from jammi_duck.encoder import Encoder, Encodings, Identity
+from jammi_duck.encoder.listing import ModelRow
+from jammi_duck.encoder.names import full_name
 from jammi_duck.errors import NoModelError
 
 DIMENSIONS = 64
@@ -29,35 +26,18 @@ def text_vector(text: str, dimensions: int = DIMENSIONS) -> np.ndarray:
     return vector
 
 
-class FakeEncoder:
+class FakeEncoder(Encoder):
     def __init__(self, name: str, dimensions: int = DIMENSIONS, weights: str = "0" * 64) -> None:
-        self.description = ModelDescription(
-            name=name,
-            revision=None,
-            path=Path("/nowhere"),
-            dimensions=dimensions,
-            max_tokens=8,
-            pooling="mean",
-            lower_case=True,
-            document_prompt="",
-            query_prompt="",
-            weights=weights,
-            family="fake",
-        )
+        self.identity = Identity(name, weights=weights, pooling="mean", max_tokens=8)
+        self.dimensions = dimensions
         self.encoded: list[str] = []
 
-    def budget(self) -> TokenBudget:
-        return TokenBudget(256)
-
-    def encode(self, texts, role="document"):
-        return self.encode_rows(texts, role, self.budget(), lambda _: None).vectors
-
-    def encode_rows(self, texts, role, budget, progress):
+    def encode_rows(self, texts, role, progress):
         progress(len(texts))
         self.encoded += texts
         failed = np.array(["unencodable" in text for text in texts], np.bool_)
-        vectors = np.array([text_vector(text, self.description.dimensions) for text in texts], np.float32)
-        vectors = vectors.reshape(len(texts), self.description.dimensions)
+        vectors = np.array([text_vector(text, self.dimensions) for text in texts], np.float32)
+        vectors = vectors.reshape(len(texts), self.dimensions)
         vectors[failed] = 0
         truncated = np.array([len(text.split()) > 8 for text in texts], np.bool_)
         return Encodings(vectors, truncated, failed)
@@ -80,11 +60,10 @@ class FakeEncoders:
     def names(self, name: str) -> set[str]:
         return {name, full_name(name), f"fake/{name}"}
 
-    def available(self, default: str) -> list[Listed]:
-        listed = []
-        for name, encoder in self.loaded.items():
-            found = Found(name, None, encoder.description.path, "cache")
-            card = Card(f"The {name}", "For tests.", "apache-2.0", f"https://huggingface.co/{name}")
-            listed.append(Listed(found, card, encoder.description))
-        broken = Found("fake/broken", None, Path("/nowhere"), "cache")
-        return [*listed, Listed(broken, Card("Broken", None, None, ""), None, "it is broken")]
+    def available(self, default: str) -> list[ModelRow]:
+        here = {"location": "/nowhere", "origin": "cache"}
+        rows = [
+            ModelRow(name, label=f"The {name}", dimensions=encoder.dimensions, max_tokens=8, **here)
+            for name, encoder in self.loaded.items()
+        ]
+        return [*rows, ModelRow("fake/broken", error="it is broken", **here)]

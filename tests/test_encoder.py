@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jammi_duck import EncodingError
-from jammi_duck.encoder import TokenBudget
 from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.encoder.local.batching import Passes
+from jammi_duck.encoder.local.batching import Passes, TokenBudget
 from tests.conftest import make_tiny_model
 
 GOLDEN = Path(__file__).parent / "golden" / "minilm.json"
@@ -128,7 +127,7 @@ class TestBatches:
         assert all(rows == 1 or total <= tokens for rows, total in passes)
 
     def test_truncation_is_told(self, encoder):
-        encodings = encoder.encode_rows(["duck", "a " * 14, "a " * 15], "document", encoder.budget(), nothing)
+        encodings = encoder.encode_rows(["duck", "a " * 14, "a " * 15], "document", nothing)
         assert encodings.truncated.tolist() == [False, False, True]
 
     def test_equal_texts_are_encoded_once(self, encoder, monkeypatch):
@@ -166,7 +165,7 @@ class TestBatches:
                 raise Stop
 
         with pytest.raises(Stop):
-            encoder.encode_rows([f"{i} text" for i in range(500)], "document", encoder.budget(), progress)
+            encoder.encode_rows([f"{i} text" for i in range(500)], "document", progress)
         assert len(passes) == 3
         assert sum(passes) < 100
 
@@ -302,7 +301,7 @@ class TestOutOfMemory:
             return real(self, sequences, skipped)
 
         monkeypatch.setattr(type(encoder), "_forward", forward)
-        encodings = encoder.encode_rows(["duck", "water", "a " * 12], "document", encoder.budget(), nothing)
+        encodings = encoder.encode_rows(["duck", "water", "a " * 12], "document", nothing)
         assert encodings.failed.tolist() == [False, False, True]
         with pytest.raises(EncodingError, match="could not be embedded: there is not enough memory"):
             encoder.encode(["duck", "a " * 12])

@@ -30,12 +30,12 @@ def test_a_real_shortage_of_memory_on_a_gpu_is_borne(tmp_path):
     _, total = torch.cuda.mem_get_info(0)
     used = torch.cuda.memory_reserved(0)
     torch.cuda.set_per_process_memory_fraction((used + 4_000_000) / total, 0)
-    budget = encoder.budget()
+    stream = encoder.stream()
     try:
-        encodings = encoder.encode_rows(TEXTS, "document", budget, lambda _: None)
+        encodings = stream.encode_rows(TEXTS, "document", lambda _: None)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, 0)
-    assert budget.halvings_left < 3
+    assert stream.budget.halvings_left < 3
     assert not encodings.failed.any()
     assert np.abs(encodings.vectors - expected).max() < 1e-4
 

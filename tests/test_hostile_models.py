@@ -264,7 +264,7 @@ class TestTokenizer:
         self.change(model, normalizer=normalizers.NFKC())
         encoder = load(model)
         texts = ["\ufdfa" * 210_000, "\u00e4" * 210_000, "a" * 210_000]
-        assert encoder.encode_rows(texts, "document", encoder.budget(), lambda _: None).failed.tolist() == [
+        assert encoder.encode_rows(texts, "document", lambda _: None).failed.tolist() == [
             True,
             False,
             False,

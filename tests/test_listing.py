@@ -125,9 +125,12 @@ class TestSql:
         assert tuple(relation.columns) == COLUMNS
         rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in relation.fetchall()}
         small = rows["fake/small"]
-        assert (small["label"], small["family"], small["dimensions"], small["max_tokens"], small["pooling"]) == (
-            "The fake/small", "fake", 64, 8, "mean",
-        )  # fmt: skip
+        assert (small["label"], small["dimensions"], small["max_tokens"], small["error"]) == (
+            "The fake/small",
+            64,
+            8,
+            None,
+        )
         broken = {column: value for column, value in rows["fake/broken"].items() if value is not None}
         assert broken == {"name": "fake/broken", "location": "/nowhere", "origin": "cache", "error": "it is broken"}
 

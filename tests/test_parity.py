@@ -119,7 +119,7 @@ class TestFamilies:
         model = load(plain(family))
         longer = [len(tokens) > model.max_seq_length for tokens in model.tokenizer(chosen)["input_ids"]]
         encoder = LoadedEncoders(32, 2, precision="float32").get(str(plain(family)))
-        told = encoder.encode_rows(chosen, "document", encoder.budget(), lambda _: None)
+        told = encoder.encode_rows(chosen, "document", lambda _: None)
         assert encoder.description.max_tokens == model.max_seq_length == models.LIMIT
         assert told.truncated.tolist() == longer
         assert 0 < sum(longer) < 500

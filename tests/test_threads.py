@@ -160,11 +160,11 @@ from jammi_duck.doors.installation import equip
 from tests import fakes
 
 class Slow(fakes.FakeEncoder):
-    def encode_rows(self, texts, role, budget, progress):
+    def encode_rows(self, texts, role, progress):
         for _ in range(100):
             progress(0)
             time.sleep(0.01)
-        return super().encode_rows(texts, role, budget, progress)
+        return super().encode_rows(texts, role, progress)
 
 encoders = fakes.FakeEncoders()
 encoders.loaded["fake/small"] = Slow("fake/small")

@@ -46,7 +46,7 @@ def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colum
         encoder = engine.encoders.get(name or engine.default_model) if mine or name else None
         if encoder is None:
             continue
-        dimensions = wanted(whole(dims_of_row, "dims"), encoder.description)
+        dimensions = wanted(whole(dims_of_row, "dims"), encoder)
         if mine:
             vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
             encoded.append((mine, cut(vectors, dimensions)))
@@ -92,7 +92,7 @@ def infer_texts(engine: Engine, texts: Column, model: Column, dims: Column) -> p
     inferred, name = [], None
     if len(texts):
         encoder = engine.encoders.get(model[0].as_py())
-        name = encoder.description.name
+        name = encoder.identity.name
         inferred = infer(encoder, texts.to_pylist(), dims[0].as_py())
     there = [i for i, each in enumerate(inferred) if each.vector is not None]
     vectors = [(there, np.array([inferred[i].vector for i in there]))] if there else []

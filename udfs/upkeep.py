@@ -104,7 +104,7 @@ def _unseen(engine: Engine, entry: Entry) -> str | None:
 
 def models(engine: Engine, _: Column) -> pa.Array:
     """The models that can be used without a download."""
-    return table([[model.row() for model in engine.encoders.available(engine.default_model)]], ModelRow)
+    return table([engine.encoders.available(engine.default_model)], ModelRow)
 
 
 def recover(engine: Engine, *caller: Column) -> pa.Array:

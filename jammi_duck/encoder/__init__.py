@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from jammi_duck.errors import EncodingError
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:
@@ -16,19 +18,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jammi_duck.encoder.description import ModelDescription
-    from jammi_duck.encoder.listing import Listed
+    from jammi_duck.encoder.listing import ModelRow
     from jammi_duck.types import Vectors
 
 
-@dataclass
-class TokenBudget:
-    """How many tokens, padding included, one forward pass may hold.
+@dataclass(frozen=True)
+class Identity:
+    """All that decides an encoder's vectors, as the definition of an embedding table keeps it.
 
-    A stream of texts keeps one budget: what running out of memory has taken from it stays taken.
+    Only the name is always known. `weights` is the SHA-256 of a local model's weights and tokenizer, and `pooling` how
+    it makes one vector of a text's tokens; `prompt` is what stands before each document, `max_tokens` where longer
+    texts are cut. Where `weights` are empty, two of one name are taken to be the same.
     """
 
-    tokens: int
-    halvings_left: int = 3
+    name: str
+    revision: str | None = None
+    weights: str = ""
+    pooling: str = ""
+    prompt: str = ""
+    precision: str = "float32"
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,31 +54,57 @@ class Encodings:
 
 
 class Encoder(Protocol):
-    """A loaded model. Threads may share it."""
+    """What makes vectors of texts: a model in this process, or one elsewhere. Threads may share it.
 
-    description: ModelDescription
+    A class of encoders inherits from this one, sets `identity` and `dimensions`, which is how long the vectors are, and
+    has `encode_rows`.
+    """
+
+    identity: Identity
+    dimensions: int
+
+    @abstractmethod
+    def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
+        """The vectors of texts, and for each text what became of it.
+
+        `progress` is told now and then how many more texts are done (equal texts count as one), and ends the work by
+        raising.
+
+        Raises:
+            EncodingError: none of these texts can be encoded now, nor can those that would come after them.
+        """
+        ...
 
     def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
         """The L2-normalised vectors of texts, float32 [n, dimensions], in their order.
 
         Raises:
-            EncodingError: a text did not fit into memory even alone.
+            EncodingError: a text has failed.
         """
+        encodings = self.encode_rows(texts, role, lambda _: None)
+        if encodings.failed.any():
+            text = texts[int(encodings.failed.argmax())]
+            raise EncodingError(
+                f"the text '{text[:40]}' of {len(text)} characters could not be embedded: there is not enough memory "
+                "for it even alone, or the model's numbers for it overflow"
+            )
+        return encodings.vectors
+
+
+@runtime_checkable
+class LocalEncoder(Encoder, Protocol):
+    """A model of files, which computes in the memory of this process."""
+
+    description: ModelDescription
+
+    def stream(self) -> Encoder:
+        """The same for one long stream of texts: what running out of memory has taught it holds for all of them."""
         ...
 
-    def encode_rows(
-        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
-    ) -> Encodings:
-        """As `encode`, saying for each text what became of it.
 
-        `progress` is told after each forward pass how many more texts are done (equal texts count as one), and ends
-        the work by raising.
-        """
-        ...
-
-    def budget(self) -> TokenBudget:
-        """A new budget for a stream of texts."""
-        ...
+def for_stream(encoder: Encoder) -> Encoder:
+    """The encoder to use for all texts of one long stream."""
+    return encoder.stream() if isinstance(encoder, LocalEncoder) else encoder
 
 
 class Encoders(Protocol):
@@ -87,6 +122,6 @@ class Encoders(Protocol):
         """What a model may be called in an embedding table, if a user calls it `name`."""
         ...
 
-    def available(self, default: str) -> list[Listed]:
+    def available(self, default: str) -> list[ModelRow]:
         """The models that can be had without a download, by name; `default` is one of them where it is a directory."""
         ...

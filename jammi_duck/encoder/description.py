@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jammi_duck.encoder import Identity
 from jammi_duck.encoder.config_check import checked
 from jammi_duck.encoder.digest import sha256
 from jammi_duck.encoder.model_files import check_files, read_json
@@ -82,6 +83,19 @@ class ModelDescription:
     pools_prompt: bool = True
     cut_side: str = "right"
     modules: tuple[Module, ...] = ()
+
+    @property
+    def identity(self) -> Identity:
+        """What of this an embedding table's definition keeps."""
+        return Identity(
+            name=self.name,
+            revision=self.revision,
+            weights=self.weights,
+            pooling=self.pooling,
+            prompt=self.prompt("document"),
+            precision=self.precision,
+            max_tokens=self.max_tokens,
+        )
 
     def prompt(self, role: Role) -> str:
         """What stands before each text of this role."""

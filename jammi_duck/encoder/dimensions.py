@@ -9,20 +9,20 @@ import numpy as np
 from jammi_duck.errors import InputError
 
 if TYPE_CHECKING:
-    from jammi_duck.encoder.description import ModelDescription
+    from jammi_duck.encoder import Encoder
     from jammi_duck.types import Vectors
 
 
-def wanted(dims: int | None, description: ModelDescription) -> int:
+def wanted(dims: int | None, encoder: Encoder) -> int:
     """How many dimensions are meant: `dims`, or all that the model has where it is None.
 
     Raises:
         InputError: the model has not so many, or `dims` is below 1.
     """
     if dims is None:
-        return description.dimensions
-    if not 1 <= dims <= description.dimensions:
-        raise InputError(f"dims is {dims}; '{description.name}' has 1 to {description.dimensions}")
+        return encoder.dimensions
+    if not 1 <= dims <= encoder.dimensions:
+        raise InputError(f"dims is {dims}; '{encoder.identity.name}' has 1 to {encoder.dimensions}")
     return dims
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jammi_duck.encoder.description import describe, weights_digest
-from jammi_duck.encoder.listing import Listed, listed
+from jammi_duck.encoder.listing import ModelRow, listed
 from jammi_duck.encoder.names import Found, find, full_name, verify
 from jammi_duck.errors import ConfigError, JammiError, ModelError
 
@@ -112,15 +112,16 @@ class LoadedEncoders:
             named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
             encoder = TransformerEncoder(named, place, pool, self._batch_size)
             encoder.description = dataclasses.replace(named, weights=weights.result())
+            encoder.identity = encoder.description.identity
         return encoder
 
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""
         return {name, full_name(name), str(Path(name).expanduser().resolve())}
 
-    def available(self, default: str) -> list[Listed]:
+    def available(self, default: str) -> list[ModelRow]:
         """See `Encoders.available`."""
-        return listed(default)
+        return [each.row() for each in listed(default)]
 
 
 def _checked_digest(found: Found, description: ModelDescription) -> str:

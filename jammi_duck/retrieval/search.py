@@ -163,10 +163,10 @@ def _looks_like_vector(text: str) -> bool:
 
 def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
     encoder = encoders.get(entry.definition.model)
-    now, then = encoder.description, entry.definition
+    now, then = encoder.identity, entry.definition
     # A table that was imported without the model at hand knows its name only.
     differs = bool(then.weights) and (now.weights, now.pooling) != (then.weights, then.pooling)
-    if differs or now.dimensions < then.dimensions:
+    if differs or encoder.dimensions < then.dimensions:
         raise ModelError(
             f"the model '{then.model}' is not the one that '{entry.name}' was generated with: its files have changed; "
             "put the old ones back, or generate again"

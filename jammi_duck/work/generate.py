@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jammi_duck.config.logs import log
-from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.encoder import Encoder, Encoders, Identity, for_stream
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import wanted
 from jammi_duck.errors import BuildError, InputError
@@ -110,7 +110,7 @@ class Generator:
         self._jobs.settle(caller)
         check_keys(request.source, request.key, census)
         encoder = self._encoders.get(request.model)
-        definition = define(request, encoder)
+        definition = define(request, encoder.identity, wanted(request.dims, encoder))
         if request.reuse and differing == 0:
             made = self._tables.ready(request.reuse)
             # What it is known by may be older than what a new one would be.
@@ -175,7 +175,7 @@ class _Build(Build):
         super().__init__(tables, definition, owner)
         self.census = census
         self.counts = Counts()
-        self.buffer = TextBuffer(encoder, encoder.budget(), definition.dimensions, self)
+        self.buffer = TextBuffer(for_stream(encoder), definition.dimensions, self)
         self.began = time.monotonic()
 
 
@@ -195,7 +195,7 @@ def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Ite
     if not entries:
         return
     names = encoders.names(request.model)
-    dimensions = wanted(request.dims, encoders.get(request.model).description)
+    dimensions = wanted(request.dims, encoders.get(request.model))
     for entry in entries:
         made = entry.definition
         is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
@@ -223,21 +223,20 @@ def check_keys(source: str, key: str, census: Census, otherwise: str = "choose a
         )
 
 
-def define(request: Request, encoder: Encoder) -> Definition:
-    """The definition of what a request makes. Raises InputError where the model has not so many dimensions."""
-    description = encoder.description
+def define(request: Request, model: Identity, dimensions: int) -> Definition:
+    """The definition of what a request makes with a model."""
     return Definition(
         source=request.source,
         columns=request.columns,
         key=request.key,
-        model=description.name,
-        revision=description.revision,
-        weights=description.weights,
-        pooling=description.pooling,
-        prompt=description.prompt("document"),
-        precision=description.precision,
-        max_tokens=description.max_tokens,
-        dimensions=wanted(request.dims, description),
+        model=model.name,
+        revision=model.revision,
+        weights=model.weights,
+        pooling=model.pooling,
+        prompt=model.prompt,
+        precision=model.precision,
+        max_tokens=model.max_tokens,
+        dimensions=dimensions,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.config.logs import log
-from jammi_duck.encoder import Encoders
+from jammi_duck.encoder import Encoders, Identity
 from jammi_duck.errors import BuildError, InputError, NoModelError
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
@@ -84,7 +84,7 @@ class Importer:
         self._jobs.settle(caller)
         check_keys(request.source, request.key, source)
         found, dimensions = vectors.found, _dimensions(request, source, vectors)
-        definition = self._define(replace(request, dims=dimensions), dimensions)
+        definition = self._define(request, dimensions)
         owner = f"{caller.connection}/{caller.transaction}"
 
         def start() -> Job[_Import]:
@@ -144,24 +144,10 @@ class Importer:
             encoder = self._encoders.get(request.model)
         except NoModelError as error:
             log.warning("importing vectors of a model that is not here, which searches by text will need: %s", error)
-            return Definition(
-                source=request.source,
-                columns=request.columns,
-                key=request.key,
-                model=request.model,
-                revision=None,
-                weights="",
-                pooling="",
-                prompt="",
-                precision="float32",
-                max_tokens=0,
-                dimensions=dimensions,
-            )
-        if dimensions > encoder.description.dimensions:
-            raise InputError(
-                f"the vectors have {dimensions} dimensions; '{request.model}' gives {encoder.description.dimensions}"
-            )
-        return define(request, encoder)
+            return define(request, Identity(request.model), dimensions)
+        if dimensions > encoder.dimensions:
+            raise InputError(f"the vectors have {dimensions} dimensions; '{request.model}' gives {encoder.dimensions}")
+        return define(request, encoder.identity, dimensions)
 
 
 def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:

@@ -46,13 +46,13 @@ def infer(encoder: Encoder, texts: Sequence[str | None], dims: int | None) -> li
     Raises:
         InputError: the model has not so many dimensions.
     """
-    dimensions = wanted(dims, encoder.description)
+    dimensions = wanted(dims, encoder)
     inferred = [Inferred(None, NO_TEXT, 0.0)] * len(texts)
     batch = {i: text for i, text in enumerate(texts) if text is not None and not is_blank(text)}
     if not batch:
         return inferred
     started = time.perf_counter()
-    encodings = encoder.encode_rows(list(batch.values()), "document", encoder.budget(), lambda _: None)
+    encodings = encoder.encode_rows(list(batch.values()), "document", lambda _: None)
     vectors = cut(encodings.vectors, dimensions)
     share = (time.perf_counter() - started) * 1000 / len(batch)
     for (i, text), vector, failed in zip(batch.items(), vectors, encodings.failed, strict=True):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
-from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.encoder import Encoder, Encoders, for_stream
 from jammi_duck.errors import (
     BuildError,
     DamagedError,
@@ -227,7 +227,7 @@ class _Change(Change):
         self.unchanged = start_from.manifest.rows - found.changed - found.deleted
         self.forgotten = self.renewed = self.encoded = 0
         self.counts = Counts()
-        self.buffer = TextBuffer(encoder, encoder.budget(), entry.definition.dimensions, self) if encoder else None
+        self.buffer = TextBuffer(for_stream(encoder), entry.definition.dimensions, self) if encoder else None
 
     def let_go(self) -> None:
         """See `Change.let_go`."""
@@ -315,16 +315,11 @@ def is_kept(tables: EmbeddingTables, entry: Entry) -> bool:
 
 def check_same(entry: Entry, encoder: Encoder) -> None:
     """Raise ModelError where an encoder's vectors are not those of the table, but for the precision."""
-    description, then = encoder.description, entry.definition
-    now = {
-        "weights": description.weights,
-        "pooling": description.pooling,
-        "prompt": description.prompt("document"),
-        "max_tokens": description.max_tokens,
-    }
+    now, then = encoder.identity, entry.definition
     # A table that was imported without the model at hand knows its name only.
-    differing = [name for name, value in now.items() if then.weights and getattr(then, name) != value]
-    if description.dimensions < then.dimensions:
+    told = ("weights", "pooling", "prompt", "max_tokens") if then.weights else ()
+    differing = [name for name in told if getattr(then, name) != getattr(now, name)]
+    if encoder.dimensions < then.dimensions:
         differing.append("dimensions")
     if differing:
         raise ModelError(

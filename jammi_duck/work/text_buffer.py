@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jammi_duck.encoder import Encoder, TokenBudget
+from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.types import Counts, Vectors
 
@@ -31,7 +31,6 @@ class TextBuffer:
     """Gathers texts, each with the keys of the rows that have it, and embeds them into a sink."""
 
     encoder: Encoder
-    budget: TokenBudget
     dimensions: int
     sink: Sink
     _keys: list[Sequence[str]] = field(default_factory=list)
@@ -60,7 +59,7 @@ class TextBuffer:
             told += done
             progress(done)
 
-        encodings = self.encoder.encode_rows(texts, "document", self.budget, tell)
+        encodings = self.encoder.encode_rows(texts, "document", tell)
         lengths = np.array([len(each) for each in keys], np.int64)
         done = np.flatnonzero(~encodings.failed)
         vectors = cut(encodings.vectors if len(done) == len(texts) else encodings.vectors[done], self.dimensions)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from jammi_duck.encoder import TokenBudget
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +19,18 @@ if TYPE_CHECKING:
 # A number for each sequence, and the sequence.
 Numbered = tuple[int, "Tokens"]
 Start = Callable[[Sequence["Tokens"]], "Future[Vectors]"]
+
+
+@dataclass
+class TokenBudget:
+    """How many tokens one forward pass may hold.
+
+    A stream of texts keeps one budget: what running out of memory has taken from it stays taken.
+    """
+
+    tokens: int
+    halvings_left: int = 3
+
 
 # Passes of fewer tokens than this do not pay, even where cores are idle.
 _LEAST_TOKENS = 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections import OrderedDict
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from jammi_duck.encoder import Encodings, TokenBudget
+from jammi_duck.encoder import Encoder, Encodings
 from jammi_duck.encoder.config_check import check_size, checked
 from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.local.batch import Tokens, pack
-from jammi_duck.encoder.local.batching import Numbered, Passes
+from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget
 from jammi_duck.encoder.local.families import Transformer, transformer
 from jammi_duck.encoder.local.linear import PASS_TOKENS, Placement
 from jammi_duck.encoder.local.pooling import Pooling
@@ -24,7 +25,7 @@ from jammi_duck.encoder.local.tokens import Tokenization
 from jammi_duck.encoder.local.weights import Weights
 from jammi_duck.encoder.local.workers import Workers
 from jammi_duck.encoder.model_files import read_json
-from jammi_duck.errors import EncodingError, ModelError
+from jammi_duck.errors import ModelError
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class TransformerEncoder:
-    """See `jammi_duck.encoder.Encoder`."""
+class TransformerEncoder(Encoder):
+    """See `jammi_duck.encoder.LocalEncoder`. A `budget` is that of one stream."""
+
+    budget: TokenBudget | None = None
 
     def __init__(self, description: ModelDescription, placement: Placement, workers: Workers, batch_size: int) -> None:
         """Load the model. `batch_size` texts of full length fit one forward pass.
@@ -63,6 +66,8 @@ class TransformerEncoder:
                 supported architecture.
         """
         self.description = description
+        self.identity = description.identity
+        self.dimensions = description.dimensions
         self._device = placement.device
         self._workers = workers
         full = batch_size * description.max_tokens
@@ -78,25 +83,23 @@ class TransformerEncoder:
         self._pooling = Pooling(description, placement.device)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         # Damaged weights show now, not in the midst of a build.
-        if self.encode_rows(["a"], "document", self.budget(), lambda _: None).failed.any():
+        if self.encode_rows(["a"], "document", lambda _: None).failed.any():
             raise ModelError(
                 f"the model '{description.name}' does not fit into memory, or its vectors are not numbers (NaN): its "
                 "weights are damaged, or too large for bfloat16, where precision = 'float32' helps"
             )
 
-    def budget(self) -> TokenBudget:
-        """See `Encoder.budget`."""
-        return TokenBudget(self._pass_tokens)
+    def stream(self) -> TransformerEncoder:
+        """See `LocalEncoder.stream`."""
+        mine = copy.copy(self)
+        mine.budget = TokenBudget(self._pass_tokens)
+        return mine
 
     def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
         """See `Encoder.encode`. The vectors of recent queries are remembered."""
-        if role == "query":
-            return self._queries(texts)
-        return self._all(texts, role)
+        return self._queries(texts) if role == "query" else super().encode(texts, role)
 
-    def encode_rows(
-        self, texts: Sequence[str], role: Role, budget: TokenBudget, progress: Callable[[int], None]
-    ) -> Encodings:
+    def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
         """See `Encoder.encode_rows`. Equal texts are encoded once."""
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         distinct = list(places)
@@ -111,6 +114,7 @@ class TransformerEncoder:
             )
 
         at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
+        budget = self.budget or TokenBudget(self._pass_tokens)
         passes = Passes(start, vectors, budget, _is_out_of_memory, at_once=at_once)
         passes.run(self._tokenized(distinct, role, cut, passes.failed), progress)
         damaged = ~np.isfinite(vectors).all(1)
@@ -125,7 +129,7 @@ class TransformerEncoder:
         with _remembering:
             found = {text: self._recent[text] for text in texts if text in self._recent}
         new = [text for text in dict.fromkeys(texts) if text not in found]
-        found.update(zip(new, self._all(new, "query"), strict=True))
+        found.update(zip(new, super().encode(new, "query"), strict=True))
         with _remembering:
             for text in texts:
                 # A copy: a row of a matrix would keep the whole matrix.
@@ -136,16 +140,6 @@ class TransformerEncoder:
                 self._recent.popitem(last=False)
         vectors: Vectors = np.array([found[text] for text in texts], np.float32)
         return vectors.reshape(len(texts), self.description.dimensions)
-
-    def _all(self, texts: Sequence[str], role: Role) -> Vectors:
-        encodings = self.encode_rows(texts, role, self.budget(), lambda _: None)
-        if encodings.failed.any():
-            text = texts[int(encodings.failed.argmax())]
-            raise EncodingError(
-                f"the text '{text[:40]}' of {len(text)} characters could not be embedded: there is not enough memory "
-                "for it even alone, or the model's numbers for it overflow"
-            )
-        return encodings.vectors
 
     def _tokenized(
         self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_], failed: NDArray[np.bool_]
