@@ -16,7 +16,7 @@ from jammi_duck.errors import InputError
 from jammi_duck.sql import qualified
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
-from jammi_duck.udfs import building, embedding, refreshing, searching, upkeep
+from jammi_duck.udfs import building, embedding, refreshing, search_plan, searching, upkeep
 from jammi_duck.udfs.columns import Column, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.refreshing import TableStatus
@@ -58,6 +58,9 @@ _CALLER = (_TEXT, _NUMBER)
 _PATH = (_TEXT, _TEXT)
 # The source, the model, the embedding table, and the transaction.
 _CHOICE = (_TEXT, _TEXT, _TEXT, _NUMBER)
+# How many, whether exactly, how near, and the names of the parameters: those that are given, and those of the filter.
+_ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]")
+_HITS = table_type(searching.HIT)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
@@ -83,9 +86,9 @@ FUNCTIONS = (
     _function("imported", (_TEXT, _NUMBER), table_type(Generated), True, building.finish_import),
     _text("plan_inference", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.INFERRED), True, embedding.infer_texts),
-    _text("rows", _CHOICE, searching.rows_query),
-    _text("found", (*_CHOICE, _TEXT), searching.found_query),
-    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), searching.selection_query),
+    _text("rows", _CHOICE, search_plan.rows_query),
+    _text("found", (*_CHOICE, _TEXT), search_plan.found_query),
+    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), search_plan.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function(
         "select",
@@ -95,13 +98,8 @@ FUNCTIONS = (
         searching.select,
     ),
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),
-    _function(
-        "search",
-        (_TEXT, _TEXT, "FLOAT[]", _TEXT, _TEXT, "BOOLEAN", _TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]"),
-        table_type(searching.HIT),
-        True,
-        searching.search_rows,
-    ),
+    _function("search", (_TEXT, _TEXT, "FLOAT[]", "BOOLEAN", *_ASKED), _HITS, True, searching.search_rows),
+    _function("search_like", (_TEXT, _TEXT, _TEXT, *_ASKED), _HITS, True, searching.search_like_rows),
     _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.STAGE), True, searching.stages),
     _function("check", (_TEXT, *_PATH, *_CHOICE[1:], _TEXT), table_type(searching.CHECK), True, searching.check_index),
     _function("tables", _CALLER, table_type(upkeep.TableRow), True, upkeep.tables),

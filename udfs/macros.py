@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from jammi_duck.sql import literal, qualified
 
-# The text, the vector, or the row that is asked for, with the type that its key has now.
+# The text or the vector that is asked for, or the row, with the type that its key has now.
 _QUERY = (
-    "CASE WHEN NOT _jammi_listed THEN _jammi_query::VARCHAR END, "
-    "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS FLOAT[]) END, NULL, NULL"
+    "_jammi_search(_jammi_token, CASE WHEN NOT _jammi_listed THEN _jammi_query::VARCHAR END, "
+    "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS FLOAT[]) END, _jammi_query IS NOT NULL"
 )
+_LIKE = "_jammi_search_like(_jammi_token, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
 # By which the caller's names are resolved.
 _PATH = "current_database(), current_setting('search_path')"
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
 _CHOICE = f"source::VARCHAR, {_PATH}, model, embedding_table, txid_current()::BIGINT"
-_ROW = "NULL, NULL, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
 # The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
 # take 7.4 for 7, too. Where a collation makes several keys equal, that of the same letters comes first.
 _KEY = (
@@ -41,8 +41,8 @@ def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = Tr
     """
     selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
     return (
-        f"SELECT _jammi_token, _jammi_parameters, unnest(_jammi_search(_jammi_token, {asked}, "
-        "_jammi_query IS NOT NULL, _jammi_k, _jammi_exact, _jammi_least, json_keys(to_json(_jammi_parameters)), "
+        f"SELECT _jammi_token, _jammi_parameters, unnest({asked}, "
+        "_jammi_k, _jammi_exact, _jammi_least, json_keys(to_json(_jammi_parameters)), "
         f"_jammi_named), recursive := true) FROM (SELECT *, suffix(typeof(_jammi_query), ']') AS _jammi_listed FROM "
         f"(SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
         '"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least)), '
@@ -100,7 +100,7 @@ def macros(connection: str) -> list[str]:
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))"
         ),
         f"jammi_search{_SEARCH}": _found(_hits(me, "query"), _ROWS),
-        f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _ROW), _ROWS),
+        f"jammi_similar{_SIMILAR}": _found(_hits(me, _KEY, _LIKE), _ROWS),
         f"jammi_matches{_SEARCH}": (
             f"TABLE WITH {_VALUES} SELECT _row_id, _source_id, _rank, _similarity, _distance "
             f"FROM ({_hits(me, 'query', joined=False)}) ORDER BY _rank ASC"

@@ -66,29 +66,24 @@ def proven(text: str, source: Source, meaning: Meaning, key: str) -> str:
     if proof is None:
         return literal(text)
     # What was seen is an argument, or the error would end the planning of the query.
-    refused = f"_jammi_refuse({literal(_refusal(source, meaning))}, {proof.seen})"
+    refused = f"_jammi_refuse({literal(_refusal(source, meaning))}, p.seen)"
     return (
-        f"(SELECT CASE WHEN {proof.is_meant} THEN {literal(text)} ELSE {refused} END "
-        f"FROM (SELECT 1{proof.column}) q{proof.join})"
+        f"(SELECT CASE WHEN p.seen {proof.is_meant} THEN {literal(text)} ELSE {refused} END "
+        f"FROM (SELECT {proof.seen} AS seen) p)"
     )
 
 
-def proven_selection(
-    token: str, names: str, origin: str, source: Source, meaning: Meaning, key: str, *, joined: bool
-) -> str:
-    """A query for one `_jammi_token` and its `_jammi_named`, with a refusal for the token where all is not as is meant.
+def proven_in_search(token: str, source: Source, meaning: Meaning, key: str, *, joined: bool) -> str:
+    """The token of a search as SQL, with a refusal in its place where the source is not what is meant.
 
     A CTE of the source's name may be in its place: a search finds those of its rows that the source's embeddings have.
     Where the source is not `joined`, it need not be there.
     """
     proof = _proof_in_search(source, meaning, key) if joined else _proof_beside(source, meaning)
     if proof is None:
-        return f"SELECT {token} AS _jammi_token, {names} AS _jammi_named{origin}"
+        return token
     refused = literal(refusal(InputError(_refusal(source, meaning))))
-    return (
-        f"SELECT CASE WHEN {proof.is_meant} THEN q._jammi_token ELSE {refused} END AS _jammi_token, q._jammi_named "
-        f"FROM (SELECT {token} AS _jammi_token, {names} AS _jammi_named{proof.column}{origin}) q{proof.join}"
-    )
+    return f"CASE WHEN {proof.seen} {proof.is_meant} THEN {token} ELSE {refused} END"
 
 
 def identified(source: Source, meaning: Meaning | None, key: str) -> str:
@@ -146,15 +141,10 @@ def _named(engine: Engine, source: Source, table: str) -> Meaning:
 
 @dataclass(frozen=True)
 class _Proof:
-    """What DuckDB takes a source's name for, as SQL that stands in a query, and the condition on it.
-
-    The query joins what is looked at, beside a row that has this `column`.
-    """
+    """What DuckDB takes a source's name for, as SQL that stands in a query, and the end of the condition on it."""
 
     seen: str
     is_meant: str
-    join: str
-    column: str = ""
 
 
 def _proof(source: Source, meaning: Meaning, key: str) -> _Proof | None:
@@ -168,7 +158,7 @@ def _proof_in_search(source: Source, meaning: Meaning, key: str) -> _Proof | Non
     if meaning.relation is None or not source.session:
         return _proof(source, meaning, key)
     if (source.relations[0], meaning.relation.schema) != (meaning.relation, "main"):
-        return _proof_by_name(_looked_up(source), f"p.seen = {literal(meaning.identity)}")
+        return _Proof(f"(SELECT {_looked_up(source)})", f"= {literal(meaning.identity)}")
     # No CTE is called so, and a TEMP table is.
     return _proof_by_key(f"main.{quoted(meaning.relation.name)}", meaning.relation, key)
 
@@ -177,31 +167,29 @@ def _proof_beside(source: Source, meaning: Meaning) -> _Proof | None:
     """The same, for a query that does not read the source."""
     if not source.session or not meaning.relation:
         return None
-    return _proof_by_name(_temporary(source.session), "p.seen IS NULL")
+    return _Proof(f"(SELECT {_temporary(source.session)})", "IS NULL")
 
 
 def _proof_of_session(source: Source, meaning: Meaning) -> _Proof | None:
     if meaning != source.session or not source.meanings:
         return None
-    return _proof_by_name(_looked_up(source), f"coalesce(p.seen = {literal(meaning.identity)}, true)")
-
-
-def _proof_by_name(looked_up: str, is_meant: str) -> _Proof:
-    return _Proof("p.seen", is_meant, f", (SELECT {looked_up}) p")
+    identity = literal(meaning.identity)
+    return _Proof(f"coalesce((SELECT {_looked_up(source)}), {identity})", f"= {identity}")
 
 
 def _proof_by_key(sql: str, relation: Relation, key: str) -> _Proof:
     """By the type of a relation's key where `sql` names that relation, and otherwise one that no key has.
 
     A column that is called by database, schema and table is found only in that table. For all others there is another
-    column of that name: a field of a field of a STRUCT that is called as the database is.
+    column of that name: a field of a field of a STRUCT that is called as the database is. DuckDB knows a type once it
+    has bound a query, and so plans nothing of this one.
     """
     other = f"ENUM({literal(_ELSEWHERE)})"
     for name in (key, relation.name, relation.schema):
         other = f"STRUCT({quoted(name)} {other})"
-    seen = f"typeof({relation.sql}.{quoted(key)})"
-    is_meant = f"{seen} <> {literal(f'ENUM({literal(_ELSEWHERE)})')}"
-    return _Proof(seen, is_meant, f" LEFT JOIN {sql} ON false", f", NULL::{other} AS {quoted(relation.database)}")
+    instead = f"(SELECT NULL::{other} AS {quoted(relation.database)}) p"
+    seen = f"typeof((SELECT {relation.sql}.{quoted(key)} FROM {instead}, {sql} LIMIT 0))"
+    return _Proof(seen, f"<> {literal(f'ENUM({literal(_ELSEWHERE)})')}")
 
 
 def _looked_up(source: Source) -> str:

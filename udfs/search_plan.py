@@ -1,0 +1,193 @@
+"""The SQL text that a search is planned with: which of the rows may be found, and the source's rows beside the hits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from jammi_duck.errors import InputError, NotFoundError
+from jammi_duck.retrieval.selection import refusal
+from jammi_duck.sql import literal, quoted
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.renames import telling_renames
+from jammi_duck.udfs.settling import proven_in_search, settle
+from jammi_duck.udfs.sources import Meaning, Source, found, has_relations, resolve, schemas_of
+
+# Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
+# then, once the filter was asked, what the search gives; without a filter both at once.
+_INNER, _OURS, _ALL = (
+    f"COLUMNS('(?is)^(?:(_)(_*(?:{names}))|(.*))$') AS '\\1\\1\\2\\3'"
+    for names in ("jammi_.*", "row_id|rank|similarity|distance", "jammi_.*|row_id|rank|similarity|distance")
+)
+# Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
+_EXACT = ("DOUBLE", "TIMESTAMP")
+# The keys as a list of texts, and as one of whole numbers, of which the other is NULL or empty, and their type. The
+# usual whole numbers need no text. The type of a column is known when a query is bound, and so DuckDB works out one of
+# the two only.
+_WHOLE = "typeof(_jammi_key) IN ('BIGINT', 'INTEGER')"
+_KEYS = (
+    f"list(CASE WHEN {_WHOLE} THEN NULL ELSE _jammi_key::VARCHAR END) FILTER (WHERE NOT {_WHOLE}), "
+    f"coalesce(list(CASE WHEN {_WHOLE} THEN TRY_CAST(_jammi_key AS BIGINT) END) FILTER (WHERE {_WHOLE}), "
+    "list_value()), any_value(typeof(_jammi_key))"
+)
+
+
+def rows_query(
+    engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
+) -> str:
+    """The keys of the source's rows, as `_jammi_key`, of which `found_query` has said that there is such a column."""
+    named = resolved(engine, source, path)
+    try:
+        entry, _meaning = chosen(engine, named, model, table)
+    except NotFoundError:
+        return "SELECT NULL::VARCHAR AS _jammi_key LIMIT 0"
+    return f"SELECT {quoted(entry.definition.key)} AS _jammi_key FROM {named.sql} AS {quoted(named.alias)}"
+
+
+def found_query(
+    engine: Engine,
+    source: str | None,
+    path: Sequence[str],
+    model: str | None,
+    table: str | None,
+    transaction: int,
+    predicate: str | None,
+) -> str:
+    """The source's rows that a search has found, each with its hit and the search's token.
+
+    A key may have been doubled in the source meanwhile, so the filter is there once more. It is asked of the rows that
+    were found only: since it waits for a hit's rank, DuckDB cannot ask it of the others first.
+
+    A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
+    finds the row, if that is of the same value: 2 is not the row that was 1.5.
+    """
+    named = resolved(engine, source, path)
+    try:
+        key_column = _key_column(chosen(engine, named, model, table)[0])
+    except NotFoundError as error:
+        _check_there(engine, named, error)
+        # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
+        key_column, predicate = "''::VARCHAR", None
+    alias, renamed = ("_jammi_there", _ALL) if predicate is None else (quoted(named.alias), _INNER)
+    key = f"{alias}._jammi_found"
+    same = " ".join(f"TRY_CAST(_jammi_row_id AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
+    # Whatever collation the column or the session has, a text is its own row only.
+    letters = f"(typeof({key}) <> 'VARCHAR' OR {key}::VARCHAR COLLATE \"C\" = _jammi_row_id)"
+    rows = f"SELECT {key_column} AS _jammi_found, {renamed} FROM {named.sql} AS {alias}"
+    joined = (
+        f"SELECT * FROM ({rows}) AS {alias} JOIN _jammi_hits "
+        f"ON {key} = TRY(cast_to_type(_jammi_row_id, {key})) AND coalesce({same} true) AND {letters}"
+    )
+    if predicate is None:
+        return joined
+    condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction).beside_hits
+    only = f" WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {condition}::BOOLEAN END"
+    return f"{joined.replace('*', _OURS, 1)}{only}"
+
+
+def selection_query(
+    engine: Engine,
+    source: str | None,
+    path: Sequence[str],
+    model: str | None,
+    table: str | None,
+    transaction: int,
+    connection: str,
+    predicate: str | None,
+    joined: bool,
+    traced: bool,
+) -> str:
+    """A token for the rows that a search may find, as one row, and the parameters that its filter names.
+
+    With a filter they are those of the source's rows that pass. Without one, where the source is joined and its
+    number of rows has changed, they are all of the source's, since rows that are gone may not take others' places.
+    Otherwise they are all of the table's. Where there is no table, that is said when it is searched: a view that
+    searches is made before, when a database is imported.
+    """
+    named = resolved(engine, source, path)
+    try:
+        entry, meaning = chosen(engine, named, model, table)
+    except NotFoundError as error:
+        return f"SELECT {literal(refusal(error))} AS _jammi_token, NULL AS _jammi_named"
+    build, caller = literal(entry.build), f"{literal(connection)}, txid_current()::BIGINT"
+    began, clock = "NULL", ""
+    if traced:
+        began, clock = "min(_jammi_began)", '(SELECT _jammi_clock(0)) "_jammi_clocked"(_jammi_began), '
+
+    def kept(row_ids: str, source_rows: str = "NULL", start: str = began) -> str:
+        return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {source_rows}, {start})"
+
+    everything = kept("NULL, NULL, NULL", start="NULL") if traced else build
+    # Where the source is joined, `found_query` is bound first, and has said that there is such a column.
+    key = quoted(entry.definition.key) if joined else _key_column(entry)
+    keys = f"SELECT {key} AS _jammi_key FROM {named.sql} AS {quoted(named.alias)}"
+    names = "NULL"
+    if predicate is not None:
+        condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction)
+        names = f"list_value({', '.join(map(literal, condition.parameters))})::VARCHAR[]"
+        token, rows = kept(_KEYS), f" FROM {clock}({keys} WHERE {condition.proven()})"
+    elif joined:
+        counts = entry.counts
+        then = counts.rows + counts.skipped + counts.failed
+        changed = f'(SELECT count(*) FROM {named.sql} HAVING count(*) <> {then:d}) "_jammi_changed"(_jammi_now)'
+        there = kept("list(_jammi_key::VARCHAR), NULL, any_value(typeof(_jammi_key))", "max(_jammi_now)")
+        token, rows = (
+            f"CASE WHEN max(_jammi_now) IS NULL THEN {everything} ELSE {there} END",
+            f" FROM {clock}{changed}, ({keys})",
+        )
+    else:
+        token, rows = everything, ""
+    reads = joined or predicate is not None
+    token = proven_in_search(token, named, meaning, entry.definition.key, joined=reads)
+    return f"SELECT {token} AS _jammi_token, {names} AS _jammi_named{rows}"
+
+
+def resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source:
+    """What the name of a source means to the caller. Raises InputError."""
+    if source is None:
+        raise InputError("the source is NULL; name the table whose rows are searched")
+    return resolve(source, path, engine.host)
+
+
+def chosen(engine: Engine, source: Source, model: str | None, table: str | None) -> tuple[Entry, Meaning]:
+    """The embedding table that is searched, and what the source must be for it. Raises NotFoundError."""
+    meaning = settle(engine, source, table)
+    with telling_renames(engine, source):
+        entry = find_table(engine.tables, engine.encoders.names, meaning.identity, model, table, called=source.written)
+    return entry, meaning
+
+
+def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:
+    """Raise an error at once where DuckDB would only say, and not so well, that there is no such table.
+
+    Where there is none at all, an IMPORT DATABASE that is not committed yet may be making a view that searches.
+    """
+    if source.session and not found(source.relations, engine.host) and has_relations(engine.host):
+        raise error
+
+
+def _key_column(entry: Entry) -> str:
+    """The key's column of a source, chosen by its name.
+
+    Where there is none, DuckDB says that nothing matches the pattern, and with it what that means: the key was renamed.
+    To ask `_jammi_column` takes longer than the rest of such a query.
+    """
+    return _column_or(
+        entry.definition.key,
+        f"no column '{entry.definition.key}' in '{entry.source}', and it is the key of '{entry.name}'; if it was "
+        "renamed, generate anew",
+    )
+
+
+@functools.lru_cache(1000)
+def _column_or(key: str, message: str) -> str:
+    # DuckDB takes ASCII letters alone for the same in both cases.
+    letters = "".join(f"[{c.lower()}{c.upper()}]" if c.isascii() and c.isalpha() else _exactly(c) for c in key)
+    return f"COLUMNS({literal(f'^({letters})$|^({_exactly(message)})$')})"
+
+
+def _exactly(text: str) -> str:
+    """A pattern for this text only."""
+    return "".join(f"\\{c}" if c in r"\.+*?()|[]{}^$" else c for c in text)
