@@ -64,7 +64,7 @@ class TestSources:
         (folder / "quo'ted.csv").write_text('id,"a""b"\n1,some text\n')
         code, out, _ = call(capsys, f'sources add "\\"{strange}\\"" --path "quo\'ted.csv"')
         assert code == 0
-        suggested = re.search("Go on with: jammi-duck (.*)", out)[1]
+        suggested = re.search("Continue with: jammi-duck (.*)", out)[1]
         assert call(capsys, suggested)[0] == 0
         code, out, err = call(capsys, f'generate "\\"{strange}\\"" --columns \'"a""b"\' --key id --json')
         assert (code, json.loads(out)[0]["row_count"]) == (0, 1)

@@ -1,4 +1,4 @@
-"""Every option there is: its type, its key in `jammi.toml`, its default, and what it means."""
+"""All options: type, key in `jammi.toml`, default and meaning."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Options(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Kind:
-    """What an option may be, in words, and how its value is read where it may be written in another way."""
+    """The allowed values of an option, in words, and a function that reads other ways of writing them."""
 
     must: str
     read: typing.Callable[[Any], object] = lambda value: value
@@ -47,7 +47,7 @@ class Kind:
 def _duration(value: object) -> object:
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        # A number alone would be taken for seconds.
+        # msgspec would read a bare number as seconds.
         return None if isinstance(value, str) and value.strip().isdigit() else value
     return timedelta(**{f"{match[2]}s": float(match[1])})
 
@@ -94,7 +94,7 @@ Format = Annotated[Literal["text", "json"], Kind("one of text, json")]
 
 @dataclass(frozen=True)
 class Key:
-    """An option's key in `jammi.toml`, of which the first part is the section, and what the option means."""
+    """The key of an option in `jammi.toml`, whose first part is the section, and its meaning."""
 
     key: str
     about: str
@@ -102,43 +102,41 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The options of one installation, checked; `config.settings.load` finds them where a user may set them."""
+    """The checked options of one installation; `config.settings.load` reads them from all places that can set them."""
 
     storage: Annotated[
-        Location, Key("storage.location", "where embedding tables are: a path, or s3://bucket/prefix")
+        Location, Key("storage.location", "where embedding tables are stored: a path, or s3://bucket/prefix")
     ] = "./artifacts"
-    storage_options: Annotated[Table, Key("storage.options", "what fsspec needs for the location, such as keys")] = (
+    storage_options: Annotated[Table, Key("storage.options", "options of fsspec for the location, such as keys")] = (
         field(default_factory=Options)
     )
     database: Annotated[Text, Key("storage.database", "the database file that the command line opens")] = (
         "jammi_duck.duckdb"
     )
-    segment_rows: Annotated[Count, Key("storage.segment_rows", "rows that go to one Parquet file")] = 500_000
-    retention: Annotated[Duration, Key("storage.retention", "how long a vacuum spares files that nothing names")] = (
-        timedelta(days=7)
+    segment_rows: Annotated[Count, Key("storage.segment_rows", "rows in one Parquet file")] = 500_000
+    retention: Annotated[Duration, Key("storage.retention", "how long a vacuum keeps unused files")] = timedelta(days=7)
+    follow: Annotated[Duration, Key("storage.follow", "how long changes by other processes may go unnoticed")] = (
+        timedelta(seconds=2)
     )
-    follow: Annotated[Duration, Key("storage.follow", "how long what other processes do may go unseen")] = timedelta(
-        seconds=2
-    )
-    cache_dir: Annotated[Folder, Key("storage.cache_dir", "where copies of remote files are kept")] = field(
+    cache_dir: Annotated[Folder, Key("storage.cache_dir", "where copies of remote files are cached")] = field(
         default_factory=default_cache_dir
     )
-    model: Annotated[Text, Key("inference.model", "the model that is taken where none is named")] = DEFAULT_MODEL
+    model: Annotated[Text, Key("inference.model", "the default model")] = DEFAULT_MODEL
     batch_size: Annotated[Count, Key("inference.batch_size", "texts of full length in one forward pass")] = 32
-    precision: Annotated[Precision, Key("inference.precision", "auto is bfloat16 where the hardware has it")] = "auto"
+    precision: Annotated[Precision, Key("inference.precision", "auto is bfloat16 if the hardware supports it")] = "auto"
     threads: Annotated[Threads | None, Key("inference.threads", "cores that models compute on; all by default")] = None
     max_loaded_models: Annotated[Count, Key("inference.max_loaded_models", "models that stay in memory")] = 3
-    preload_models: Annotated[
-        Models, Key("inference.preload_models", "models that are loaded by install, not later")
-    ] = ()
+    preload_models: Annotated[Models, Key("inference.preload_models", "models that install loads at once")] = ()
     device: Annotated[Device | None, Key("gpu.device", "the CUDA device, -1 for the CPU; the first by default")] = None
-    gpu_memory_limit: Annotated[Size, Key("gpu.memory_limit", "the most GPU memory to take")] = "auto"
-    gpu_memory_fraction: Annotated[Fraction, Key("gpu.memory_fraction", "the most of the GPU's memory to take")] = 0.9
-    log_level: Annotated[Level, Key("logging.level", "the least that is logged")] = "info"
-    log_format: Annotated[Format, Key("logging.format", "what a line of the log looks like")] = "text"
-    flight_listen: Annotated[Address, Key("server.flight_listen", "for a server to come")] = "0.0.0.0:8081"
-    http_listen: Annotated[Address, Key("server.http_listen", "for a server to come")] = "0.0.0.0:8080"
-    server_preload_models: Annotated[Models, Key("server.preload_models", "for a server to come")] = ()
+    gpu_memory_limit: Annotated[Size, Key("gpu.memory_limit", "the most GPU memory to use")] = "auto"
+    gpu_memory_fraction: Annotated[
+        Fraction, Key("gpu.memory_fraction", "the largest share of the GPU's memory to use")
+    ] = 0.9
+    log_level: Annotated[Level, Key("logging.level", "the lowest level that is logged")] = "info"
+    log_format: Annotated[Format, Key("logging.format", "the format of a log line")] = "text"
+    flight_listen: Annotated[Address, Key("server.flight_listen", "reserved for a future server")] = "0.0.0.0:8081"
+    http_listen: Annotated[Address, Key("server.http_listen", "reserved for a future server")] = "0.0.0.0:8080"
+    server_preload_models: Annotated[Models, Key("server.preload_models", "reserved for a future server")] = ()
 
     def __post_init__(self) -> None:
         """Check and normalise; a user in the location's URL moves to the options, under fsspec's names.
@@ -157,18 +155,18 @@ class Config:
 
     @property
     def secrets(self) -> frozenset[str]:
-        """What must not be shown; for `jammi_duck.config.redaction.redacted`."""
+        """The values to hide; for `jammi_duck.config.redaction.redacted`."""
         return secrets_of(self.storage_options)
 
     @property
     def gpu_memory(self) -> int | float:
-        """The most GPU memory to take: so many bytes, or a fraction of what there is."""
+        """The most GPU memory to use: a number of bytes (int), or a fraction of the GPU's memory (float)."""
         return self.gpu_memory_fraction if self.gpu_memory_limit == "auto" else self.gpu_memory_limit
 
 
 @dataclass(frozen=True)
 class Option:
-    """A field of `Config`: by `name` there and as an argument, by `key` in `jammi.toml`."""
+    """A field of `Config`: `name` is its name there and as an argument, `key` its key in `jammi.toml`."""
 
     name: str
     key: str
@@ -184,14 +182,14 @@ class Option:
 
     @property
     def is_secret(self) -> bool:
-        """Whether its value is not to be shown."""
+        """Whether its value must be hidden."""
         return isinstance(self.default, Options)
 
     def checked(self, value: Any, where: str, *, text: bool = False) -> Any:  # noqa: ANN401 - of any type
-        """The value as `Config` holds it. `text` says that a number may come as its text.
+        """The value, converted to the type in `Config`. With `text`, a number may be given as text.
 
         Raises:
-            ConfigError: it is not what it must be; says `where` it stands.
+            ConfigError: the value is not allowed; the message says `where` it was set.
         """
         if value is None and self.default is None:
             return None
@@ -205,14 +203,14 @@ class Option:
         return converted
 
     def _shown(self, value: object) -> str:
-        """A wrong value as an error may show it."""
+        """A wrong value, in a form that an error may show."""
         if self.is_secret or isinstance(value, dict):
             return "wrong"
         return redacted(repr(public_url(value) if isinstance(value, str) else value))
 
 
 def _in_range(value: object) -> bool:
-    """What a type cannot say: a date can be counted back by a duration, and a text is UTF-8."""
+    """What types cannot express: a duration must fit into dates, and a text must be UTF-8."""
     if isinstance(value, timedelta):
         return timedelta(0) <= value <= _LONGEST
     if isinstance(value, str):
@@ -222,7 +220,7 @@ def _in_range(value: object) -> bool:
 
 @functools.cache
 def options() -> dict[str, Option]:
-    """All options by their names."""
+    """All options by name."""
     hints = typing.get_type_hints(Config, include_extras=True)
     found = {}
     for each in dataclasses.fields(Config):

@@ -42,7 +42,7 @@ def run(folder: Path) -> None:
         _show(con, _GENERATE)
         for query in QUERIES:
             _show(con, _SEARCH.format(query))
-        print(f"The vectors and their index are in {jammi.location}/jammi_db. Go on with:\n")
+        print(f"The vectors and their index are in {jammi.location}/jammi_db. Continue with:\n")
         print(f"  {sys.executable}\n  >>> import jammi_duck")
         print(f"  >>> con = jammi_duck.connect({str(database)!r}, storage={str(storage)!r})")
         print("  >>> con.sql(\"SELECT name, doc FROM jammi_search('pydoc', 'wait for a child process', 3)\").show()")

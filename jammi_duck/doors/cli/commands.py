@@ -1,4 +1,4 @@
-"""How a command is described to argparse."""
+"""Functions that add a command and its common options to argparse."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
-# The exit code of what is done, but for rows that could not be embedded.
+# The exit code if all is done but some rows could not be embedded.
 INCOMPLETE = 3
 
 
 def add_command(commands: Commands, name: str, text: str, run: Run) -> argparse.ArgumentParser:
-    """A command that `run` does; the first line of `text` sums it up, examples follow."""
+    """Add a command that calls `run`; the first line of `text` is its summary, examples follow."""
     command = _described(commands, name, text)
     command.set_defaults(run=run)
     return command
 
 
 def add_group(commands: Commands, name: str, text: str) -> Commands:
-    """A command that has commands of its own."""
+    """Add a command with commands of its own."""
     return _described(commands, name, text).add_subparsers(title="commands", required=True, metavar="COMMAND")
 
 
@@ -33,19 +33,21 @@ def _described(commands: Commands, name: str, text: str) -> argparse.ArgumentPar
 
 
 def add_json(command: argparse.ArgumentParser) -> None:
-    """`--json`."""
+    """Add `--json`."""
     command.add_argument("--json", action="store_true", help="print the rows as JSON, with all columns")
 
 
 def add_database(command: argparse.ArgumentParser, *, storage: bool = True) -> None:
-    """`--db`, and `--storage` for what has to do with embedding tables."""
+    """Add `--db`, and `--storage` for commands on embedding tables."""
     command.add_argument(
         "--db", metavar="FILE", help="the database file (default: storage.database, jammi_duck.duckdb)"
     )
     if not storage:
         return
     command.add_argument(
-        "--storage", metavar="LOCATION", help="where embedding tables are (default: storage.location, ./artifacts)"
+        "--storage",
+        metavar="LOCATION",
+        help="where embedding tables are stored (default: storage.location, ./artifacts)",
     )
 
 
@@ -56,5 +58,5 @@ def names(text: str) -> list[str]:
     except csv.Error:
         found = []
     if not found or not all(found):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it; write names with a comma between")
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it; separate names by commas")
     return found

@@ -17,12 +17,12 @@ _CONFIG = """\
 Show every option, its value, and where it came from.
 
   jammi-duck config
-  jammi-duck config > my.toml    a file to begin with
+  jammi-duck config > my.toml    a file to start from
 
 Options come from arguments, then from variables such as JAMMI_INFERENCE__BATCH_SIZE, then
 from jammi.toml in the working directory, in the user's configuration directory and in
-/etc/jammi. What may be secret is not shown. What does not go with the location, since
-somebody else names that, is not used, and said.
+/etc/jammi. Secret values are hidden. Options that are not used, because the location was
+set by somebody else, are listed with the reason.
 """
 _UNITS = ("days", "hours", "minutes", "seconds")
 
@@ -37,7 +37,7 @@ def _config(called: argparse.Namespace) -> None:
     if called.json:
         print_objects(_row(settings, option) for option in options().values())
         return
-    print("# What is not set has its default here, in a comment. Files, of which the first that sets an option counts:")
+    print("# Options that are not set are comments, with their defaults. The first file that sets an option wins:")
     for path in paths():
         print(f"#   {path}{'' if path.is_file() else ' (not there)'}")
     for line in settings.unused:

@@ -18,35 +18,35 @@ Show whether an embedding table is up to date.
   jammi-duck status patents
   jammi-duck status patents --json | jq '.[].coverage'
 
-It compares keys and texts with those that were embedded, by MD5; nothing is embedded or
-written. Coverage is the share of the rows with text whose vectors are right.
+Compares the keys and the MD5 of the texts with those that were embedded. Nothing is
+embedded or written. Coverage is the share of rows with text whose vectors are current.
 """
 _REFRESH = """\
 Bring an embedding table up to date.
 
   jammi-duck refresh patents
 
-Only texts that the table does not have are embedded; rows that are gone are left out of
-it. One that was killed can be run again. Two database files that share a location may
-refresh at once; while one refreshes, no other process can open its file.
+Embeds only texts that the table does not have, and removes rows that are gone. If a
+refresh was killed, run it again. Two database files that share a location can refresh at
+the same time; while one refreshes, no other process can open its file.
 """
 _COMPACT = """\
-Merge what refreshes have left into fewer files.
+Merge the files that refreshes have added.
 
   jammi-duck compact patents
 
-Rows that are gone are left out, and nothing is embedded: the largest index takes the
-rows of the others. The old files stay until a vacuum.
+Leaves out rows that are gone. Nothing is embedded: the rows of the other segments are
+added to the largest index. The old files stay until a vacuum.
 """
 _IMPORT = """\
-Make an embedding table from vectors that are there.
+Create an embedding table from existing vectors.
 
   jammi-duck import docs.parquet vectors.parquet id embedding --model all-MiniLM-L6-v2
   jammi-duck import docs.parquet vectors.parquet id embedding --model all-MiniLM-L6-v2 \\
-      --columns title,body    so that a refresh can follow
+      --columns title,body    so that refreshes can embed new rows
 
-Both have the key, by the same name. The vectors must be those that the model gives for
-these columns, or searches find the wrong rows.
+SOURCE and VECTORS have the key in a column of the same name. The vectors must be those
+that the model computes for these columns, or searches find the wrong rows.
 """
 _TEXT = "'((?:[^']|'')*)'"
 _ADVICE = re.compile(rf"SELECT \* FROM jammi_(\w+)\({_TEXT}(?:, embedding_table := {_TEXT})?\)")
@@ -60,18 +60,18 @@ def add_to(commands: Commands) -> None:
         ("compact", _COMPACT, _compact),
     ):
         command = add_command(commands, name, text, run)
-        command.add_argument("source", metavar="SOURCE", help="what was embedded, by the same name")
-        command.add_argument("--model", help="the embedding table of this model (default: the newest of any)")
-        command.add_argument("--table", metavar="NAME", help="this embedding table")
+        command.add_argument("source", metavar="SOURCE", help="the table, view or file that was embedded")
+        command.add_argument("--model", help="use the newest embedding table of this model (default: of any)")
+        command.add_argument("--table", metavar="NAME", help="use this embedding table")
         add_database(command)
         add_json(command)
 
     taken = add_command(commands, "import", _IMPORT, _import)
-    taken.add_argument("source", metavar="SOURCE", help="what the vectors are of: a table, a view, or a file")
-    taken.add_argument("vectors", metavar="VECTORS", help="the table, the view or the file that has them")
-    taken.add_argument("key", metavar="KEY", help="the column that names a row, in both; unique")
-    taken.add_argument("vector", metavar="VECTOR", help="the column of VECTORS that has the vector")
-    taken.add_argument("--model", required=True, help="the model that made them, as on the hub, or a directory")
+    taken.add_argument("source", metavar="SOURCE", help="the rows that were embedded: a table, a view or a file")
+    taken.add_argument("vectors", metavar="VECTORS", help="the table, view or file with the vectors")
+    taken.add_argument("key", metavar="KEY", help="the key column of both; unique")
+    taken.add_argument("vector", metavar="VECTOR", help="the column of VECTORS with the vectors")
+    taken.add_argument("--model", required=True, help="the model that computed them: a name on the hub, or a directory")
     taken.add_argument("--columns", metavar="A,B", type=names, help="the columns of SOURCE whose text was embedded")
     add_database(taken)
     add_json(taken)
@@ -126,6 +126,6 @@ def _plain(value: object) -> object:
 
 
 def _command(sql: re.Match[str]) -> str:
-    """The command line that does as a call in SQL."""
+    """The command that does the same as a call in SQL."""
     words = [sql[2], *(["--table", sql[3]] if sql[3] else [])]
     return f"`jammi-duck {sql[1]} {shlex.join(word.replace(2 * chr(39), chr(39)) for word in words)}`"

@@ -16,27 +16,27 @@ from jammi_duck.encoder.names import available, find, find_here, full_name
 from jammi_duck.errors import ModelError, did_you_mean
 
 _MODELS = """\
-The models that texts are embedded with.
+List, describe and download embedding models.
 
-  jammi-duck models list                       see what can be used here
-  jammi-duck models desc all-MiniLM-L6-v2      read what one is
-  jammi-duck models pull all-mpnet-base-v2     fetch one from the Hugging Face hub
+  jammi-duck models list                       list the available models
+  jammi-duck models desc all-MiniLM-L6-v2      describe a model
+  jammi-duck models pull all-mpnet-base-v2     download one from the Hugging Face hub
 """
 _LIST = """\
-List the models that can be used here without a download,
-a line each: its name, a tab, its label.
+List the models that can be used without a download,
+one per line: its name, a tab, its label.
 
   jammi-duck models list
-  jammi-duck models list --json    all that is known, and which models cannot be used
+  jammi-duck models list --json    all columns, and models that cannot be used
 """
 _DESC = """\
-Show what a model is, as its files tell it.
+Describe a model from its files.
 
   jammi-duck models desc all-MiniLM-L6-v2
   jammi-duck models desc ./my-model
 """
 _PULL = """\
-Fetch a model from the Hugging Face hub ahead of time,
+Download a model from the Hugging Face hub ahead of time,
 into the cache that all programs share (HF_HOME).
 
   jammi-duck models pull sentence-transformers/all-mpnet-base-v2
@@ -49,7 +49,7 @@ def add_to(commands: Commands) -> None:
     group = add_group(commands, "models", _MODELS)
     add_json(add_command(group, "list", _LIST, _list))
     for command in (add_command(group, "desc", _DESC, _desc), add_command(group, "pull", _PULL, _pull)):
-        command.add_argument("name", metavar="NAME", help="as on the hub, a bare name, or a directory")
+        command.add_argument("name", metavar="NAME", help="a name on the hub, a bare name, or a directory")
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -76,7 +76,7 @@ def _desc(options: argparse.Namespace) -> None:
 
 
 def _described(model: Listed) -> Iterator[str]:
-    """The lines that tell of a model, as wide as the terminal at most."""
+    """The lines that describe a model, at most as wide as the terminal."""
     description, card = model.description, model.card
     if description is None:
         raise ModelError(f"{model.error}")

@@ -1,4 +1,4 @@
-"""All commands in one parser, and what becomes of their errors."""
+"""The parser of all commands, and how their errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ FIRST_FREE = 3
 _DESCRIPTION = """\
 Embed, store and search text in DuckDB, in plain SQL.
 
-  jammi-duck demo                                         see it work on this machine
+  jammi-duck demo                                         try it on this machine
   jammi-duck sources add patents --path patents.parquet   give a file a name
   jammi-duck generate patents --columns title,abstract --key id
   jammi-duck search patents "membrane that cleans water"
 """
 _EPILOG = """\
-Every command has --help. Exit codes: 0 done, 1 failed, 2 the call or the configuration
-is wrong and trying again will not help, 3 done but for rows that could not be embedded,
-130 interrupted by Ctrl-C.
+Every command has --help. Exit codes: 0 done; 1 failed; 2 the call or the configuration is
+wrong, and trying again will not help; 3 done, but some rows could not be embedded; 130
+interrupted by Ctrl-C.
 """
 _DEMO = """\
 Embed and search the docstrings of Python's standard library.
@@ -165,5 +165,7 @@ def parser() -> argparse.ArgumentParser:
     configuration.add_to(commands)
     shell.add_to(commands)
     demo = add_command(commands, "demo", _DEMO, lambda options: run_demo(options.folder))
-    demo.add_argument("--folder", type=Path, default=Path("demo-data"), help="where it writes (default: %(default)s)")
+    demo.add_argument(
+        "--folder", type=Path, default=Path("demo-data"), help="the folder it writes to (default: %(default)s)"
+    )
     return whole

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from jammi_duck.doors.cli.commands import Commands
 
 _SHELL = """\
-Start the stock DuckDB shell with jammi in it.
+Start the stock DuckDB shell with the jammi functions.
 
   jammi-duck shell patents.duckdb
   jammi-duck shell patents.duckdb -c "FROM jammi_search('patents', 'robot arm', 3)"
-  jammi-duck shell --print    an alias that does the same
+  jammi-duck shell --print    prints an alias that does the same
 
-It takes the duckdb on the PATH, or that of the package duckdb-cli, in version 1.4 or
-later, and hands it all other arguments. After `.open other.duckdb`, the functions
-are missing until `.read /dev/fd/9`.
+Runs the duckdb on the PATH, or that of the package duckdb-cli, in version 1.4 or later,
+and passes all other arguments to it. After `.open other.duckdb`, the functions are
+missing: run `.read /dev/fd/9`.
 """
 _PACKAGE = Path(jammi_duck.__file__).parent
 _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"
@@ -47,7 +47,9 @@ def add_to(commands: Commands) -> None:
 
     shell = add_command(commands, "shell", _SHELL, lambda options: become_shell(options.words))
     shell.add_argument("--print", action="store_true", help="print an alias for your shell's profile instead")
-    shell.add_argument("words", nargs="*", metavar="ARGUMENT", help="for duckdb: a database file, -c, -json, ...")
+    shell.add_argument(
+        "words", nargs="*", metavar="ARGUMENT", help="arguments for duckdb: a database file, -c, -json, ..."
+    )
 
 
 def become_shell(words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The commands for sources: files that have a name in the database."""
+"""The commands for sources: views over files, and the list of tables and views."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from jammi_duck.sql import literal, quoted
 from jammi_duck.udfs.sources import name_parts
 
 _GROUP = """\
-Give files a name, and see what there is to embed.
+Give files a name, and list the tables and views.
 
   jammi-duck sources add patents --path patents.parquet
   jammi-duck sources list
 """
 _ADD = """\
-Make a view over a file: parquet, csv or json, local or on S3.
+Create a view over a file: parquet, csv or json, local or on S3.
 
   jammi-duck sources add patents --path patents.parquet
   jammi-duck sources add logs --path 's3://bucket/logs/*.json.gz'
 
-It checks that the file reads, and shows its columns. The database is made if need be.
+Checks that the file can be read, and shows its columns. Creates the database if needed.
 """
 _LIST = """\
 List the tables and views of the database.
@@ -46,10 +46,10 @@ def add_to(commands: Commands) -> None:
     """Add these commands."""
     group = add_group(commands, "sources", _GROUP)
     add = add_command(group, "add", _ADD, _add)
-    add.add_argument("name", metavar="NAME", help="what the view is called; schema.name works, too")
-    add.add_argument("--path", required=True, help="the file; a pattern such as 'data/*.csv' means several")
-    add.add_argument("--format", choices=_READERS, help="what it is (default: by its ending)")
-    add.add_argument("--replace", action="store_true", help="take the place of a view that has the name already")
+    add.add_argument("name", metavar="NAME", help="the name of the view; schema.name works, too")
+    add.add_argument("--path", required=True, help="the file, or a pattern such as 'data/*.csv' for several files")
+    add.add_argument("--format", choices=_READERS, help="the file format (default: by the file name)")
+    add.add_argument("--replace", action="store_true", help="replace an existing view of this name")
     listing = add_command(group, "list", _LIST, _list)
     for command in (add, listing):
         add_database(command, storage=False)
@@ -67,7 +67,7 @@ def _add(options: argparse.Namespace) -> None:
     config = options.settings.config
     query = f"SELECT * FROM {_READERS[options.format or _format(options.path)]}({literal(path)})"
     with opened(IN_MEMORY, config) as con:
-        # Before the database is made or changed.
+        # Before the database is created or changed.
         con.execute(f"{query} LIMIT 1").fetchall()
     if config.database == IN_MEMORY:
         raise InputError("a view in memory would be gone at once; name a database file with --db")
@@ -87,7 +87,7 @@ def _add(options: argparse.Namespace) -> None:
             return
         print(f"{options.name} is a view over {path}, in {config.database}:")
         print_rows(columns)
-        print(f"Go on with: {_suggested(options.name, columns)}")
+        print(f"Continue with: {_suggested(options.name, columns)}")
 
 
 def _format(path: str) -> str:
@@ -101,7 +101,7 @@ def _format(path: str) -> str:
 
 
 def _suggested(source: str, columns: duckdb.DuckDBPyRelation) -> str:
-    """A command to begin with: the first column is the key, and others have the text."""
+    """A first command to run: the first column as the key, and text columns as the columns to embed."""
     (key, _), *others = columns.fetchall()
     texts = [name for name, kind in others if kind == "VARCHAR"][:2] or [key]
     row = io.StringIO()

@@ -16,18 +16,18 @@ from jammi_duck.sql import literal, quoted
 _LARGEST = 2**31 - 1
 
 _GENERATE = """\
-Embed the text of a table or a file, and keep the vectors.
+Embed the text of a table or a file, and store the vectors.
 
   jammi-duck generate patents --columns title,abstract --key id
-  jammi-duck generate docs.parquet --columns body --key id     without any database
+  jammi-duck generate docs.parquet --columns body --key id     without a database
   jammi-duck generate patents --columns title,abstract --key id --reuse --resume
 
-The columns are joined by one space; the key names each row and must be unique. The
-vectors go to a new embedding table in --storage, and earlier ones stay. On a terminal
-a bar shows how far it is, elsewhere the log.
+The texts of the columns are joined by one space. The key must be unique. The vectors are
+stored in a new embedding table in --storage; earlier ones stay. Progress is shown as a
+bar on a terminal, and as lines of the log elsewhere.
 """
 _SEARCH = """\
-Find the rows that are nearest to a text.
+Find the rows nearest to a text.
 
   jammi-duck search patents "membrane that cleans water"
   jammi-duck search patents "robot arm" -k 3 --columns id,title
@@ -35,22 +35,22 @@ Find the rows that are nearest to a text.
   jammi-duck search patents "robot arm" --filter 'center = $c' --parameter c="$CENTER"
   jammi-duck search patents "robot arm" --json | jq -r '.[].title'
 
-It takes the newest embedding table of the source, and its model. Similarity is the
+Searches the newest embedding table of the source, with its model. The similarity is the
 cosine: 1 means the same, 0 unrelated.
 """
 _TABLES = """\
 List the embedding tables.
 
   jammi-duck tables
-  jammi-duck tables --json    all that is known of them
+  jammi-duck tables --json    with all columns
 """
 _RECOVER = """\
-Repair what crashes or lost files have left.
+Repair embedding tables after crashes or lost files.
 
   jammi-duck recover
 
-Settles builds of dead processes, builds missing or damaged indexes again, and takes in
-embedding tables that the location has and the database does not know.
+Settles builds of dead processes, rebuilds missing or damaged indexes, and adds embedding
+tables that are in the location but not in the catalog of the database.
 """
 _DROP = """\
 Remove an embedding table and its files.
@@ -58,11 +58,11 @@ Remove an embedding table and its files.
   jammi-duck drop patents__embedding__all-MiniLM-L6-v2__20260325T120000
 """
 _VACUUM = """\
-Remove old files that nothing names any more.
+Remove old files that are no longer used.
 
   jammi-duck vacuum
 
-What is younger than storage.retention stays: 7 days, by default.
+Files younger than storage.retention stay: 7 days by default.
 """
 _SHORT = "embedding_table, source, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
 _OWN = ("_row_id", "_rank", "_similarity", "_distance")
@@ -74,21 +74,23 @@ def add_to(commands: Commands) -> None:
     """Add these commands."""
     generate = add_command(commands, "generate", _GENERATE, _generate)
     generate.add_argument("source", metavar="SOURCE", help="a table, a view, or the path or URL of a file")
-    generate.add_argument("--columns", metavar="A,B", required=True, type=names, help="the columns that have the text")
-    generate.add_argument("--key", metavar="COLUMN", required=True, help="the column that names a row; unique")
-    generate.add_argument("--model", help="a name as on the hub, or a directory (default: inference.model)")
-    generate.add_argument("--dims", metavar="N", type=_number, help="keep the first N dimensions of the vectors only")
-    generate.add_argument("--reuse", action="store_true", help="use the existing table if nothing has changed")
-    generate.add_argument("--resume", action="store_true", help="go on with a build of the same that was interrupted")
+    generate.add_argument("--columns", metavar="A,B", required=True, type=names, help="the columns with the text")
+    generate.add_argument("--key", metavar="COLUMN", required=True, help="the key column; unique")
+    generate.add_argument("--model", help="a name on the hub, or a directory (default: inference.model)")
+    generate.add_argument("--dims", metavar="N", type=_number, help="keep only the first N dimensions of the vectors")
+    generate.add_argument("--reuse", action="store_true", help="return the existing table if nothing has changed")
+    generate.add_argument("--resume", action="store_true", help="continue an interrupted build of the same table")
     add_database(generate)
     add_json(generate)
 
     search = add_command(commands, "search", _SEARCH, _search)
-    search.add_argument("source", metavar="SOURCE", help="what was embedded, by the same name")
-    search.add_argument("query", metavar="QUERY", help="some words; after a -- where they begin with a dash")
-    search.add_argument("-k", metavar="N", type=_number, default=10, help="how many rows (default: %(default)s)")
-    search.add_argument("--columns", metavar="A,B", type=names, help="show these columns of the source only")
-    search.add_argument("--model", help="search the embedding table of this model")
+    search.add_argument("source", metavar="SOURCE", help="the table, view or file that was embedded")
+    search.add_argument(
+        "query", metavar="QUERY", help="the text to search for; put -- before it if it begins with a dash"
+    )
+    search.add_argument("-k", metavar="N", type=_number, default=10, help="the number of rows (default: %(default)s)")
+    search.add_argument("--columns", metavar="A,B", type=names, help="show only these columns of the source")
+    search.add_argument("--model", help="search the newest embedding table of this model")
     search.add_argument("--table", metavar="NAME", help="search this embedding table")
     search.add_argument("--filter", metavar="SQL", help="a condition over the columns; only rows that pass are ranked")
     search.add_argument(
@@ -97,9 +99,9 @@ def add_to(commands: Commands) -> None:
         type=_parameter,
         action="append",
         default=[],
-        help="a text for $NAME in the filter, kept from being SQL; may be repeated",
+        help="a value for $NAME in the filter, always a text and never SQL; may be repeated",
     )
-    search.add_argument("--min-similarity", metavar="X", type=float, help="leave out rows that are farther than this")
+    search.add_argument("--min-similarity", metavar="X", type=float, help="leave out rows with a smaller similarity")
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
     add_json(search)
@@ -114,7 +116,7 @@ def add_to(commands: Commands) -> None:
         add_json(command)
     drop = add_command(commands, "drop", _DROP, _drop)
     drop.add_argument(
-        "name", metavar="NAME", help="the embedding table, ready or failed, as `jammi-duck tables` lists it"
+        "name", metavar="NAME", help="the embedding table, ready or failed, as listed by `jammi-duck tables`"
     )
     add_database(drop)
     add_json(drop)
@@ -127,7 +129,7 @@ def _number(text: str) -> int:
     return number
 
 
-_number.__name__ = "number"  # What argparse says that it is not.
+_number.__name__ = "number"  # argparse says: invalid number value.
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -175,7 +177,7 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: str) -> str:
-    """The source's columns that are wanted, by default all, beside `ours`."""
+    """A select list: `ours`, then the chosen columns of the source, by default all."""
     columns = found.columns[: -len(_OWN)]
     for name in options.columns or ():
         if name not in columns:
@@ -208,7 +210,7 @@ def _print_actions(options: argparse.Namespace, query: str, nothing: str) -> Non
 
 
 def _print(options: argparse.Namespace, jammi: Jammi, query: duckdb.DuckDBPyRelation, nothing: str) -> None:
-    # Once: a relation runs again each time that it is looked at.
+    # Fetched once: a relation runs its query again at each access.
     table = query.to_arrow_table()
     rows = jammi.con.from_arrow(table)
     if options.json:
