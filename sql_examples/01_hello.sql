@@ -1,18 +1,18 @@
--- Hello: embed() turns a text into a vector, a list of numbers that stands for its meaning. Texts that mean much the
--- same get vectors that point the same way, so plain SQL can compare them, even where they share no word.
+-- Hello: embed() turns a text into a vector, a list of numbers that represents its meaning. Texts with similar meanings
+-- get vectors with similar directions, so plain SQL can compare them, even if they share no word.
 --
 -- To run a file like this one in Python:
 --     con = jammi_duck.connect()
 --     for statement in con.extract_statements(Path('01_hello.sql').read_text()):
 --         print(con.execute(statement).fetchall())
 
--- Every vector has as many numbers, whether the text is long or short. NULL and blank texts have none.
+-- All vectors have the same length, whether the text is long or short. NULL and blank texts have no vector.
 SELECT len(embed('Hello, duck!')) AS hello,
        len(embed('A paragraph that goes on for quite some time about ducks and ponds.')) AS paragraph,
        embed('   ') AS blank;
 
--- How alike are two texts? The cosine similarity says it: 1 is the same, and around 0 they have nothing to do with
--- each other.
+-- How similar are two texts? The cosine similarity is 1 if they mean the same, and around 0 if they have nothing to do
+-- with each other.
 SELECT round(list_cosine_similarity(embed('How do I get my money back?'),
                                     embed('We refund your purchase within two weeks.')), 2) AS same_matter,
        round(list_cosine_similarity(embed('How do I get my money back?'),

@@ -1,5 +1,5 @@
--- Search by meaning: jammi_generate embeds a table once and stores the vectors, and jammi_search finds the rows that
--- are nearest to a question. LIKE finds words; this finds what is meant.
+-- Search by meaning: jammi_generate embeds a table once and stores the vectors, and jammi_search finds the rows nearest
+-- to a question. LIKE compares words; this compares meanings.
 
 CREATE TABLE inventions (id INTEGER, year INTEGER, description VARCHAR);
 INSERT INTO inventions VALUES
@@ -16,15 +16,15 @@ INSERT INTO inventions VALUES
     (11, 2020, 'Packaging made of seaweed, which rots in the garden within a month.'),
     (12, 2007, 'A loudspeaker whose sound is heard on one seat only.');
 
--- Three things to say: the table, the column with the text, and the key.
+-- jammi_generate takes three arguments: the table, the column with the text, and the key.
 SELECT status, row_count FROM jammi_generate('inventions', 'description', 'id');
 
--- The columns of the table come back, then _row_id, _rank, _similarity and _distance. The best comes first.
+-- The result has the columns of the table, then _row_id, _rank, _similarity and _distance. The best row comes first.
 SELECT id, year, description, _rank, round(_similarity, 2) AS similarity, round(_distance, 2) AS distance
 FROM jammi_search('inventions', 'membrane that cleans water', 2)
 ORDER BY _rank;
 
--- No description says "fruit", "walk" or "plastic".
+-- No description contains the words "fruit", "walk" or "plastic".
 SELECT description FROM jammi_search('inventions', 'machines for the fruit harvest', 1);
 SELECT description FROM jammi_search('inventions', 'help for people who cannot walk', 1);
 SELECT description FROM jammi_search('inventions', 'what could replace plastic bags?', 1);

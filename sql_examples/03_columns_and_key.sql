@@ -1,5 +1,5 @@
--- Which text is embedded, and what became of each row: several columns count as one text, a key tells the rows apart,
--- and the row that jammi_generate returns accounts for all of them.
+-- Columns and key: several columns can be embedded as one text, a key identifies each row, and the result of
+-- jammi_generate counts what happened to the rows.
 
 CREATE TABLE books (isbn VARCHAR, title VARCHAR, blurb VARCHAR, price DECIMAL(6, 2));
 INSERT INTO books VALUES
@@ -13,19 +13,19 @@ INSERT INTO books VALUES
     ('978-08', NULL, NULL, 5.00),
     ('978-09', 'The Complete Annals', repeat('The king rode out, and the chronicler wrote it down. ', 60), 80.00);
 
--- The columns are joined by a space, so that a row is found by either. Where one is NULL, the others serve:
--- 978-06 is embedded by its title alone. 978-08 has no text at all and is skipped. A model reads a few hundred words
--- at most: 978-09 is embedded by its beginning, and counted as truncated.
+-- The columns are joined by a space, so a row is found by either. NULLs are left out: of 978-06, only the title is
+-- embedded. 978-08 has no text at all and is skipped. A model reads a few hundred words at most: of 978-09, only the
+-- beginning is embedded, and it is counted as truncated.
 SELECT source, model, status, row_count, skipped_count, failed_count, truncated_count, dimensions
 FROM jammi_generate('books', ['title', 'blurb'], 'isbn');
 
--- The key may be of nearly any type; it must be unique and not NULL. _row_id is the key as text.
+-- The key can have nearly any type. It must be unique and not NULL. _row_id is the key as text.
 SELECT _row_id, isbn, title, price
 FROM jammi_search('books', 'board games', 1);
 
 SELECT title, blurb
 FROM jammi_search('books', 'crime in space', 1);
 
--- The same facts can be asked for later, for every table that was embedded.
+-- jammi_tables shows the same facts later, for every embedding table.
 SELECT source, columns, key, status, row_count
 FROM jammi_tables();

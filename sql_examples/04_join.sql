@@ -1,5 +1,5 @@
--- A search result is a table: join it with any other, here to show what is in stock and what it costs. The vectors
--- belong to texts, which rarely change; stock and prices are read as they are now.
+-- Joins: the result of a search is a table, so you can join it with any other, here to show stock and prices. The
+-- texts were embedded before, but stock and prices are current.
 
 CREATE TABLE products (sku VARCHAR, name VARCHAR, description VARCHAR);
 INSERT INTO products VALUES
@@ -30,7 +30,7 @@ JOIN stock ON stock.sku = s.sku
 GROUP BY s._rank, s.name
 ORDER BY s._rank;
 
--- A LEFT JOIN keeps what is nowhere in stock.
+-- A LEFT JOIN keeps products that are not in stock.
 SELECT s.name, coalesce(sum(stock.pieces), 0) AS pieces
 FROM jammi_search('products', 'for people who like to cook', 2) s
 LEFT JOIN stock ON stock.sku = s.sku

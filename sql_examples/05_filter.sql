@@ -1,5 +1,5 @@
--- Filters: filter := takes any condition over the columns of the source, and comes before the ranking: three rows come
--- back, if three rows qualify. WHERE comes after it, and sees only the rows that were found.
+-- Filters: filter := takes a condition over the columns of the source. It is applied before the ranking: if three rows
+-- pass, three rows are returned. WHERE is applied after the search, to the rows that were found.
 
 CREATE TABLE tickets (id INTEGER, state VARCHAR, message VARCHAR);
 INSERT INTO tickets VALUES
@@ -18,21 +18,21 @@ INSERT INTO tickets VALUES
 
 SELECT status, row_count FROM jammi_generate('tickets', 'message', 'id');
 
--- The three nearest, whatever their state.
+-- The three nearest tickets, whatever their state.
 SELECT id, state FROM jammi_search('tickets', 'user cannot log in', 3) ORDER BY _rank;
 
--- The three best open tickets.
+-- The three nearest open tickets.
 SELECT id, state, message
 FROM jammi_search('tickets', 'user cannot log in', 3, filter := 'state = ''open''')
 ORDER BY _rank;
 
--- The trap: here three are found first, and only then are the closed ones thrown away.
+-- A common mistake: this finds three tickets first, and then removes the closed ones.
 SELECT id, state
 FROM jammi_search('tickets', 'user cannot log in', 3)
 WHERE state = 'open'
 ORDER BY _rank;
 
--- A filter may hold sub-queries. Two dollar signs around it spare the doubled quotes.
+-- A filter may contain sub-queries. Between $$ and $$, quotes need not be doubled.
 CREATE TABLE assigned (ticket INTEGER, agent VARCHAR);
 INSERT INTO assigned VALUES (3, 'Ines'), (5, 'Ines'), (8, 'Tom'), (9, 'Tom'), (11, 'Ines');
 
@@ -40,8 +40,8 @@ SELECT id, message
 FROM jammi_search('tickets', 'user cannot log in', 1,
                   filter := $$ id IN (SELECT ticket FROM assigned WHERE agent = 'Tom') $$);
 
--- A search always has k answers, good or bad. A least similarity leaves out what is beside the point; what value
--- suits depends on the model and on the texts, so look at some results first.
+-- A search always returns k rows, good or bad. min_similarity := leaves out rows that do not fit. A suitable value
+-- depends on the model and on the texts, so look at some results first.
 SELECT id, message
 FROM jammi_search('tickets', 'user cannot log in', 12, min_similarity := 0.25)
 ORDER BY _rank;

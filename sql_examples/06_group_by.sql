@@ -1,5 +1,5 @@
--- Aggregates: count and compare what a search found. This answers questions that are about many texts at once, such
--- as "which hotel do guests find noisy?", where no column holds the answer.
+-- Aggregates: count and compare the rows that a search finds. This answers questions about many texts at once, such as
+-- "which hotel do guests find noisy?", even if no column contains the answer.
 
 CREATE TABLE reviews (id INTEGER, hotel VARCHAR, stars INTEGER, review VARCHAR);
 INSERT INTO reviews VALUES
@@ -18,8 +18,8 @@ INSERT INTO reviews VALUES
 
 SELECT status, row_count FROM jammi_generate('reviews', 'review', 'id');
 
--- Who gets the complaints about noise? A search goes by the subject, so praise for quiet rooms is found, too; the
--- stars tell it apart.
+-- Which hotel gets the complaints about noise? A search finds texts about the subject, including praise for quiet
+-- rooms. The number of stars distinguishes praise from complaints.
 SELECT _rank, hotel, stars, review
 FROM jammi_search('reviews', 'it was too loud to sleep', 4)
 ORDER BY _rank;
@@ -30,7 +30,7 @@ WHERE stars <= 3
 GROUP BY hotel
 ORDER BY complaints DESC, hotel;
 
--- And the other way round: how near does each hotel come to a subject, and what did the guest say?
+-- The best review of each hotel for a subject, with its similarity.
 SELECT hotel, round(max(_similarity), 2) AS nearest, arg_min(review, _rank) AS review
 FROM jammi_search('reviews', 'the room was not clean', 12)
 GROUP BY hotel

@@ -1,5 +1,5 @@
--- Many questions at once: a search in FROM may use the columns of a table to its left. All questions of a table are
--- answered in one query, and encoded together, which is far quicker than one after the other.
+-- Many questions at once: a search in FROM may use the columns of a table to its left. One query answers all questions
+-- of a table, and encodes them together, which is far faster than one after the other.
 
 CREATE TABLE answers (id INTEGER, answer VARCHAR);
 INSERT INTO answers VALUES
@@ -26,12 +26,12 @@ INSERT INTO questions VALUES
 
 SELECT status, row_count FROM jammi_generate('answers', 'answer', 'id');
 
--- A question that is NULL has no answers.
+-- A question that is NULL has no results.
 SELECT q.id, q.question, s._rank, s.answer, round(s._similarity, 2) AS similarity
 FROM questions q, jammi_search('answers', q.question, 2) s
 ORDER BY q.id, s._rank;
 
--- LEFT JOIN LATERAL keeps the questions without an answer, and here also those without a good one.
+-- LEFT JOIN LATERAL keeps questions without an answer, here including those without a good one.
 SELECT q.id, s.id AS answer_id
 FROM questions q LEFT JOIN LATERAL (
     SELECT * FROM jammi_search('answers', q.question, 1) WHERE _similarity > 0.4

@@ -1,5 +1,5 @@
--- More like this: jammi_similar takes the key of a row instead of a text, for instance of one that the reader has just
--- seen. The row itself is left out.
+-- More like this: jammi_similar takes the key of a row instead of a text, for example the row that a reader is looking
+-- at. The row itself is left out.
 
 CREATE TABLE films (id INTEGER, title VARCHAR, plot VARCHAR);
 INSERT INTO films VALUES
@@ -19,13 +19,13 @@ SELECT status, row_count FROM jammi_generate('films', 'plot', 'id');
 -- Films like number 6.
 SELECT title, round(_similarity, 2) AS similarity FROM jammi_similar('films', 6, 2) ORDER BY _rank;
 
--- The same for every film: its nearest neighbour.
+-- For every film, its nearest neighbour.
 SELECT f.title, s.title AS more_like_this
 FROM films f, jammi_similar('films', f.id, 1) s
 ORDER BY f.id;
 
--- A search takes a vector, too: here what is near to two films at once. The vectors stand in the view jammi."NAME",
--- where NAME is what jammi_generate returned; it holds the time of the build, so a variable remembers it.
+-- A search also takes a vector, here the average of two films. The vectors are in the view jammi."NAME", where NAME is
+-- the embedding_table that jammi_generate returned. It contains the time of the build, so we keep it in a variable.
 SET VARIABLE films = (SELECT max(embedding_table) FROM jammi_tables());
 CREATE TEMP VIEW vectors AS FROM query_table('jammi."' || getvariable('films') || '"');
 

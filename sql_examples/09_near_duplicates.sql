@@ -1,5 +1,5 @@
--- Near-duplicates: pairs of rows that say the same in other words, which neither DISTINCT nor a comparison of letters
--- can find. First the pairs, then a list from which the repetitions are gone.
+-- Near duplicates: pairs of rows that say the same in other words, which neither DISTINCT nor a comparison of letters
+-- can find. First we find the pairs, then we list the rows without the repetitions.
 
 CREATE TABLE listings (id INTEGER, title VARCHAR);
 INSERT INTO listings VALUES
@@ -16,8 +16,8 @@ INSERT INTO listings VALUES
 
 SELECT status, row_count FROM jammi_generate('listings', 'title', 'id');
 
--- Each row looks for others that are very near, and each pair is shown once. Both bicycles for grown-ups are near each
--- other, and the one for children keeps its distance.
+-- For each row, find other rows that are very near, and show each pair once. The two bicycles for adults are a pair;
+-- the one for children is not near enough.
 CREATE TEMP TABLE pairs AS
 SELECT l.id, s.id AS other, s._similarity AS similarity
 FROM listings l, jammi_similar('listings', l.id, 10, min_similarity := 0.7) s
@@ -27,7 +27,7 @@ SELECT p.id, x.title, p.other, y.title AS other_title, round(p.similarity, 2) AS
 FROM pairs p JOIN listings x ON x.id = p.id JOIN listings y ON y.id = p.other
 ORDER BY p.id, p.other;
 
--- The first of each group stays.
+-- Keep the first row of each group.
 SELECT id, title
 FROM listings
 WHERE id NOT IN (SELECT other FROM pairs)

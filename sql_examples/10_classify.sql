@@ -1,5 +1,5 @@
--- Classify without training: describe each class in a few words, and give every text the class whose description is
--- nearest. A new class is one more row; nothing has to be learnt from examples.
+-- Classification without training: describe each class in a few words, and assign every text to the class with the
+-- nearest description. To add a class, add a row; no training examples are needed.
 
 CREATE TABLE classes (class VARCHAR, description VARCHAR);
 INSERT INTO classes VALUES
@@ -21,7 +21,7 @@ INSERT INTO messages VALUES
     (9, 'I paid for express delivery, but nothing has come.'),
     (10, 'Your courier was so kind, thank you!');
 
--- Embed each text once, then compare: within the cross join itself, every text would be embedded for each class.
+-- Embed each text once, and compare afterwards: in the cross join, every text would be embedded once for each class.
 CREATE TEMP TABLE class_vectors AS SELECT class, embed(description) AS vector FROM classes;
 CREATE TEMP TABLE message_vectors AS SELECT id, message, embed(message) AS vector FROM messages;
 
@@ -30,8 +30,8 @@ FROM message_vectors m, class_vectors c
 GROUP BY m.id, m.message
 ORDER BY m.id;
 
--- How clear is it? Where the best class leads by little, a person should have a look: these messages are
--- a bit of both.
+-- How certain is the result? If the two best classes are close, a person should check the message: these are a bit of
+-- both.
 SELECT id, class, round(best[1] - best[2], 2) AS lead
 FROM (
     SELECT m.id,

@@ -1,5 +1,5 @@
--- What can be embedded: whatever DuckDB can name. A view makes one text of several tables or leaves out rows before
--- the search, a temp table or a CTE serves once, and a source that is gone can still be searched.
+-- Sources: you can embed anything that DuckDB can name. A view can combine several tables or leave out rows. A TEMP
+-- table or a CTE works for a single use. Even without the source, a search returns keys.
 
 CREATE TABLE authors (id INTEGER, name VARCHAR, field VARCHAR);
 INSERT INTO authors VALUES (1, 'Ada Moss', 'gardening'), (2, 'Ben Okoro', 'astronomy'), (3, 'Cleo Ruiz', 'cooking');
@@ -17,8 +17,8 @@ INSERT INTO articles VALUES
     (9, 3, true, 'Eggs at sixty-three degrees'),
     (10, 3, false, 'Against recipes');
 
--- A view: the title alone does not say that the rings are Saturn's, but the author's field helps. Only what is
--- published goes in, so no search has to filter.
+-- A view: the title alone does not say that the rings are Saturn's, but the author's field helps. The view contains
+-- only published articles, so searches need no filter.
 CREATE VIEW published AS
 SELECT articles.id, title, field, name AS author
 FROM articles JOIN authors ON authors.id = author_id
@@ -30,7 +30,7 @@ SELECT title, author
 FROM jammi_search('published', 'planets and stars', 2)
 ORDER BY title;
 
--- A temp table, here with one row for each sentence, so that an answer is a sentence and not a whole page.
+-- A TEMP table, here with one row for each sentence, so that a search returns a sentence and not a whole page.
 CREATE TEMP TABLE sentences AS
 SELECT row_number() OVER () AS id, trim(sentence) AS sentence
 FROM (SELECT unnest(string_split('Dig a trench as deep as the roots are long. Soak the young plants for an hour. '
@@ -39,13 +39,13 @@ FROM (SELECT unnest(string_split('Dig a trench as deep as the roots are long. So
 SELECT source, row_count FROM jammi_generate('sentences', 'sentence', 'id');
 SELECT sentence FROM jammi_search('sentences', 'how far from each other?', 1);
 
--- A CTE has a name only within its own query, where both functions can use it.
+-- A CTE exists only in its own query. Both functions can use it there.
 WITH drafts AS (SELECT id, title FROM articles WHERE NOT published)
 SELECT source, row_count FROM jammi_generate('drafts', 'title', 'id');
 
 WITH drafts AS (SELECT id, title FROM articles WHERE NOT published)
 SELECT title FROM jammi_search('drafts', 'slimy garden pests', 1);
 
--- Without the source there are no columns to show, but jammi_matches still tells the keys.
+-- Without the source there are no columns to show, but jammi_matches still returns the keys.
 SELECT _row_id, _source_id, _rank
 FROM jammi_matches('drafts', 'slimy garden pests', 1);

@@ -1,5 +1,5 @@
--- Files in, files out: a Parquet, CSV or JSON file is a source by its path, with no table in between. The vectors are
--- a plain Parquet file, too, which any program can read without jammi.
+-- Files: the path of a Parquet, CSV or JSON file can be a source, without a table in between. The vectors are in a
+-- plain Parquet file, too, which any program can read without jammi_duck.
 
 COPY (
     FROM (VALUES
@@ -21,7 +21,7 @@ SELECT source, status, row_count FROM jammi_generate('letters.parquet', 'body', 
 SELECT kind, body
 FROM jammi_search('letters.parquet', 'a wedding', 1);
 
--- Where is the file with the vectors? In the folder jammi_db of the location, under the embedding table's name.
+-- The file with the vectors is in the folder jammi_db of the location, under the name of the embedding table.
 SET VARIABLE vectors = (
     SELECT location || '/jammi_db/' || embedding_table || '.parquet' FROM jammi_tables()
     WHERE source = 'letters.parquet'
@@ -30,14 +30,14 @@ SET VARIABLE vectors = (
 SELECT column_name, column_type
 FROM (DESCRIBE FROM read_parquet(getvariable('vectors')));
 
--- From here on nothing is jammi's: the file alone says which letters are most alike.
+-- The following queries use only DuckDB and the file: which two letters are most similar?
 SELECT a._row_id AS letter, b._row_id AS other, round(list_inner_product(a.vector, b.vector), 2) AS similarity
 FROM read_parquet(getvariable('vectors')) a
 JOIN read_parquet(getvariable('vectors')) b ON a._row_id::INTEGER < b._row_id::INTEGER
 ORDER BY similarity DESC
 LIMIT 1;
 
--- Even how the vectors were made is written in it.
+-- The file also records how the vectors were made.
 SELECT decode(value)->>'model' AS model, decode(value)->>'columns' AS columns, decode(value)->>'key' AS key
 FROM parquet_kv_metadata(getvariable('vectors'))
 WHERE decode(key) = 'jammi.definition';

@@ -1,5 +1,5 @@
--- Versions: every jammi_generate makes a new embedding table, and the old ones stay. A search takes the newest, and
--- can go back to an older one, for instance to compare two ways of making the text.
+-- Versions: every jammi_generate creates a new embedding table, and the old ones stay. A search uses the newest, unless
+-- you name an older one, for example to compare two ways of composing the text.
 
 CREATE TABLE courses (id INTEGER, title VARCHAR, summary VARCHAR);
 INSERT INTO courses VALUES
@@ -12,7 +12,7 @@ INSERT INTO courses VALUES
     (7, 'The honest portrait', 'Take photographs of people as they are.'),
     (8, 'Small money', 'Make a household budget and keep to it.');
 
--- Which build is which: each says its own name, and a variable remembers it.
+-- jammi_generate returns the name of the embedding table. We keep both names in variables.
 SET VARIABLE by_title = (SELECT embedding_table FROM jammi_generate('courses', 'title', 'id'));
 SET VARIABLE by_both = (SELECT embedding_table FROM jammi_generate('courses', ['title', 'summary'], 'id'));
 
@@ -20,20 +20,20 @@ SELECT source, columns, status, row_count
 FROM jammi_tables()
 ORDER BY len(columns);
 
--- The newest is taken, unless another is named: as a text or by a variable, not by a sub-select.
+-- A search uses the newest table, unless you name another: by a text or a variable, not by a sub-query.
 SELECT title FROM jammi_search('courses', 'learn to code', 1);
 SELECT title FROM jammi_search('courses', 'public speaking', 1);
 SELECT title
 FROM jammi_search('courses', 'public speaking', 1, embedding_table := getvariable('by_title'));
 
--- Side by side: how near does each version bring the right course?
+-- A comparison: how similar is the right course to the question in each version?
 SELECT n.title, round(o._similarity, 2) AS by_title, round(n._similarity, 2) AS by_both
 FROM jammi_search('courses', 'talk to a large audience', 8) n
 JOIN jammi_search('courses', 'talk to a large audience', 8, embedding_table := getvariable('by_title')) o ON o.id = n.id
 WHERE n.id = 4;
 
--- The vectors are as old as their build, while the other columns are read from the table as it is. What has changed
--- since? Each vector has with it the MD5 of its text.
+-- The vectors are as old as their build, while the other columns are read from the table as it is now. What has changed
+-- since? The MD5 of each text is stored with its vector, so SQL can tell. (jammi_status counts the same rows.)
 UPDATE courses SET summary = 'Carve a spoon from green birch.' WHERE id = 6;
 INSERT INTO courses VALUES (9, 'Night walks', 'Find your way by the stars.');
 
@@ -43,7 +43,7 @@ FROM courses c LEFT JOIN vectors v ON v._row_id = c.id::VARCHAR
 WHERE lower(hex(v._text_digest)) IS DISTINCT FROM md5(concat_ws(' ', c.title, c.summary))
 ORDER BY c.id;
 
--- Time for a new build. It is the newest from now on.
+-- A new build. From now on, it is the newest.
 SELECT row_count FROM jammi_generate('courses', ['title', 'summary'], 'id');
 SELECT title FROM jammi_search('courses', 'whittling a spoon', 1);
 SELECT title FROM jammi_search('courses', 'astronomy', 1);

@@ -1,5 +1,5 @@
--- Housekeeping: see what there is, drop old builds, and check that all files are whole. Nothing is ever overwritten or
--- removed on its own, so a table that is embedded every night needs this now and then.
+-- Housekeeping: list embedding tables, drop old builds, and repair damaged files. Nothing is overwritten or removed
+-- automatically, so a table that is generated every night needs this from time to time.
 
 CREATE TABLE notes (id INTEGER, note VARCHAR);
 INSERT INTO notes VALUES
@@ -14,7 +14,7 @@ SELECT status FROM jammi_generate('notes', 'note', 'id');
 SELECT status FROM jammi_generate('notes', 'note', 'id');
 SELECT status FROM jammi_generate('notes', 'note', 'id');
 
--- What is there, and how large is it?
+-- Which embedding tables exist, and how large are they?
 SELECT source, status, count(*) AS builds, sum(row_count) AS vectors, max(age) < INTERVAL 1 HOUR AS fresh
 FROM jammi_tables()
 GROUP BY source, status;
@@ -23,7 +23,7 @@ SELECT regexp_replace(embedding_table, '__\d+T\d+.*', '__(time)') AS embedding_t
 FROM jammi_tables()
 GROUP BY ALL;
 
--- Drop all builds of a source but the newest.
+-- Drop all builds of a source except the newest.
 SELECT d.status, d.action
 FROM (
     SELECT embedding_table FROM jammi_tables()
@@ -34,10 +34,10 @@ FROM (
 SELECT count(*) AS builds FROM jammi_tables();
 SELECT note FROM jammi_search('notes', 'Where are the documents for the tax office?', 1);
 
--- jammi_recover rebuilds indexes that are lost or damaged, and finds tables that others have put into the location.
--- It returns what it did: no row, if all was well.
+-- jammi_recover rebuilds lost or damaged indexes, and finds embedding tables that other databases have written to the
+-- location. It returns what it did: no rows if nothing was wrong.
 SELECT count(*) AS repairs FROM jammi_recover();
 
--- jammi_vacuum removes files that belong to no table any more, such as those of a build that was killed, once they
--- are a week old.
+-- jammi_vacuum removes files that no longer belong to a table, such as those of a build that was killed, when they are
+-- a week old.
 SELECT count(*) AS files FROM jammi_vacuum();

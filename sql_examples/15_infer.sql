@@ -1,5 +1,5 @@
--- Vectors for another program: jammi_infer gives one for every row and keeps nothing. A row whose text cannot be
--- embedded says why, and does not stop the others.
+-- Vectors for another program: jammi_infer returns a vector for every row and stores nothing. If a text cannot be
+-- embedded, its row says why, and the other rows are not affected.
 
 CREATE TABLE recipes (id INTEGER, title VARCHAR, note VARCHAR);
 INSERT INTO recipes VALUES
@@ -14,8 +14,8 @@ SELECT _row_id, _source, _model, _status, _error, len(vector) AS dimensions
 FROM jammi_infer('recipes', ['title', 'note'], 'id')
 ORDER BY _row_id;
 
--- Its result is a table like any other: here it becomes a file, with shorter vectors. A model that was trained for it
--- loses little by that; this one was not, and serves as an example only.
+-- Its result is a table like any other. Here it is written to a file, with shorter vectors. Models that were trained
+-- for this lose little accuracy; this one was not, and is only an example.
 COPY (
     SELECT _row_id::INTEGER AS id, vector::FLOAT[64] AS vector
     FROM jammi_infer('recipes', ['title', 'note'], 'id', dims := 64)
@@ -25,7 +25,7 @@ COPY (
 
 SELECT id, len(vector) AS dimensions FROM 'recipes_vectors.parquet';
 
--- With a LIMIT, only so many rows are embedded: a model can be tried, and timed, on a few rows of a large table.
+-- With a LIMIT, only that many rows are embedded, so you can try and time a model on a few rows of a large table.
 CREATE TEMP TABLE trial AS FROM jammi_infer('recipes', 'title', 'id') LIMIT 2;
 
 SELECT count(*) AS rows, bool_and(_latency_ms > 0) AS measured FROM trial WHERE _status = 'ok';
