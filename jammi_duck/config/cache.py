@@ -1,4 +1,4 @@
-"""Where files are kept that can be made again; only what is known for ours is ever removed from there."""
+"""The cache folders, for files that can be made again; only files that are known to be ours are ever removed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _MARK = "CACHEDIR.TAG"
-# The first line is that of the Cache Directory Tagging Specification: programs that make copies leave the folder out.
+# The first line is that of the Cache Directory Tagging Specification: backup programs skip the folder.
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by jammi_duck, which deletes what it has put here.\n"
 _CACHED = re.compile(r"[0-9a-f]{64}|[0-9a-f]{16}\.tmp")
 
@@ -23,7 +23,7 @@ def default_cache_dir() -> Path:
 
 
 def make(folder: str | Path) -> None:
-    """Make a folder of the cache, marked as ours from its first moment; one that is there stays as it is."""
+    """Create a cache folder, marked as ours from the start; an existing folder stays as it is."""
     folder = Path(folder)
     if os.path.lexists(folder):
         return
@@ -32,7 +32,7 @@ def make(folder: str | Path) -> None:
     unfinished.mkdir()
     try:
         (unfinished / _MARK).write_bytes(_TAG)
-        # Where another process was first, its own is not empty and stays.
+        # If another process was first, its folder is not empty and stays.
         with contextlib.suppress(OSError):
             unfinished.rename(folder)
             return
@@ -43,7 +43,7 @@ def make(folder: str | Path) -> None:
 
 
 def is_ours(folder: str | Path) -> bool:
-    """Whether a folder is one that `make` made: no link to one, and none that was there before."""
+    """Whether `make` created a folder: not a link to one, and not a folder that existed before."""
     try:
         with _opened(folder) as handle:
             return _is_marked(handle, folder)
@@ -52,9 +52,9 @@ def is_ours(folder: str | Path) -> bool:
 
 
 def remove_cached(folder: str | Path, is_old: Callable[[str, os.stat_result], bool]) -> Iterator[tuple[str, int]]:
-    """Delete the cached copies in a folder of ours that are old; gives the name and the size of each.
+    """Delete old cached copies in a folder of ours; yields the name and the size of each.
 
-    A copy is a regular file whose name is a digest, or one that was arriving. Everything else stays.
+    A copy is a regular file whose name is a digest, or a download that was not finished. Everything else stays.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -73,7 +73,7 @@ def remove_cached(folder: str | Path, is_old: Callable[[str, os.stat_result], bo
 
 @contextlib.contextmanager
 def _opened(folder: str | Path) -> Iterator[int]:
-    """A folder, held by what it is: nobody can put a link in its place meanwhile."""
+    """An open handle of a folder, so that nobody can replace the folder by a link meanwhile."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield handle
@@ -82,7 +82,7 @@ def _opened(folder: str | Path) -> Iterator[int]:
 
 
 def _is_marked(handle: int, folder: str | Path) -> bool:
-    # Before there was a mark, only the default place was certainly ours.
+    # Earlier versions set no mark; of their folders, only the default one is certainly ours.
     if Path(folder).is_relative_to(default_cache_dir()):
         return True
     try:

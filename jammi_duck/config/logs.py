@@ -1,4 +1,4 @@
-"""The log of jammi_duck on standard error: one line for each build, for each stage of one, and for what went wrong.
+"""The log of jammi_duck on standard error: one line for each build, each stage of a build, and each error.
 
 In Python the records go to the logger `jammi_duck`, as with any library; `show` is for programs that have no logging of
 their own, and for users who asked for a log in the configuration.
@@ -27,7 +27,7 @@ class _OneLine(logging.Formatter):
 
 
 def show_program(level: str, form: Literal["text", "json"], is_set: bool) -> None:
-    """As `show`, for a program: on a terminal, where no level was set, only what went wrong, without the time."""
+    """As `show`, for a program: on a terminal, if no level was set, only warnings and errors, without the time."""
     if sys.stderr.isatty() and not is_set and form == "text":
         _write(logging.WARNING, logging.Formatter("jammi-duck: %(message)s"))
     else:
@@ -35,10 +35,10 @@ def show_program(level: str, form: Literal["text", "json"], is_set: bool) -> Non
 
 
 def show(level: str, form: Literal["text", "json"]) -> None:
-    """Write the log to standard error from now on, unless a program's own logging takes it already.
+    """Write the log to standard error from now on, unless the program has its own logging.
 
-    `level` is debug, info, warning or error. In `json`, a line is an object with time, level, message, and what the
-    message says as fields: stage, source, embedding_table, rows, seconds and the like.
+    `level` is debug, info, warning or error. In `json`, a line is an object with time, level, message, and the contents
+    of the message as fields: stage, source, embedding_table, rows, seconds and the like.
     """
     if logging.getLogger().handlers or any(not isinstance(each, logging.NullHandler) for each in log.handlers):
         return
@@ -50,7 +50,7 @@ def _write(level: str | int, formatter: logging.Formatter) -> None:
     handler.setFormatter(formatter)
     log.addHandler(handler)
     log.setLevel(level)
-    # Or a logging that the program sets up later would write each line once more.
+    # Otherwise logging that the program sets up later would write each line a second time.
     log.propagate = False
 
 

@@ -1,4 +1,4 @@
-"""Keeps secrets out of what is shown: credentials and signatures in URLs, and the values of storage options."""
+"""Removes secrets from texts to be shown: credentials and signatures in URLs, and values of storage options."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
-# Keys of object stores have slashes in them that nobody escapes; elsewhere a slash ends the user, as RFC 3986 says.
+# Keys of object stores contain unescaped slashes; elsewhere a slash ends the user, as in RFC 3986.
 _USER = re.compile(r"(?<=s3://)(?!arn:)[^\s/@:]+:[^\s@]*@(?:[^\s/]*@)?|(?<=://)[^\s/]*@")
 _QUERY_STRING = re.compile(r"\?[^?]*=.*", re.DOTALL)
 _QUERY_IN_TEXT = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]*")
 _SECRET_PARAMETER = re.compile(r"[?&][^=&]*(?:sig|key|secret|token|password|credential|auth)[^=&]*=", re.IGNORECASE)
-# Options of fsspec whose values help whoever reads an error. All others may be secret.
+# Options of fsspec whose values help readers of an error. All others may be secret.
 _PUBLIC_OPTIONS = {"endpoint_url", "region", "region_name", "profile", "signature_version", "addressing_style"}
 _SHORTEST = 4
 
@@ -24,7 +24,7 @@ def public_url(url: str) -> str:
 
 
 def split_user(url: str) -> tuple[str, str | None, str | None]:
-    """A URL without its user, the user, and the password: those decoded, and None where there is none."""
+    """A URL without its user, the user, and the password: both decoded, None if missing."""
     match = _USER.search(url)
     if match is None:
         return url, None, None
@@ -38,7 +38,7 @@ def has_secret(url: str) -> bool:
 
 
 def secrets_of(options: Mapping[str, object]) -> frozenset[str]:
-    """The texts in storage options that may be secret, nested ones too."""
+    """The texts in storage options that may be secret, including nested ones."""
     return frozenset(text for text in _texts(options) if len(text) >= _SHORTEST)
 
 
@@ -55,7 +55,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def redacted(text: str, secrets: frozenset[str] = frozenset()) -> str:
-    """A text to be shown: no user in its URLs, no query string, and none of the secrets."""
+    """A text without users and query strings in its URLs, and without the secrets."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return _QUERY_IN_TEXT.sub(rf"\1?{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))

@@ -1,9 +1,9 @@
-"""Where options come from: arguments, then the environment, then `jammi.toml`, then the defaults.
+"""Reads the options: from arguments, then the environment, then `jammi.toml`, then the defaults.
 
-The file is looked for in the working directory, in the user's configuration directory, and in /etc/jammi; where
-several are there, each option is taken from the first that sets it, but for those that go with a location
-(`trust.py`). A variable is named after its key: `inference.batch_size` is `JAMMI_INFERENCE__BATCH_SIZE`. Lists
-and tables are given as JSON. An unknown key is an error, and so is a value of the wrong kind.
+The file is read from the working directory, the user's configuration directory, and /etc/jammi. If there are several,
+each option is taken from the first that sets it, except those that belong to a location (`trust.py`). A variable is
+named after its key: `inference.batch_size` is `JAMMI_INFERENCE__BATCH_SIZE`. Lists and tables are given as JSON. An
+unknown key is an error, and so is a value of the wrong kind.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """A checked configuration; for each option, by its name in `Config`, where it came from; and what is not used."""
+    """A checked configuration, the origin of each option by its name in `Config`, and the options that are not used."""
 
     config: Config
     origins: Mapping[str, object] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
     def is_set(self, name: str) -> bool:
-        """Whether somebody has set it."""
+        """Whether the option was set, and is not the default."""
         return name in self.origins
 
     def origin(self, name: str) -> str:
@@ -48,10 +48,11 @@ class Settings:
 
 
 def load(given: Mapping[str, object] | None = None) -> Settings:
-    """The configuration as it is here and now; `given` are arguments, by their names in `Config`.
+    """The current configuration; `given` contains arguments by their names in `Config`.
 
     Raises:
-        ConfigError: a file cannot be read; a key is unknown; a value is not what it must be. Says where it stands.
+        ConfigError: a file cannot be read, a key is unknown, or a value is not allowed; the message says where it was
+            set.
     """
     layers = _layers(given or {})
     found = {name: each for layer in reversed(layers) for name, each in layer.options.items()}
@@ -62,17 +63,17 @@ def load(given: Mapping[str, object] | None = None) -> Settings:
 
 
 def _layers(given: Mapping[str, object]) -> list[Layer]:
-    """All places that give options, the one first whose options go before those of the others."""
+    """All places that set options, in order of precedence."""
     arguments = Layer(Trust.ARGUMENT, {name: Given(value, ARGUMENT) for name, value in given.items()})
     folder, *own = (Layer(trust, _table(_from_file(path, trust))) for path, trust in zip(paths(), _FILES, strict=True))
     if os.path.realpath(paths()[0]) in map(os.path.realpath, paths()[1:]):
-        # The working directory is that of the user's or the machine's configuration.
+        # The working directory may itself be the user's or the machine's configuration directory.
         folder = Layer(Trust.FOLDER, {})
     return [arguments, Layer(Trust.ENVIRONMENT, _table(_from_environment(os.environ))), folder, *own]
 
 
 def _table(found: Iterable[tuple[Option, Any, object]]) -> dict[str, Given]:
-    """Options by their names; tables of one place add up."""
+    """Options by their names; tables of one place are merged."""
     table: dict[str, Given] = {}
     for option, value, origin in found:
         if option is _SECRETS and option.name in table:
@@ -84,13 +85,13 @@ def _table(found: Iterable[tuple[Option, Any, object]]) -> dict[str, Given]:
 
 
 def paths() -> list[Path]:
-    """Where `jammi.toml` is looked for, the nearest first; whether it is there or not."""
+    """The paths where `jammi.toml` is looked for, the nearest first, whether they exist or not."""
     home = Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config"))
     return [Path.cwd() / FILE, home / "jammi" / FILE, Path("/etc/jammi") / FILE]
 
 
 def _from_file(path: Path, trust: Trust) -> Iterator[tuple[Option, Any, object]]:
-    """The options that a file sets; none where it is not there."""
+    """The options that a file sets; none if it does not exist."""
     try:
         text = _read(path, trust)
     except (FileNotFoundError, NotADirectoryError):
@@ -98,13 +99,13 @@ def _from_file(path: Path, trust: Trust) -> Iterator[tuple[Option, Any, object]]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(f"cannot read the configuration file {path}: {reason}") from error
-    # Here, since most have no file.
+    # Imported here, because most users have no file.
     import tomllib
 
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # The second is for what is nested a thousand times.
+        # RecursionError is for values that are nested a thousand times.
         raise ConfigError(f"the configuration file {path} is no TOML: {error}") from None
     for key, value in _leaves(document):
         place = _Place(path, text, key)
@@ -123,7 +124,7 @@ def _from_file(path: Path, trust: Trust) -> Iterator[tuple[Option, Any, object]]
 
 
 def _read(path: Path, trust: Trust) -> str:
-    """A file's text. One in the working directory must be the user's own, as git wants it of a repository."""
+    """A file's text. In the working directory, it must belong to the user, as git requires of a repository."""
     with open_regular(path) as file:
         owner = os.fstat(file.fileno()).st_uid
         if trust is Trust.FOLDER and owner not in (0, os.geteuid()):
@@ -138,7 +139,7 @@ def _read(path: Path, trust: Trust) -> str:
 
 
 def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The keys of a file, as `section.key`; what stands outside of a section as it is."""
+    """The keys of a file, as `section.key`; keys outside of a section unchanged."""
     for section, content in document.items():
         if isinstance(content, dict) and section in _SECTIONS:
             yield from ((f"{section}.{key}", value) for key, value in content.items())
@@ -148,7 +149,7 @@ def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class _Several:
-    """Two origins of one table."""
+    """Two origins of the options in one table."""
 
     nearer: object
     farther: object
@@ -159,7 +160,7 @@ class _Several:
 
 @dataclass(frozen=True)
 class _Place:
-    """A key in a file; as a text it is the file and the line, which is looked for only then."""
+    """A key in a file; as a text, it is the file and the line, which is searched only then."""
 
     path: Path
     text: str
@@ -169,12 +170,12 @@ class _Place:
         return f"{self.path}:{self._line()}"
 
     def _line(self) -> int:
-        """The line on which the key begins: the file up to it does not have the key yet, and is TOML still."""
+        """The line on which the key begins: the lines before it are valid TOML without the key."""
         lines = self.text.split("\n")
         without, beyond = 0, len(lines)
         while beyond - without > 1:
             middle = end = (without + beyond) // 2
-            # Within a text or a list of several lines, the file ends nowhere.
+            # Within a multi-line text or list, the lines so far are not valid TOML.
             while (found := _keys("\n".join([*lines[:end], ""]))) is None and end < beyond:
                 end += 1
             if found is None or self.key in found:
@@ -185,7 +186,7 @@ class _Place:
 
 
 def _keys(text: str) -> set[str] | None:
-    """The keys that a file has, or None where it is no TOML."""
+    """The keys in a file, or None if it is not TOML."""
     import tomllib
 
     try:
@@ -195,7 +196,7 @@ def _keys(text: str) -> set[str] | None:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, Any, str]]:
-    """The options that variables set; a table's keys may have variables of their own."""
+    """The options that variables set; each key of a table may have its own variable."""
     variables = {option.variable: option for option in options().values()}
     for name in sorted(environment):
         upper = name.upper()
@@ -216,7 +217,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, 
 
 
 def _read_variable(option: Option, name: str, text: str) -> object:
-    """A variable's value: JSON where the option is a list or a table, else the text."""
+    """A variable's value: JSON if the option is a list or a table, otherwise the text."""
     import json
 
     if not isinstance(option.default, tuple | dict):
@@ -229,7 +230,7 @@ def _read_variable(option: Option, name: str, text: str) -> object:
 
 
 def _read_inner(text: str) -> object:
-    """The value of an option of fsspec: JSON where it is a table, a list, true or false, else the text."""
+    """The value of an option of fsspec: JSON if it is a table, a list, true or false, otherwise the text."""
     import json
 
     if text[:1] not in ("{", "[") and text not in ("true", "false"):
@@ -245,7 +246,7 @@ def _nearest_section(wrong: str) -> str:
 
 
 def _nearest(wrong: str, known: Iterable[str]) -> str:
-    """What may have been meant: a name in the same section, or its last part alone. Otherwise, what there is."""
+    """A suggestion: a similar name in the same section, or one with the same last part; otherwise all names."""
     names = {_parts(name): name for name in known}
     section, last = _parts(wrong)
     inside = {parts[1]: name for parts, name in names.items() if parts[0] == section}

@@ -1,8 +1,8 @@
-"""Which options go with a location: those of who gave it, or of somebody who is trusted less, but never of a folder.
+"""Decides which options are used for a location, so that no secrets are sent to a location that somebody else set.
 
-A working directory may come from anywhere, and a `jammi.toml` with it. What that says of a location (keys, an endpoint,
-where copies are kept, what a vacuum spares) counts for its own location only, and nobody's keys go where somebody who
-is trusted less has pointed. So tables of options are never added up: one may hold a key, and another an endpoint.
+A working directory may come from anywhere, and a `jammi.toml` with it. Its options for a location (keys, an endpoint,
+the cache folder, the retention) are used only for its own location, and keys are never used for a location that was
+set in a less trusted place. Tables of options are never merged, because one may hold a key, and another an endpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOCAL = ("file", "local", "memory")
 
 
 class Trust(IntEnum):
-    """Who gives an option, the most trusted first."""
+    """The places that set options, the most trusted first."""
 
     ARGUMENT = 0
     ENVIRONMENT = 1
@@ -41,19 +41,20 @@ class Given:
 
 @dataclass(frozen=True)
 class Layer:
-    """What one place gives, by the options' names in `Config`."""
+    """The options that one place sets, by their names in `Config`."""
 
     trust: Trust
     options: Mapping[str, Given]
 
 
 def settle_layers(layers: Sequence[Layer]) -> tuple[dict[str, Given], list[str]]:
-    """Which of the options in `OF_LOCATION` count, and a line for each that does not.
+    """The options in `OF_LOCATION` that are used, and a line for each that is not.
 
-    Of the layers, which begin with the arguments, the options of an earlier one go before those of a later one.
+    The layers are in order of precedence, beginning with the arguments.
 
     Raises:
-        ConfigError: a folder's file names a location of a kind that it may not, or arguments do not go with theirs.
+        ConfigError: the working directory's file sets a kind of location that it may not set, or arguments do not
+            belong to the location.
     """
     giving = next((layer for layer in layers if "storage" in layer.options), None)
     if giving and giving.trust is Trust.FOLDER:
@@ -76,7 +77,7 @@ def settle_layers(layers: Sequence[Layer]) -> tuple[dict[str, Given], list[str]]
 
 
 def _goes_with(name: str, layer: Layer, giving: Layer | None) -> bool:
-    """Whether a layer's option counts for the location that another one gives; None for the default location."""
+    """Whether a layer's option is used for the location that `giving` sets; None is the default location."""
     if giving is None or layer is giving:
         return True
     if layer.trust is Trust.FOLDER:
@@ -84,7 +85,7 @@ def _goes_with(name: str, layer: Layer, giving: Layer | None) -> bool:
     location = str(giving.options["storage"].value)
     if name != _KEYS or _is_local(location):
         return True
-    # A location with a user in it has brought its keys.
+    # A location with a user in its URL has its own keys.
     return giving.trust < layer.trust and split_user(location) == (location, None, None)
 
 
@@ -93,7 +94,7 @@ def _is_local(location: str) -> bool:
 
 
 def _told(name: str, layer: Layer, giving: Layer | None) -> str:
-    """Why a layer's option does not count. Raises ConfigError where it is an argument."""
+    """The reason why a layer's option is not used. Raises ConfigError if it is an argument."""
     location = giving.options["storage"] if giving else Given("", "")
     shown = public_url(str(location.value))
     if layer.trust is Trust.ARGUMENT:
@@ -117,9 +118,9 @@ def _refuse_other(location: Given) -> None:
 
 
 def _has_keys(given: Given, giving: Layer | None) -> bool:
-    """Whether a folder's options bring keys of their own. Without any, s3fs would sign with those of this machine.
+    """Whether the working directory's options include keys. Without any, s3fs would sign with the keys of this machine.
 
-    With a key alone, it refuses to sign at all.
+    With only a key and no secret, it refuses to sign.
     """
     location = str(giving.options["storage"].value) if giving else ""
     return any((given.value.get("key"), given.value.get("secret"), *split_user(location)[1:]))

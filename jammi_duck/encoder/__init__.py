@@ -1,4 +1,4 @@
-"""Text to vectors. Knows neither DuckDB nor files of ours.
+"""Text to vectors. This package knows nothing about DuckDB or the files of embedding tables.
 
 `LoadedEncoders(...).get(name)` finds a model by name, loads it once per process, and gives an `Encoder`.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Identity:
-    """All that decides an encoder's vectors, as the definition of an embedding table keeps it.
+    """Everything that determines an encoder's vectors; the definition of an embedding table records it.
 
-    Only the name is always known. `weights` is the SHA-256 of a local model's weights and tokenizer, and `pooling` how
-    it makes one vector of a text's tokens; `prompt` is what stands before each document, `max_tokens` where longer
-    texts are cut. Where `weights` are empty, two of one name are taken to be the same.
+    Only the name is always known. `weights` is the SHA-256 of a local model's weights and tokenizer, `pooling` the way
+    the vectors of a text's tokens become one vector, `prompt` the prompt before each document, and `max_tokens` the
+    limit at which longer texts are cut. If `weights` is empty, two models of the same name are taken to be the same.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Encodings:
-    """What became of n texts, in their order.
+    """The result of encoding n texts, in their order.
 
     `vectors` is float32 [n, dimensions], L2-normalised, zeros where `failed`; `truncated` marks texts that were longer
     than the model reads; `failed` marks texts that did not fit into memory even alone, or whose numbers overflowed.
@@ -54,10 +54,9 @@ class Encodings:
 
 
 class Encoder(Protocol):
-    """What makes vectors of texts: a model in this process, or one elsewhere. Threads may share it.
+    """Turns texts into vectors, with a model in this process or elsewhere. Threads may share it.
 
-    A class of encoders inherits from this one, sets `identity` and `dimensions`, which is how long the vectors are, and
-    has `encode_rows`.
+    Subclasses set `identity` and `dimensions` (the length of the vectors), and implement `encode_rows`.
     """
 
     identity: Identity
@@ -65,13 +64,13 @@ class Encoder(Protocol):
 
     @abstractmethod
     def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
-        """The vectors of texts, and for each text what became of it.
+        """The vectors of texts, with flags for texts that were cut or failed.
 
-        `progress` is told now and then how many more texts are done (equal texts count as one), and ends the work by
-        raising.
+        `progress` is called from time to time with the number of further texts that are done (equal texts count as
+        one). To end the work, it raises.
 
         Raises:
-            EncodingError: none of these texts can be encoded now, nor can those that would come after them.
+            EncodingError: neither these texts nor later ones can be encoded now.
         """
         ...
 
@@ -93,12 +92,12 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class LocalEncoder(Encoder, Protocol):
-    """A model of files, which computes in the memory of this process."""
+    """A model whose files are on this machine, computed in this process."""
 
     description: ModelDescription
 
     def stream(self) -> Encoder:
-        """The same for one long stream of texts: what running out of memory has taught it holds for all of them."""
+        """The same encoder for one long stream of texts: if memory runs out, it uses smaller batches for the rest."""
         ...
 
 
@@ -108,7 +107,7 @@ def for_stream(encoder: Encoder) -> Encoder:
 
 
 class Encoders(Protocol):
-    """Where encoders are had by name. `loaded.LoadedEncoders` is the real one."""
+    """Finds encoders by name. `loaded.LoadedEncoders` is the implementation."""
 
     def get(self, name: str) -> Encoder:
         """The encoder of a model.
@@ -119,9 +118,9 @@ class Encoders(Protocol):
         ...
 
     def names(self, name: str) -> set[str]:
-        """What a model may be called in an embedding table, if a user calls it `name`."""
+        """The names that an embedding table may record for a model that the user calls `name`."""
         ...
 
     def available(self, default: str) -> list[ModelRow]:
-        """The models that can be had without a download, by name; `default` is one of them where it is a directory."""
+        """The models available without a download, sorted by name; includes `default` if that is a directory."""
         ...

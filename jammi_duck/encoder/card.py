@@ -1,4 +1,4 @@
-"""What a model says of itself in its README: for people, not for computing. All of it may be missing."""
+"""The model card: label, description and licence from a model's README, for display only. All may be missing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jammi_duck.regular_files import read_regular
 _MOST_CHARACTERS = 400
 _MOST_READ = 4000
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
-# One name, or a list of which the first counts; what else YAML can do stands in no model's README.
+# One name, or a list whose first entry counts. READMEs of models use no other YAML syntax here.
 _LICENCE = re.compile(r"^license:[^\S\n]*(?:\n *-[^\S\n]*)?[\['\"]*([^\s,'\"\]#][^\n,'\"\]#]*)", re.MULTILINE)
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])")
 _MARKS = re.compile(r"<[^<>]*>|\*\*|__|`")
-# Images, HTML, tables, quotes, lists, rules and indented code are no paragraph.
+# Images, HTML, tables, quotes, lists, rules and indented code are not paragraphs.
 _NOT_PLAIN = ("![", "[![", "<", "|", ">", "- ", "* ", "+ ", "---", "===", "    ", "\t")
 
 
 @dataclass(frozen=True)
 class Card:
-    """A model's `label`, a `description` in one line, its `licence`, and a `link` to where more is told."""
+    """A model's `label`, a `description` in one line, its `licence`, and a `link` to more information."""
 
     label: str
     description: str | None
@@ -31,7 +31,7 @@ class Card:
 
 
 def read_card(path: Path, name: str) -> Card:
-    """The card of the model `name` in the directory `path`; what the README does not tell is None.
+    """The card of the model `name` in the directory `path`; facts that are not in the README are None.
 
     The label is the first heading, or else the last part of the name, and the description the first paragraph under it.
     """
@@ -68,7 +68,7 @@ def _outside_code(text: str) -> Iterator[str]:
 
 
 def _title(lines: Sequence[str]) -> int | None:
-    """Where the first heading is: of the first level, or of another where no text stands before it."""
+    """The line of the first heading: of the first level, or of another level if no text precedes it."""
     lower = None
     for place, line in enumerate(lines):
         if re.match(r"#\s+\S", line):
@@ -94,6 +94,6 @@ def _paragraph(lines: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Markdown as plain text in one line; nothing that a terminal would obey is left in it."""
+    """Markdown as plain text in one line, without control characters for a terminal."""
     text = _MARKS.sub("", _LINK.sub(r"\1", text[:_MOST_READ]))
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,4 +1,4 @@
-"""What a config.json may ask for: no code, no download, and no more memory than the weights take."""
+"""Checks a config.json: it may not name code or cause a download, or ask for more memory than its weights need."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 from jammi_duck.errors import ModelError
 
-# Which code computes the attention, and how exactly, is for us to say: transformers would fetch what is named here from
-# the hub.
+# jammi_duck decides which code computes the attention: transformers would download the code that is named here from the
+# hub.
 _CODE = (
     "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_experts_implementation",
     "_name_or_path", "attn_implementation", "auto_map", "custom_generate", "custom_pipelines", "dtype",
     "experts_implementation", "hub_kernels", "kernel_config", "torch_dtype", "use_kernels",
 )  # fmt: skip
-# With these, transformers takes another model from the hub.
+# With these, transformers loads another model from the hub.
 _OTHERS = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "timm_config", "quantization_config")
 _MOST_LAYERS = 1_000
 _MOST_NUMBER = 1 << 31
 
 
 def checked(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """A config.json of the model `name` without what names code.
+    """A config.json of the model `name`, without the settings that name code.
 
     Raises:
-        ModelError: it has a number that no model has, or names another model.
+        ModelError: it has a number out of the range of real models, or names another model.
     """
     for key, value in _items(config):
         if key in _OTHERS and value:
@@ -35,7 +35,7 @@ def checked(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def check_size(config: Mapping[str, Any], bytes_of_weights: int, name: str) -> None:
-    """Raise ModelError where the words, or the layers, cannot be in weights of so many bytes."""
+    """Raise ModelError if weights of this size cannot contain so many words or layers."""
     hidden = int(config.get("hidden_size", config.get("dim")) or 1)
     for key, each in (("vocab_size", hidden), ("num_hidden_layers", 1), ("intermediate_size", 1), ("hidden_size", 1)):
         size = config.get(key, 0)

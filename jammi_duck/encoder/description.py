@@ -1,4 +1,4 @@
-"""A model as its directory describes it, read by the rules of sentence-transformers (6.2). No weights are read."""
+"""The description of a model, read from its directory by the rules of sentence-transformers (6.2), without weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jammi_duck.encoder.model_files import check_files, read_json
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Role
 
-# They may have a folder, of which nothing is read.
+# These may have a folder, but nothing in it is read.
 _WITHOUT_FILES = ("Normalize", "Dropout")
-# Where sentence-transformers looks for a Transformer module's settings; the first that is there counts.
+# Files where sentence-transformers looks for a Transformer module's settings; the first existing one counts.
 _SETTINGS = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -41,11 +41,11 @@ POOLING_MODES = tuple(_POOLING_FLAGS.values())
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
-# What a model may ask of torch and transformers without changing its vectors.
+# Settings for torch and transformers that do not change the vectors.
 _MODEL_ARGUMENTS = {"dtype", "torch_dtype", "attn_implementation"}
-# Learned positions of these begin after the padding token's, so that many fewer tokens fit.
+# Their learned positions begin after that of the padding token, so fewer tokens fit.
 _OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "mpnet", "data2vec-text", "longformer")
-# Their positions are computed, so that there are as many as are wanted.
+# Their positions are computed, so the number is not limited.
 _ENDLESS_POSITIONS = ("modernbert",)
 
 
@@ -59,7 +59,7 @@ class Module:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """The facts about a model that decide its vectors.
+    """The facts about a model that determine its vectors.
 
     `path` holds config.json, the safetensors weights and tokenizer.json, and `family` is the `model_type` there.
     `pooling` is a mode of sentence-transformers, or several joined by `+`, with or without the prompt's tokens
@@ -86,7 +86,7 @@ class ModelDescription:
 
     @property
     def identity(self) -> Identity:
-        """What of this an embedding table's definition keeps."""
+        """The part of this that the definition of an embedding table records."""
         return Identity(
             name=self.name,
             revision=self.revision,
@@ -98,12 +98,12 @@ class ModelDescription:
         )
 
     def prompt(self, role: Role) -> str:
-        """What stands before each text of this role."""
+        """The prompt before each text of this role."""
         return self.query_prompt if role == "query" else self.document_prompt
 
 
 def describe(path: Path, name: str, revision: str | None = None) -> ModelDescription:
-    """Read what a model directory says of itself, which takes milliseconds.
+    """Read the description of the model in a directory; takes milliseconds.
 
     Raises:
         ModelError: a file is missing or cannot be read, or a part of the model is not supported.
@@ -141,7 +141,7 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
 def weights_digest(description: ModelDescription) -> str:
     """The SHA-256 over the SHA-256s of config.json, the weights, tokenizer.json, and the files of later modules.
 
-    What else in the directory changes vectors counts, too, where it is not as usual.
+    Other settings that change vectors are included if they differ from the usual ones.
     """
     path = description.path
     files = [path / "config.json", *sorted(path.glob("*.safetensors")), path / "tokenizer.json"]
@@ -155,13 +155,13 @@ def weights_digest(description: ModelDescription) -> str:
 
 
 def hidden_size(config: Mapping[str, Any]) -> int | None:
-    """The length of a token's vector, by the names that the families give to it."""
+    """The length of a token's vector; each family has its own name for it in config.json."""
     size = config.get("hidden_size", config.get("dim"))
     return int(size) if size else None
 
 
 def _modules(path: Path, name: str) -> tuple[Path, Path | None, tuple[Module, ...]]:
-    """The folders of the Transformer and of Pooling, and what comes after. Other modules are refused by name."""
+    """The folders of the Transformer and of Pooling, and the modules after them. Others are refused by name."""
     if not (path / "modules.json").is_file():
         return path, None, ()
     entries = [(str(m["type"]).rsplit(".", 1)[-1], Path(m["path"])) for m in read_json(path / "modules.json")]
@@ -224,7 +224,7 @@ def _prompts(settings: Mapping[str, Any]) -> dict[Role, str]:
     default = prompts.get(settings.get("default_prompt_name") or "") or ""
 
     def first(*kinds: str) -> str:
-        """The first that is not empty; empty where all are, and the default only where none is given."""
+        """The first prompt that is not empty; empty if all given ones are; the default if none is given."""
         given = [prompts[kind] or "" for kind in kinds if kind in prompts]
         return next(filter(None, given), "") if given else default
 

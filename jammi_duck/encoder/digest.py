@@ -1,4 +1,4 @@
-"""SHA-256 of files, computed once for each state of a file."""
+"""SHA-256 of files, cached by path, size and modification time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fewer dimensions than a model gives: the first of them say most where a model was trained so."""
+"""Vectors with only the first dimensions, for models trained so that these carry most of the meaning."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def wanted(dims: int | None, encoder: Encoder) -> int:
-    """How many dimensions are meant: `dims`, or all that the model has where it is None.
+    """The number of dimensions: `dims`, or all dimensions of the model if it is None.
 
     Raises:
-        InputError: the model has not so many, or `dims` is below 1.
+        InputError: the model has fewer dimensions, or `dims` is below 1.
     """
     if dims is None:
         return encoder.dimensions
@@ -27,7 +27,7 @@ def wanted(dims: int | None, encoder: Encoder) -> int:
 
 
 def cut(vectors: Vectors, dims: int) -> Vectors:
-    """The first `dims` numbers of each vector, L2-normalised again; the vectors themselves where that is all."""
+    """The first `dims` numbers of each vector, L2-normalised again; the same vectors if they have no more."""
     if dims == vectors.shape[1]:
         return vectors
     short = vectors[:, :dims]

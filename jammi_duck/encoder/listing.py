@@ -1,4 +1,4 @@
-"""The models that can be used here without a download: what each one is, or why it cannot be used."""
+"""The models available without a download, each with its description, or the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jammi_duck.types import Integer
 
 @dataclass(frozen=True)
 class ModelRow:
-    """What is told of a model; of one that cannot be used, only which it is and why."""
+    """A row of `jammi_models()`; a model that cannot be used has only its name, its place and the reason."""
 
     name: str
     label: str | None = None
@@ -34,7 +34,7 @@ _FACTS = ("family", "dimensions", "max_tokens", "pooling", "query_prompt", "docu
 
 @dataclass(frozen=True)
 class Listed:
-    """A model that was found, its card, and its facts, or why it cannot be used."""
+    """A model that was found, its card, and its description, or the reason why it cannot be used."""
 
     found: Found
     card: Card
@@ -42,7 +42,7 @@ class Listed:
     error: str | None = None
 
     def row(self) -> ModelRow:
-        """What is told of it."""
+        """The row of `jammi_models()` for it."""
         row = ModelRow(self.found.name, location=str(self.found.path), origin=self.found.origin, error=self.error)
         if self.description is None:
             return row
@@ -51,17 +51,17 @@ class Listed:
 
 
 def listed(default: str) -> list[Listed]:
-    """The models that are here, by name; `default` is one of them where it is a directory."""
+    """The models available without a download, sorted by name; includes `default` if that is a directory."""
     return [look_at(found) for found in available(default)]
 
 
 def look_at(found: Found) -> Listed:
-    """A model as its directory tells of it."""
+    """The card and the description of a model, read from its directory."""
     card = read_card(found.path, found.name)
     try:
         return Listed(found, card, describe(found.path, found.name, found.revision))
     except ModelError as error:
         return Listed(found, card, None, str(error))
-    # A cache holds models of all kinds, and a strange one must not hide the others.
+    # A cache contains models of all kinds; one that cannot be read must not hide the others.
     except Exception as error:
         return Listed(found, card, None, f"its files cannot be understood: {type(error).__name__}: {error}")

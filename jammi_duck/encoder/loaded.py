@@ -1,4 +1,4 @@
-"""The models that are loaded in this process, shared by all connections; the least recently used one goes."""
+"""The models loaded in this process, shared by all connections; the least recently used ones are unloaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _sharing = threading.Lock()
 
 
 def _after_fork() -> None:
-    """Models that are loaded are as good in the child."""
+    """A forked child can use the loaded models; only the locks are made anew."""
     global _sharing
     _sharing = threading.Lock()
     _loading.clear()
@@ -38,7 +38,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class LoadedEncoders:
-    """See `jammi_duck.encoder.Encoders`. What one installation loads, another finds loaded."""
+    """See `jammi_duck.encoder.Encoders`. All installations of a process share the loaded models."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class LoadedEncoders:
 
         `precision` is float32, bfloat16, or auto: bfloat16 where the hardware computes it natively. `threads` is the
         number of cores to use, by default all. `device` is the number of a CUDA device, -1 for the CPU, by default the
-        first CUDA device where there is one. `gpu_memory` is the most of its memory that this process takes: so many
-        bytes, or a fraction of it.
+        first CUDA device, if there is one. `gpu_memory` is the most of its memory that this process uses: a number of
+        bytes, or a fraction.
         """
         self._batch_size = batch_size
         self._most_loaded = most_loaded
@@ -70,7 +70,7 @@ class LoadedEncoders:
         key = (found, self._batch_size, *self._options)
         with _sharing:
             loading = _loading.setdefault(key, threading.Lock())
-        # Only those who want this model wait while it is loaded.
+        # Only callers that need this model wait while it is loaded.
         with loading:
             encoder = _loaded.get(key) or self._checked_load(found)
             with _sharing:
@@ -81,13 +81,13 @@ class LoadedEncoders:
         return encoder
 
     def _checked_load(self, found: Found) -> Encoder:
-        """As `_load`; whatever a malformed directory leads to is told as a ModelError."""
+        """As `_load`; any error caused by a malformed directory becomes a ModelError."""
         try:
             return self._load(found)
         except (JammiError, MemoryError, ImportError):
             raise
         except BaseException as error:
-            # tokenizers, which is written in Rust, panics with what is no Exception.
+            # tokenizers is written in Rust; its panics are not subclasses of Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             reason = f"{type(error).__name__}: {error}"
@@ -98,14 +98,14 @@ class LoadedEncoders:
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)
         with ThreadPoolExecutor(1) as beside:
-            # Hashing takes as long as loading, and needs another core.
+            # Hashing takes as long as loading, so it runs on another core.
             weights = beside.submit(_checked_digest, found, description)
             from jammi_duck.encoder.local.transformer import TransformerEncoder
             from jammi_duck.encoder.local.workers import workers
 
             precision, threads, device = self._options
             pool = workers(threads)
-            # There, since a thread that once spread its work slows down those that do later.
+            # On that thread, because a thread that has once spread its work slows down others that do so later.
             place = pool.submit(lambda: placement(precision, device)).result()
             if place.device.type == "cuda" and self._gpu_memory is not None:
                 limit_memory(place.device, self._gpu_memory)
@@ -130,10 +130,10 @@ def _checked_digest(found: Found, description: ModelDescription) -> str:
 
 
 def placement(precision: str, device: int | None) -> Placement:
-    """Where models compute and how exactly; see `LoadedEncoders`.
+    """The device and the precision for models; see `LoadedEncoders`.
 
     Raises:
-        ConfigError: there is no such device, or it cannot do that.
+        ConfigError: the device does not exist, or does not support the precision.
     """
     import torch
 
@@ -152,7 +152,7 @@ def placement(precision: str, device: int | None) -> Placement:
 
 
 def limit_memory(device: torch.device, most: int | float) -> None:
-    """Let this process take `most` of a CUDA device's memory: so many bytes, or a fraction. The last call counts."""
+    """Limit this process to `most` of a CUDA device's memory: bytes or a fraction. The last call counts."""
     import torch
 
     total = torch.cuda.get_device_properties(device).total_memory
@@ -161,7 +161,7 @@ def limit_memory(device: torch.device, most: int | float) -> None:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself, as Linux tells it."""
+    """Whether the CPU has instructions to multiply bfloat16, according to Linux."""
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads the files of a model's directory, whoever made it: regular ones, within it, and of a size that a model has."""
+"""Reads the files of an untrusted model directory: only regular files, within it, and of a plausible size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jammi_duck.errors import ModelError
 from jammi_duck.regular_files import read_regular
 
 _MOST_JSON = 1 << 20
-# Lists of words, and of tensors.
+# The vocabulary, and the index of shards.
 _MOST = {"tokenizer.json": 1 << 26, "model.safetensors.index.json": 1 << 24}
 _MOST_WEIGHTS = 1 << 36
 _MOST_FILES = 10_000
@@ -21,11 +21,11 @@ _READ = (".json", ".safetensors", ".txt", ".model", ".md")
 
 
 def check_files(folder: Path, name: str, model: Path | None = None) -> None:
-    """Look at the files that may be read of the model `name` in a folder of it, or in its own, without opening any.
+    """Check the files of the model `name` in its directory, or in a folder of one of its modules, without opening any.
 
     Raises:
-        ModelError: one is a FIFO, a device or the like, a link that leads out of the model, or larger than a model's;
-            or the folder is out of the model, or is none.
+        ModelError: a file is a FIFO, a device or the like, a link that leads out of the model, or too large for a
+            model; or the folder is outside of the model, or is not a folder.
     """
     home = _home(model or folder)
     if not Path(os.path.realpath(folder)).is_relative_to(home):
@@ -45,7 +45,7 @@ def check_files(folder: Path, name: str, model: Path | None = None) -> None:
         try:
             status = os.stat(target)
         except OSError:
-            # Whoever needs the file says that it is not there.
+            # The code that needs the file reports that it is missing.
             continue
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise ModelError(f"'{path}' is no regular file, so the model '{name}' cannot be used")
@@ -55,7 +55,7 @@ def check_files(folder: Path, name: str, model: Path | None = None) -> None:
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - what a file holds is checked by those who read it
-    """What a JSON file of a model holds. Raises ModelError."""
+    """The content of a JSON file of a model. Raises ModelError."""
     try:
         return json.loads(read_regular(path, _MOST.get(path.name, _MOST_JSON)).decode("utf-8"))
     except FileNotFoundError as error:
@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - what a file holds is checked
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files in a model's folder and in the folders in it, which is as deep as modules go; links are files."""
+    """The files in a model's folder and its subfolders (modules are no deeper); links count as files."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -76,7 +76,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _home(folder: Path) -> Path:
-    """What links may lead to: the folder itself, or all of its repository where that is Hugging Face's cache."""
+    """The folder that links may lead to: the folder itself or, in Hugging Face's cache, its repository."""
     real = Path(os.path.realpath(folder))
     is_cached = real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--")
     return real.parent.parent if is_cached else real

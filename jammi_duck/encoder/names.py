@@ -1,4 +1,4 @@
-"""A model's name to its directory: a local one, one in an installed package, the Hugging Face cache, the hub."""
+"""Finds the directory of a model by name: a local directory, an installed package, the Hugging Face cache, the hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Origin: TypeAlias = Literal["package", "cache", "directory"]
 
 @dataclass(frozen=True)
 class Found:
-    """A model's full name, its revision where one is known, the directory that holds it, and whose that is."""
+    """A model's full name, its revision if known, its directory, and the origin of the directory."""
 
     name: str
     revision: str | None
@@ -33,13 +33,13 @@ class Found:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a directory of the user's, whose name depends on where the process stands."""
+        """Whether it is a directory of the user, whose name depends on the working directory."""
         return self.origin == "directory"
 
 
 @dataclass(frozen=True)
 class Carried:
-    """A model inside an installed package, used as data and only while its files are the published ones."""
+    """A model inside an installed package, used only as data, and only if its files are the published ones."""
 
     name: str
     revision: str
@@ -61,22 +61,22 @@ MINILM = Carried(
 
 
 def find(name: str) -> Found:
-    """Where the model `name` is.
+    """Find the model `name`.
 
-    A local directory comes first, then a model carried by an installed package, then the local Hugging Face cache,
-    then the hub (not where HF_HUB_OFFLINE is set). A bare name stands for one of sentence-transformers.
+    A local directory comes first, then a model in an installed package, then the local Hugging Face cache, then the
+    hub (unless HF_HUB_OFFLINE is set). A bare name means a model of sentence-transformers.
 
     Raises:
-        ModelError: it is nowhere. Says where was looked.
+        ModelError: it was not found; the message says where it was looked for.
     """
     return find_here(name) or _from_hub(full_name(name), name)
 
 
 def find_here(name: str) -> Found | None:
-    """As `find`, without a download: None where there would have to be one.
+    """As `find`, but without a download: None if one would be needed.
 
     Raises:
-        ModelError: `name` is a path where there is no model.
+        ModelError: `name` is a path without a model.
     """
     directory = _directory(name)
     if directory:
@@ -89,9 +89,9 @@ def find_here(name: str) -> Found | None:
 
 
 def available(default: str) -> list[Found]:
-    """The models that `find` gives without a download, by name; `default` is one of them where it is a directory.
+    """The models that `find` finds without a download, sorted by name; includes `default` if that is a directory.
 
-    No weights are read: that those which a package carries are the published ones is checked when they are used.
+    No weights are read: the weights in a package are compared with the published ones when they are used.
     """
     points = importlib.metadata.entry_points(group=ENTRY_POINTS)
     packages = [found for point in points for found in _in_package(point)]
@@ -117,15 +117,15 @@ def _directory(name: str) -> Found | None:
         path = Path(name).expanduser()
         return Found(str(path.resolve()), None, path.resolve(), "directory") if _is_model(path) else None
     except (OSError, RuntimeError, ValueError):
-        # Too long for a path, a home of nobody, or a zero byte: no directory in any case.
+        # Too long for a path, an unknown user's home, or a zero byte: not a directory in any case.
         return None
 
 
 def verify(found: Found) -> None:
-    """Check that a model which a package carries is the published one; reads its files.
+    """Check that the files of a model in a package are the published ones; reads them.
 
     Raises:
-        ModelError: it is not.
+        ModelError: they are not.
     """
     if found.origin != "package" or found.name != MINILM.name:
         return
@@ -150,7 +150,7 @@ def _from_entry_points(name: str) -> Found | None:
 
 
 def _in_package(point: importlib.metadata.EntryPoint) -> Iterator[Found]:
-    """An entry point's name is the model's, its value a package that has the model's files in it."""
+    """The name of an entry point is that of the model, and its value a package with the model's files."""
     try:
         spec = importlib.util.find_spec(point.module)
     except (ImportError, ValueError):
@@ -171,13 +171,13 @@ def _repository(name: str) -> Path:
 
 
 def _cached(repository: Path) -> Found | None:
-    """The newest version of a model in the Hugging Face cache, if all of it came."""
+    """The newest version of a model in the Hugging Face cache, if it is complete."""
     try:
         commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     path = repository / "snapshots" / commit
-    # A download that was interrupted has the small files, and not all weights.
+    # An interrupted download has the small files, but not all weights.
     has_weights = _has_all_weights(path) or (path / "pytorch_model.bin").is_file()
     name = repository.name.removeprefix(_REPOSITORY).replace("--", "/")
     return Found(name, commit, path, "cache") if has_weights and _is_model(path) else None

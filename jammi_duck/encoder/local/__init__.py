@@ -1,1 +1,1 @@
-"""A local model at work: its files, its tokens, and its forward passes with torch."""
+"""Local models: their tokenizers, and their forward passes with torch."""

@@ -1,4 +1,4 @@
-"""Attention over sequences of one length: no padding, and a mask only where tokens see just their neighbours."""
+"""Attention over sequences of equal length: without padding, and with a mask only for local attention."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LOG2E = math.log2(math.e)
 _LN2 = math.log(2)
 # Above this length, a matrix of all scores takes more time and memory than torch's own blockwise attention.
 _LONGEST_DENSE = 1024
-# A row's sum of powers of two within these bounds tells that none of them has overflown or lost its precision.
+# If a row's sum of powers of two is within these bounds, none of them has overflowed or lost its precision.
 _LOWEST_SUM, _HIGHEST_SUM = 2.0**-60, 2.0**100
 
 
 def query_scale(head_size: int) -> float:
-    """What the queries' weights and biases are multiplied by when a model is loaded.
+    """The factor for the queries' weights and biases, applied when a model is loaded.
 
     With 1/sqrt(d) and log2(e) in the weights, the softmax of the scores is 2^score over its sum.
     """
@@ -37,8 +37,8 @@ def attend(
     """Attention within each of `count` sequences of `length` tokens.
 
     `qkv` is [count * length, 3 * hidden], queries scaled by `query_scale`; `bias`, in the scores' base 2, is added to
-    them: [heads, length, length]. With a `reach`, a token sees those at most so far away, and there is no `bias`. The
-    result goes to `out`, [count * length, hidden].
+    them: [heads, length, length]. With a `reach`, a token attends only to tokens at most
+    that far away, and there is no `bias`. The result goes to `out`, [count * length, hidden].
     """
     size = qkv.shape[1] // (3 * heads)
     parts = qkv.view(count, length, 3, heads, size).permute(2, 0, 3, 1, 4)
@@ -53,7 +53,7 @@ def attend(
 
 
 def _average_nearby(parts: Tensor, reach: int, target: Tensor) -> None:
-    """As `_average` with a window, in blocks of queries, each with the keys that it can reach: linear in the length."""
+    """As `_average` with a window, in blocks of queries with the keys within reach: linear in the length."""
     _, count, heads, length, size = parts.shape
     block = 2 * reach
     blocks = -(-length // block)
@@ -84,7 +84,7 @@ def _average(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, target: Tenso
 
 
 def _rounded_count(count: int) -> int:
-    """Few different sizes: oneDNN keeps a kernel of half a megabyte for each of the last thousand."""
+    """Round, to get few different sizes: oneDNN keeps a kernel of half a megabyte for each of the last thousand."""
     step = 1 << max(0, count.bit_length() - 3)
     return -(-count // step) * step
 
@@ -94,7 +94,7 @@ def _rounded_length(length: int) -> int:
 
 
 def _filling(part: Tensor, room: tuple[int, int, int, int]) -> Tensor:
-    """`part` in the corner of zeros of that shape, its first two dimensions made one."""
+    """Zeros of that shape with `part` in the corner; the first two dimensions are merged."""
     if part.shape != room:
         zeros = part.new_zeros(room)
         zeros[: part.shape[0], :, : part.shape[2]] = part
@@ -105,10 +105,10 @@ def _filling(part: Tensor, room: tuple[int, int, int, int]) -> Tensor:
 def _by_powers_of_two(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
     """Attention of [n, tokens, size] in bfloat16: weighted sums, and the sums of the weights to divide them by.
 
-    Keys from number `keys` on count nothing.
+    Keys from number `keys` on have no weight.
 
-    torch's softmax takes longer than all the rest. So the weights are plain powers of two, without each row's maximum
-    taken off first, and are computed again with it where a sum shows that this was needed, which is rare.
+    torch's softmax takes longer than all the rest. So the weights are plain powers of two, without subtracting the
+    maximum of each row first. If a sum shows that this was needed, which is rare, they are computed again with it.
     """
     scores = _scores(q, k, bias).exp2_()
     scores[:, :, keys:] = 0
@@ -131,7 +131,7 @@ def _scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _window(length: int, reach: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The bias that keeps each token from those beyond its reach, [1, length, length]."""
+    """The bias that excludes tokens beyond the reach of each token, [1, length, length]."""
     place = torch.arange(length, device=device)
     far = (place[None, :] - place[:, None]).abs() > reach
     return torch.zeros(1, length, length, dtype=dtype, device=device).masked_fill_(far, -math.inf)
@@ -146,6 +146,6 @@ def _windows(length: int, reach: int, dtype: torch.dtype, device: torch.device) 
     query = first + torch.arange(block, device=device)[:, None]
     key = first + torch.arange(block + 2 * reach, device=device) - reach
     unseen = ((query - key).abs() > reach) | (key < 0) | (key >= length)
-    # Rows that only fill the last block see everything, so that their sums are not zero.
+    # Rows that only fill the last block attend to everything, so that their sums are not zero.
     unseen &= query < length
     return torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill_(unseen, -math.inf)

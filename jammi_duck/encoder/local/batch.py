@@ -23,13 +23,13 @@ class Group:
 
     @property
     def rows(self) -> slice:
-        """Where they are in a tensor of [rows, ...]."""
+        """Their rows in a tensor of [rows, ...]."""
         return slice(self.start, self.start + self.count * self.length)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass takes: `ids` is [rows]; rows after the last group are only there to round their number."""
+    """The input of one forward pass: `ids` is [rows]; rows after the last group only round up their number."""
 
     ids: Tensor
     groups: tuple[Group, ...]
@@ -42,14 +42,14 @@ class Batch:
         return torch.from_numpy(places).to(self.ids.device)
 
     def firsts(self) -> tuple[Tensor, Batch]:
-        """The row of each sequence's first token, and a batch that has only these."""
+        """The row of each sequence's first token, and a batch with only these tokens."""
         starts = [torch.arange(group.start, group.rows.stop, group.length) for group in self.groups]
         rows = torch.cat(starts).to(self.ids.device)
         return rows, Batch(self.ids[rows], (Group(0, len(rows), 1),))
 
 
 def pack(sequences: Sequence[Tokens], device: torch.device) -> Batch:
-    """Put sequences side by side; those of equal length that follow each other form a group."""
+    """Concatenate sequences; consecutive sequences of equal length form a group."""
     groups, start = [], 0
     for length, equal in itertools.groupby(map(len, sequences)):
         group = Group(start, sum(1 for _ in equal), length)
@@ -67,6 +67,6 @@ def each_group(hidden: Tensor, batch: Batch) -> Iterator[Tensor]:
 
 
 def _rounded(rows: int) -> int:
-    """Few different numbers of rows: oneDNN takes milliseconds to make a kernel for a new one."""
+    """Round up, to get few different numbers of rows: oneDNN takes milliseconds to build a kernel for a new one."""
     step = 2 if rows <= 32 else 8 if rows <= 256 else 64
     return -(-rows // step) * step

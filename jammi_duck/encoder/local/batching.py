@@ -1,4 +1,4 @@
-"""Which texts ride together in one forward pass, and what happens when memory runs out."""
+"""Groups texts into forward passes, and makes the passes smaller when memory runs out."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Start = Callable[[Sequence["Tokens"]], "Future[Vectors]"]
 class TokenBudget:
     """How many tokens one forward pass may hold.
 
-    A stream of texts keeps one budget: what running out of memory has taken from it stays taken.
+    A stream of texts has one budget: when memory runs out, it shrinks for the rest of the stream.
     """
 
     tokens: int
     halvings_left: int = 3
 
 
-# Passes of fewer tokens than this do not pay, even where cores are idle.
+# Passes of fewer tokens than this are not worth it, even if cores are idle.
 _LEAST_TOKENS = 256
 
 
 class Passes:
-    """One stream's forward passes: some at once, each within the budget, until all vectors are there."""
+    """Runs the forward passes of one stream: several at once, each within the budget, until all texts are done."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Passes:
     ) -> None:
         """`start` begins a pass over sequences; `vectors`, [n, dimensions], takes the result of sequence i at row i.
 
-        `at_once` passes are under way or waiting to be, as long as there are sequences.
+        `at_once` passes are running or queued, as long as there are sequences.
         """
         self.failed: NDArray[np.bool_] = np.zeros(len(vectors), np.bool_)
         self._start = start
@@ -63,11 +63,11 @@ class Passes:
         self._flying: dict[Future[Vectors], list[Numbered]] = {}
 
     def run(self, chunks: Iterable[list[Numbered]], progress: Callable[[int], None]) -> None:
-        """Encode all sequences of all chunks; a chunk is asked for when the ones before fill but few more passes.
+        """Encode all sequences of all chunks; the next chunk is read when the waiting sequences fill only few passes.
 
-        Sequences of like length ride together, the longest first. Where memory runs out, the budget is halved, up to
-        three times; then the texts of the pass go one by one, and one that does not fit alone has `failed`. `progress`
-        is told how many sequences are done, and may raise.
+        Sequences of similar length share a pass, the longest first. If memory runs out, the budget is halved, up to
+        three times; then the texts of the pass are encoded one by one, and one that does not fit alone has `failed`.
+        `progress` is called with the number of sequences that are done, and may raise.
         """
         rest = iter(chunks)
         try:
@@ -82,7 +82,7 @@ class Passes:
                 future.cancel()
 
     def _take_off(self, rest: Iterator[list[Numbered]]) -> bool:
-        """Begin passes until enough are under way; False where there is nothing left to do."""
+        """Start passes until enough are running; False if nothing is left to do."""
         while len(self._flying) < self._at_once:
             if self._waiting_tokens() < self._at_once * self._budget.tokens and (chunk := next(rest, None)) is not None:
                 self._wait(chunk)
@@ -110,7 +110,7 @@ class Passes:
         return batch
 
     def _land(self, landed: Future[Vectors], *, is_alone: bool = False) -> int:
-        """Take what a pass came to; returns how many sequences are done with."""
+        """Store the result of a pass; returns how many sequences are finished."""
         batch = self._flying.pop(landed)
         error = landed.exception()
         if error is None:
@@ -118,7 +118,7 @@ class Passes:
             return len(batch)
         if not self._is_out_of_memory(error):
             raise error
-        # The traceback holds all that the pass had made until memory ran out.
+        # The traceback keeps alive all tensors that the pass had made until memory ran out.
         error.__traceback__ = None
         if is_alone:
             self.failed[batch[0][0]] = True
@@ -128,7 +128,7 @@ class Passes:
 
     def _after_out_of_memory(self, batch: list[Numbered]) -> None:
         tokens = sum(len(sequence) for _, sequence in batch)
-        # A pass that began before another one had the budget halved is only cut anew.
+        # If another pass has halved the budget since this one began, only divide this one again.
         if len(batch) > 1 and tokens <= self._budget.tokens:
             if not self._budget.halvings_left:
                 self._alone += batch

@@ -1,9 +1,8 @@
-"""What of a long text a tokenizer must see, so that the tokens which a model reads are those of the whole text.
+"""Finds a part of a long text that has the same tokens, as far as a model reads, as the whole text.
 
-Most tokenizers split a text into words, and look at each word alone: then the tokens of a part that ends between two
-words are the first of all tokens, and if they are more than a model reads, nothing after them counts. Whether a
-tokenizer is one of these is told by its steps, all of which must be known here; of any other, whole texts are
-tokenized.
+Most tokenizers split a text into words, and look at each word alone. Then the tokens of a part that ends between two
+words are the first tokens of the text, and if they are more than a model reads, the rest of the text does not matter.
+A tokenizer is known to work like this if all of its steps are known here; for any other, whole texts are tokenized.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ MOST_CHARACTERS = 10_000_000
 # No tokenizer that is used makes so many too many.
 _CERTAINLY_SHORT = 200_000
 
-# Letters that stand for themselves in every normal form: none becomes a space, or joins what is before it.
+# Letters that are unchanged in every normal form: none becomes a space, or joins the character before it.
 _LETTERS = "0-9A-Za-zÀ-ÖØ-öø-ÿĀ-žΑ-ωЀ-џא-תء-غف-يऄ-हก-ฮぁ-ゖァ-ヺ가-힣"
 _IDEOGRAPHS = "一-鿿"
 _PICTURES = "\U0001f300-\U0001f3fa\U0001f400-\U0001f64f\U0001f900-\U0001f9ff"
 _MARKS = r"!-/:-@\[-`{-~"
 _SPACES = r"\s▁Ġ"
 
-# Steps that change characters, and none of these looks over a space that stands between two letters.
+# Steps that change characters; none of these looks across a space between two letters.
 _LOCAL_NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD", "BertNormalizer", "Lowercase", "StripAccents", "Nmt", "Precompiled")
 _PLAIN_NORMALIZERS = _LOCAL_NORMALIZERS[:-2]
 _RUNS_OF_SPACES = {"Regex": " {2,}"}
@@ -41,22 +40,22 @@ class Excerpts:
     """Finds the parts of texts that are enough for a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, tokens: int, side: str) -> None:
-        """`tokens` are read, and what is beyond them is cut off on this `side`, "left" or "right"."""
+        """`tokens` is the limit of the model; longer texts are cut on this `side`, "left" or "right"."""
         self._is_left = side == "left"
         self._first = _CHARACTERS * tokens
         self._boundary = _boundary(tokenizer, is_left=self._is_left)
         self._normalizer = tokenizer.normalizer
         self._longest_word = _longest_word(tokenizer) if self._boundary else None
         if self._longest_word:
-            # The whole word is unknown, however long it is.
+            # The whole word is unknown, whatever its length.
             run = f"[{_LETTERS}{_PICTURES}]"
             self._runs = re.compile(f"({run}{{{self._longest_word}}}){run}+({run}{{{self._longest_word}}})")
 
     def of(self, text: str) -> Iterator[str]:
-        """Ever longer parts of a text: if one has more tokens than are read, these are the text's. The last is whole.
+        """Longer and longer parts of a text. If a part has more tokens than the limit, they are those of the text.
 
-        What has no effect is left out of the parts: characters of a word that is too long for the vocabulary, and all
-        but one of many spaces. There is no last part where it is too long even so.
+        The last part is the whole text, unless that is too long. Characters without effect are left out of the parts:
+        those of a word that is too long for the vocabulary, and all but one of many spaces.
         """
         size = self._first
         while self._boundary and size < len(text):
@@ -72,7 +71,7 @@ class Excerpts:
             yield whole
 
     def _is_short(self, text: str) -> bool:
-        """Whether a text is no longer than it may be when its characters are normalised: of one come up to 18."""
+        """Whether a text stays within the limit when its characters are normalised: each can become up to 18."""
         if self._normalizer is None or len(text) <= _CERTAINLY_SHORT or text.isascii():
             return True
         left = MOST_CHARACTERS
@@ -92,13 +91,13 @@ _MANY_SPACES = re.compile(r"([ \t\r\n])[ \t\r\n]{16,}")
 
 
 def _boundary(tokenizer: Tokenizer, *, is_left: bool) -> re.Pattern[str] | None:
-    """What matches the last character before a place at which a text can be cut; None where that is not known."""
+    """A pattern for the last character before a place where a text can be cut; None if that is not known."""
     normalizers = _steps(tokenizer.normalizer, "normalizers")
     splitters = _steps(tokenizer.pre_tokenizer, "pretokenizers")
     added = list(tokenizer.get_added_tokens_decoder().values())
     if not all(_is_local(step, is_left=is_left) for step in normalizers) or not _splits_at_spaces(splitters):
         return None
-    # A token of its own right that could lie across the boundary, or take the space after it.
+    # A special token that could lie across the boundary, or include the space after it.
     if any(re.search(f"[^{_SPACES}][{_SPACES}]", token.content) or (is_left and token.rstrip) for token in added):
         return None
     places = f"[{_LETTERS}{_IDEOGRAPHS}{_MARKS}](?= [{_LETTERS}{_IDEOGRAPHS}])"
@@ -116,7 +115,7 @@ def _boundary(tokenizer: Tokenizer, *, is_left: bool) -> re.Pattern[str] | None:
 
 
 def _longest_word(tokenizer: Tokenizer) -> int | None:
-    """How many letters at either end of a longer run of them are enough for a word to be unknown; None if not known."""
+    """The number of letters at either end that are enough for a long word to be unknown; None if not known."""
     model, added = tokenizer.model, [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     normalizers = _steps(tokenizer.normalizer, "normalizers")
     splitters = _steps(tokenizer.pre_tokenizer, "pretokenizers")
@@ -142,7 +141,7 @@ def _steps(component: Any, of: str) -> list[dict[str, Any]]:  # noqa: ANN401 - a
 
 
 def _is_local(step: dict[str, Any], *, is_left: bool) -> bool:
-    """Whether a normalizer does to both sides of a boundary what it does to the text."""
+    """Whether a normalizer treats both sides of a boundary as it treats the whole text."""
     if step["type"] == "Replace":
         pattern = step["pattern"]
         literal = pattern.get("String")
@@ -150,13 +149,13 @@ def _is_local(step: dict[str, Any], *, is_left: bool) -> bool:
             return bool(pattern == _RUNS_OF_SPACES)
         return bool(literal) and not re.search(f"[{_SPACES}{_LETTERS}{_IDEOGRAPHS}]", literal)
     if step["type"] in ("Prepend", "Strip"):
-        # Both look at the ends of a text.
+        # Both depend on the ends of a text.
         return not is_left
     return step["type"] in _LOCAL_NORMALIZERS
 
 
 def _splits_at_spaces(steps: list[dict[str, Any]]) -> bool:
-    """Whether these split a text before each space that stands between two words, and look no further."""
+    """Whether these steps split a text before each space between two words, and look no further."""
     kinds = [step["type"] for step in steps]
     while kinds and kinds[0] in ("Digits", "Punctuation"):
         kinds, steps = kinds[1:], steps[1:]
@@ -172,6 +171,6 @@ _SPLITTERS = (
 
 
 def _is_bert(normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]]) -> bool:
-    """Whether marks are words of their own, as in BERT."""
+    """Whether punctuation marks are words of their own, as in BERT."""
     plain = all(step["type"] in _PLAIN_NORMALIZERS for step in normalizers)
     return plain and [step["type"] for step in splitters] == ["BertPreTokenizer"]

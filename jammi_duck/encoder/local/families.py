@@ -1,4 +1,4 @@
-"""Forward passes of the families that most text encoders belong to, without the transformers library.
+"""Forward passes of the most common model families, without the transformers library.
 
 Each turns a `Batch` into its tokens' vectors, [rows, hidden]. The arithmetic is that of the papers and of the
 published checkpoints: BERT (Devlin et al. 2018), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), MPNet (Song
@@ -30,13 +30,13 @@ class Transformer(Protocol):
     vocabulary: int
 
     def __call__(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
-        """The vectors of a batch's tokens, [rows, hidden]; only of the rows that are `wanted`, where that is given."""
+        """The vectors of a batch's tokens, [rows, hidden]; only of the `wanted` rows, if given."""
         ...
 
 
 @dataclass(frozen=True)
 class _Names:
-    """How a family calls the parts of a layer."""
+    """The names that a family gives to the parts of a layer."""
 
     layer: str
     query: str
@@ -64,7 +64,7 @@ _DISTILBERT = _Names(
 
 
 def transformer(config: Config, weights: Weights, placement: Placement) -> Transformer | None:
-    """The compact forward pass for a config.json, or None where its family or a setting has none.
+    """The forward pass for a config.json, or None if its family or a setting is not supported here.
 
     Raises:
         ModelError: the weights do not fit the config.
@@ -77,7 +77,7 @@ def transformer(config: Config, weights: Weights, placement: Placement) -> Trans
 
 
 def _is_usual(config: Config) -> bool:
-    """Whether no setting asks for something that the passes below do not do."""
+    """Whether the passes below support all settings."""
     activation = config.get("hidden_act", config.get("hidden_activation", config.get("activation", "gelu")))
     ropes = [config.get("rope_scaling"), *(config.get("rope_parameters") or {}).values()]
     return (
@@ -194,8 +194,8 @@ _FARTHEST = 128
 def _buckets(distance: Tensor) -> Tensor:
     """The bucket of each distance between a key and a query, as T5 (Raffel et al. 2019) and MPNet count them.
 
-    Half of the buckets are for keys behind the query. Of each half, the first half holds one distance each, the second
-    half ranges that grow by equal factors, up to `_FARTHEST`.
+    Half of the buckets are for keys behind the query. In each half, the first half of the buckets has one distance
+    each, and the others have ranges that grow by equal factors, up to `_FARTHEST`.
     """
     half = _BUCKETS // 2
     exact = half // 2
@@ -369,7 +369,7 @@ _FAMILIES: dict[str, Callable[[Config, Weights, Placement], Transformer]] = {
     "modernbert": _modernbert,
 }
 
-# What a config.json that leaves a setting out means by it.
+# Defaults for settings that a config.json leaves out.
 _OF_BERT = {
     "vocab_size": 30522, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,

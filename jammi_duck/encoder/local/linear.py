@@ -1,7 +1,7 @@
-"""Linear layers: through oneDNN with weights packed ahead of time where torch has that, else as torch does it.
+"""Linear layers: with oneDNN and weights packed in advance if torch supports that, otherwise with torch's operators.
 
-torch's oneDNN operators are private to it. They take weights in oneDNN's own layout, which is about twice as fast in
-float32 on some CPUs, and compute what follows a layer (GELU, a sum, a product) while the result is still in cache.
+torch's oneDNN operators are private. They take weights in oneDNN's own layout, which is about twice as fast in float32
+on some CPUs, and compute the next operation (GELU, a sum, a product) while the result is still in the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 
-# Most rows that one forward pass has on a CPU; more of them fall out of its caches.
+# The most rows of one forward pass on a CPU; more do not fit into its caches.
 PASS_TOKENS = 2048
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,7 +29,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": torch.nn.functional.silu,
 }
 ACTIVATIONS = frozenset(_ACTIVATIONS)
-# The same in the words of oneDNN's operators: a name, its scalars, and an algorithm.
+# The same for oneDNN's operators: a name, its scalars, and an algorithm.
 _FUSED: dict[str, tuple[str, list[float], str]] = {
     "gelu": ("gelu", [], "none"),
     "gelu_new": ("gelu", [], "tanh"),
@@ -43,13 +43,13 @@ _FUSED: dict[str, tuple[str, list[float], str]] = {
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model's numbers are and how exact: a device, and float32 or bfloat16."""
+    """The device of a model's tensors, and their type: float32 or bfloat16."""
 
     device: torch.device
     dtype: torch.dtype
 
     def put(self, tensor: Tensor) -> Tensor:
-        """A tensor there."""
+        """A tensor, moved there."""
         return tensor.to(self.device, self.dtype)
 
 
@@ -74,7 +74,7 @@ class Linear(Protocol):
 
 
 class PlainLinear:
-    """See `Linear`: by torch's ordinary operators, on any device."""
+    """See `Linear`: with torch's ordinary operators, on any device."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """`weight` is [out, in], `bias` [out]."""
@@ -98,7 +98,7 @@ class PlainLinear:
 
 
 class PackedLinear:
-    """See `Linear`: by oneDNN on the CPU."""
+    """See `Linear`: with oneDNN on the CPU."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """`weight` is [out, in], `bias` [out]."""
@@ -129,7 +129,7 @@ class PackedLinear:
 
 
 def linear(weight: Tensor, bias: Tensor | None, placement: Placement) -> Linear:
-    """The fastest of the above that works here."""
+    """The fastest of the above classes that works here."""
     weight, bias = placement.put(weight), None if bias is None else placement.put(bias)
     if placement.device.type == "cpu" and packs(placement.dtype):
         return PackedLinear(weight, bias)
@@ -138,7 +138,7 @@ def linear(weight: Tensor, bias: Tensor | None, placement: Placement) -> Linear:
 
 @functools.cache
 def packs(dtype: torch.dtype) -> bool:
-    """Whether torch's oneDNN operators are there, take this type on this CPU, and give what they should."""
+    """Whether torch's oneDNN operators exist, accept this type on this CPU, and compute correctly."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     x = torch.linspace(-1, 1, 16 * 16).reshape(16, 16)

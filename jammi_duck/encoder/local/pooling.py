@@ -1,4 +1,4 @@
-"""From token vectors to a text's vector: pooling, and what a model puts after it, as sentence-transformers does."""
+"""From token vectors to a text's vector: pooling and the modules after it, as in sentence-transformers."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Pooling:
         pooled = []
         for tokens in each_group(hidden, batch):
             rest = tokens[:, skipped:].float()
-            # A prompt that fills all the room leaves nothing to pool: zeros, as no text.
+            # If the prompt takes all tokens, nothing is left to pool: zeros, as for an empty text.
             rest = rest if rest.shape[1] else torch.zeros_like(tokens[:, :1], dtype=torch.float)
             pooled.append(torch.cat([mode(rest, skipped) for mode in self._modes], 1))
         vectors = torch.cat(pooled)
         for step in self._steps:
             vectors = step(vectors)
-        # Only part of the numbers where the model says so (truncate_dim).
+        # Only the first numbers if the model says so (truncate_dim).
         return torch.nn.functional.normalize(vectors[:, : self._dimensions], dim=1)
 
 
@@ -54,7 +54,7 @@ def _mean_over_root(tokens: Tensor, skipped: int) -> Tensor:
 
 
 def _weighted(tokens: Tensor, skipped: int) -> Tensor:
-    """Weights 1, 2, 3, ... from the first token on, those of a prompt that is left out counted."""
+    """Weights 1, 2, 3, ... from the first token on, counting the tokens of a prompt that is left out."""
     weights = torch.arange(skipped + 1, skipped + 1 + tokens.shape[1], dtype=torch.float, device=tokens.device)
     result: Tensor = (tokens * weights[:, None]).sum(1) / weights.sum()
     return result

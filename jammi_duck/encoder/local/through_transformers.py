@@ -1,4 +1,4 @@
-"""Any other encoder: its forward pass as the transformers library has it."""
+"""Forward passes of all other encoders, with the transformers library."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jammi_duck.errors import ModelError
 
 
 class ThroughTransformers:
-    """See `families.Transformer`. Sequences of one length go through together, without a mask."""
+    """See `families.Transformer`. Sequences of equal length are computed together, without a mask."""
 
     def __init__(self, config: dict[str, Any], description: ModelDescription, placement: Placement) -> None:
         """Load the model from its safetensors weights; nothing else is read, and no code of its own is run.
 
-        `config` is what its config.json says, without what names code.
+        `config` is the content of config.json, without the settings that name code.
 
         Raises:
             ModelError: transformers does not know the architecture, or the weights do not fit it.

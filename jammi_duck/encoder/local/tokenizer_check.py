@@ -1,4 +1,4 @@
-"""What a tokenizer may do to a text: no rule of it makes a text many times longer, or looks at it without an end."""
+"""Checks that a tokenizer's rules cannot make a text many times longer, or run for an unbounded time."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _LONGEST_PREPENDED = 64
 _LONGEST_AFFIX = 16
 _LONGEST_WORD = 1_000
 _MOST_ADDED = 64
-# Published models come to 18 at most: the normal form of one sign, U+FDFA, has so many.
+# Published models reach 18 at most: the length of the normal form of one character, U+FDFA.
 _MOST_GROWTH = 40
 _LONGEST_PATTERN = 2_000
-# A class of letters, an escaped letter, the begin of a group, and what repeats without an end.
+# A character class, an escaped character, the start of a group, and an unbounded repetition.
 _PART = re.compile(r"\[(?:\\.|\[:\w+:\]|[^\]\\])*\]|\\.|\((?:\?[^)]{0,8}?[:=!>])?|\)|\+|\*|\{\d*,\d*\}|.", re.DOTALL)
 _UNBOUNDED = re.compile(r"\+|\*|\{\d*,\}|\{\d*,\d{3,}\}|\{\d{3,},\d*\}")
-# A pattern that takes a character at least: letters, escapes and classes, of which none is optional.
+# A pattern that matches at least one character: letters, escapes and classes, none of them optional.
 _TAKES_ONE = re.compile(
     r"(?:(?:\[(?:\\.|[^\[\]\\])+\]|\\[sSdDwWnrt]|[^\[\](){}*+?.|^$\\])(?:\+|\{[1-9]\d*(?:,\d*)?\})?)+"
 )
-# Stands for all characters that no rule speaks of.
+# Represents all characters that no rule names.
 _ANY = "\U0010fffd"
 
 _Lengths = Callable[[str], int]
 
 
 def check_rules(tokenizer: Tokenizer, name: str) -> None:
-    """Look at the rules of a tokenizer of the model `name`.
+    """Check the rules of a tokenizer of the model `name`.
 
     Raises:
-        ModelError: one may blow a text up, or has a pattern that may take time without a bound.
+        ModelError: a rule may make a text many times longer, or has a pattern that may take unbounded time.
     """
     _check_words(tokenizer.model, name)
     rules = _rules(tokenizer.normalizer), _rules(tokenizer.pre_tokenizer), _rules(tokenizer.post_processor)
@@ -70,7 +70,7 @@ def _check_words(model: Any, name: str) -> None:  # noqa: ANN401 - models of tok
 
 
 def _check_frame(tokenizer: Tokenizer, rules: Sequence[dict[str, Any]], name: str) -> None:
-    """Refuse what puts a text in several times, or many tokens around it."""
+    """Refuse a template that contains the text several times, or many tokens around it."""
     for rule in rules:
         pieces = [piece for piece in rule.get("single", ()) if "Sequence" in piece]
         if len(pieces) > 1:
@@ -95,9 +95,9 @@ def _rules(part: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a part of a tok
 
 
 def _growth(rules: Sequence[dict[str, Any]]) -> int:
-    """How many characters the rules may make of one, at most.
+    """The largest number of characters that the rules can make of one character.
 
-    It is counted from the last rule back: what a rule makes of a character is as long as what the next ones make of it.
+    Computed from the last rule back: the output of a rule is as long as the next rules make it.
     """
     spoken_of = {_ANY, *_spoken_of(rules)}
     lengths: _Lengths = lambda _: 1  # noqa: E731 - what is wrapped from here on
@@ -107,12 +107,12 @@ def _growth(rules: Sequence[dict[str, Any]]) -> int:
 
 
 def _before(rule: dict[str, Any], after: _Lengths, most: int) -> _Lengths:
-    """The lengths that characters come to by a rule and those after it, by which one comes to `most` at most."""
+    """The lengths of characters after a rule and those after it, which make at most `most` of one character."""
     kind = rule["type"]
     if kind == "Replace":
         return _replaced(rule["pattern"], sum(map(after, rule["content"])), after)
     if kind == "ByteLevel":
-        # A character for each byte, of which all but those of ASCII have several bytes again.
+        # One character for each byte; all of these but ASCII characters have several bytes again.
         return cache(lambda each: after(each) if each.isascii() else len(each.encode()) * most)
     if kind == "Precompiled":
         longest = _longest_mapping(rule)
@@ -132,25 +132,25 @@ def _replaced(pattern: dict[str, str], length: int, after: _Lengths) -> _Lengths
         return cache(lambda each: max(after(each), shared) if each in literal else after(each))
     if _TAKES_ONE.fullmatch(pattern.get("Regex", "")):
         return cache(lambda each: max(after(each), length))
-    # It may fit between two characters, too.
+    # It may match between two characters, too.
     return cache(lambda each: after(each) + length)
 
 
 def _spoken_of(rules: Sequence[dict[str, Any]]) -> set[str]:
-    """The characters that are in rules by themselves."""
+    """The characters that rules name."""
     texts = [rule["pattern"].get("String", "") + rule["content"] for rule in rules if rule["type"] == "Replace"]
     return set("".join(texts))
 
 
 def _longest_mapping(rule: dict[str, Any]) -> int:
-    """Of SentencePiece's compiled map of characters: the size of a trie, the trie, and texts that end with a zero."""
+    """The longest text in SentencePiece's compiled character map: the size of a trie, the trie, zero-ended texts."""
     compiled = base64.b64decode(rule["precompiled_charsmap"])
     texts = compiled[4 + int.from_bytes(compiled[:4], "little") :].split(b"\0")
     return max(len(text.decode(errors="replace")) for text in texts) or 1
 
 
 def _check_pattern(pattern: str, name: str) -> None:
-    """Refuse a group that repeats without an end, and in which something does: that is tried in all combinations."""
+    """Refuse an unbounded repetition within an unbounded repetition: it is tried in all combinations."""
     if len(pattern) > _LONGEST_PATTERN:
         raise _refused(name, f"has a pattern of {len(pattern)} characters")
     inside: list[bool] = []
@@ -161,7 +161,7 @@ def _check_pattern(pattern: str, name: str) -> None:
                 raise _refused(name, f"has a pattern that may take without an end: {pattern[:100]!r}")
             repeats = True
         if part == "|" and inside:
-            # Alternatives may fit one text in several ways, too.
+            # Alternatives may match one text in several ways, too.
             repeats = True
         if part.startswith("("):
             inside.append(repeats)

@@ -1,4 +1,4 @@
-"""Text to token ids, by the tokenizer that a model's directory holds."""
+"""Text to token ids, with the tokenizer in a model's directory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tokenization:
             raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
         check_rules(self._tokenizer, description.name)
         _as_configured(self._tokenizer, description.path / "tokenizer_config.json")
-        # What tokenizer.json says of truncation and padding belongs to its training, not to the model.
+        # Truncation and padding in tokenizer.json are settings of the training, not of the model.
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(
             description.max_tokens, strategy="longest_first", direction=description.cut_side
@@ -50,9 +50,9 @@ class Tokenization:
         self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
 
     def tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens | None], NDArray[np.bool_]]:
-        """The token ids of each text behind its role's prompt, and which texts were cut.
+        """The token ids of each text with its role's prompt, and which texts were cut.
 
-        A text has no ids where it would have to be looked at whole, and is too long for that.
+        A text has no ids if it would have to be tokenized whole, and is too long for that.
         """
         prompt = self._description.prompt(role)
         longer = {i: self._excerpts.of(prompt + text) for i, text in enumerate(texts)}
@@ -62,7 +62,7 @@ class Tokenization:
             for parts in _batches(longer):
                 for i, encoding in zip(parts, self._encoded(list(parts.values())), strict=True):
                     sequences[i], cut[i] = encoding.ids, bool(encoding.overflowing)
-            # Where a part was not cut, a longer one is needed, until there is none.
+            # If a part was not cut, a longer one is needed, until there is none.
             longer = {i: rest for i, rest in longer.items() if not cut[i]}
         return sequences, cut
 
@@ -70,13 +70,13 @@ class Tokenization:
         try:
             return self._tokenizer.encode_batch_fast(texts)
         except BaseException as error:
-            # So tokenizers, which is written in Rust, ends where a pattern takes too long; it is no Exception.
+            # tokenizers is written in Rust, and panics if a pattern takes too long; a panic is not an Exception.
             if type(error).__name__ != "PanicException":
                 raise
             raise EncodingError(f"the tokenizer of '{self._description.name}' failed at a text: {error}") from error
 
     def prompt_tokens(self, role: Role) -> int:
-        """How many tokens pooling leaves out at the start: those of the prompt encoded alone, but a closing token."""
+        """How many tokens at the start pooling leaves out: those of the prompt alone, except a closing token."""
         prompt = self._description.prompt(role)
         if self._description.pools_prompt or not prompt:
             return 0
@@ -85,9 +85,9 @@ class Tokenization:
 
 
 def _batches(longer: dict[int, Iterator[str]]) -> Iterator[dict[int, str]]:
-    """The next part of each text, some texts at a time; those that have no more are taken away.
+    """The next part of each text, a few texts at a time; texts without a further part are removed.
 
-    A tokenizer takes some 50 bytes for each character, so these are bounded.
+    A tokenizer needs about 50 bytes for each character, so the characters in a batch are limited.
     """
     batch: dict[int, str] = {}
     size = 0
@@ -106,7 +106,7 @@ def _batches(longer: dict[int, Iterator[str]]) -> Iterator[dict[int, str]]:
 
 
 def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
-    """Have tokenizer_config.json win over tokenizer.json, as in transformers 5 for the families' own classes."""
+    """Let tokenizer_config.json override tokenizer.json, as transformers 5 does for the families' own classes."""
     settings = read_json(file) if file.is_file() else {}
     if settings.get("tokenizer_class") in _GENERAL_CLASSES:
         return
@@ -122,7 +122,7 @@ def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
 
 
 _BATCH_CHARACTERS = 500_000
-# Classes that take tokenizer.json as it is.
+# Classes that use tokenizer.json unchanged.
 _GENERAL_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _OF_BERT_NORMALIZER = {
     "do_lower_case": "lowercase",

@@ -1,4 +1,4 @@
-"""A model at work: texts to tokens, tokens to vectors, in passes that run beside each other."""
+"""The encoder of a local model: texts to tokens, and tokens to vectors, in parallel forward passes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from jammi_duck.types import Vectors
 
-# Texts that are tokenized together, while passes over the ones before are under way.
+# Texts that are tokenized together, while passes over the previous ones are running.
 _CHUNK_TEXTS = 1024
 _CHUNK_TOKENS = 1024 * 512
 _RECENT_QUERIES = 1024
 _RECENT_CHARACTERS = 10_000
-# Of torch's allocator on the CPU, of CUDA, and of its matrix products.
+# Messages of torch's allocator on the CPU, of CUDA, and of CUDA's matrix products.
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -54,7 +54,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class TransformerEncoder(Encoder):
-    """See `jammi_duck.encoder.LocalEncoder`. A `budget` is that of one stream."""
+    """See `jammi_duck.encoder.LocalEncoder`. A `budget` belongs to one stream."""
 
     budget: TokenBudget | None = None
 
@@ -73,7 +73,7 @@ class TransformerEncoder(Encoder):
         full = batch_size * description.max_tokens
         self._pass_tokens = min(full, PASS_TOKENS) if placement.device.type == "cpu" else full
         self._tokens = Tokenization(description)
-        # On one core: its many small steps take several times as long where cores have to wait for each other.
+        # On one core: the many small steps take several times as long if cores have to wait for each other.
         self._transformer = workers.submit(lambda: _load(description, placement)).result()
         if self._tokens.size > self._transformer.vocabulary:
             raise ModelError(
@@ -82,7 +82,7 @@ class TransformerEncoder(Encoder):
             )
         self._pooling = Pooling(description, placement.device)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
-        # Damaged weights show now, not in the midst of a build.
+        # Damaged weights cause an error now, not in the middle of a build.
         if self.encode_rows(["a"], "document", lambda _: None).failed.any():
             raise ModelError(
                 f"the model '{description.name}' does not fit into memory, or its vectors are not numbers (NaN): its "
@@ -132,7 +132,7 @@ class TransformerEncoder(Encoder):
         found.update(zip(new, super().encode(new, "query"), strict=True))
         with _remembering:
             for text in texts:
-                # A copy: a row of a matrix would keep the whole matrix.
+                # A copy: a row of a matrix would keep the whole matrix in memory.
                 if len(text) <= _RECENT_CHARACTERS:
                     self._recent[text] = self._recent.get(text, found[text].copy())
                     self._recent.move_to_end(text)
@@ -144,7 +144,7 @@ class TransformerEncoder(Encoder):
     def _tokenized(
         self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_], failed: NDArray[np.bool_]
     ) -> Iterator[list[Numbered]]:
-        """The texts' tokens, chunk by chunk, the longest texts first; notes which were `cut`, and which have `failed`.
+        """The texts' tokens, chunk by chunk, the longest texts first; sets the flags in `cut` and `failed`.
 
         Texts without any token are left out: their vectors stay zeros.
         """
@@ -157,7 +157,7 @@ class TransformerEncoder(Encoder):
             yield [(i, tokens) for i, tokens in zip(chunk, sequences, strict=True) if tokens]
 
     def _forward(self, sequences: Sequence[Tokens], skipped: int) -> Vectors:
-        """One pass. `skipped` tokens of each sequence are a prompt that is left out of the pooling."""
+        """One pass. Pooling leaves out the first `skipped` tokens of each sequence, which are the prompt."""
         with torch.inference_mode():
             if max(map(max, sequences)) >= self._transformer.vocabulary:
                 raise ModelError(
@@ -166,7 +166,7 @@ class TransformerEncoder(Encoder):
             batch = pack(sequences, self._device)
             wanted, pooled = None, batch
             if self.description.pooling == "cls" and not skipped:
-                # Most of the last layer's work would be for tokens that are not looked at.
+                # Most of the last layer's work would be for tokens that pooling does not use.
                 wanted, pooled = batch.firsts()
             hidden = self._transformer(batch, wanted)
             vectors: Vectors = self._pooling(hidden, pooled, skipped).cpu().numpy()

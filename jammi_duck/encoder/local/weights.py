@@ -1,4 +1,4 @@
-"""A model's tensors, mapped from safetensors files, each checked when it is taken."""
+"""A model's tensors, memory-mapped from safetensors files and checked when they are used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import ModelError
 
-# Names that older checkpoints give to a norm's tensors.
+# The names of a norm's tensors in older checkpoints.
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
 
@@ -23,7 +23,7 @@ class Weights:
         """Open the files; `model` is its name in messages.
 
         Raises:
-            ModelError: a file is missing, cut short, or no safetensors.
+            ModelError: a file is missing, truncated, or not safetensors.
         """
         self._model = model
         self._files: dict[str, Any] = {}
@@ -36,14 +36,14 @@ class Weights:
         self._prefix = ""
 
     def below(self, prefixes: tuple[str, ...], sign: str) -> None:
-        """Look under the first of `prefixes` under which there is a tensor called `sign`, or else at the top."""
+        """Use the first of `prefixes` that has a tensor called `sign`, or no prefix if none has."""
         self._prefix = next((prefix for prefix in prefixes if prefix + sign in self._files), "")
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A tensor of this shape, float32; mapped, not copied, where it is float32 in the file.
+        """A tensor of this shape in float32; if the file has float32, it is mapped and not copied.
 
         Raises:
-            ModelError: there is none, or it is of another shape.
+            ModelError: it does not exist, or has another shape.
         """
         found = self._found(name)
         if found not in self._files:

@@ -1,8 +1,9 @@
-"""The threads on which all forward passes of the process run: one for each core, none in another's way.
+"""The pool of threads for all forward passes of the process, one thread for each core.
 
-A pass stays on one core, so cores never wait for each other within a layer, and as many passes run at once as there are
-cores, whoever asked for them. Only a pass that is somebody's only one, while there are no others, is spread over all
-cores. One thread does all of these, since each thread that spreads its work has a team of threads of its own.
+A pass stays on one core, so cores never wait for each other within a layer. As many passes run at once as there are
+cores, whatever callers they belong to. Only if a caller has a single pass, and no other pass is running, it is spread
+over all cores. One thread runs all spread passes, because each thread that spreads its work has its own team of
+threads.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Workers:
         self.start()
 
     def start(self) -> None:
-        """Start the threads anew: a forked process has none of its parent's."""
+        """Start the threads again: a forked process has no threads of its parent."""
         self._unfinished = 0
         self._counting = threading.Lock()
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
@@ -44,9 +45,9 @@ class Workers:
             threading.Thread(target=self._work, args=(jobs, cores), name=name, daemon=True).start()
 
     def submit(self, work: Callable[[], T], *, urgent: bool = False, spread: bool = False) -> Future[T]:
-        """Run `work` as soon as a thread is free; what is urgent goes before what is not.
+        """Run `work` as soon as a thread is free; urgent work goes first.
 
-        With `spread` it takes all cores, if nothing else is under way.
+        With `spread`, it runs on all cores if nothing else is running.
         """
         future: Future[T] = Future()
         with self._counting:
@@ -81,10 +82,10 @@ class Workers:
 
 
 def _use_threads(count: int) -> None:
-    """Have torch compute on `count` cores when this thread calls it, and nothing else changed.
+    """Let torch compute on `count` cores when this thread calls it, without changing other threads.
 
-    torch keeps a number for each thread, and one more that a thread takes over when it first computes; the second is
-    put back, once this thread has taken it.
+    torch has a number for each thread, and a global one that a thread copies when it first computes. The global number
+    is restored once this thread has copied it.
     """
     with _setting:
         others: list[int] = []
@@ -99,7 +100,7 @@ def _use_threads(count: int) -> None:
 
 
 class _Passes:
-    """Which passes run in the process. A fork waits for them: the child would find the locks that they hold in C++."""
+    """Counts running passes. A fork waits for them, because the child would inherit the locks that they hold in C++."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -109,7 +110,7 @@ class _Passes:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
-        """While a pass runs."""
+        """A context in which one pass runs."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_forking)
             self._running += 1
@@ -123,14 +124,14 @@ class _Passes:
                 self._changed.notify_all()
 
     def before_fork(self) -> None:
-        """Wait until none runs, for some seconds; none begins then."""
+        """Wait until no pass runs, for some seconds; no new pass begins meanwhile."""
         with self._changed:
             self._is_forking = True
             mine = int(getattr(self._mine, "runs", False))
             self._changed.wait_for(lambda: self._running <= mine, _FORK_SECONDS)
 
     def after_fork(self) -> None:
-        """In the parent, let them begin again."""
+        """In the parent, let passes begin again."""
         with self._changed:
             self._is_forking = False
             self._changed.notify_all()
@@ -158,7 +159,7 @@ os.register_at_fork(
 def workers(threads: int | None) -> Workers:
     """The process's pool of `threads` threads, by default as many as torch would use; started when first asked for.
 
-    Whoever asks for another number gets another pool.
+    Each number of threads has its own pool.
     """
     wanted = threads or torch.get_num_threads()
     with _starting:
