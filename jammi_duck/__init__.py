@@ -14,6 +14,7 @@ from jammi_duck.errors import (
     JammiWarning,
     ModelError,
     NoModelError,
+    NoSourceError,
     NotFoundError,
     StateError,
     StorageError,
@@ -36,6 +37,7 @@ __all__ = [
     "JammiWarning",
     "ModelError",
     "NoModelError",
+    "NoSourceError",
     "NotFoundError",
     "StateError",
     "StorageError",
@@ -44,6 +46,10 @@ __all__ = [
     "connect",
     "install",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - as Python asks a module for what it does not have

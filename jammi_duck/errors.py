@@ -2,11 +2,12 @@
 
 JammiError
 ├── ConfigError          an option has a value that cannot be used
-├── InputError           an argument of a SQL function is wrong: a column, a key, a k, a role
+├── InputError           an argument is wrong: a column, a key, a k, a role, a filter
 ├── ModelError           a model is not supported, or is not what it was
 │   └── NoModelError     a model cannot be found
 ├── EncodingError        a text could not be embedded
 ├── NotFoundError        there is no such embedding table
+│   └── NoSourceError    there is no such table, view or file
 ├── StorageError         a location cannot be read or written
 │   ├── DamagedError     a file is missing, cut short, altered, or another build's
 │   └── UnsupportedError a file holds what this version does not understand; it is left alone
@@ -28,11 +29,11 @@ _MOST_TOLD = 10_000
 
 
 class JammiError(Exception):
-    """The base of all errors of this package. A name in it that is very long is cut."""
+    """The base of all errors of this package. Its text cuts names that are very long, and shows zero bytes."""
 
     def __str__(self) -> str:
         """What went wrong."""
-        told = _LONG_WORD.sub(r"\1…", super().__str__())
+        told = _LONG_WORD.sub(r"\1…", super().__str__()).replace("\x00", "\\0")
         return told if len(told) <= _MOST_TOLD else f"{told[: _MOST_TOLD // 2]} … {told[-_MOST_TOLD // 2 :]}"
 
 
@@ -41,7 +42,7 @@ class ConfigError(JammiError):
 
 
 class InputError(JammiError):
-    """An argument of a SQL function is wrong."""
+    """An argument is wrong: a column, a key, a k, a role, a filter."""
 
 
 class ModelError(JammiError):
@@ -57,7 +58,20 @@ class EncodingError(JammiError):
 
 
 class NotFoundError(JammiError):
-    """There is no such embedding table."""
+    """There is no such embedding table. `message` says so; `remedy` is what makes one, in SQL, where something does."""
+
+    def __init__(self, message: str = "", remedy: str | None = None) -> None:
+        super().__init__(f"{message}. {remedy}" if remedy else message)
+        self.message = message
+        self.remedy = remedy
+
+
+class NoSourceError(NotFoundError):
+    """There is no table, view or file of this `name`."""
+
+    def __init__(self, message: str = "", name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class StorageError(JammiError):

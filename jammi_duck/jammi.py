@@ -1,40 +1,137 @@
-"""The verbs of the SQL as methods for Python."""
+"""The verbs of the SQL as methods for Python. Their docstrings are their pages, which make most of this file."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overload
 
 import duckdb
+import numpy as np
 
-from jammi_duck.config.redaction import redacted
 from jammi_duck.encoder.blanks import is_blank
-from jammi_duck.relations import relation
-from jammi_duck.sql import literal, quoted
+from jammi_duck.errors import InputError
+from jammi_duck.sql import literal, qualified, quoted
+from jammi_duck.statements import Statements
+from jammi_duck.storage.tables.recovery import Action
+from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.udfs.arguments import plain
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
 from jammi_duck.work.refresh import Refreshed
 
 if TYPE_CHECKING:
-    import numpy as np
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     Vector: TypeAlias = Sequence[float] | NDArray[np.float32] | NDArray[np.float64]
+    Source: TypeAlias = (
+        str | os.PathLike[str] | duckdb.DuckDBPyRelation | pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table
+    )
+
+_P = ParamSpec("_P")
+
+
+def _with_arguments_of(
+    like: Callable[Concatenate[Jammi, _P], duckdb.DuckDBPyRelation],
+) -> Callable[[Callable[..., duckdb.DuckDBPyRelation]], Callable[Concatenate[Jammi, _P], duckdb.DuckDBPyRelation]]:
+    """Give a method the parameters of another, for editors and when it is called."""
+    signature = inspect.signature(like)
+
+    def decorated(method: Callable[..., Any]) -> Callable[Concatenate[Jammi, _P], duckdb.DuckDBPyRelation]:
+        @functools.wraps(method)
+        def call(jammi: Jammi, /, *arguments: _P.args, **options: _P.kwargs) -> duckdb.DuckDBPyRelation:
+            signature.bind(jammi, *arguments, **options)
+            found: duckdb.DuckDBPyRelation = method(jammi, *arguments, **options)
+            return found
+
+        vars(call)["__signature__"] = signature
+        return call
+
+    return decorated
 
 
 class Jammi:
-    """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped."""
+    """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped.
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, location: str) -> None:
-        """`location` is where the embedding tables are."""
+    A source is what SQL takes: the name of a table, a view or a DataFrame that a variable of yours holds, or the path
+    of a file. It may also be the DataFrame itself (of pandas or polars), an Arrow table, or a relation of DuckDB's,
+    which is known by the name of the variable that holds it.
+
+    Errors are those of `jammi_duck.errors`, all of which are `JammiError`; what DuckDB raised is the cause. Relations
+    hold rows that were found when the method was called, but for those of `infer`.
+
+    One object may be used by many threads: each but the one that called `install` gets a cursor of its own.
+    """
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, location: str, equip: Callable[[duckdb.DuckDBPyConnection], object]
+    ) -> None:
+        """`location` is where the embedding tables are; `equip` gives another connection the SQL functions."""
         self.con = con
         self.location = location
+        self._equip = equip
+        self._statements = Statements(con, equip)
+
+    def cursor(self) -> Jammi:
+        """The same on a new cursor, with a transaction of its own; it is closed with the connection.
+
+        Example:
+            >>> other = jammi.cursor()
+            >>> other.search("animals", "a fish", 1).project("id").fetchall()
+            [(4,)]
+        """
+        return Jammi(self._statements.cursor(), self.location, self._equip)
+
+    @overload
+    def embed(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+        self, text: str | None, model: str | None = None, *, role: str = "document", dims: int | None = None
+    ) -> NDArray[np.float32] | None: ...
+    @overload
+    def embed(
+        self, text: Sequence[str | None], model: str | None = None, *, role: str = "document", dims: int | None = None
+    ) -> list[NDArray[np.float32] | None]: ...
+    def embed(
+        self,
+        text: str | Sequence[str | None] | None,
+        model: str | None = None,
+        *,
+        role: str = "document",
+        dims: int | None = None,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32] | None] | None:
+        """The vector of a text, or a list of vectors for a list of texts: SQL's `embed`.
+
+        Args:
+            text: a text, or several. One without letters has no vector: None.
+            model: a name, or a directory; by default that of `install`.
+            role: `document`, or `query` for a question to a model that tells the two apart.
+            dims: this many of the first dimensions, brought to unit length.
+
+        Raises:
+            InputError: the role or the dimensions are none.
+            NoModelError: there is no such model.
+            EncodingError: a text could not be embedded.
+
+        Example:
+            >>> jammi.embed("a small cat").shape
+            (64,)
+            >>> [vector is None for vector in jammi.embed(["a small cat", " "])]
+            [False, True]
+        """
+        texts = [text] if text is None or isinstance(text, str) else list(text)
+        call = "embed(text, model := {}, role := {}, dims := {})"
+        query = qualified(f"SELECT {call} FROM (SELECT unnest({{}}::VARCHAR[]) AS text)")
+        rows = self._statements.rows(query, (), model, role, dims, texts)
+        vectors = [None if vector is None else np.array(vector, np.float32) for (vector,) in rows]
+        return vectors[0] if text is None or isinstance(text, str) else vectors
 
     def generate(
         self,
-        source: str,
+        source: Source,
         columns: str | Sequence[str],
         key: str,
         model: str | None = None,
@@ -43,70 +140,75 @@ class Jammi:
         reuse: bool = False,
         resume: bool = False,
     ) -> Generated:
-        """Embed the text of `columns` for every row of `source` and persist it; says what came of it.
+        """Embed the text of each row and keep the vectors: SQL's `jammi_generate`.
 
-        With `reuse`, an embedding table that is just what this would make is given instead. With `resume`, a build of
-        the same that was interrupted goes on where it was.
+        Args:
+            source: what to embed.
+            columns: the columns whose texts are embedded, joined by a space.
+            key: the column that names a row; its values are unique.
+            model: a name, or a directory; by default that of `install`.
+            dims: keep this many of the first dimensions.
+            reuse: give the embedding table that is there, if it is just what this would make.
+            resume: go on with a build of the same that was interrupted.
 
-        Raises:
-            duckdb.Error: anything that SQL's `jammi_generate` refuses, with the reason.
-        """
-        text = "SELECT * FROM jammi_generate(?, ?, ?, model := ?, dims := ?, reuse := ?, resume := ?)"
-        return Generated(*self._row(text, source, _listed(columns), key, model, dims, reuse, resume))
-
-    def status(
-        self, source: str, *, model: str | None = None, embedding_table: str | None = None
-    ) -> duckdb.DuckDBPyRelation:
-        """How the embedding table of `source` differs from it, and what to do, as a DuckDB relation of one row.
-
-        Raises:
-            duckdb.Error: anything that SQL's `jammi_status` refuses, with the reason.
-        """
-        text = "SELECT * FROM jammi_status({}, model := {}, embedding_table := {})"
-        return self._relation(text, source, model, embedding_table)
-
-    def refresh(self, source: str, *, model: str | None = None, embedding_table: str | None = None) -> Refreshed:
-        """Make the embedding table of `source` follow it: only texts that are new are embedded.
+        Returns:
+            What became of it: embedding_table str, source str, model str, status str, row_count int,
+            skipped_count int, failed_count int, truncated_count int, dimensions int, seconds float, location str.
 
         Raises:
-            duckdb.Error: anything that SQL's `jammi_refresh` refuses, with the reason.
-        """
-        text = "SELECT * FROM jammi_refresh(?, model := ?, embedding_table := ?)"
-        return Refreshed(*self._row(text, source, model, embedding_table))
+            NoSourceError: there is no such table, view or file.
+            InputError: a column is not there, the key is not unique, or `dims` is more than the model has.
+            ModelError: the model cannot be used; NoModelError where it cannot be found.
+            BuildError: the build was interrupted.
+            StorageError: the files cannot be written.
 
-    def compact(self, source: str, *, model: str | None = None, embedding_table: str | None = None) -> Compacted:
-        """Merge the segments of the embedding table of `source`, without the rows that are gone; nothing is embedded.
-
-        Raises:
-            duckdb.Error: anything that SQL's `jammi_compact` refuses, with the reason.
+        Example:
+            >>> jammi.generate("animals", ["name", "text"], "id").row_count
+            5
         """
-        text = "SELECT * FROM jammi_compact(?, model := ?, embedding_table := ?)"
-        return Compacted(*self._row(text, source, model, embedding_table))
+        text = "SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, reuse := {}, resume := {})"
+        names = _listed(columns)
+        return Generated(*self._row(text, (source,), names, key, model, dims, reuse, resume))
 
     def import_vectors(
         self,
-        source: str,
-        vectors: str,
+        source: Source,
+        vectors: Source,
         key: str,
         vector: str,
         model: str,
         columns: str | Sequence[str] | None = None,
     ) -> Generated:
-        """Make an embedding table of `source` from vectors that `model` has made elsewhere; nothing is embedded.
+        """Make an embedding table of vectors that were made elsewhere: SQL's `jammi_import`. Nothing is embedded.
 
-        `vectors` is a table that has them in its column `vector`; its column `key` has the same values as the one of
-        the same name in `source`. `columns` have the text that they stand for; only with them can the table follow.
+        Args:
+            source: what the vectors are of.
+            vectors: what has the vectors.
+            key: the column that names a row, in both.
+            vector: the column of `vectors` that has them: FLOAT[], or DOUBLE[].
+            model: what made them, which embeds the questions.
+            columns: the columns of `source` whose text they stand for; only with these can a refresh follow.
+
+        Returns:
+            The same as `generate`.
 
         Raises:
-            duckdb.Error: anything that SQL's `jammi_import` refuses, with the reason.
+            NoSourceError: there is no such table, view or file.
+            InputError: a column is not there, a key is not unique, or vectors have another length than the model's.
+            ModelError: the model cannot be used; NoModelError where it cannot be found.
+
+        Example:
+            >>> con.execute("CREATE TABLE mine AS SELECT id, embed(text) AS v FROM animals") and None
+            >>> jammi.import_vectors("animals", "mine", "id", "v", "fake/small", "text").row_count
+            5
         """
+        text = "SELECT * FROM jammi_import({}, {}, {}, {}, model := {}, cols := {})"
         names = None if columns is None else _listed(columns)
-        text = "SELECT * FROM jammi_import(?, ?, ?, ?, model := ?, cols := ?)"
-        return Generated(*self._row(text, source, vectors, key, vector, model, names))
+        return Generated(*self._row(text, (source, vectors), key, vector, model, names))
 
     def infer(
         self,
-        source: str,
+        source: Source,
         columns: str | Sequence[str],
         key: str,
         model: str | None = None,
@@ -114,24 +216,41 @@ class Jammi:
         task: str = "text_embedding",
         dims: int | None = None,
     ) -> duckdb.DuckDBPyRelation:
-        """The vector of each row of `source`, as a DuckDB relation; nothing is persisted.
+        """The vector of each row, or why there is none; nothing is kept: SQL's `jammi_infer`.
+
+        The relation embeds when it is looked at, each time: a LIMIT or a condition spares the other rows. What goes
+        wrong then is DuckDB's error.
+
+        Args:
+            source: what to embed.
+            columns: the columns whose texts are embedded, joined by a space.
+            key: the column that names a row.
+            model: a name, or a directory; by default that of `install`.
+            task: `text_embedding` is the only one.
+            dims: this many of the first dimensions.
+
+        Returns:
+            A relation: _row_id VARCHAR, _source VARCHAR, _model VARCHAR, _status VARCHAR, _error VARCHAR,
+            _latency_ms DOUBLE, vector FLOAT[].
 
         Raises:
-            duckdb.Error: anything that SQL's `jammi_infer` refuses, with the reason.
+            NoSourceError: there is no such table, view or file.
+            InputError: a column is not there, or there is no such task.
+
+        Example:
+            >>> jammi.infer("animals", "text", "id").limit(2).project("_row_id, _status").fetchall()
+            [('1', 'ok'), ('2', 'ok')]
         """
-        names = ", ".join(map(literal, _listed(columns)))
-        chosen = "NULL" if model is None else literal(model)
-        cut = "NULL" if dims is None else literal(str(plain(dims)))
         # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
-        with _redacted():
-            return self.con.sql(
-                f"SELECT * FROM jammi_infer({literal(plain(source))}, system.main.list_value({names}), {literal(key)}, "
-                f"model := {chosen}, task := {literal(task)}, dims := {cut})"
-            )
+        names = f"system.main.list_value({', '.join(map(literal, _listed(columns)))})"
+        text = "SELECT * FROM jammi_infer({}, {}, {}, model := {}, task := {}, dims := {})"
+        return self._statements.planned(
+            text, (source,), names, literal(key), *map(_literal, (model, task, None if dims is None else plain(dims)))
+        )
 
     def search(
         self,
-        source: str,
+        source: Source,
         query: str | Vector | None,
         k: int = 10,
         *,
@@ -142,30 +261,90 @@ class Jammi:
         min_similarity: float | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> duckdb.DuckDBPyRelation:
-        """The `k` rows of `source` nearest to a text or a vector, as a DuckDB relation, best first; none for None.
+        """The rows of a source that are nearest to a question, best first: SQL's `jammi_search`.
 
-        `filter` is a condition in SQL over the columns of `source`, which can change nothing. `parameters` are the
-        values of its `$name`s: they stay values, whatever is in them. `min_similarity` is a cosine.
+        Args:
+            source: what was embedded.
+            query: some words, or a vector; None finds nothing.
+            k: how many rows.
+            model: search the embedding table of this model; by default the newest of any.
+            filter: a condition in SQL over the columns of the source, which can change nothing.
+            exact: compare with every vector, without the index.
+            embedding_table: search this one.
+            min_similarity: leave out rows whose cosine is less.
+            parameters: values for each `$name` in the filter: they stay values, whatever is in them.
+
+        Returns:
+            A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _similarity FLOAT, _distance FLOAT.
 
         Raises:
-            duckdb.Error: anything that SQL's `jammi_search` refuses, with the reason.
+            NotFoundError: the source has no embedding table. NoSourceError: it is not there.
+            InputError: the query is blank, or an argument or the filter is wrong.
+            NoModelError: the model that embeds the query cannot be found.
+            StorageError: the vectors cannot be read.
+
+        Example:
+            >>> jammi.search("animals", "a fish", 2).project("id, name").fetchall()
+            [(4, 'fish'), (1, 'cat')]
+            >>> jammi.search("animals", "a fish", 1, filter="name <> $n", parameters={"n": "fish"}).project("id")
+            ┌───────┐
+            │  id   │
+            │ int32 │
+            ├───────┤
+            │     1 │
+            └───────┘
+            <BLANKLINE>
         """
-        return self._searched(
+        return self._asked(
             "jammi_search",
             source,
-            _plain(query),
+            query,
             k,
-            model,
-            filter,
-            exact,
-            embedding_table,
-            min_similarity,
+            model=model,
+            filter=filter,
+            exact=exact,
+            embedding_table=embedding_table,
+            min_similarity=min_similarity,
             parameters=parameters,
         )
 
+    @_with_arguments_of(search)
+    def matches(self, *arguments: Any, **options: Any) -> duckdb.DuckDBPyRelation:
+        """What a search finds, without the source's columns: SQL's `jammi_matches`. The arguments are `search`'s.
+
+        The source need not be there, unless there is a filter.
+
+        Returns:
+            A relation: _row_id VARCHAR, _source_id VARCHAR, _rank INTEGER, _similarity FLOAT, _distance FLOAT.
+
+        Raises:
+            JammiError: the same as `search`.
+
+        Example:
+            >>> jammi.matches("animals", "a fish", 1).project("_row_id, _rank").fetchall()
+            [('4', 1)]
+        """
+        return self._asked("jammi_matches", *arguments, **options)
+
+    @_with_arguments_of(search)
+    def explain(self, *arguments: Any, **options: Any) -> duckdb.DuckDBPyRelation:
+        """How such a search is done, a row for each stage: SQL's `jammi_explain`. The arguments are `search`'s.
+
+        Returns:
+            A relation: stage VARCHAR, detail VARCHAR, row_count BIGINT, milliseconds DOUBLE.
+
+        Raises:
+            JammiError: the same as `search`.
+
+        Example:
+            >>> [stage for stage, *_ in jammi.explain("animals", "a fish").fetchall()]
+            ['table', 'encode', 'exact', 'rank', 'fetch']
+        """
+        return self._asked("jammi_explain", *arguments, **options)
+
     def similar(
         self,
-        source: str,
+        source: Source,
         key: object,
         k: int = 10,
         *,
@@ -176,104 +355,258 @@ class Jammi:
         min_similarity: float | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> duckdb.DuckDBPyRelation:
-        """The `k` rows of `source` nearest to its row with this key, without that row; otherwise as `search`."""
-        return self._searched(
+        """The rows that are nearest to one row, without itself: SQL's `jammi_similar`.
+
+        Args:
+            source: what was embedded.
+            key: the key of the row. One that no row has finds nothing.
+            k: how many rows.
+            model: search the embedding table of this model; by default the newest of any.
+            filter: a condition in SQL over the columns of the source, which can change nothing.
+            exact: compare with every vector, without the index.
+            embedding_table: search this one.
+            min_similarity: leave out rows whose cosine is less.
+            parameters: values for each `$name` in the filter.
+
+        Returns:
+            A relation with the columns of `search`.
+
+        Raises:
+            JammiError: the same as `search`.
+
+        Example:
+            >>> jammi.similar("animals", 3, 1).project("id").fetchall()
+            [(4,)]
+        """
+        return self._found(
             "jammi_similar",
             source,
             key,
             k,
-            model,
-            filter,
-            exact,
-            embedding_table,
-            min_similarity,
+            model=model,
+            filter=filter,
+            exact=exact,
+            embedding_table=embedding_table,
+            min_similarity=min_similarity,
             parameters=parameters,
         )
 
-    def explain(
-        self,
-        source: str,
-        query: str | Vector | None,
-        k: int = 10,
-        *,
-        model: str | None = None,
-        filter: str | None = None,
-        exact: bool = False,
-        embedding_table: str | None = None,
-        min_similarity: float | None = None,
-        parameters: Mapping[str, object] | None = None,
+    def status(
+        self, source: Source, *, model: str | None = None, embedding_table: str | None = None
     ) -> duckdb.DuckDBPyRelation:
-        """How such a search is done, a row for each stage: what, why, with how many rows, and in how many ms."""
-        return self._searched(
-            "jammi_explain",
-            source,
-            _plain(query),
-            k,
-            model,
-            filter,
-            exact,
-            embedding_table,
-            min_similarity,
-            parameters=parameters,
-        )
+        """How an embedding table differs from its source, and what to do: SQL's `jammi_status`.
 
-    def check(
-        self, source: str, k: int = 10, *, model: str | None = None, embedding_table: str | None = None
-    ) -> duckdb.DuckDBPyRelation:
-        """The recall of the index of `source` for `k` neighbours, and how long a search takes with it and without.
+        Args:
+            source: what was embedded.
+            model: the embedding table of this model; by default the newest of any.
+            embedding_table: this one.
+
+        Returns:
+            A relation of one row: embedding_table VARCHAR, current BIGINT, new BIGINT, changed BIGINT, gone BIGINT,
+            coverage DOUBLE, segments INTEGER, bytes BIGINT, age INTERVAL, advice VARCHAR.
 
         Raises:
-            duckdb.Error: anything that SQL's `jammi_check` refuses, with the reason.
+            NotFoundError: the source has no embedding table. NoSourceError: it is not there.
+
+        Example:
+            >>> jammi.status("animals").project('current, "new", changed, gone').fetchall()
+            [(5, 0, 0, 0)]
+        """
+        text = "SELECT * FROM jammi_status({}, model := {}, embedding_table := {})"
+        return self._statements.kept(text, (source,), model, embedding_table)
+
+    def refresh(self, source: Source, *, model: str | None = None, embedding_table: str | None = None) -> Refreshed:
+        """Bring an embedding table up to date; only texts that are new are embedded: SQL's `jammi_refresh`.
+
+        Args:
+            source: what was embedded.
+            model: the embedding table of this model; by default the newest of any.
+            embedding_table: this one.
+
+        Returns:
+            What became of it: embedding_table str, added int, changed int, deleted int, unchanged int, failed int,
+            encoded int, seconds float, advice str or None.
+
+        Raises:
+            NotFoundError: the source has no embedding table. NoSourceError: it is not there.
+            InputError: the key is not unique any more, or a column is not there.
+            ModelError: the model has changed, or cannot be found.
+            BuildError: the refresh was interrupted.
+
+        Example:
+            >>> con.execute("INSERT INTO animals VALUES (6, 'bee', 'a bee hums')") and None
+            >>> jammi.refresh("animals").added
+            1
+        """
+        text = "SELECT * FROM jammi_refresh({}, model := {}, embedding_table := {})"
+        return Refreshed(*self._row(text, (source,), model, embedding_table))
+
+    def compact(self, source: Source, *, model: str | None = None, embedding_table: str | None = None) -> Compacted:
+        """Merge the segments of an embedding table, without the rows that are gone: SQL's `jammi_compact`.
+
+        Args:
+            source: what was embedded.
+            model: the embedding table of this model; by default the newest of any.
+            embedding_table: this one.
+
+        Returns:
+            What became of it: embedding_table str, segments_before int, segments int, rows_removed int,
+            bytes_before int, bytes int, seconds float.
+
+        Raises:
+            NotFoundError: the source has no embedding table.
+            BuildError: the compaction was interrupted, or the table was changed again and again meanwhile.
+            StorageError: files cannot be read or written.
+
+        Example:
+            >>> jammi.compact("animals").segments
+            1
+        """
+        text = "SELECT * FROM jammi_compact({}, model := {}, embedding_table := {})"
+        return Compacted(*self._row(text, (source,), model, embedding_table))
+
+    def check(
+        self, source: Source, k: int = 10, *, model: str | None = None, embedding_table: str | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """How good the index of an embedding table is: SQL's `jammi_check`.
+
+        Args:
+            source: what was embedded.
+            k: how many neighbours.
+            model: the embedding table of this model; by default the newest of any.
+            embedding_table: this one.
+
+        Returns:
+            A relation of one row: embedding_table VARCHAR, row_count BIGINT, segments INTEGER, k INTEGER,
+            queries INTEGER, recall DOUBLE, index_ms DOUBLE, exact_ms DOUBLE, advice VARCHAR.
+
+        Raises:
+            NotFoundError: the source has no embedding table.
+            InputError: `k` is less than 1.
+
+        Example:
+            >>> jammi.check("animals", 2).project("recall, advice").fetchall()
+            [(1.0, 'the index is good')]
         """
         text = "SELECT * FROM jammi_check({}, {}, model := {}, embedding_table := {})"
-        return self._relation(text, source, k, model, embedding_table)
+        return self._statements.kept(text, (source,), k, model, embedding_table)
 
     def tables(self) -> duckdb.DuckDBPyRelation:
-        """Every embedding table, as a DuckDB relation."""
-        return self.con.sql("SELECT * FROM jammi_tables()")
+        """Every embedding table: SQL's `jammi_tables`.
+
+        Returns:
+            A relation: embedding_table VARCHAR, source VARCHAR, columns VARCHAR[], key VARCHAR, model VARCHAR,
+            dimensions INTEGER, status VARCHAR, stage VARCHAR, row_count BIGINT, skipped_count BIGINT,
+            failed_count BIGINT, truncated_count BIGINT, location VARCHAR, started TIMESTAMP, finished TIMESTAMP,
+            age INTERVAL, error VARCHAR.
+
+        Raises:
+            StorageError: the location cannot be read.
+
+        Example:
+            >>> jammi.tables().project("source, status, row_count").fetchall()
+            [('animals', 'ready', 5)]
+        """
+        return self._statements.kept("SELECT * FROM jammi_tables()", ())
 
     def models(self) -> duckdb.DuckDBPyRelation:
-        """Every model that can be used here without a download, as a DuckDB relation."""
-        return self.con.sql("SELECT * FROM jammi_models()")
+        """Every model that can be used without a download: SQL's `jammi_models`.
 
-    def _row(self, text: str, *arguments: object) -> tuple[Any, ...]:
-        with _redacted():
-            (row,) = self.con.execute(text, [plain(each) for each in arguments]).fetchall()
+        Returns:
+            A relation: name VARCHAR, label VARCHAR, licence VARCHAR, family VARCHAR, dimensions INTEGER,
+            max_tokens INTEGER, pooling VARCHAR, query_prompt VARCHAR, document_prompt VARCHAR, location VARCHAR,
+            origin VARCHAR, error VARCHAR.
+
+        Example:
+            >>> jammi.models().filter("error IS NULL").project("name").fetchall()
+            [('fake/small',), ('fake/other',)]
+        """
+        return self._statements.kept("SELECT * FROM jammi_models()", ())
+
+    def recover(self) -> list[Action]:
+        """Settle what processes that died have left, and mend what can be mended: SQL's `jammi_recover`.
+
+        Returns:
+            An action for each table that was settled: embedding_table str, status str, action str.
+
+        Raises:
+            StorageError: the location cannot be read.
+
+        Example:
+            >>> jammi.recover()
+            []
+        """
+        return [Action(*row) for row in self._statements.rows("SELECT * FROM jammi_recover()", ())]
+
+    def drop(self, embedding_table: str) -> Action:
+        """Remove an embedding table with its files: SQL's `jammi_drop`.
+
+        Args:
+            embedding_table: its name, as `tables` lists it; ready, failed or gone.
+
+        Returns:
+            What was done: embedding_table str, status str, action str.
+
+        Raises:
+            NotFoundError: there is no such table.
+            BuildError: it is being built.
+
+        Example:
+            >>> ((name,),) = jammi.tables().project("embedding_table").fetchall()
+            >>> jammi.drop(name).status
+            'dropped'
+        """
+        return Action(*self._row("SELECT * FROM jammi_drop({})", (), embedding_table))
+
+    def vacuum(self) -> list[Removed]:
+        """Remove files of ours that nothing names and that are older than the retention: SQL's `jammi_vacuum`.
+
+        Returns:
+            What was removed: for each file, file str, bytes int, reason str.
+
+        Raises:
+            StorageError: the location cannot be read.
+
+        Example:
+            >>> jammi.vacuum()
+            []
+        """
+        return [Removed(*row) for row in self._statements.rows("SELECT * FROM jammi_vacuum()", ())]
+
+    def _row(self, text: str, tables: Sequence[object], *values: object) -> tuple[Any, ...]:
+        (row,) = self._statements.rows(text, tables, *values)
         return row
 
-    def _searched(
-        self, function: str, *arguments: object, parameters: Mapping[str, object] | None
+    def _asked(
+        self, function: str, source: Source, query: str | Vector | None, k: int = 10, **options: Any
     ) -> duckdb.DuckDBPyRelation:
-        query = arguments[1]
-        if function != "jammi_similar" and isinstance(query, str) and is_blank(query):
-            raise duckdb.InvalidInputException("InputError: the query is an empty text; give some words, or a vector")
-        names = [quoted(name).replace("{", "{{").replace("}", "}}") for name in parameters or {}]
-        values = f"system.main.struct_pack({', '.join(f'{name} := {{}}' for name in names)})" if names else "NULL"
-        text = (
-            f"SELECT * FROM {function}({{}}, {{}}, {{}}, model := {{}}, filter := {{}}, exact := {{}}, "
-            f"embedding_table := {{}}, min_similarity := {{}}, parameters := {values})"
-        )
-        return self._relation(text, *arguments, *(parameters or {}).values())
+        if isinstance(query, str) and is_blank(query):
+            raise InputError("the query is an empty text; give some words, or a vector")
+        asked = query if query is None or isinstance(query, str) else [float(number) for number in query]
+        return self._found(function, source, asked, k, **options)
 
-    def _relation(self, text: str, *arguments: object) -> duckdb.DuckDBPyRelation:
-        with _redacted():
-            return relation(self.con, text, [plain(each) for each in arguments])
+    def _found(
+        self,
+        function: str,
+        source: Source,
+        asked: object,
+        k: int,
+        *,
+        parameters: Mapping[str, object] | None = None,
+        **options: object,
+    ) -> duckdb.DuckDBPyRelation:
+        named = [f"{name} := {{}}" for name in options]
+        if parameters:
+            fields = (quoted(name).replace("{", "{{").replace("}", "}}") for name in parameters)
+            packed = ", ".join(f"{field} := {{}}" for field in fields)
+            named.append(f"parameters := system.main.struct_pack({packed})")
+        text = f"SELECT * FROM {function}({', '.join(['{}', '{}', '{}', *named])})"
+        return self._statements.kept(text, (source,), asked, k, *options.values(), *(parameters or {}).values())
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns)
 
 
-def _plain(query: str | Vector | None) -> str | list[float] | None:
-    return query if query is None or isinstance(query, str) else [float(number) for number in query]
-
-
-@contextlib.contextmanager
-def _redacted() -> Iterator[None]:
-    """Take users and signatures of URLs, which a source may be, out of what DuckDB says."""
-    try:
-        yield
-    except duckdb.Error as error:
-        if redacted(str(error)) == str(error):
-            raise
-        raise type(error)(redacted(str(error))) from None
+def _literal(value: object) -> str:
+    return "NULL" if value is None else literal(str(value))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.encoder.blanks import VISIBLE, is_blank
-from jammi_duck.errors import JammiWarning
+from jammi_duck.errors import InputError, JammiWarning
 from tests.fakes import DIMENSIONS
 from tests.test_generate import error_of, generate
 
@@ -80,7 +80,7 @@ class TestBlankTexts:
     def test_python_says_that_a_question_is_empty(self, animals, jammi):
         generate(animals, "animals")
         for search in (jammi.search, jammi.explain):
-            with pytest.raises(duckdb.Error, match="the query is an empty text"):
+            with pytest.raises(InputError, match="the query is an empty text"):
                 search("animals", "\u200b ")
         assert jammi.search("animals", None).fetchall() == []
 

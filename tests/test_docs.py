@@ -1,5 +1,7 @@
 """The documentation says what is so."""
 
+import doctest
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from jammi_duck.jammi import Jammi
 from jammi_duck.udfs.macros import macros
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +54,23 @@ def test_the_example_of_the_configuration_is_one(tmp_path, monkeypatch):
     config = settings.load().config
     assert (config.storage, config.batch_size, config.log_format) == ("s3://vectors/prod", 64, "json")
     assert set(config.storage_options) == {"key", "endpoint_url"}
+
+
+@pytest.mark.minilm
+def test_the_page_about_python_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    names, told = {}, []
+    example = doctest.DocTestParser().get_doctest("".join(blocks), names, "python.md", None, 0)
+    outcome = doctest.DocTestRunner(verbose=False).run(example, out=told.append, clear_globs=False)
+    example.globs["con"].close()
+    assert (outcome.failed, outcome.attempted > 15) == (0, True), "".join(told)
+
+
+def test_the_page_about_python_has_every_method():
+    page = (ROOT / "docs" / "python.md").read_text()
+    for name, _ in inspect.getmembers(Jammi, inspect.isfunction):
+        assert name.startswith("_") or f"`jammi.{name}(" in page
 
 
 @pytest.mark.minilm
@@ -136,10 +156,3 @@ def test_links_lead_somewhere():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
-
-
-def test_every_error_is_in_the_tree():
-    from jammi_duck import errors
-
-    drawn = set(re.findall(r"Jammi\w+|\w+Error", errors.__doc__))
-    assert drawn == {name for name in vars(errors) if re.fullmatch(r"Jammi\w+|\w+Error", name)}

@@ -6,7 +6,7 @@ import json
 import duckdb
 import pytest
 
-from jammi_duck import StorageError
+from jammi_duck import InputError, StorageError
 from tests.stock_shell import folder, needs_extension, rows, shell  # noqa: F401
 from tools.program import in_pipe
 
@@ -123,7 +123,7 @@ class TestMacros:
         jammi.con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
         jammi.generate("t", "text", "id")
         jammi.con.execute(f"CREATE MACRO {name}(a, b) AS system.main.error('{RAN}')")
-        with pytest.raises(duckdb.Error, match=f'a macro would be called: DROP MACRO "memory"."main"."{name}"'):
+        with pytest.raises(InputError, match=f'a macro would be called: DROP MACRO "memory"."main"."{name}"'):
             jammi.search("t", "word7", 2, filter="id = $id", parameters={"id": 3})
 
     @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Fills in what the pages of docs/ take from the code: the help of every command, and the table of options.
+"""Fills in what the pages of docs/ take from the code: the help of commands, the table of options, the tree of errors.
 
-python -m tools.pages      writes docs/cli.md and docs/configuration.md anew
+python -m tools.pages      writes docs/cli.md, docs/configuration.md and docs/python.md anew
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+from jammi_duck import errors
 from jammi_duck.config.options import options
 from jammi_duck.doors.cli.configuration import shown
 from jammi_duck.doors.cli.parser import parser
 from jammi_duck.doors.installation import install
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = (DOCS / "cli.md", DOCS / "configuration.md")
+PAGES = (DOCS / "cli.md", DOCS / "configuration.md", DOCS / "python.md")
 _HELP = re.compile(r"(<!-- help((?: \w+)*) -->\n```text\n).*?(```\n)", re.DOTALL)
+_ERRORS = re.compile(r"(<!-- errors -->\n```text\n).*?(```\n)", re.DOTALL)
 _OPTIONS = re.compile(r"(<!-- options -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 
@@ -39,6 +41,8 @@ def filled(text: str) -> str:
     with patch.dict(os.environ, {"COLUMNS": "90", "XDG_CACHE_HOME": "~/.cache"}):
         helps = {name: command.format_help() for name, command in commands()}
     text = _HELP.sub(lambda block: f"{block[1]}{helps[block[2].strip()]}{block[3]}", text)
+    tree = (errors.__doc__ or "").partition("\n\n")[2]
+    text = _ERRORS.sub(lambda block: f"{block[1]}{tree}{block[2]}", text)
     return _OPTIONS.sub(lambda block: f"{block[1]}{_table()}{block[2]}", text)
 
 

@@ -45,7 +45,7 @@ def _text(name: str, parameters: Sequence[str], call: Callable[..., str]) -> Sca
     The first parameter is a source; the database and the search path by which it is read come after it.
     """
 
-    def statement(engine: Engine, source: str | None, database: str, path: str, *more: Any) -> str:  # noqa: ANN401
+    def statement(engine: Engine, source: str | None, database: str, path: str, *more: Any) -> str:
         return qualified(call(engine, source, (database, path), *more))
 
     signature = (parameters[0], *_PATH, *parameters[1:])

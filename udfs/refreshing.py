@@ -164,7 +164,9 @@ def status_plan(
         failed = engine.tables.catalog.entries("failed", source=meaning.identity) if table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
-        raise NotFoundError(f"{error}, or goes on with one that was interrupted, with resume := true") from error
+        first = f"{error.remedy}, or" if error.remedy else "jammi_generate"
+        resumed = f"{first} goes on with one that was interrupted, with resume := true"
+        raise NotFoundError(error.message, resumed) from error
     caller = Caller(connection, transaction)
     planned = plan(engine.tables, entry, caller)
     # What is told is what a search finds.

@@ -27,10 +27,11 @@ def telling_renames(engine: Engine, source: Source) -> Iterator[None]:
         made = _made_before(engine, source)
         if made is None:
             raise
-        raise NotFoundError(
-            f"{error}. If '{made.source}' was renamed: SELECT * FROM "
+        renamed = (
+            f"If '{made.source}' was renamed: SELECT * FROM "
             f"jammi_refresh({literal(source.written)}, embedding_table := {literal(made.name)})"
-        ) from error
+        )
+        raise NotFoundError(error.message, ". ".join(filter(None, (error.remedy, renamed)))) from error
 
 
 def _made_before(engine: Engine, source: Source) -> Entry | None:

@@ -25,6 +25,7 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.jammi import Jammi
 from jammi_duck.lifetime import at_work, forever, stop_at_exit
+from jammi_duck.raised import keep
 from jammi_duck.storage.files.local_store import LocalStore
 from jammi_duck.storage.files.location import open_store
 from jammi_duck.storage.tables.embedding_tables import PROTOCOL, EmbeddingTables
@@ -128,10 +129,17 @@ def equip(
         else:
             installation = Installation(con, config, encoders, name)
         installation.add(con)
-    return Jammi(con, installation.engine.tables.store.location)
+    return Jammi(con, installation.engine.tables.store.location, functools.partial(_add_to, installation.name))
 
 
-def connect(database: str | Path = ":memory:", **options: Any) -> duckdb.DuckDBPyConnection:  # noqa: ANN401
+def _add_to(installation: str, con: duckdb.DuckDBPyConnection) -> None:
+    """Give another connection the macros, while the installation is there."""
+    if installation not in _installations:
+        raise JammiError(_CLOSED)
+    _installations[installation].add(con)
+
+
+def connect(database: str | Path = ":memory:", **options: Any) -> duckdb.DuckDBPyConnection:
     """`duckdb.connect(database)` and `install(con, **options)` in one; returns the connection."""
     con = duckdb.connect(database)
     try:
@@ -261,15 +269,20 @@ def _lend(parameters: int, work: Callable[..., pa.Array]) -> Callable[..., pa.Ar
 
 def _call_by_name(installation: str, name: str) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:  # noqa: ANN401 - columns, or a row's values
-        if installation in _inherited:
-            raise JammiError(_FORKED)
-        if installation not in _installations:
-            raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
-        return _installations[installation].call(name, arguments)
+        try:
+            if installation in _inherited:
+                raise JammiError(_FORKED)
+            if installation not in _installations:
+                raise JammiError(_CLOSED)
+            return _installations[installation].call(name, arguments)
+        except BaseException as error:
+            keep(error)
+            raise
 
     return call
 
 
+_CLOSED = "every connection that jammi_duck was installed on is closed; call install again"
 _FORKED = (
     "this connection is of the process that this one was forked from, and DuckDB's connections do not survive a fork: "
     "connect and install in the child"

@@ -40,7 +40,7 @@ def find_table(
     meant = [entry for entry in known if model is None or entry.definition.model in names(model)]
     found = [entry for entry in meant if entry.status == "ready"]
     if not found:
-        raise NotFoundError(_none_for(tables, source, model, known, meant, called=called or source))
+        raise _none_for(tables, source, model, known, meant, called=called or source)
     if meant[0].status == "gone":
         _tell(tables, meant[0], found[0])
     return found[0]
@@ -54,21 +54,22 @@ def _none_for(
     meant: Sequence[Entry],
     *,
     called: str,
-) -> str:
+) -> NotFoundError:
     """Why there is no embedding table for a source: of all that are known, and those of the wanted model."""
+    none = f"no embedding table for '{called}'"
     if meant:
-        return f"no embedding table for '{called}': '{meant[0].name}' cannot be used, {meant[0].error}"
+        return NotFoundError(f"{none}: '{meant[0].name}' cannot be used, {meant[0].error}")
     if known:
         models = ", ".join(sorted({entry.definition.model for entry in known}))
-        return f"no embedding table for '{called}' of the model '{model}'; there are: {models}"
+        return NotFoundError(f"{none} of the model '{model}'; there are: {models}")
     for refused in tables.catalog.refused():
         if (refused.source, refused.status) == (source, "ready"):
-            return f"no embedding table for '{called}': '{refused.name}' cannot be used, {refused.error}"
+            return NotFoundError(f"{none}: '{refused.name}' cannot be used, {refused.error}")
     sources = sorted({entry.source for entry in tables.catalog.entries("ready")})
     others = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
-    return (
-        f"no embedding table for '{called}'{did_you_mean(called, sources) or ';'} {others}. "
-        f"SELECT * FROM jammi_generate('{called}', columns, key) makes one"
+    return NotFoundError(
+        f"{none}{did_you_mean(called, sources) or ';'} {others}",
+        f"SELECT * FROM jammi_generate('{called}', columns, key) makes one",
     )
 
 

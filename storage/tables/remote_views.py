@@ -24,7 +24,7 @@ class StoredFiles(AbstractFileSystem):  # type: ignore[misc]
         super().__init__()
         self._stores = stores
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Name, size and type of a file, as fsspec has it."""
         store, file = self._locate(path)
         return {**store.filesystem.info(store.url_path(file)), "name": self._strip_protocol(path)}
@@ -34,11 +34,11 @@ class StoredFiles(AbstractFileSystem):  # type: ignore[misc]
         store, file = self._locate(path)
         return store.filesystem.modified(store.url_path(file))
 
-    def glob(self, path: str, **_: Any) -> list[str]:  # noqa: ANN401
+    def glob(self, path: str, **_: Any) -> list[str]:
         """The path itself: views name their files."""
         return [path]
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ANN401
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """The one file."""
         return [self.info(path) if detail else path]
 

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import re
 import warnings
 from collections.abc import Iterator
 
@@ -17,13 +16,12 @@ from jammi_duck.config.options import Config
 from jammi_duck.config.settings import Settings
 from jammi_duck.doors.cli.s3 import read_s3_through_fsspec
 from jammi_duck.doors.installation import equip_as
-from jammi_duck.errors import InputError, NotFoundError, did_you_mean
+from jammi_duck.errors import InputError, NoSourceError, NotFoundError, did_you_mean
 from jammi_duck.jammi import Jammi
+from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import qualified
 
 IN_MEMORY = ":memory:"
-_MISSING = re.compile(r"Table with name (.+?) does not exist", re.DOTALL)
-_NOT_GENERATED = re.compile(r"(no embedding table for .+)\. SELECT .+ makes one", re.DOTALL)
 _IS_FILE = "SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()"
 _SOURCES = """
     SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
@@ -56,23 +54,21 @@ def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
         warnings.showwarning = lambda message, *_: log.warning("%s", message)
         try:
             # A command ends too soon for loaded models to be of use.
-            yield equip_as(con, dataclasses.replace(settings.config, preload_models=()))
-        except duckdb.InvalidInputException as error:
-            told = _NOT_GENERATED.search(str(error))
-            if told is None:
-                raise
-            raise NotFoundError(f"{told[1]}; `jammi-duck generate` makes one") from error
-        except duckdb.CatalogException as error:
-            missing = _MISSING.search(str(error))
-            if missing is None:
-                raise
+            jammi = equip_as(con, dataclasses.replace(settings.config, preload_models=()))
+            with errors_of_ours():
+                yield jammi
+        except NoSourceError as error:
             known = [name for name, _, _ in sources(con).fetchall()]
-            near = did_you_mean(missing[1], known) or ";"
+            near = did_you_mean(error.name, known) or ";"
             where = f"in '{settings.config.database}'" if path != IN_MEMORY else "here, and no database"
-            raise NotFoundError(
-                f"there is no table, view or file '{missing[1]}' {where}{near} `jammi-duck sources list` shows what "
+            raise NoSourceError(
+                f"there is no table, view or file '{error.name}' {where}{near} `jammi-duck sources list` shows what "
                 "there is, `jammi-duck sources add` adds to it, and --db names another database"
             ) from error
+        except NotFoundError as error:
+            if error.remedy is None:
+                raise
+            raise NotFoundError(f"{error.message}; `jammi-duck generate` makes one") from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from jammi_duck.doors.cli import INTERRUPTED, configuration, connection, followi
 from jammi_duck.doors.cli.commands import add_command
 from jammi_duck.doors.demo import run as run_demo
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
+from jammi_duck.raised import errors_of_ours
 from jammi_duck.version import __version__
 from jammi_duck.work.interrupts import listen
 
@@ -44,21 +44,7 @@ Embed and search the docstrings of Python's standard library.
 
   jammi-duck demo --folder /tmp/pydoc
 """
-# An error of Python's, after what DuckDB says of where it came from.
-_OURS = re.compile(
-    r"(?:.*executing the UDF: |Traceback \(most recent call last\):\n(?:  .*?\n)*)?"
-    r"(?:[\w.]+\.)?(?P<kind>[A-Z]\w*Error): (?P<message>.*?)(?:\n\n(?:At:\n|LINE \d+:).*)?",
-    re.DOTALL,
-)
-_DUCKDBS = re.compile(r"(?:[\w ]+ Error: )?(?P<message>.*?)(?:\n\nLINE \d+:.*)?", re.DOTALL)
-_WRONG = (
-    ConfigError,
-    InputError,
-    NotFoundError,
-    duckdb.CatalogException,
-    duckdb.BinderException,
-    duckdb.ParserException,
-)
+_WRONG = (ConfigError, InputError, NotFoundError)
 
 
 def open_streams() -> None:
@@ -92,7 +78,8 @@ def run(words: Sequence[str]) -> int:
         for line in settings.unused:
             logs.log.warning("%s", line)
         options.settings = settings
-        code: int | None = options.run(options)
+        with errors_of_ours():
+            code: int | None = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads the output has seen enough; Python would flush it once more at exit.
@@ -103,7 +90,7 @@ def run(words: Sequence[str]) -> int:
     except Exception as error:
         if ctrl_c.pressed:
             return INTERRUPTED
-        if not isinstance(error, JammiError | duckdb.Error | OSError):
+        if not isinstance(error, JammiError | duckdb.InterruptException | OSError):
             raise
         return shown.error(error)
     return code or 0
@@ -118,8 +105,7 @@ class _Shown:
 
     def error(self, error: Exception) -> int:
         """Show an error; returns the exit code."""
-        message, code = _told(error)
-        message = redacted(message, self.secrets)
+        message, code = redacted(str(error), self.secrets), WRONG_CALL if isinstance(error, _WRONG) else FAILED
         if self.in_json:
             logs.log.error(message, extra={"exit_code": code})
         else:
@@ -135,17 +121,6 @@ class _CtrlC:
     def interrupt(self) -> None:
         """See `jammi_duck.work.interrupts.Interruptible`."""
         self.pressed = True
-
-
-def _told(error: Exception) -> tuple[str, int]:
-    """What an error says, without DuckDB's words around it, and the exit code."""
-    text = str(error)
-    ours = _OURS.fullmatch(text) if isinstance(error, duckdb.Error) else None
-    if ours:
-        is_wrong = ours["kind"] in {kind.__name__ for kind in _WRONG}
-        return ours["message"], WRONG_CALL if is_wrong else FAILED
-    match = _DUCKDBS.fullmatch(text) if isinstance(error, duckdb.Error) else None
-    return match["message"] if match else text, WRONG_CALL if isinstance(error, _WRONG) else FAILED
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from jammi_duck.doors.cli.connection import IN_MEMORY, opened, sources
 from jammi_duck.doors.cli.output import print_json, print_rows
 from jammi_duck.errors import InputError
 from jammi_duck.sql import literal, quoted
-from jammi_duck.udfs.sources import name_parts
+from jammi_duck.udfs.sources import folded, name_parts
 
 _GROUP = """\
 Give files a name, and list the tables and views.
@@ -57,7 +57,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _add(options: argparse.Namespace) -> None:
-    name = ".".join(map(quoted, name_parts(options.name)))
+    parts = name_parts(options.name)
+    name = ".".join(map(quoted, parts))
     if has_secret(options.path):
         raise InputError(
             f"'{public_url(options.path)}' has a user or a signature in it, and a view shows its text to all; put keys "
@@ -76,7 +77,8 @@ def _add(options: argparse.Namespace) -> None:
         try:
             con.execute(f"CREATE {replace}VIEW {name} AS {query}")
         except duckdb.CatalogException as error:
-            if "already exists" not in str(error):
+            known = {folded(each) for each, _, _ in sources(con).fetchall()}
+            if options.replace or folded(".".join(parts[-2:]).removeprefix("main.")) not in known:
                 raise
             raise InputError(
                 f"'{options.name}' is in '{config.database}' already; --replace takes a view's place"

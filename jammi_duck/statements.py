@@ -1,0 +1,76 @@
+"""Runs the SQL of the methods for Python: with the caller's variables, and errors of ours in place of DuckDB's."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import duckdb
+
+from jammi_duck.kept import kept
+from jammi_duck.raised import errors_of_ours
+from jammi_duck.sql import literal
+from jammi_duck.udfs.arguments import plain
+from jammi_duck.variables import named, with_variables
+
+
+class Statements:
+    """Statements on a connection, and on a cursor of its own in each other thread than the one that made this.
+
+    In a text, each `{}` stands for one of the tables, and then of the values, in turn.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, equip: Callable[[duckdb.DuckDBPyConnection], object]) -> None:
+        """`equip` gives a cursor the macros, which belong to one connection."""
+        self._con = con
+        self._equip = equip
+        self._thread = threading.get_ident()
+        # A thread that ends lets its cursor go, which is closed by that.
+        self._cursors = threading.local()
+
+    def con(self) -> duckdb.DuckDBPyConnection:
+        """The connection of this thread."""
+        if threading.get_ident() == self._thread:
+            return self._con
+        if not hasattr(self._cursors, "con"):
+            self._cursors.con = self.cursor()
+        cursor: duckdb.DuckDBPyConnection = self._cursors.con
+        return cursor
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A new cursor with the macros, which is closed with the connection."""
+        with errors_of_ours():
+            cursor = self._con.cursor()
+            self._equip(cursor)
+            return cursor
+
+    def rows(self, text: str, tables: Sequence[object], *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a statement, which runs once."""
+        with errors_of_ours():
+            con = self.con()
+            names, given = named(con, tables)
+            numbered = text.format(*(f"${number}" for number in range(1, len(names) + len(values) + 1)))
+            call = functools.partial(con.execute, numbered, [*names, *map(plain, values)])
+            found: list[tuple[Any, ...]] = with_variables(call, given).fetchall()
+            return found
+
+    def kept(self, text: str, tables: Sequence[object], *values: object) -> duckdb.DuckDBPyRelation:
+        """All rows of a query, as a relation that does not run it again."""
+        with errors_of_ours():
+            con = self.con()
+            names, given = named(con, tables)
+            call = functools.partial(with_variables, given=given)
+            return kept(con, text, [*names, *map(plain, values)], call)
+
+    def planned(self, text: str, tables: Sequence[object], *literals: str) -> duckdb.DuckDBPyRelation:
+        """A query with literals as a relation, which runs it each time that it is looked at."""
+        with errors_of_ours():
+            con = self.con()
+            names, given = named(con, tables)
+            quoted = ["NULL" if name is None else literal(name) for name in names]
+            relation: duckdb.DuckDBPyRelation = with_variables(
+                functools.partial(con.sql, text.format(*quoted, *literals)), given
+            )
+            return relation
