@@ -1,1 +1,1 @@
-"""The files of a location: where they are, what they are called, what is in them, and who uses them now."""
+"""The files of a location: stores, file names, file formats, and locks."""

@@ -1,4 +1,4 @@
-"""The names of the files: docs/format.md in code. Every path below a location comes from here."""
+"""The names of the files, as in docs/format.md. Every path below a location is made here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from jammi_duck.errors import StorageError
 
 FOLDER = "jammi_db"
-# The kinds of sidecars that this version knows: how their names end, and what a manifest lists them as.
+# The kinds of sidecars that this version knows: the endings of their names, and their names in a manifest.
 SIDECARS = ("usearch", "rowmap", "vectors")
 
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__[0-9]{8}T[0-9]{6}(?:_[0-9]+)?"
@@ -27,7 +27,7 @@ _SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp"
 
 @dataclass(frozen=True)
 class FileName:
-    """What a file's name says: the embedding table, the kind, and the segment or manifest number."""
+    """The parts of a file's name: the embedding table, the kind, and the segment or manifest number."""
 
     table: str
     kind: str
@@ -36,7 +36,7 @@ class FileName:
 
 
 def parse(file: str) -> FileName | None:
-    """Read a file's name; None where it is not one of ours."""
+    """Parse a file's name; None if it is not one of ours."""
     match = _FILE.fullmatch(file)
     if not match:
         return None
@@ -44,7 +44,7 @@ def parse(file: str) -> FileName | None:
     name = FileName(match["table"], match["kind"], int(match["number"] or first), int(match["rebuilt"] or 0))
     if max(name.number, name.rebuilt) > _MOST:
         return None
-    # Two names of one file would be two files of one number.
+    # If several spellings were accepted, two files could have the same number.
     return name if _written(name) == file else None
 
 
@@ -64,7 +64,7 @@ def is_manifest(file: str) -> bool:
 
 
 def is_parquet(file: str) -> bool:
-    """Whether a file's name is that of a segment's Parquet."""
+    """Whether a file's name is that of a segment's Parquet file."""
     return _kind(file) == "parquet"
 
 
@@ -74,7 +74,7 @@ def is_tombstones(file: str) -> bool:
 
 
 def is_truth(file: str) -> bool:
-    """Whether a file's name is that of a segment's Parquet, or of tombstones."""
+    """Whether a file's name is that of a segment's Parquet file, or of tombstones."""
     return is_parquet(file) or is_tombstones(file)
 
 
@@ -92,17 +92,17 @@ def number_of(file: str) -> int:
 
 
 def parquet(table: str, segment: int) -> str:
-    """The Parquet file of a segment. Raises StorageError, as all of these, where a number is too high for a name."""
+    """The Parquet file of a segment. Like the functions below, raises StorageError if the number is too large."""
     return f"{table}{_numbered(segment)}.parquet"
 
 
 def deleted(table: str, number: int) -> str:
-    """The Parquet of the rows that are gone or replaced, counted from 1."""
+    """The Parquet file that lists rows that are gone or replaced, counted from 1."""
     return f"{table}{_numbered(number)}.deleted.parquet"
 
 
 def sidecar(table: str, segment: int, kind: str, rebuilt: int = 0) -> str:
-    """The sidecar of this kind of a segment; `rebuilt` is the number of the manifest that it is for."""
+    """A segment's sidecar of this kind; `rebuilt` is the number of the manifest that names it."""
     again = f".r{_numbered(rebuilt)[1:]}" if rebuilt else ""
     return f"{table}{_numbered(segment)}{again}.{kind}"
 
@@ -113,7 +113,7 @@ def manifest(table: str, number: int) -> str:
 
 
 def scratch(file: str, build: str) -> str:
-    """A new hidden name under which a build writes a file before that gets its own."""
+    """A new hidden name under which a build writes a file before it gets its final name."""
     return f".{file}.{build[:8]}-{secrets.token_hex(2)}.tmp"
 
 
@@ -124,7 +124,7 @@ def is_scratch(name: str, build: str | None = None) -> bool:
 
 
 def scratch_of(name: str) -> tuple[str, str]:
-    """What the name of a scratch file says: the first digits of a build's or change's id, and the embedding table."""
+    """The parts of a scratch file's name: the first digits of a build's or change's id, and the embedding table."""
     match = _SCRATCH.fullmatch(name)
     of = parse(match["file"]) if match else None
     if match is None or of is None:
@@ -135,8 +135,8 @@ def scratch_of(name: str) -> tuple[str, str]:
 def table_name(source: str, model: str, started: datetime, taken: Container[str]) -> str:
     """A new embedding table's name: source, last part of the model's name, UTC second of the start.
 
-    It has only letters, digits and `. _ - ~`, leaves no folder, and with any suffix stays under 200 bytes.
-    A name in `taken` is not used again: `_2`, `_3`, ... follow.
+    It contains only letters, digits and `. _ - ~`, never leaves its folder, and stays under 200 bytes with any suffix.
+    If the name is in `taken`, `_2`, `_3`, ... is appended.
     """
     last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     name = f"{_escaped(source, 64)}__embedding__{_escaped(last, 60)}__{started:%Y%m%dT%H%M%S}"
@@ -146,12 +146,12 @@ def table_name(source: str, model: str, started: datetime, taken: Container[str]
 
 
 def times(source: str, tables: Iterable[str]) -> list[datetime]:
-    """When builds of a source began, to the second (UTC), by the names of their tables."""
+    """When builds of a source started, to the second (UTC), from the names of their tables."""
     found = []
     for table in tables:
         of, _, rest = table.partition("__embedding__")
         if of == _escaped(source, 64):
-            # A time may be none: the 31st of June.
+            # Not every such text is a date: the 31st of June.
             with contextlib.suppress(ValueError):
                 found.append(datetime.strptime(rest.rpartition("__")[2][:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
     return found

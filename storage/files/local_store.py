@@ -1,6 +1,6 @@
-"""A folder on a local disk as a store: a scratch file is fsynced, and gets its name by a hard link.
+"""A folder on a local disk as a store: a scratch file is fsynced, and gets its final name by a hard link.
 
-A link cannot overwrite, and the folder is fsynced after it, so a file is there as a whole or not at all.
+A link cannot overwrite a file, and the folder is fsynced after it, so a file exists completely or not at all.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LocalStore:
         """`path` may be relative, or begin with `~`."""
         self.location = os.path.abspath(os.path.expanduser(path))
         self._folder = os.path.join(self.location, layout.FOLDER)
-        # What files have been found to be, by their names, inodes, times and sizes.
+        # Digests of files that were read before, by name, inode, times and size.
         self._known: dict[tuple[str, int, int, int], Digest] = {}
 
     def mark(self) -> object:
@@ -90,7 +90,7 @@ class LocalStore:
                 fsync(self._folder)
                 os.unlink(scratch)
             except OSError:
-                # The name is taken back, unless others may have acted on it already.
+                # Remove the name again, unless others may have acted on it already.
                 if not layout.is_manifest(file):
                     with contextlib.suppress(OSError):
                         os.unlink(path)

@@ -1,4 +1,4 @@
-"""The store that a location stands for, which is a local path or a URL that fsspec knows."""
+"""Opens the store of a location, which is a local path or a URL that fsspec supports."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Files that somebody reads or writes just now: no process deletes them meanwhile.
+"""Locks on files in use: no process deletes a file while another one reads or writes it.
 
-A shared lock on the file itself (`flock`) says so: it ends with the process, however that ends, and leaves nothing on
-the disk. Where a file system has no such locks, nothing is held.
+A user of a file holds a shared lock on the file itself (`flock`). The lock ends with the process, however that ends,
+and leaves nothing on the disk. If the file system has no such locks, nothing is held.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ except ImportError:  # pragma: no cover - there are none on Windows
 
 
 class Held:
-    """Files that are not deleted until this is closed."""
+    """Holds locks on files, which are not deleted until this is closed."""
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
-        """Raises FileNotFoundError where one of them is gone, or is being deleted."""
+        """Raises FileNotFoundError if one of the files is missing, or is being deleted."""
         self._handles: list[int] = []
         try:
             for path in paths:
@@ -31,37 +31,37 @@ class Held:
             raise
 
     def add(self, path: Path) -> None:
-        """Hold one more. Raises FileNotFoundError."""
+        """Hold one more file. Raises FileNotFoundError."""
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self._handles.append(handle)
         if not _lock(handle, shared=True) or not os.fstat(handle).st_nlink:
             raise FileNotFoundError(os.fspath(path))
 
     def __del__(self) -> None:
-        """Let go of what nobody can close any more."""
+        """Release the files of an object that nobody can close any more."""
         self.close()
 
     def close(self) -> None:
-        """Let them go."""
+        """Release the files."""
         while self._handles:
             with contextlib.suppress(OSError):
                 os.close(self._handles.pop())
 
 
 def is_held(path: str | Path) -> bool:
-    """Whether somebody holds a file, here or in another process."""
+    """Whether a file is held, in this process or another one."""
     with alone(path) as is_free:
         return not is_free
 
 
 @contextlib.contextmanager
 def alone(path: str | Path) -> Iterator[bool]:
-    """Whether nobody holds a file; then nobody comes to hold it, either, before the context ends.
+    """Whether nobody holds a file. If so, nobody can hold it until the context ends.
 
-    Raises FileNotFoundError where it is gone.
+    Raises FileNotFoundError if it is missing.
     """
     handle = None
-    # On a network's file system, only who may write may lock others out.
+    # On a network file system, an exclusive lock needs write access.
     for access in (os.O_RDWR, os.O_RDONLY):
         try:
             handle = os.open(path, access | os.O_NONBLOCK)
@@ -71,7 +71,7 @@ def alone(path: str | Path) -> Iterator[bool]:
         except OSError:
             continue
     if handle is None:
-        # Nobody else can be asked; whether it can be deleted is another question.
+        # Locks cannot be checked; whether the file can be deleted is another question.
         yield True
         return
     try:
@@ -81,7 +81,7 @@ def alone(path: str | Path) -> Iterator[bool]:
 
 
 def _lock(handle: int, *, shared: bool) -> bool:
-    """Whether a file could be locked, or has no locks."""
+    """Whether a file was locked, or its file system has no locks."""
     if fcntl is None:
         return True
     try:

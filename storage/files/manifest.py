@@ -1,4 +1,4 @@
-"""The commit point of an embedding table: one small JSON file that lists all the others, written last."""
+"""The manifest: a small JSON file that lists all other files of an embedding table, and commits it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BACKEND = {"backend": "usearch", "metric": "cos"}
 
 @dataclass(frozen=True)
 class Truth(Record):
-    """A Parquet file of a table, with its number and how many rows it holds."""
+    """A Parquet file of a table, with its number and its number of rows."""
 
     number: Number
     rows: Number
@@ -44,9 +44,9 @@ class Truth(Record):
 
 @dataclass(frozen=True)
 class Segment(Truth):
-    """The files of one segment: the `sidecars` are disposable, and listed by kind.
+    """The files of one segment: its Parquet file, and `sidecars` by kind, which can be rebuilt.
 
-    Those of kinds that this version does not know are among what is `unknown`.
+    Sidecars of kinds that this version does not know are in `unknown`.
     """
 
     sidecars: Mapping[str, Digest] = field(default_factory=dict, hash=False, metadata=ELSEWHERE)
@@ -57,12 +57,12 @@ class Segment(Truth):
 
 @dataclass(frozen=True)
 class Tombstones(Truth):
-    """A file that lists rows of segments as gone or replaced; no two list the same one."""
+    """A file that lists rows of segments that are gone or replaced; no two files list the same row."""
 
 
 @dataclass(frozen=True)
 class Manifest(Record):
-    """One state of an embedding table; the highest `number` in storage is its present one."""
+    """One state of an embedding table; the highest `number` in storage is the current state."""
 
     table: str
     build: Id
@@ -77,23 +77,23 @@ class Manifest(Record):
 
     @property
     def rows(self) -> int:
-        """How many rows there are, those that are gone left out."""
+        """The number of rows, without those that are gone."""
         return sum(segment.rows for segment in self.segments) - sum(each.rows for each in self.tombstones)
 
     @property
     def truth(self) -> tuple[Truth, ...]:
-        """The Parquet files: the others can be made of them."""
+        """The Parquet files; the other files can be rebuilt from them."""
         return *self.segments, *self.tombstones
 
     @property
     def files(self) -> tuple[Digest, ...]:
-        """All files that the state consists of, but the manifest itself."""
+        """All files of the state, except the manifest itself."""
         sidecars = (file for segment in self.segments for file in segment.sidecars.values())
         return *(each.parquet for each in self.truth), *sidecars
 
     @property
     def file(self) -> str:
-        """The name of the file that holds this manifest."""
+        """The name of this manifest's file."""
         return layout.manifest(self.table, self.number)
 
     def to_bytes(self) -> bytes:
@@ -119,11 +119,11 @@ class Manifest(Record):
 
     @classmethod
     def from_bytes(cls, content: bytes, file: str) -> Manifest:
-        """Read a manifest that is called `file`.
+        """Read the manifest called `file`.
 
         Raises:
-            DamagedError: it is cut short, altered, another table's, or names files that are not its own.
-            UnsupportedError: it was written by a later version, and needs what this one does not know.
+            DamagedError: it is truncated or altered, belongs to another table, or names files of another table.
+            UnsupportedError: it was written by a later version, and needs features that this version does not know.
         """
         with naming(file):
             document = parsed(content)
@@ -138,7 +138,7 @@ class Manifest(Record):
                 _check_relations(found, document)
             except DamagedError as error:
                 if document["format_version"] > FORMAT_VERSION:
-                    # Its features are known, and yet it is not what they say: rather left alone than made anew.
+                    # Its features are known, but its contents do not fit them: leave it alone rather than rebuild it.
                     raise UnsupportedError(str(error)) from None
                 raise
         return found
@@ -160,7 +160,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     )
 
 
-# Fields that say again what others say.
+# Fields that repeat other fields.
 _DERIVED = ("backend", "metric", "dimensions", "count", "fingerprint")
 
 
@@ -169,7 +169,7 @@ def _moment(value: object) -> datetime:
 
 
 def _check_names(found: Manifest, file: str) -> None:
-    """Raise DamagedError where a manifest, or a file that it names, is another table's."""
+    """Raise DamagedError if a manifest, or a file that it names, belongs to another table."""
     name = layout.parse(file)
     if name is None or (name.table, name.kind, name.number) != (found.table, "manifest.json", found.number):
         raise DamagedError("is another table's manifest")
@@ -189,11 +189,11 @@ def _is_sidecar(digest: Digest, table: str, number: int, kind: str) -> bool:
 
 
 def _check_relations(found: Manifest, document: Mapping[str, Any]) -> None:
-    """Raise DamagedError where fields contradict each other."""
+    """Raise DamagedError if fields contradict each other."""
     rows, listed = sum(each.rows for each in found.segments), sum(each.rows for each in found.tombstones)
     numbers = [Counter(each.number for each in files) for files in (found.segments, found.tombstones)]
     definition = found.definition
-    # What is not there is what it must be.
+    # A missing field is taken to have the right value.
     told = {name: document.get(name, value) for name, value in {**_BACKEND, "count": found.rows}.items()}
     wrong = {
         "no segments": not found.segments,
@@ -223,7 +223,7 @@ def newest(files: Iterable[str]) -> dict[str, str]:
 
 
 def read(store: Store, file: str) -> Manifest:
-    """Read a manifest from a location. Raises DamagedError where it is missing or is not whole."""
+    """Read a manifest from a location. Raises DamagedError if it is missing or damaged."""
     try:
         return Manifest.from_bytes(store.read(file), file)
     except FileNotFoundError as error:
@@ -231,12 +231,12 @@ def read(store: Store, file: str) -> Manifest:
 
 
 def commit(store: Store, manifest: Manifest, change: str) -> None:
-    """Write a manifest: from here on it is the table's state. `change` is the id that scratch files bear.
+    """Write a manifest, which makes it the table's current state. `change` is the id in the names of scratch files.
 
     Raises:
-        FileExistsError: another was first.
-        StateError: a Parquet file that it names is gone: another database has deleted it, or all of the table.
-        StorageError: it would be too large to be read.
+        FileExistsError: another writer was first.
+        StateError: a Parquet file in it is missing, because another database has deleted the file or the table.
+        StorageError: it is too large to be read again.
     """
     content = manifest.to_bytes()
     check_size(manifest.file, len(content))
@@ -250,7 +250,7 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
         store.create(manifest.file, scratch)
     finally:
         store.discard(scratch.name)
-    # Its name may have been free since a vacuum removed the state of that number, which came before later ones.
+    # The name may be free only because a vacuum has removed this state, while later states exist.
     later = newest(store.names()).get(manifest.table, manifest.file)
     if (highest := layout.parse(later)) and highest.number > manifest.number:
         store.delete(manifest.file)
@@ -258,12 +258,12 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
 
 
 def segment_of(fields: object) -> Segment:
-    """A segment as its `as_fields` gives it. Raises DamagedError or UnsupportedError."""
+    """A segment from its fields, as written by `as_fields`. Raises DamagedError or UnsupportedError."""
     if not isinstance(fields, Mapping):
         return record(Segment, fields)
     digests = {kind: record(Digest, fields[kind]) for kind in layout.SIDECARS if kind in fields}
     others = {name: value for name, value in fields.items() if name not in digests}
-    # Versions before this one listed a sidecar that is not there by an empty name.
+    # Earlier versions listed a missing sidecar with an empty name.
     sidecars = {kind: digest for kind, digest in digests.items() if digest.file}
     return record(Segment, others, parquet=record(Digest, fields.get("parquet")), sidecars=sidecars)
 

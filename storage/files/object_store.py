@@ -1,6 +1,7 @@
-"""A prefix of an object store: a scratch file in the local cache is uploaded in one conditional request.
+"""A prefix of an object store as a store: a scratch file in the local cache is uploaded in one conditional request.
 
-So readers never see a part. What was uploaded or read stays in the cache under its SHA-256, where it can be mapped.
+So readers never see an incomplete file. Uploaded and downloaded files stay in the cache under their SHA-256, and can be
+memory-mapped there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class ObjectStore:
-    """A prefix of an object store, through fsspec, with a local cache for what is memory-mapped."""
+    """A prefix of an object store, through fsspec, with a local cache for memory-mapped files."""
 
     def __init__(
         self,
@@ -49,9 +50,9 @@ class ObjectStore:
         cache_dir: Path,
         secrets: frozenset[str] = frozenset(),
     ) -> None:
-        """`root` is the location as `filesystem` names it; files that were read stay under `cache_dir`.
+        """`root` is the location in the notation of `filesystem`; downloaded files stay under `cache_dir`.
 
-        None of the `secrets` is shown in an error.
+        Errors never show any of the `secrets`.
         """
         self.location = location
         self.filesystem = filesystem
@@ -62,12 +63,12 @@ class ObjectStore:
         self.is_far = not self.is_memory
         self._secrets = secrets
         self._checked: set[str] = set()
-        # What files have been found to be, by their names, sizes, and the store's own marks of their content.
+        # Digests of files that were read before, by name, size, and the store's own version of the content.
         self._known: dict[tuple[str, int, str], Digest] = {}
         self._creating = threading.Lock()
 
     def mark(self) -> object:
-        """See `Store.mark`: there is none."""
+        """See `Store.mark`: an object store has none."""
         return None
 
     def names(self) -> set[str]:
@@ -115,13 +116,13 @@ class ObjectStore:
             try:
                 self.filesystem.put_file(os.fspath(scratch), self.url_path(file), mode="create")
             except OSError as error:
-                # Some servers' 412 (the name is taken) reaches us as EINVAL: look before calling it so.
+                # The status 412 (the name is taken) of some servers becomes EINVAL, so check whether the file exists.
                 if not isinstance(error, FileExistsError) and not self.filesystem.exists(self.url_path(file)):
                     raise
-                # An upload that was tried again, because its first answer was lost, finds itself.
+                # If the first answer was lost, a repeated upload finds its own file.
                 if not self._is_there(digest):
                     raise FileExistsError(file) from error
-        # The file has its name now, whether or not there is room for a copy of it here.
+        # The file is uploaded, even if there is no room for a copy in the cache.
         try:
             cache.make(self._cache)
             os.replace(scratch, os.path.join(self._cache, digest.sha256))
@@ -132,14 +133,14 @@ class ObjectStore:
         return digest
 
     def _is_there(self, digest: Digest) -> bool:
-        """Whether exactly this file has its name."""
+        """Whether the file of this name in the store has this digest."""
         if self.filesystem.size(self.url_path(digest.file)) != digest.size:
             return False
         content = self.filesystem.cat_file(self.url_path(digest.file))
         return hashlib.sha256(content).hexdigest() == digest.sha256
 
     def delete(self, file: str) -> bool:
-        """See `Store.delete`: what is read is read from a copy, so nobody holds it."""
+        """See `Store.delete`: readers use a copy, so nobody holds the file."""
         with self._explained("delete", self._url(file)), contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(self.url_path(file))
         return True
@@ -157,9 +158,9 @@ class ObjectStore:
             return bytes(self.filesystem.cat_file(self.url_path(file)))
 
     def checked(self, digest: Digest) -> Path:
-        """See `Store.checked`: the file comes from the cache, which knows it by its SHA-256."""
+        """See `Store.checked`: the file is in the cache, under its SHA-256."""
         path = Path(self._cache, digest.sha256)
-        # What is no SHA-256 is no name of a file in the cache, whatever it is.
+        # Only a SHA-256 can be the name of a file in the cache.
         if is_sha256(digest.sha256):
             if digest.sha256 in self._checked and os.path.exists(path):
                 return path
@@ -177,7 +178,7 @@ class ObjectStore:
         return path
 
     def found(self, file: str) -> tuple[Digest, Path]:
-        """See `Store.found`: the file comes to the cache."""
+        """See `Store.found`: the file is downloaded to the cache."""
         with self._explained("read", self._url(file)):
             identity = (file, *self._info(file))
         if identity not in self._known:
@@ -190,9 +191,9 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def _arriving(self, file: str, wanted: Digest | None = None) -> Iterator[Path]:
-        """A copy of a file in the cache, under a name that it has while the context lasts.
+        """A copy of a file in the cache, under a temporary name that exists until the context ends.
 
-        Where it has not the `wanted` size, it does not come.
+        A file of another size than `wanted` is not downloaded.
         """
         with self._explained("read", self._url(file)):
             size, _ = self._info(file)
@@ -207,7 +208,7 @@ class ObjectStore:
                 arriving.unlink(missing_ok=True)
 
     def _info(self, file: str) -> tuple[int, str]:
-        """A file's size, and the store's own mark of its content. Raises as `found` does."""
+        """A file's size, and the store's own version of its content. Raises as `found` does."""
         info = self.filesystem.info(self.url_path(file))
         if info["type"] != "file":
             raise not_regular(file)
@@ -229,7 +230,7 @@ class ObjectStore:
         return ended
 
     def url_path(self, file: str) -> str:
-        """A file as `filesystem` names it."""
+        """The path of a file in the notation of `filesystem`."""
         return f"{self._folder}/{bare(file)}"
 
     def _explained(self, action: str, path: str) -> contextlib.AbstractContextManager[None]:

@@ -1,8 +1,8 @@
-"""The truth on disk: Parquet files of row ids and vectors, described by their own metadata.
+"""Reads and writes the Parquet files of row ids and vectors, which are described by their own metadata.
 
 A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSizeList<float32>, L2-normalised) and
 `_text_digest` (MD5 of the embedded text). Tombstones list rows of segments that are gone or replaced: `_row_id`,
-`_segment` and `_place`, the row's number there. docs/format.md has the details.
+`_segment` and `_place`, the position of the row in the segment. docs/format.md has the details.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ Digests: TypeAlias = Sequence[bytes] | pa.FixedSizeBinaryArray
 
 @dataclass(frozen=True)
 class Footer:
-    """What a segment's metadata says.
+    """The metadata of a segment.
 
-    `change` is the id of the change that wrote it, None for a build's own. `counts` is there in a build's last segment
-    only, and closes the build.
+    `change` is the id of the change that wrote it, None if the build did. `counts` exists only in the last segment of a
+    build, and closes the build.
     """
 
     build: str
@@ -59,10 +59,10 @@ class Footer:
 
 
 class SegmentWriter:
-    """Writes one segment's Parquet, row group by row group, so that memory stays small."""
+    """Writes one segment's Parquet file, row group by row group, so that memory stays small."""
 
     def __init__(self, path: Path, definition: Definition, build: str, change: str | None = None) -> None:
-        """Open `path` for writing. `build` is the id of the build, `change` that of a later change of its table."""
+        """Open `path` for writing. `build` is the id of the build, and `change` that of a later change of its table."""
         self.path = path
         self.rows = 0
         self._definition = definition
@@ -116,11 +116,11 @@ def schema(definition: Definition, build: str, change: str | None = None) -> pa.
 
 
 def read_footer(path: Path) -> Footer:
-    """What a segment's metadata says.
+    """Read the metadata of a segment.
 
     Raises:
-        DamagedError: the file is cut short, or is no Parquet.
-        UnsupportedError: it is a whole Parquet file that is not ours as we know it, or that a later version wrote.
+        DamagedError: the file is truncated, or is not Parquet.
+        UnsupportedError: it is a whole Parquet file that this version does not understand.
         StorageError: the file cannot be read now.
     """
     found, metadata = _metadata(path)
@@ -141,7 +141,7 @@ def read_footer(path: Path) -> Footer:
 
 
 def check_shape(path: Path, rows: int, dimensions: int) -> None:
-    """Raise UnsupportedError where a segment has other rows or dimensions than it must have; as `read_footer` else."""
+    """Raise UnsupportedError if a segment has another number of rows or dimensions; also raises as `read_footer`."""
     found, _ = _metadata(path)
     with _understanding(path):
         if found.num_rows != rows:
@@ -157,8 +157,8 @@ def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
     """The row ids and the float32 [n, dimensions] vectors of a segment, a row group or more at a time.
 
     Raises:
-        DamagedError: a page is not what was written (its checksum differs).
-        UnsupportedError: its columns are not those of a segment, a value is missing, or a vector has NaN.
+        DamagedError: the checksum of a page differs.
+        UnsupportedError: its columns are not those of a segment, a value is missing, or a vector contains NaN.
         StorageError: the file cannot be read now.
     """
     for batch in _batches(path, ["_row_id", "vector"]):
@@ -204,9 +204,9 @@ def read_row_ids(path: Path) -> pa.StringArray:
 
 @dataclass(frozen=True)
 class State(Record):
-    """What tombstones say of the state that they close: all that its manifest says, but for digests.
+    """The description, in tombstones, of the state that they close: everything in its manifest except digests.
 
-    `number` is the manifest's, `segments` and `deleted` are the numbers of its files, these tombstones left out.
+    `number` is that of the manifest; `segments` and `deleted` are the numbers of its files, without these tombstones.
     """
 
     number: Number
@@ -216,10 +216,10 @@ class State(Record):
 
 
 class TombstoneWriter:
-    """Writes one Parquet of rows that are gone or replaced."""
+    """Writes one Parquet file that lists rows that are gone or replaced."""
 
     def __init__(self, path: Path, definition: Definition, build: str, change: str) -> None:
-        """Open `path` for writing. By the id of the `change`, two that take the same rows away write two files."""
+        """Open `path` for writing. The id of the `change` distinguishes files of changes that remove the same rows."""
         self.path = path
         self.rows = 0
         fields = [("_row_id", pa.string()), ("_segment", pa.int32()), ("_place", pa.int64())]
@@ -238,7 +238,7 @@ class TombstoneWriter:
         self.rows += len(row_ids)
 
     def close(self, state: State | None = None) -> None:
-        """Write the footer; `state` is there unless the file is given up."""
+        """Write the footer; `state` is None only if the file will not be used."""
         if state is not None:
             self._writer.add_key_value_metadata({_PREFIX + "state": json.dumps(state.as_fields())})
         self._writer.close()
@@ -251,7 +251,7 @@ def read_tombstones(path: Path) -> Iterator[tuple[pa.StringArray, NDArray[np.int
 
 
 class Closing(NamedTuple):
-    """The build that tombstones belong to, the change that wrote them, how many rows they list, and what they close."""
+    """The build of tombstones, the change that wrote them, their number of rows, and the state that they close."""
 
     build: str
     change: str | None
@@ -260,7 +260,7 @@ class Closing(NamedTuple):
 
 
 def read_state(path: Path) -> Closing:
-    """What tombstones say of themselves, and of the state that they close.
+    """Read the metadata of tombstones, with the state that they close.
 
     Raises as `read_footer` does.
     """
@@ -279,7 +279,7 @@ def read_state(path: Path) -> Closing:
 
 
 def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
-    """The Parquet's own footer, and what is ours in it, by names without their prefix."""
+    """The Parquet footer, and our own metadata in it, by names without their prefix."""
     try:
         check_footer(path)
         found = pq.read_metadata(path)
@@ -298,7 +298,7 @@ def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
 
 @contextlib.contextmanager
 def _understanding(path: Path) -> Iterator[None]:
-    """What is wrong in metadata that a whole Parquet file has is no damage, or nobody can prove that it is."""
+    """Wrong metadata in a whole Parquet file are no proof of damage: raise UnsupportedError."""
     try:
         with naming(path.name):
             yield
@@ -309,10 +309,10 @@ def _understanding(path: Path) -> Iterator[None]:
 
 
 def _explained(path: Path, error: Exception, what: str) -> StorageError:
-    """Damage, unless it is memory or the system that failed: then the file may be whole."""
+    """A DamagedError, unless memory or the system failed: then the file may be whole."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     system = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.ENOENT))
-    # What Arrow itself does not call an error of the file: a feature that it lacks, a name that is no UTF-8.
+    # Not errors of the file for Arrow: a feature that Arrow lacks, or a name that is not UTF-8.
     if isinstance(error, pa.ArrowNotImplementedError) or not isinstance(
         error, pa.ArrowException | OSError | MemoryError
     ):

@@ -1,4 +1,4 @@
-"""Whether a whole Parquet file is one of ours: its footer's size, its columns, and values that a search can use."""
+"""Checks that a whole Parquet file is one of ours: the size of its footer, its columns and its values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TOMBSTONES = ("_row_id", "_segment", "_place")
 
 
 def check_footer(path: Path) -> None:
-    """Raise UnsupportedError where a footer is encrypted, or larger than any that we would write."""
+    """Raise UnsupportedError if a footer is encrypted, or larger than any that we would write."""
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))
@@ -47,7 +47,7 @@ def check_footer(path: Path) -> None:
 
 
 def check_columns(found: pa.Schema, columns: Iterable[str]) -> None:
-    """Raise UnsupportedError where a column is not there once, or is not of its type."""
+    """Raise UnsupportedError if a column does not exist exactly once, or has another type."""
     for name in columns:
         types = [field.type for field in found if field.name == name]
         if len(types) != 1 or not _TYPES[name](types[0]):
@@ -56,14 +56,14 @@ def check_columns(found: pa.Schema, columns: Iterable[str]) -> None:
 
 
 def check_values(batch: pa.RecordBatch) -> None:
-    """Raise UnsupportedError where a value is missing."""
+    """Raise UnsupportedError if a value is missing."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if column.null_count or (name == "vector" and column.flatten().null_count):
             raise UnsupportedError(f"has rows without a value in {name}")
 
 
 def check_numbers(vectors: Vectors, file: str) -> None:
-    """Raise UnsupportedError where a vector has what is no number, or one beyond all measure: each has the length 1."""
+    """Raise UnsupportedError if a vector contains NaN or a number too large for a vector of length 1."""
     flat = vectors.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
         if not np.isfinite(np.vdot(flat, flat)):

@@ -1,6 +1,6 @@
-"""What a location's files must do: written whole or not at all, never overwritten, the same wherever they are.
+"""The store of a location's files: files are written completely or not at all, and never overwritten.
 
-`location.open_store` gives a `Store`: that of a disk (`local_store`), or of an object store (`object_store`).
+`location.open_store` returns a `Store` for a disk (`local_store`) or an object store (`object_store`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from jammi_duck.config.redaction import redacted
 from jammi_duck.errors import DamagedError, JammiError, StorageError, UnsupportedError
 from jammi_duck.fields import Amount, NoSha256, Record
 
-# The most bytes that are read of a file at once: a manifest of some 30,000 segments.
+# The largest file that is read at once, in bytes: a manifest of about 30,000 segments.
 MOST_READ = 32 << 20
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What has a name in a location: its size in bytes, and when it was last written (UTC).
+    """A file in a location: its size in bytes, and when it was last written (UTC).
 
-    What is no regular file (a folder, a link, a FIFO) is not `is_file`: it has the name, and is not read or deleted.
+    `is_file` is false for anything but a regular file (a folder, a link, a FIFO), which is never read or deleted.
     """
 
     size: int
@@ -39,24 +39,24 @@ class Stored:
 
 @dataclass(frozen=True)
 class Digest(Record):
-    """What a file must be: its name, its size in bytes, and its SHA-256 in hexadecimal."""
+    """The identity of a file: its name, its size in bytes, and its SHA-256 in hexadecimal."""
 
     file: str
     size: Amount
     sha256: NoSha256
-    # What else a manifest says of a file makes it no other file.
+    # Unknown fields in a manifest do not make it another file.
     unknown: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False, kw_only=True)
 
 
 class Store(Protocol):
-    """The files of one location. Names are those of `layout`; nothing else is read or written."""
+    """The files of one location. Only files with names from `layout` are read or written."""
 
     location: str
-    # Whether an answer may take long: it comes over a network.
+    # Whether answers come over a network, and may take long.
     is_far: bool
 
     def mark(self) -> object:
-        """What differs after a file came or went, and costs less than `names`; None where nothing does."""
+        """A value that changes when a file is created or deleted, cheaper than `names`; None if there is none."""
         ...
 
     def names(self) -> set[str]:
@@ -64,56 +64,56 @@ class Store(Protocol):
         ...
 
     def files(self) -> dict[str, Stored]:
-        """What is there by name, scratch files left out; nothing where the folder is not there yet."""
+        """The files by name, without scratch files; empty if the folder does not exist yet."""
         ...
 
     def scratches(self) -> dict[str, Stored]:
-        """The scratch files that are lying about, by name."""
+        """The existing scratch files, by name."""
         ...
 
     def scratch(self, file: str, build: str) -> Path:
-        """A new local path for a build to write `file` to, before `create`."""
+        """A new local path where a build writes `file` before `create`."""
         ...
 
     def discard(self, scratch: str) -> None:
-        """Remove a scratch file by name; one that is gone already is no error."""
+        """Remove a scratch file by name; it may be missing."""
         ...
 
     def create(self, file: str, scratch: Path) -> Digest:
-        """Give a written scratch file its name, durably. Raises FileExistsError where the name is taken."""
+        """Give a written scratch file its final name, durably. Raises FileExistsError if the name is taken."""
         ...
 
     def delete(self, file: str) -> bool:
-        """Remove a file; one that is gone already is no error. One that somebody holds stays, which False says.
+        """Remove a file, which may be missing. Returns False if the file stays because somebody holds it.
 
-        Raises UnsupportedError where it is no regular file.
+        Raises UnsupportedError if it is not a regular file.
         """
         ...
 
     def is_held(self, scratch: str) -> bool:
-        """Whether somebody holds a scratch file: the work that it belongs to is under way, in whichever process."""
+        """Whether somebody holds a scratch file, that is, a process is still working on its build or change."""
         ...
 
     def read(self, file: str) -> bytes:
-        """A small file's bytes. Raises FileNotFoundError, and UnsupportedError where it has more than `MOST_READ`."""
+        """A small file's bytes. Raises FileNotFoundError, and UnsupportedError if it has more than `MOST_READ`."""
         ...
 
     def checked(self, digest: Digest) -> Path:
-        """A local path of exactly this file, its SHA-256 checked once per process.
+        """A local path of exactly this file; its SHA-256 is checked once per process.
 
-        Raises DamagedError, and UnsupportedError where it is no regular file.
+        Raises DamagedError, and UnsupportedError if it is not a regular file.
         """
         ...
 
     def found(self, file: str) -> tuple[Digest, Path]:
-        """What a file is whose digest nobody knows, and a local path of it.
+        """The digest of a file, and a local path of it.
 
-        Raises FileNotFoundError, and UnsupportedError where it is no regular file.
+        Raises FileNotFoundError, and UnsupportedError if it is not a regular file.
         """
         ...
 
     def abort_uploads(self, before: datetime) -> list[str]:
-        """End uploads begun before then and never finished; returns what they were to become."""
+        """Abort unfinished uploads that started before then; returns the names of their files."""
         ...
 
 
@@ -123,7 +123,7 @@ def location_id(location: str) -> str:
 
 
 def regular(path: str | Path) -> os.stat_result:
-    """What a local file is. Raises UnsupportedError where it is no regular file, and FileNotFoundError."""
+    """The status of a local file. Raises UnsupportedError if it is not a regular file, and FileNotFoundError."""
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         raise not_regular(os.path.basename(path))
@@ -131,14 +131,14 @@ def regular(path: str | Path) -> os.stat_result:
 
 
 def not_regular(file: str) -> UnsupportedError:
-    """What is said of a link, a folder, a FIFO or a device in a file's place."""
+    """The error for a link, a folder, a FIFO or a device in the place of a file."""
     return UnsupportedError(f"'{file}' is no regular file: it is neither read nor removed; move it away")
 
 
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a local file to read, unless it is a link, a FIFO, a device or a folder. Raises as `regular` does."""
     regular(path)
-    # It may have become something else since: what is opened is looked at again, and nothing waits for a writer.
+    # The path may have changed meanwhile, so check the open file again; O_NONBLOCK never waits for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -147,7 +147,7 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 
 def check_size(file: str, size: int) -> None:
-    """Raise UnsupportedError where a file is too large to be read at once."""
+    """Raise UnsupportedError if a file is too large to be read at once."""
     if size > MOST_READ:
         raise UnsupportedError(f"'{file}' has {size:,} bytes; {MOST_READ:,} are the most that are read")
 
@@ -159,7 +159,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check(path: Path, digest: Digest) -> None:
-    """Raise DamagedError where a local file is not what it must be, UnsupportedError where it is no regular file."""
+    """Raise DamagedError if a local file has another digest, and UnsupportedError if it is not a regular file."""
     try:
         size = regular(path).st_size
     except FileNotFoundError as error:
@@ -172,7 +172,7 @@ def check(path: Path, digest: Digest) -> None:
 
 @contextlib.contextmanager
 def called(file: str, path: Path) -> Iterator[None]:
-    """Call a file in errors as it is called in its location, where its copy in the cache has another name."""
+    """Show in errors the name of a file in its location, although its copy in the cache has another name."""
     try:
         yield
     except StorageError as error:
@@ -182,19 +182,19 @@ def called(file: str, path: Path) -> Iterator[None]:
 
 
 def wrong_size(digest: Digest, size: int) -> DamagedError:
-    """What is said of a file that has another size than it must have."""
+    """The error for a file of the wrong size."""
     return DamagedError(f"'{digest.file}' has {size} bytes instead of {digest.size}")
 
 
 def bare(file: str) -> str:
-    """A file's name, if it is one and no path. Raises DamagedError."""
+    """Return a file's name, if it is not a path. Raises DamagedError."""
     if "/" in file or "\\" in file or file in ("", ".", ".."):
         raise DamagedError(f"'{file}' is not the name of a file in a location")
     return file
 
 
 def list_folder(folder: str) -> Iterator[tuple[str, Stored]]:
-    """What is in a local folder, by name; nothing where it is not there."""
+    """The entries of a local folder, with their names; none if it does not exist."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -207,7 +207,7 @@ def list_folder(folder: str) -> Iterator[tuple[str, Stored]]:
 
 
 def make_folder(folder: str) -> None:
-    """Make a local folder, unless it is there. Raises StorageError."""
+    """Create a local folder, unless it exists. Raises StorageError."""
     with explained("create the folder", folder):
         try:
             os.makedirs(folder, exist_ok=True)
@@ -226,7 +226,7 @@ def fsync(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def explained(action: str, path: str | Path, secrets: frozenset[str] = frozenset()) -> Iterator[None]:
-    """Turn what a file system raises into a StorageError that names the file; a missing or taken name passes."""
+    """Turn errors of a file system into a StorageError that names the file, except for missing or taken names."""
     try:
         yield
     except (JammiError, FileExistsError, FileNotFoundError):

@@ -11,14 +11,14 @@ from jammi_duck.storage.files.store import Store
 
 
 def names_in(store: Store) -> set[str]:
-    """The names of embedding tables that a location's files use, whole or not."""
+    """The names of all embedding tables that have files in a location, complete or not."""
     return {name.table for name in map(layout.parse, store.files()) if name}
 
 
 def by_table(files: Iterable[str]) -> dict[str, list[str]]:
-    """Files by the embedding table that they are of.
+    """Files grouped by embedding table.
 
-    Each has its manifests first, the newest of them last, and its Parquet files last, each kind by its numbers.
+    In each group, manifests come first and Parquet files last, each kind in the order of its numbers.
     """
     names = {file: name for file in files if (name := layout.parse(file))}
 
@@ -38,9 +38,9 @@ def files_of(store: Store, table: str) -> list[str]:
 
 
 def remove_files(store: Store, files: Iterable[str]) -> int:
-    """Delete files of a table, in the order of `files_of`; how many were deleted. What is no regular file stays.
+    """Delete files of a table, in the order of `files_of`; returns how many were deleted. Only regular files are.
 
-    So nobody finds it half gone, and what a deletion that is cut short has left tells whose it was.
+    In this order, nobody finds an incomplete table, and the rest of an interrupted deletion tells which table it was.
     """
     removed = 0
     for file in files:

@@ -1,1 +1,1 @@
-"""Searching vectors: the sidecars of a segment, its graph, exact search, and which of these is faster."""
+"""Search over the vectors of a segment: sidecars, the graph, exact search, and the choice between them."""

@@ -1,7 +1,7 @@
-"""Exact search: looks at every vector, block by block, so that memory stays bounded.
+"""Exact search: compares every vector, block by block, so that memory stays bounded.
 
-A product in float32 finds the rows that may be among the best; their similarity is then computed in float64, so that
-it does not depend on where in a block a row stands.
+A product in float32 finds the rows that may be among the best. Their similarity is then computed in float64, so that it
+does not depend on the position of a row in a block.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from jammi_duck.types import Vectors
 
-# A product in float32 may be wrong by so much: rows this near to the last of the best may belong to them.
+# The error of a product in float32: rows this near to the last of the best may belong to the best.
 TIE = 1e-6
-# Where at most one row in so many is allowed, those are copied out of the block before they are multiplied.
+# If at most one row in this many is allowed, the allowed rows are copied out of the block before the product.
 SPARSE = 8
 _QUERIES_AT_ONCE = 256
-# Below any similarity.
+# Less than any similarity.
 LEAST = -2.0
 
 Mask = NDArray[np.bool_]
@@ -28,9 +28,9 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Rows that may be among the best for each of n queries, in no order; where there are fewer, it is filled up.
+    """Rows that may be among the best for each of n queries, in no order, padded to the same width.
 
-    `positions` are row numbers, int64 [n, width], -1 where there is none; `similarities` are float32, -inf there.
+    `positions` are row numbers, int64 [n, width], and -1 for padding; `similarities` are float32, and -inf for padding.
     """
 
     positions: NDArray[np.int64]
@@ -38,7 +38,7 @@ class Candidates:
 
 
 class Block(NamedTuple):
-    """Vectors, float32 [rows, dimensions], the number of the first, and which may be found, if not all."""
+    """Vectors, float32 [rows, dimensions], the number of the first, and a mask of the allowed rows, if not all."""
 
     start: int
     vectors: Vectors
@@ -46,9 +46,9 @@ class Block(NamedTuple):
 
 
 def scan(blocks: Iterable[Block], queries: Vectors, count: int, bars: NDArray[np.float32]) -> Candidates:
-    """The `count` rows nearest to each query, and all that tie with the last, of those that reach its bar.
+    """The `count` rows nearest to each query and all ties with the last, among the rows that reach the query's bar.
 
-    `bars` are similarities, float32 [n], `LEAST` where there is none; a row that is below by `TIE` may be found, too.
+    `bars` are the smallest similarities, float32 [n], or `LEAST` for no bar; rows up to `TIE` below may be found, too.
     """
     best = [_Best(query, count, bar) for query, bar in zip(queries, bars.tolist(), strict=True)]
     for start, block, allowed in blocks:
@@ -71,7 +71,7 @@ def scan(blocks: Iterable[Block], queries: Vectors, count: int, bars: NDArray[np
 
 
 def similarities(vectors: Vectors, queries: Vectors) -> NDArray[np.float32]:
-    """Inner products of each query, [n, dimensions], with vectors of its own, [n, width, dimensions]."""
+    """Inner products of each query, [n, dimensions], with its own vectors, [n, width, dimensions]."""
     products = np.matmul(vectors.astype(np.float64), queries.astype(np.float64)[:, :, None])
     exact: NDArray[np.float32] = products[:, :, 0].astype(np.float32)
     return exact
@@ -105,7 +105,7 @@ def _products(queries: Vectors, vectors: Vectors) -> NDArray[np.float32]:
 
 
 class _Best:
-    """The best rows for one query so far, of those that reach the bar."""
+    """The best rows for one query so far, among those that reach the bar."""
 
     def __init__(self, query: NDArray[np.float32], count: int, bar: float) -> None:
         self._query = query

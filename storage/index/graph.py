@@ -1,7 +1,7 @@
 """The HNSW graph beside a segment, an index of USearch; see `kinds.IndexKind` and `kinds.VectorIndex`.
 
-Its settings were chosen by measurement (docs/search.md), as were its costs: its vectors are bfloat16, which finds the
-same rows as float32 at half the size, since the rows that it gives are ranked by their float32 vectors.
+Its settings and costs were measured (docs/search.md). Its vectors are bfloat16, which finds the same rows as float32 at
+half the size, because the rows that it returns are ranked by their float32 vectors.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
 
 CONNECTIVITY = 20
 EXPANSION_ADD = 128
-# So wide is a search in a graph of `_ROWS` or fewer; in a larger one it widens, to find as much.
+# The expansion of a search in a graph of up to `_ROWS` rows; it grows with larger graphs, to keep the recall.
 EXPANSION_SEARCH = 128
 _ROWS, _GROWTH = 100_000, 0.4
-# Neighbours asked for beyond k: bfloat16 puts some in another order, and others may tie with the k-th.
+# Neighbours requested beyond k: bfloat16 changes the order of some, and others may tie with the k-th.
 SPARE = 16
-# A filter's rows may be rarer near the query than elsewhere: so many times as many as should do are asked for.
+# Rows that pass a filter may be rarer near the query, so this many times the expected number is requested.
 _MARGIN = 1.5
-# Those that are left out are visited, too: the search widens as they are more, up to so many times.
+# Rows that are left out are visited, too, so the expansion grows with their share, up to this factor.
 _WIDEST = 2
 _MS_PER_NEIGHBOUR = 0.0025
-# By how much a similarity of bfloat16 vectors may be wrong.
+# The error of a similarity of bfloat16 vectors.
 _ROUGH = 0.01
-# So many queries' vectors fit into a core's cache.
+# Queries whose vectors fit into a core's cache.
 _QUERIES_AT_ONCE = 64
-# What a row of the graph takes beside its vector, in bytes.
+# Bytes for a row of the graph, without its vector.
 _LINKS = 190
-# So many megabytes are told in the log.
+# Graphs of at least this many megabytes are mentioned in the log.
 _NOTABLE = 32
 
 
 @dataclass(frozen=True)
 class Grown:
-    """How the graph of another segment, of so many `rows`, becomes the one to be built: rows keep their positions.
+    """How to build a graph from that of another segment with `rows` rows, most of which keep their positions.
 
-    The rows at `gone` are taken out of `graph`; then those at `moved` get the positions `to`, and of the new segment's
-    rows those of the mask `new` are added.
+    The rows at `gone` are removed from `graph`. Then those at `moved` get the positions `to`, and the rows of the new
+    segment in the mask `new` are added.
     """
 
     graph: Path
@@ -66,7 +66,7 @@ class Grown:
 
 
 class Graph:
-    """The kind: a graph is built anew, or has `grown` from that of another segment."""
+    """The index kind: its graphs are built anew, or from the graph of another segment (`grown`)."""
 
     sidecar = "usearch"
 
@@ -75,7 +75,7 @@ class Graph:
         self._grown = grown
 
     def build(self, path: Path, rows: int, dimensions: int) -> GraphBuilder:
-        """See `IndexKind`; on all cores, and the log says beforehand how much memory it takes."""
+        """See `IndexKind`; runs on all cores, and logs beforehand how much memory it needs."""
         megabytes = memory(rows, dimensions) >> 20
         level = logging.INFO if megabytes >= _NOTABLE else logging.DEBUG
         log.log(level, "indexing %s vectors takes about %s MB of memory", f"{rows:,}", f"{megabytes:,}")
@@ -94,7 +94,7 @@ class GraphBuilder:
     """See `Builder`."""
 
     def __init__(self, path: Path, graph: Index, grown: Grown | None) -> None:
-        """Of a graph that has the rows already that it has grown from."""
+        """`graph` already contains the rows that it was grown from."""
         self._path = path
         self._graph = graph
         self._grown = grown
@@ -145,7 +145,7 @@ class OpenGraph:
         there = np.arange(positions.shape[1]) < reached[:, None]
         if allowed is not None:
             there &= allowed[np.where(there, positions, 0)]
-            # Those that are allowed come first, and the columns that are left without any go.
+            # Move allowed rows to the front, and drop columns without any.
             first = np.argsort(~there, axis=1, kind="stable")[:, : int(there.sum(axis=1).max())]
             positions, there = np.take_along_axis(positions, first, 1), np.take_along_axis(there, first, 1)
         near = np.full(positions.shape, -np.inf, np.float32)
@@ -160,7 +160,7 @@ class OpenGraph:
 def _is_sure(
     near: NDArray[np.float32], there: Mask, rough: NDArray[np.float32], reached: NDArray[np.int64], k: int
 ) -> NDArray[np.bool_]:
-    """Whether nothing beyond what the graph gave can be among the best `k`: `rough` falls along each row."""
+    """Whether no row beyond the graph's result can be among the best `k`; `rough` decreases along each row."""
     found = there.sum(axis=1)
     enough: Mask = found >= k
     if near.shape[1] < k:
@@ -180,7 +180,7 @@ def expansion(rows: int) -> int:
 
 
 def neighbours(rows: int, allowed: int, k: int) -> int:
-    """How many neighbours to ask a graph for, so that `k` of the one or more allowed are likely to be among them."""
+    """How many neighbours to request from a graph, so that `k` of the `allowed` rows (1 or more) are likely found."""
     share = rows / allowed
     likely = math.ceil(max(expansion(rows) * min(share, _WIDEST), (k + SPARE) * share * _MARGIN))
     certain = k + SPARE + rows - allowed
@@ -188,12 +188,12 @@ def neighbours(rows: int, allowed: int, k: int) -> int:
 
 
 def graph_ms(rows: int, wanted: int, k: int, queries: int) -> float:
-    """What asking a graph of `rows` for so many neighbours costs for one of so many queries, in milliseconds."""
+    """The time to request `wanted` neighbours from a graph, in milliseconds for one of so many queries."""
     return (max(wanted, expansion(rows)) + min(wanted, k + SPARE)) * _MS_PER_NEIGHBOUR / min(queries, CORES)
 
 
 def _graph(dimensions: int, grown: Grown | None) -> Index:
-    # Imported late: it takes a good part of the time that `install` takes.
+    # Imported late, because the import takes a large part of the time of `install`.
     from usearch.index import Index
 
     if grown is None:
@@ -210,7 +210,7 @@ def _graph(dimensions: int, grown: Grown | None) -> Index:
 
 
 def open_graph(path: Path, rows: int, dimensions: int, *, view: bool) -> Index:
-    """The graph of a segment, memory-mapped if it is but a `view`. Raises DamagedError where it is another's."""
+    """The graph of a segment, memory-mapped if it is a `view`. Raises DamagedError if it belongs to another segment."""
     from usearch.index import Index
 
     check_graph(path, rows, dimensions)
@@ -224,5 +224,5 @@ def open_graph(path: Path, rows: int, dimensions: int, *, view: bool) -> Index:
 
 
 def memory(rows: int, dimensions: int) -> int:
-    """About how many bytes it takes to build the graph of so many rows."""
+    """The approximate number of bytes needed to build a graph of so many rows."""
     return rows * (2 * dimensions + _LINKS)

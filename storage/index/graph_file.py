@@ -1,4 +1,4 @@
-"""Whether an index file of USearch can be mapped: it believes what it reads, and a wrong number crashes the process.
+"""Checks an index file of USearch before it is mapped, because a wrong number in it would crash the process.
 
 A file is, little-endian: the vectors (two uint32, rows and bytes of a row, then the rows), a head of 64 bytes, five
 uint64 (slots, connectivity, that of the lowest level, the highest level, the slot to start at), an int16 for each slot
@@ -40,13 +40,13 @@ class _Nodes:
     levels: NDArray[np.int16]
 
     def read(self, slots: NDArray[np.int64] | slice, offset: int, size: int) -> NDArray[np.uint8]:
-        """So many bytes, an even number, of each of these slots from an even offset, as rows."""
+        """`size` bytes (an even number) of each of these slots, from an even offset, as rows."""
         windows = np.lib.stride_tricks.sliding_window_view(self.words, size // 2)
         return np.ascontiguousarray(windows[self.starts[slots] + offset // 2]).view(np.uint8)
 
 
 def check_graph(path: Path, rows: int, dimensions: int) -> None:
-    """Check an index file, whose SHA-256 fits, before it is mapped.
+    """Check an index file, whose SHA-256 is right, before it is mapped.
 
     Raises:
         DamagedError: its header, sizes, levels, keys or neighbours are not those of a graph of so many rows.
@@ -75,7 +75,7 @@ def _check(content: memoryview, rows: int, dimensions: int) -> None:
     sizes = _NODE + 4 + 4 * lowest + levels.astype(np.int64) * (4 + 4 * connectivity)
     ends = place + np.cumsum(sizes)
     _require(int(ends[-1]) == len(content), "its size is wrong")
-    # All sizes but that of the matrix are even, and so is that.
+    # All sizes are even, including that of the matrix.
     words = np.frombuffer(content, "<u2", len(content) // 2)
     nodes = _Nodes(words, (ends - sizes) // 2, levels)
     _check_keys(nodes, rows)
@@ -86,7 +86,7 @@ def _check(content: memoryview, rows: int, dimensions: int) -> None:
 
 
 def _check_keys(nodes: _Nodes, rows: int) -> None:
-    """Each row is the key of one slot, and the others are removed."""
+    """Check that each row is the key of exactly one slot, and that all other slots are removed."""
     heads = nodes.read(slice(None), 0, _NODE)
     keys = np.ascontiguousarray(heads[:, :_KEY]).view("<u8")[:, 0]
     _require(np.array_equal(heads[:, _KEY:].view("<i2")[:, 0], nodes.levels), "its levels are wrong")
@@ -96,12 +96,12 @@ def _check_keys(nodes: _Nodes, rows: int) -> None:
 
 
 def _check_neighbours(nodes: _Nodes, slots: NDArray[np.int64] | slice, level: int, read: NDArray[np.uint8]) -> None:
-    """No slot has more neighbours than there is room, or one that is not there, or not on this level."""
+    """Check that no slot has too many neighbours, or a neighbour that does not exist on this level."""
     lists = read.view("<u4")
     counts, neighbours = lists[:, 0], lists[:, 1:]
     _require(int(counts.max(initial=0)) <= neighbours.shape[1], "it has too many neighbours")
     if level or int(neighbours.max(initial=0)) >= len(nodes.levels):
-        # Beyond the count stands anything, or nothing, which is quicker to see.
+        # Entries beyond the count can have any value; the check for all entries is faster, and usually enough.
         neighbours = neighbours[np.arange(neighbours.shape[1]) < counts[:, None]]
     _require(int(neighbours.max(initial=0)) < len(nodes.levels), "a neighbour is not there")
     if level:

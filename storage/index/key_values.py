@@ -1,4 +1,4 @@
-"""One text for each value of a key: 1 for 1, 1.0 and 01, as its type may be another than when its row was embedded."""
+"""One text for each value of a key, such as 1 for 1, 1.0 and 01, because the type of a key may change over time."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from decimal import Context, Decimal, InvalidOperation
 
 import pyarrow as pa
 
-# No number that DuckDB has is longer.
+# Enough for every number of DuckDB.
 _DIGITS = Context(prec=800)
 _NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\)")
 _TIMES = re.compile(r"DATE|TIMESTAMP(_S|_MS|_NS| WITH TIME ZONE)?")
-# Keys had no time zone when they were embedded, and DuckDB takes them for times of the session's own.
+# Keys had no time zone when they were embedded, and DuckDB reads them in the session's time zone.
 _MOMENT = re.compile(r"(\d{4,}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[+-]\d\d(?::\d\d)*)?")
 _BOOLEANS = dict.fromkeys(("1", "t", "y", "yes"), "true") | dict.fromkeys(("0", "f", "n", "no"), "false")
 
 
 @dataclass(frozen=True)
 class Form:
-    """How values of related types are written alike: those that match `plain` are so already."""
+    """A common text form for values of related types; texts that match `plain` have it already."""
 
     plain: str
     of: Callable[[str], str]
 
     def texts(self, texts: pa.StringArray) -> pa.StringArray:
-        """The texts in this form; what it does not understand stays as it is."""
-        # Imported late: a search without a filter does without it.
+        """The texts in this form; texts that cannot be converted stay as they are."""
+        # Imported late, because a search without a filter does not need it.
         import pyarrow.compute as pc
 
         plain = pc.match_substring_regex(texts, self.plain)
@@ -37,7 +37,7 @@ class Form:
 
 
 def form_of(key_type: str | None) -> Form | None:
-    """The form for keys of a type, by its SQL name; None for a type whose values have one text."""
+    """The form for keys of an SQL type; None for a type whose values have only one text."""
     if key_type is None:
         return None
     if _NUMBERS.fullmatch(key_type):

@@ -1,4 +1,4 @@
-"""What a kind of index is: how it is built of a segment's rows, verified, opened and asked."""
+"""The protocol of an index kind: how it is built from a segment's rows, verified, opened and searched."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Opened = TypeVar("Opened", covariant=True)
 
 
 class Builder(Protocol):
-    """An index in the making, which takes all rows of a segment once, in their order."""
+    """Builds an index from all rows of a segment, which are added once and in order."""
 
     def add(self, start: int, row_ids: pa.StringArray, vectors: Vectors) -> int:
-        """Take rows, the first of them at position `start`; returns how many of them had to be indexed."""
+        """Add rows, the first at position `start`; returns how many of them had to be indexed."""
         ...
 
     def save(self) -> None:
@@ -30,24 +30,24 @@ class Builder(Protocol):
 class IndexKind(Protocol[Opened]):
     """A kind of index, one file for each segment.
 
-    What it is made of beside the row ids and vectors (texts, for words) it has from its constructor. What its open
-    index is asked differs from kind to kind: one that answers queries by a vector opens as a `VectorIndex`.
+    Input other than row ids and vectors (texts, for words) is passed to its constructor. The interface of an open index
+    depends on the kind: an index that answers queries by a vector is a `VectorIndex`.
     """
 
     @property
     def sidecar(self) -> str:
-        """How its files end, and what manifests list them as: one of `layout.SIDECARS`."""
+        """The ending of its files, and their name in manifests: one of `layout.SIDECARS`."""
         ...
 
     def build(self, path: Path, rows: int, dimensions: int) -> Builder:
-        """Begin the index of a segment of so many rows, to be written to `path`."""
+        """Start to build the index of a segment of so many rows, to be written to `path`."""
         ...
 
     def verify(self, path: Path, rows: int, dimensions: int) -> None:
-        """Check a file whose SHA-256 fits, and that somebody may have forged, before it is opened.
+        """Check a file before it is opened: its SHA-256 is right, but somebody may have forged both.
 
         Raises:
-            DamagedError: it is not of a segment of so many rows, or could make trouble.
+            DamagedError: it does not belong to a segment of so many rows, or could do harm.
         """
         ...
 
@@ -61,27 +61,27 @@ class IndexKind(Protocol[Opened]):
 
 
 class VectorIndex(Protocol):
-    """An open index that finds rows near to vectors. Threads may share it."""
+    """An open index that finds the rows nearest to vectors. Threads may share it."""
 
     @property
     def name(self) -> str:
-        """What `jammi_explain` calls it."""
+        """Its name in `jammi_explain`."""
         ...
 
     def neighbours(self, allowed: int, k: int) -> int:
-        """How many neighbours to ask for, so that of the rows, of which so many are allowed, `k` are likely found."""
+        """How many neighbours to request, so that they are likely to include `k` of the `allowed` rows."""
         ...
 
     def ms(self, wanted: int, k: int, queries: int) -> float:
-        """What it takes to ask for so many neighbours for one of so many queries, in milliseconds, as predicted."""
+        """The predicted time to request `wanted` neighbours, in milliseconds for one of so many queries."""
         ...
 
     def search(
         self, queries: Vectors, k: int, wanted: int, allowed: Mask | None
     ) -> tuple[Candidates, NDArray[np.bool_]]:
-        """What `wanted` neighbours of each query hold of the rows that are `allowed`, with exact similarities.
+        """The `allowed` rows among the `wanted` neighbours of each query, with exact similarities.
 
-        The second array says for which queries the best `k`, and all that tie with the last, are sure to be among
-        them, as far as the index finds them.
+        The second array says for which queries they are sure to include the best `k` and all ties with the last, as far
+        as the index finds them.
         """
         ...

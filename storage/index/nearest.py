@@ -1,6 +1,6 @@
-"""The rows of several segments that are nearest to queries: of some by an index, then of all others in one scan.
+"""Finds the rows of several segments nearest to queries: some segments by an index, all others in one exact scan.
 
-The best that the indexes have found are the bar for the scan, so that it computes few similarities exactly.
+The best rows of the indexes set the bar for the scan, so that it computes few similarities exactly.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _WIDER = 4
 
 @dataclass(frozen=True)
 class Part:
-    """What is searched of a segment: `there` rows, those that are `allowed`, or all where that is None.
+    """The part of a segment to search: `there` rows, which are the `allowed` ones, or all if that is None.
 
-    `first` is the number that its first row has in the table.
+    `first` is the number of its first row in the table.
     """
 
     number: int
@@ -46,10 +46,10 @@ class Part:
 
 
 def nearest(parts: Sequence[Part], queries: Vectors, k: int, *, exact: bool) -> tuple[Candidates, list[Stage]]:
-    """Rows among which are the `k` nearest to each query and all that tie with the last, as far as indexes go.
+    """Candidates that include the `k` rows nearest to each query and all ties with the last, as far as indexes go.
 
-    Every vector is looked at if `exact`. Raises DamagedError where rows can be had neither from a sidecar nor from the
-    Parquet.
+    Compares every vector if `exact`. Raises DamagedError if rows can be read neither from a sidecar nor from the
+    Parquet file.
     """
     found: list[Candidates] = []
     stages: list[Stage] = []
@@ -83,7 +83,7 @@ def nearest(parts: Sequence[Part], queries: Vectors, k: int, *, exact: bool) -> 
 
 
 def _by_index(part: Part, queries: Vectors, k: int, chosen: plan.Plan) -> tuple[Candidates, Stage]:
-    """Ask the index for more and more, for the queries that need it; look at every vector where that is quicker."""
+    """Request more and more neighbours, for the queries that need them; compare every vector if that is faster."""
     index = chosen.index
 
     def asked(queries: Vectors, wanted: int) -> tuple[Candidates, NDArray[np.bool_]]:
@@ -114,8 +114,8 @@ def _by_index(part: Part, queries: Vectors, k: int, chosen: plan.Plan) -> tuple[
 
 
 def _exactly(parts: Sequence[Part], queries: Vectors, k: int, bars: NDArray[np.float32]) -> Candidates:
-    """The best `k` rows of all parts for each query, and ties, that reach its bar."""
-    # One query is read for by all cores, if that is worth it; many are multiplied by all cores anyway.
+    """The best `k` rows of all parts for each query, with ties, among the rows that reach its bar."""
+    # For one query, all cores read vectors if that is worth it; the product of many queries uses all cores anyway.
     alone = len(queries) > 1 or all(part.segment.rows <= LEAST_ROWS for part in parts)
     cores = 1 if alone else plan.CORES
     blocks = _Shared(itertools.chain.from_iterable(part.blocks(cores) for part in parts))
@@ -131,7 +131,7 @@ def _scanned(parts: Sequence[Part], reason: str) -> Stage:
 
 
 def _reason(parts: Sequence[Part], plans: Sequence[plan.Plan]) -> str:
-    """Why these are looked at exactly, of which so many have a plan; the others have no index."""
+    """Why these parts are scanned exactly; those without a plan have no index."""
     if not plans:
         return "there is no index"
     if len(plans) < len(parts):
@@ -142,7 +142,7 @@ def _reason(parts: Sequence[Part], plans: Sequence[plan.Plan]) -> str:
 
 
 def _bars(found: Sequence[Candidates], queries: int, k: int) -> NDArray[np.float32]:
-    """What a row's similarity to each query has to be at least, for it to be among the best `k`."""
+    """The smallest similarity to each query with which a row can be among the best `k`."""
     least = np.full((queries, 1), LEAST, np.float32)
     near = np.concatenate([least, *(each.similarities for each in found)], axis=1)
     if near.shape[1] <= k:
@@ -166,7 +166,7 @@ def _replaced(found: Candidates, rows: NDArray[np.int64], by: Candidates) -> Can
 
 
 class _Shared(Iterator[Block]):
-    """Blocks that threads take in turns; there are none after an error."""
+    """Blocks that several threads take in turn; none are left after an error."""
 
     def __init__(self, blocks: Iterator[Block]) -> None:
         self._blocks = blocks
@@ -186,5 +186,5 @@ def _cores() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(plan.CORES, thread_name_prefix="jammi-search")
 
 
-# The child has none of its parent's threads.
+# A forked child has no threads of its parent.
 os.register_at_fork(after_in_child=_cores.cache_clear)

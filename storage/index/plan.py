@@ -1,4 +1,4 @@
-"""How a segment is searched: by an index, or by looking at every vector, whichever is predicted to be quickest.
+"""Chooses how to search a segment: by an index, or by comparing every vector, whichever is predicted to be fastest.
 
 The costs were measured (docs/search.md); only their ratios matter.
 """
@@ -22,10 +22,10 @@ _MS_PER_BLOCK_ROW = 1 / 1e6
 
 @dataclass(frozen=True)
 class Plan:
-    """The way a segment is searched: every vector is looked at if `exact`, or the `index` is asked for neighbours.
+    """How to search a segment: compare every vector if `exact`, or request neighbours from the `index`.
 
-    The index is the quickest that there is, and would be asked for `wanted`. What either is predicted to cost is in
-    milliseconds.
+    `index` is the fastest index of the segment, and `wanted` the number of neighbours to request from it. The predicted
+    times of both ways are in milliseconds.
     """
 
     exact: bool
@@ -36,9 +36,9 @@ class Plan:
 
 
 def choose(indexes: Sequence[VectorIndex], rows: int, allowed: int, k: int, *, dimensions: int, queries: int) -> Plan:
-    """The plan for a segment of `rows`, of which so many are allowed, when `k` of them are wanted for each query.
+    """The plan for a segment of `rows` rows, `allowed` of them allowed, if `k` are wanted for each query.
 
-    It has one index or more.
+    The segment has at least one index.
     """
     asked = [(index, index.neighbours(allowed, k)) for index in indexes]
     index_ms, (index, wanted) = min(
@@ -49,7 +49,7 @@ def choose(indexes: Sequence[VectorIndex], rows: int, allowed: int, k: int, *, d
 
 
 def exact_ms(rows: int, allowed: int, dimensions: int, queries: int) -> float:
-    """What looking at every allowed vector costs for one of so many queries, in milliseconds."""
+    """The time to compare every allowed vector, in milliseconds for one of so many queries."""
     if allowed * SPARSE <= rows:
         read, multiplied = allowed * dimensions * 4 * _MS_PER_BYTE_COPIED, allowed
     else:

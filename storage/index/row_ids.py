@@ -1,4 +1,4 @@
-"""Which rows of a segment have one of many ids."""
+"""Finds the rows of a segment that have one of many ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jammi_duck.errors import UnsupportedError
 from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.key_values import Form
 
-# Whole numbers are looked up in an array over their range, if that has at most so many positions for each.
+# Whole numbers are looked up in an array over their range, if it has at most this many positions per id.
 _SPARSEST = 4
 
 
@@ -20,13 +20,13 @@ class RowIds:
     """The row ids of a segment, in the order of its rows."""
 
     def __init__(self, row_ids: pa.StringArray) -> None:
-        """Nothing is made of them until it is needed."""
+        """Look-up tables are built when they are needed."""
         self._row_ids = row_ids
         self._forms: dict[Form, pa.StringArray] = {}
 
     def mask(self, wanted: pa.Array) -> Mask:
-        """For each row, whether its id is one of these, which are texts or whole numbers."""
-        # Imported late: a search without a filter does without it.
+        """For each row, whether its id is one of `wanted`, which are texts or whole numbers."""
+        # Imported late, because a search without a filter does not need it.
         import pyarrow.compute as pc
 
         if pa.types.is_integer(wanted.type):
@@ -45,7 +45,7 @@ class RowIds:
         return mask
 
     def alike(self, wanted: pa.StringArray, form: Form) -> NDArray[np.int64]:
-        """The positions of the rows whose id, in some form, is one of these texts, which have that form."""
+        """The positions of the rows whose id, converted to `form`, is one of `wanted`, which are in this form."""
         import pyarrow.compute as pc
 
         if form not in self._forms:
@@ -55,7 +55,7 @@ class RowIds:
 
     @cached_property
     def _places(self) -> tuple[int, NDArray[np.int32]] | None:
-        """The least id, and for each number from there on the row that has it, or -1: where ids are such numbers."""
+        """If the ids are whole numbers: the smallest id, and for each number from there the row with this id, or -1."""
         numbers = _whole_numbers(self._row_ids)
         if numbers is None or not len(numbers):
             return None
@@ -68,7 +68,7 @@ class RowIds:
 
 
 def checked_ids(row_ids: pa.Array, file: str) -> pa.StringArray:
-    """The row ids that a file has, if they can be: texts, none of them missing, and each of them once.
+    """The row ids in a file, if they are valid: texts, without NULLs and duplicates.
 
     Raises UnsupportedError, which names the file.
     """
@@ -87,7 +87,7 @@ def checked_ids(row_ids: pa.Array, file: str) -> pa.StringArray:
 
 
 def _whole_numbers(texts: pa.StringArray) -> NDArray[np.int64] | None:
-    """The numbers that texts stand for, NULLs left out; None where one is no number, or could be written otherwise."""
+    """The texts as whole numbers, without NULLs; None if one is not a number, or not in its usual notation."""
     texts = texts.drop_null()
     try:
         numbers = texts.cast(pa.int64())

@@ -1,4 +1,4 @@
-"""A segment that is open for search: its sidecars memory-mapped, or its Parquet where those are not whole."""
+"""A segment open for search: its memory-mapped sidecars, or its Parquet file if these are damaged or missing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
 from jammi_duck.types import Vectors
 
-# A block that a core looks at in one go.
+# The block that a core compares at once.
 LEAST_ROWS, _MOST_ROWS = 1 << 11, 1 << 15
 
 
 class Segment(Protocol):
     """The rows of one segment; row i has `row_ids[i]`. Threads may share it.
 
-    `indexes` are those that are open, and find rows near to vectors.
+    `indexes` are its open vector indexes.
     """
 
     rows: int
@@ -40,16 +40,16 @@ class Segment(Protocol):
         ...
 
     def vectors(self, positions: NDArray[np.int64]) -> Vectors:
-        """The vectors of these rows, which rise, float32. Raises DamagedError."""
+        """The vectors of these rows, whose positions increase, float32. Raises DamagedError."""
         ...
 
     def blocks(self, cores: int) -> Iterator[tuple[int, Vectors]]:
-        """All vectors, in pieces for so many cores, each with its first place. Raises DamagedError."""
+        """All vectors, in blocks for so many cores, each with its first position. Raises DamagedError."""
         ...
 
 
 class ParquetSegment:
-    """A segment without its sidecars: each search streams the Parquet, which is checked first."""
+    """A segment without its sidecars: each search streams the Parquet file, which is checked first."""
 
     def __init__(self, store: Store, parquet: Digest, rows: int, dimensions: int) -> None:
         """Nothing is read yet."""
@@ -112,7 +112,7 @@ class MappedSegment:
 
         Raises:
             DamagedError: the files do not fit each other, or the segment.
-            UnsupportedError: they have what cannot be: a row id twice, a vector that is no numbers.
+            UnsupportedError: their contents are impossible: a duplicate row id, or NaN in a vector.
         """
         try:
             found = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id").combine_chunks()
@@ -128,7 +128,7 @@ class MappedSegment:
         self.indexes: tuple[VectorIndex, ...] = ()
 
     def open_index(self, kind: IndexKind[VectorIndex], path: Path) -> None:
-        """Open one more index, whose SHA-256 must have been checked. Raises DamagedError where it is another's."""
+        """Open one more index, whose SHA-256 must have been checked. Raises DamagedError if it does not fit."""
         self.indexes = (*self.indexes, kind.open(path, self._vectors))
 
     def vectors(self, positions: NDArray[np.int64]) -> Vectors:

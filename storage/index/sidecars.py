@@ -1,6 +1,6 @@
-"""The sidecars that every segment has beside its Parquet: its row ids, its raw vectors, and indexes of these.
+"""Builds and opens the sidecars that every segment has: its row ids, its raw vectors, and indexes over the vectors.
 
-An index that not every segment has, as one that is made of more than the Parquet holds, is not built or opened here.
+Optional indexes, such as those built from more than the Parquet file contains, are not built or opened here.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
 from jammi_duck.storage.index.segment import MappedSegment, ParquetSegment, Segment
 
-# The path of the sidecar of a kind, checked by its SHA-256. Raises StorageError.
+# Returns the path of the sidecar of a kind, after checking its SHA-256. Raises StorageError.
 Checked = Callable[[str], Path]
 
 
 def vector_kinds(grown: Grown | None = None) -> tuple[IndexKind[VectorIndex], ...]:
-    """The kinds of index that find rows near to vectors; the graph has `grown` from another, or is built anew."""
+    """The kinds of vector index; the graph is built anew, or from another graph (`grown`)."""
     return (Graph(grown),)
 
 
@@ -33,7 +33,7 @@ BUILT = (*(kind.sidecar for kind in vector_kinds()), "rowmap", "vectors")
 
 
 def is_indexed(segment: manifest.Segment) -> bool:
-    """Whether a segment has all sidecars that every one has, as far as its manifest tells."""
+    """Whether a segment has all required sidecars, according to its manifest."""
     return segment.sidecars.keys() >= set(BUILT)
 
 
@@ -46,7 +46,7 @@ def build(
     progress: Callable[[int], None],
     grown: Grown | None = None,
 ) -> None:
-    """Write the sidecars of a segment to `files`, by kind. `progress` is told each time how many rows were indexed.
+    """Write the sidecars of a segment to `files`, by kind. `progress` is called with the number of rows just indexed.
 
     Raises as `read_vectors` does.
     """
@@ -62,7 +62,7 @@ def build(
             progress(indexed)
     schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
     with pa.OSFile(str(files["rowmap"]), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        # One batch, so that a reader has the row ids in one piece, without a copy.
+        # One batch, so that a reader gets the row ids in one piece, without a copy.
         column = checked_ids(pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string()), parquet.name)
         writer.write_batch(pa.record_batch([column], schema=schema))
     for builder in builders:
@@ -70,12 +70,12 @@ def build(
 
 
 def check(store: Store, segment: manifest.Segment, kind: str) -> Path:
-    """The path of a segment's sidecar of a kind, checked by its SHA-256. Raises DamagedError, StorageError."""
+    """The path of a segment's sidecar, after checking its SHA-256. Raises DamagedError or StorageError."""
     return store.checked(_digest(segment, kind))
 
 
 def open_whole(segment: manifest.Segment, checked: Checked, dimensions: int) -> MappedSegment:
-    """A segment with all sidecars that every one has. Raises StorageError where one is not whole."""
+    """A segment with all required sidecars. Raises StorageError if one is damaged or missing."""
     mapped = _map_rows(segment, checked, dimensions)
     for kind in vector_kinds():
         _open_index(mapped, kind, segment, checked)
@@ -85,7 +85,7 @@ def open_whole(segment: manifest.Segment, checked: Checked, dimensions: int) -> 
 def open_segment(
     store: Store, segment: manifest.Segment, checked: Checked, dimensions: int
 ) -> tuple[Segment, str | None]:
-    """A segment with those of its sidecars that are whole, and what is wrong with the others."""
+    """A segment with its undamaged sidecars, and the errors of the others."""
     try:
         mapped = _map_rows(segment, checked, dimensions)
     except StorageError as error:
