@@ -1,4 +1,4 @@
-"""The connection that a command works on: a database file if there is one, equipped as the configuration says."""
+"""The connection of a command: to the database file if it exists, with jammi_duck installed as configured."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ _SOURCES = """
 
 
 def arguments(options: argparse.Namespace) -> dict[str, object]:
-    """What the call says of the configuration, by its names in `Config`."""
+    """The options set by the command line, by their names in `Config`."""
     given = {"database": getattr(options, "db", None), "storage": getattr(options, "storage", None)}
     return {name: value for name, value in given.items() if value is not None}
 
 
 @contextlib.contextmanager
 def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
-    """A connection with everything installed, closed at the end; warnings on it go to the log.
+    """A connection with everything installed, closed at the end; warnings go to the log.
 
-    Without a database file it is in memory: files can be read, and the embedding tables of the location are found.
+    Without a database file, it is in memory: files can be read, and the embedding tables of the location are found.
 
     Raises:
-        NotFoundError: a database file was asked for, and is not there.
+        NotFoundError: a database file was named, but does not exist.
     """
     path = _existing(settings)
     with warnings.catch_warnings(), opened(path, settings.config, read_only=read_only) as con:
         warnings.simplefilter("default")
         warnings.showwarning = lambda message, *_: log.warning("%s", message)
         try:
-            # A command ends too soon for loaded models to be of use.
+            # A command is too short to profit from preloaded models.
             jammi = equip_as(con, dataclasses.replace(settings.config, preload_models=()))
             with errors_of_ours():
                 yield jammi
@@ -73,13 +73,13 @@ def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
 
 @contextlib.contextmanager
 def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to a database file that shows no progress of its own and reads s3://, closed at the end."""
-    # As a path, since DuckDB takes `md:name` and the like for databases elsewhere, and sends its keys there.
+    """A connection to a database file, without DuckDB's progress bar and with s3://, closed at the end."""
+    # An absolute path, because DuckDB would open `md:name` and the like as a remote database, and send its keys there.
     file = path if path == IN_MEMORY else os.path.abspath(path)
     con = duckdb.connect(file, read_only=read_only and path != IN_MEMORY)
     try:
         if path != IN_MEMORY and con.execute(qualified(_IS_FILE)).fetchone() == (False,):
-            # DuckDB reads a CSV as a database in memory, and nothing would be kept.
+            # DuckDB opens a CSV file as an in-memory database, and nothing would be saved.
             raise InputError(f"'{path}' is not a DuckDB database; name another with --db")
         con.execute("SET enable_progress_bar = false")
         read_s3_through_fsspec(con, config.storage_options)
@@ -89,7 +89,7 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
 
 
 def sources(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-    """The tables and views of a database that may have text, with kind and number of columns."""
+    """The tables and views of a database, except our own, with kind and number of columns."""
     return con.sql(qualified(_SOURCES))
 
 

@@ -1,21 +1,21 @@
-"""Whether the DuckDB shell can read a database file: it may be older than the DuckDB that wrote it."""
+"""Checks whether the DuckDB shell can read a database file, which a newer DuckDB may have written."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
-# A file begins with a checksum of 8 bytes, these letters, and the number of its format.
+# A file begins with a checksum of 8 bytes, these letters, and its format version.
 _MAGIC = b"DUCK"
-# What every shell reads that we start.
+# The newest format that every supported shell can read.
 _READ_BY_ALL = 67
 _TOO_NEW = "Trying to read a database file with version number"
 
 
 def refusal(program: str, words: Sequence[str]) -> str | None:
-    """What DuckDB says of the first of these files that is in a newer format than `program` reads, and what to do.
+    """DuckDB's error for the first file in a format too new for `program`, with what to do; None if there is none.
 
-    `words` are the arguments of a shell, of which any may be a file.
+    `words` are the arguments of the shell; any of them may be a file.
     """
     for word in words:
         if _format(word) > _READ_BY_ALL:
@@ -26,7 +26,7 @@ def refusal(program: str, words: Sequence[str]) -> str | None:
 
 
 def _format(path: str) -> int:
-    """The number of a database file's format; 0 where it is none."""
+    """The format version of a database file; 0 if it is not one."""
     if not os.path.isfile(path):
         return 0
     try:
@@ -38,7 +38,7 @@ def _format(path: str) -> int:
 
 
 def _told(program: str, path: str) -> str:
-    """What the shell says when it only opens the file."""
+    """What the shell prints to standard error when it only opens the file."""
     import subprocess
 
     command = [program, "-init", os.devnull, "-readonly", path, "-c", ""]

@@ -1,4 +1,4 @@
-"""What commands print: rows as a table or as JSON, and facts a line each."""
+"""Prints the results of commands: rows as a table or as JSON, and single facts one per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNLIMITED = 1_000_000
 
 
 def print_rows(rows: duckdb.DuckDBPyRelation) -> None:
-    """A table as wide as the terminal; of full width where no terminal is, so that nothing is cut off."""
+    """Print a table as wide as the terminal, or of full width if there is no terminal, so that nothing is cut off."""
     drawn = io.StringIO()
     with contextlib.redirect_stdout(drawn):
         if sys.__stdout__ is not None and sys.__stdout__.isatty():
@@ -26,12 +26,12 @@ def print_rows(rows: duckdb.DuckDBPyRelation) -> None:
 
 
 def print_json(rows: duckdb.DuckDBPyRelation) -> None:
-    """A JSON list with an object for each row; what JSON has no number for is null."""
+    """Print a JSON list with an object for each row; NaN and infinity become null."""
     _print_list(_strict(text) for (text,) in rows.set_alias("r").project("system.main.to_json(r)::VARCHAR").fetchall())
 
 
 def print_objects(objects: Iterable[Mapping[str, object]]) -> None:
-    """A JSON list of objects."""
+    """Print a JSON list of objects."""
     _print_list(json.dumps(each, ensure_ascii=False) for each in objects)
 
 
@@ -49,6 +49,6 @@ def _strict(text: str) -> str:
 
 
 def fact_lines(facts: Mapping[str, object]) -> Iterator[str]:
-    """A line for each fact: its name, and what it is."""
+    """One line for each fact: its name and its value."""
     width = max(map(len, facts)) + 2
     yield from (f"{name:<{width}}{value}" for name, value in facts.items())

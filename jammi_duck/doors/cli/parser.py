@@ -48,7 +48,7 @@ _WRONG = (ConfigError, InputError, NotFoundError)
 
 
 def open_streams() -> None:
-    """Give closed standard streams somewhere to go, before a database file takes their numbers; never fail to print."""
+    """Replace closed standard streams, before a database file gets their numbers, and never fail to print."""
     while (number := os.open(os.devnull, os.O_RDWR)) < FIRST_FREE:
         pass
     os.close(number)
@@ -82,7 +82,7 @@ def run(words: Sequence[str]) -> int:
             code: int | None = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads the output has seen enough; Python would flush it once more at exit.
+        # The reader of the output has closed it; without this, Python would flush again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
@@ -98,7 +98,7 @@ def run(words: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class _Shown:
-    """How errors are shown: without secrets, and as a line of the log where that is JSON."""
+    """How errors are shown: without secrets, and as a line of the log if that is JSON."""
 
     secrets: frozenset[str] = frozenset()
     in_json: bool = False
@@ -114,7 +114,7 @@ class _Shown:
 
 
 class _CtrlC:
-    """Whether Ctrl-C was pressed: where DuckDB runs other threads, it may end the work as an error of another kind."""
+    """Whether Ctrl-C was pressed: with other threads of DuckDB, the interrupt may appear as an error of another kind."""
 
     pressed = False
 

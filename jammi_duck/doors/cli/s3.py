@@ -1,4 +1,4 @@
-"""Lets DuckDB read s3:// where its own extension for that, httpfs, is not installed."""
+"""Lets DuckDB read s3:// if its own extension httpfs is not installed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from jammi_duck.sql import qualified
 
 
 def read_s3_through_fsspec(con: duckdb.DuckDBPyConnection, options: Mapping[str, Any]) -> None:
-    """Register s3:// with the options of the location, unless httpfs is there, which the user has set up then."""
+    """Register s3:// with the options of the location, unless the user has installed httpfs."""
     text = "SELECT installed FROM duckdb_extensions() WHERE extension_name = 'httpfs'"
     if (True,) not in con.execute(qualified(text)).fetchall():
         con.register_filesystem(S3Files(options))
 
 
 class S3Files(AbstractFileSystem):  # type: ignore[misc]
-    """`s3://BUCKET/KEY` to be read only; s3fs is imported when it is asked for the first time."""
+    """Reads `s3://BUCKET/KEY`; s3fs is imported at the first use."""
 
     protocol = "s3"
     cachable = False

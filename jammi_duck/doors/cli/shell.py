@@ -1,4 +1,4 @@
-"""The command `shell`: the stock DuckDB shell with jammi in it. It imports little, and becomes that program."""
+"""The command `shell`: starts the stock DuckDB shell with jammi_duck. It imports little, and replaces its process."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ missing: run `.read /dev/fd/9`.
 """
 _PACKAGE = Path(jammi_duck.__file__).parent
 _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"
-# What the prepared files are made from: they are made again when one of these changes.
+# The prepared files are made from these, and are made again when one of them changes.
 _MADE_FROM = ("udfs/*.py", "sql.py", "version.py")
 _OLDEST = (1, 4)
 _CONNECTION = "shell"
-# The statements are /dev/fd/9 to the shell, says the help above.
+# The help above tells users to read the statements from /dev/fd/9.
 _INIT = 9
 _FAILED, _WRONG_CALL = 1, 2
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command, for its help; it is run before there is a parser."""
+    """Add the command for its help only; `shell` runs before a parser is made."""
     from jammi_duck.doors.cli.commands import add_command
 
     shell = add_command(commands, "shell", _SHELL, lambda options: become_shell(options.words))
@@ -53,7 +53,7 @@ def add_to(commands: Commands) -> None:
 
 
 def become_shell(words: Sequence[str]) -> int:
-    """Replace this process by the DuckDB shell, with `words` as its arguments; returns only where that fails."""
+    """Replace this process by the DuckDB shell, with `words` as its arguments; returns only if that fails."""
     if words[:1] in (["-h"], ["--help"]):
         from jammi_duck.doors.cli import main
 
@@ -78,28 +78,28 @@ def become_shell(words: Sequence[str]) -> int:
 
 
 def _keep_open(init: Path) -> None:
-    """Give the file a short name for as long as the shell runs: after `.open`, its user must have it read again."""
+    """Give the file a short name while the shell runs, because its user must read it again after `.open`."""
     os.dup2(os.open(init, os.O_RDONLY), _INIT)
     os.set_inheritable(_INIT, True)
 
 
 def _alias() -> str:
-    """One that stays right when jammi-duck or DuckDB changes: it names neither a version nor a prepared file."""
+    """An alias that stays valid after upgrades of jammi-duck or DuckDB: it names no version and no prepared file."""
     import shlex
 
-    # -P, as Python would look for modules in the working directory first.
+    # -P, because Python would look for modules in the working directory first.
     return f"alias duckdb={shlex.quote(shlex.join([sys.executable, '-P', '-m', 'jammi_duck.doors.cli', 'shell']))}"
 
 
 class _CannotStartError(Exception):
-    """Something that the shell needs is not there."""
+    """Something that the shell needs is missing."""
 
 
 def _duckdb() -> str:
-    """The program."""
+    """The path of the duckdb program."""
     found = shutil.which("duckdb")
     if found is None or Path(found).parent == Path(sys.executable).parent:
-        # There is a script in Python, which would start the program that it carries only after a while.
+        # There is only the Python script of duckdb-cli; starting the program in the package directly is faster.
         found = _carried() or found
     if found is None:
         raise _CannotStartError("there is no duckdb on the PATH; pip install duckdb-cli")
@@ -116,7 +116,7 @@ def _check_version(program: str) -> None:
 
 
 def _carried() -> str | None:
-    """The program that the package duckdb-cli carries."""
+    """The program in the package duckdb-cli."""
     import importlib.util
 
     package = importlib.util.find_spec("duckdb_cli")
@@ -127,9 +127,9 @@ def _carried() -> str | None:
 
 
 def _prepared(program: str) -> Path:
-    """A folder with what the extension reads when it is loaded, and the statements that load it and make the macros.
+    """A folder with the extension's announcement, and the statements that load the extension and create the macros.
 
-    Where there is one, `program` was of a version that can be used when it was made.
+    If the folder exists, the version of `program` was checked when it was made.
     """
     if not _EXTENSION.is_file():
         raise _CannotStartError(
@@ -159,7 +159,7 @@ def _prepare(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
         made = Path(unfinished) / "made"
         made.mkdir()
-        # -P, as the working directory is the user's, and no place for modules of the worker.
+        # -P, because the worker must not import modules from the user's working directory.
         command = [sys.executable, "-P", "-m", "jammi_duck.doors.worker"]
         (made / "announcement").write_bytes(announcement(command, FUNCTIONS))
         statements = [f"LOAD {literal(str(_EXTENSION))}", *macros(_CONNECTION)]
@@ -167,6 +167,6 @@ def _prepare(folder: Path) -> None:
         try:
             made.rename(folder)
         except OSError:
-            # Another process was first, with the same.
+            # Another process was first, and made the same.
             if not folder.is_dir():
                 raise
