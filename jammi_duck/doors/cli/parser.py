@@ -114,7 +114,7 @@ class _Shown:
 
 
 class _CtrlC:
-    """Whether Ctrl-C was pressed: with other threads of DuckDB, the interrupt may appear as an error of another kind."""
+    """Whether Ctrl-C was pressed: if DuckDB uses other threads, the interrupt may appear as another error."""
 
     pressed = False
 
