@@ -8,6 +8,8 @@ import threading
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import jammi_duck
 from jammi_duck import (
@@ -21,7 +23,6 @@ from jammi_duck import (
     StorageError,
     errors,
 )
-from tests.test_generate import error_of
 
 
 def raised(kind, call, match=None):
@@ -196,6 +197,27 @@ def test_errors_can_be_copied():
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
-def test_plain_sql_keeps_duckdbs_class(animals):
-    told = error_of(animals, "FROM jammi_search('birds', 'owl')")
-    assert "NotFoundError: no embedding table for 'birds'; there are none yet." in told
+@given(name=st.text())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_comes_through(jammi, name):
+    error = raised_by(lambda: jammi.drop(name))
+    assert type(error) is NotFoundError
+    assert str(error) == str(NotFoundError(f"no embedding table '{name}'; none is ready"))
+
+
+class TestPlainSQL:
+    def test_a_query_that_cannot_be_planned_has_our_text_alone(self, animals):
+        for query, text in (
+            ("FROM jammi_status('birds')", "NotFoundError: no embedding table for 'birds'; there are none yet."),
+            ("FROM jammi_refresh('a\"b')", "InputError: 'a\"b' names no table, view or file"),
+            ("FROM jammi_generate('animals', [], 'id')", "InputError: columns are []; give a name"),
+            ("SELECT nothing FROM jammi_compact('birds')", "NotFoundError: no embedding table for 'birds'"),
+        ):
+            with pytest.raises(duckdb.InvalidInputException) as caught:
+                animals.execute(query)
+            assert str(caught.value).startswith(f"Invalid Input Error: {text}")
+
+    def test_one_that_fails_as_it_runs_keeps_duckdbs_class(self, animals):
+        with pytest.raises(duckdb.InvalidInputException) as caught:
+            animals.execute("FROM jammi_search('birds', 'owl')")
+        assert "NotFoundError: no embedding table for 'birds'; there are none yet." in str(caught.value)

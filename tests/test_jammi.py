@@ -13,6 +13,7 @@ import uuid
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -181,6 +182,8 @@ def frames(con):
         "arrow": table,
         "reader": table.to_reader(),
         "relation": con.sql("FROM (VALUES (1, 'a membrane cleans water'), (2, 'a robot arm')) t(id, text)"),
+        "polars": pl.DataFrame(ROWS),
+        "lazy": pl.LazyFrame(ROWS),
         "stream": Stream(table),
     }
 
@@ -196,7 +199,7 @@ class Stream:
 
 
 class TestFrames:
-    @pytest.mark.parametrize("kind", ["pandas", "arrow", "reader", "relation", "stream"])
+    @pytest.mark.parametrize("kind", ["pandas", "arrow", "reader", "relation", "polars", "lazy", "stream"])
     def test_by_name_and_themselves(self, jammi, con, kind):
         tickets = frames(con)[kind]
         assert jammi.generate(tickets, "text", "id").row_count == 2

@@ -15,9 +15,16 @@ def modules(*rooms):
     return sorted(path for room in rooms for path in (ROOT / room).rglob("*.py"))
 
 
+class WithoutTypes(ast.NodeTransformer):
+    """What runs: not what is imported for type checkers only, such as the types of DataFrames."""
+
+    def visit_If(self, node):
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+
 def imported(path):
     """The names of the packages that a module imports, wherever it does."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(WithoutTypes().visit(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:

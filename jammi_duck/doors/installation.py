@@ -25,7 +25,8 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.jammi import Jammi
 from jammi_duck.lifetime import at_work, forever, stop_at_exit
-from jammi_duck.raised import keep
+from jammi_duck.raised import errors_of_ours, keep
+from jammi_duck.sql import literal
 from jammi_duck.storage.files.local_store import LocalStore
 from jammi_duck.storage.files.location import open_store
 from jammi_duck.storage.tables.embedding_tables import PROTOCOL, EmbeddingTables
@@ -117,7 +118,7 @@ def equip(
     con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders, given: Mapping[str, object] | None = None
 ) -> Jammi:
     """As `equip_as`, with the encoders to take models from."""
-    with _installing:
+    with errors_of_ours(), _installing:
         _forget_closed()
         name = _installation_of(con)
         if name in _inherited:
@@ -194,7 +195,7 @@ class Installation:
         name = self.name
         probe = ScalarFunction(_PROBE, ("INTEGER",), "VARCHAR", True, lambda c: pa.repeat(pa.scalar(name), len(c)))
         lent = [(probe, probe.call)]
-        lent += [(function, _call_by_name(name, function.name)) for function in FUNCTIONS]
+        lent += [(function, _call_by_name(name, function)) for function in FUNCTIONS]
         with self.host.cursor() as cursor:
             for function, call in lent:
                 # One that is there already is of an earlier installation by the same name, and calls this one now.
@@ -267,19 +268,29 @@ def _lend(parameters: int, work: Callable[..., pa.Array]) -> Callable[..., pa.Ar
     return call
 
 
-def _call_by_name(installation: str, name: str) -> Callable[..., Any]:
+def _call_by_name(installation: str, function: ScalarFunction) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:  # noqa: ANN401 - columns, or a row's values
         try:
             if installation in _inherited:
                 raise JammiError(_FORKED)
             if installation not in _installations:
                 raise JammiError(_CLOSED)
-            return _installations[installation].call(name, arguments)
+            return _installations[installation].call(function.name, arguments)
+        except JammiError as error:
+            keep(error)
+            if function.by_row:
+                return _refusal(error)
+            raise
         except BaseException as error:
             keep(error)
             raise
 
     return call
+
+
+def _refusal(error: JammiError) -> str:
+    """A query that DuckDB refuses with the text of an error, without words of its own about functions of Python's."""
+    return f"FROM system.main.query(system.main.error({literal(f'{type(error).__name__}: {error}')}))"
 
 
 _CLOSED = "every connection that jammi_duck was installed on is closed; call install again"
