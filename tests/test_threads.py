@@ -160,7 +160,12 @@ from jammi_duck.doors.installation import equip
 from tests import fakes
 
 class Slow(fakes.FakeEncoder):
+    calls = 0
+
     def encode_rows(self, texts, role, progress):
+        self.calls += 1
+        if self.calls == 1:
+            print("embedding", flush=True)
         for _ in range(100):
             progress(0)
             time.sleep(0.01)
@@ -191,7 +196,8 @@ def test_ctrl_c_ends_a_build_and_the_next_one_works(tmp_path, threads):
         [sys.executable, "-c", SLOW, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert child.stdout.readline() == "ready\n"
-    threading.Event().wait(1.5)
+    assert child.stdout.readline() == "embedding\n"
+    threading.Event().wait(0.5)
     os.kill(child.pid, signal.SIGINT)
     try:
         out, err = child.communicate(timeout=100)

@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encoders, Identity, for_stream
@@ -135,14 +134,20 @@ class Generator:
             return
         job = self._jobs.known(token, _Build)
         build = job.work
-        with job.lock, self._jobs.abandoning(job):
+        skipped = 0
+
+        def with_text() -> Iterator[tuple[Sequence[str], str]]:
+            nonlocal skipped
             for key, text in rows:
                 if key is None or text is None or is_blank(text):
-                    build.counts += Counts(skipped=1)
+                    skipped += 1
                 else:
-                    build.buffer.add([key], text)
-                    if build.buffer.is_full:
-                        embed(job, build.buffer, build)
+                    yield [key], text
+
+        with self._jobs.abandoning(job):
+            counts = build.buffer.add(with_text(), job, job.advance)
+            with job.lock:
+                build.counts += counts + Counts(skipped=skipped)
 
     def finish(self, token: str, pushed: int) -> Generated:
         """Embed the rest, build the index, and make the table ready. `pushed` is how many rows came."""
@@ -150,13 +155,13 @@ class Generator:
             return _again(self._tables.ready(token.removeprefix(_REUSED)))
         job = self._jobs.known(token, _Build)
         build = job.work
-        with job.lock, self._jobs.abandoning(job):
+        with self._jobs.abandoning(job):
             if pushed != build.census.rows:
                 raise BuildError(
                     f"the source was counted with {build.census.rows} rows, and then gave {pushed}; if it can be "
                     "read only once, or changes while it is read, CREATE TEMP TABLE from it first"
                 )
-            embed(job, build.buffer, build)
+            build.counts += build.buffer.flush(job, job.advance)
             job.progress.done()
             with indexing(job, build.rows) as advance:
                 finished = build.finish(build.counts, advance)
@@ -175,7 +180,7 @@ class _Build(Build):
         super().__init__(tables, definition, owner)
         self.census = census
         self.counts = Counts()
-        self.buffer = TextBuffer(for_stream(encoder), definition.dimensions, self)
+        self.buffer = TextBuffer(for_stream(encoder), definition.dimensions)
         self.began = time.monotonic()
 
 
@@ -238,17 +243,6 @@ def define(request: Request, model: Identity, dimensions: int) -> Definition:
         max_tokens=model.max_tokens,
         dimensions=dimensions,
     )
-
-
-class Counted(Protocol):
-    """What counts its rows."""
-
-    counts: Counts
-
-
-def embed(job: Job[W], buffer: TextBuffer, work: Counted) -> None:
-    """Embed what waits in a buffer, and count it."""
-    work.counts += buffer.embed(job.advance)
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ class Importer:
         Raises BuildError for a vector that was not there when they were checked.
         """
         job = self._jobs.known(token, _Import)
-        with job.lock, self._jobs.abandoning(job):
+        with self._jobs.abandoning(job):
             job.keep_going()
             dimensions = job.work.definition.dimensions
             if (lengths != dimensions).any():
@@ -120,14 +120,14 @@ class Importer:
             if not np.isfinite(norms).all() or not norms.all():
                 raise BuildError(READ_AGAIN)
             unit = (vectors / norms[:, None]).astype(np.float32)
-            job.work.write(keys, unit, list(map(bytes.fromhex, digests)))
-            job.progress.advance(len(keys))
+            job.write(keys, unit, list(map(bytes.fromhex, digests)))
+            job.advance(len(keys))
 
     def finish(self, token: str, pushed: int) -> Generated:
         """Build the index, and make the table ready; rows of the source that have no vector count as skipped."""
         job = self._jobs.known(token, _Import)
         build = job.work
-        with job.lock, self._jobs.abandoning(job):
+        with self._jobs.abandoning(job):
             if not build.rows == pushed == build.found.with_text:
                 raise BuildError(READ_AGAIN)
             job.progress.done()

@@ -17,12 +17,13 @@ from jammi_duck.errors import BuildError, InputError, NotFoundError, StateError
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import Action, finish_drops, follow, repair, settle
-from jammi_duck.types import Caller, Definition
+from jammi_duck.types import Caller, Definition, Vectors
 from jammi_duck.work.progress import Progress
+from jammi_duck.work.text_buffer import Sink
 
 
-class Work(Protocol):
-    """What is written: a build, or a change of an embedding table."""
+class Work(Sink, Protocol):
+    """What is written, by one thread at a time: a build, or a change of an embedding table."""
 
     id: str
     definition: Definition
@@ -46,7 +47,10 @@ W = TypeVar("W", bound=Work)
 
 @dataclass
 class Job(Generic[W]):
-    """Work that is under way; `what` it is called in the log. `in_main_thread` says that Ctrl-C is meant for it."""
+    """Work that is under way; `what` it is called in the log. `in_main_thread` says that Ctrl-C is meant for it.
+
+    Threads that take part in it hold `writing` while they write, and `lock` while they count: neither while they embed.
+    """
 
     work: W
     what: str
@@ -54,18 +58,39 @@ class Job(Generic[W]):
     in_main_thread: bool
     progress: Progress
     lock: threading.Lock = field(default_factory=threading.Lock)
+    writing: threading.Lock = field(default_factory=threading.Lock)
     stopped: threading.Event = field(default_factory=threading.Event)
     interrupted: threading.Event = field(default_factory=threading.Event)
+    failure: BaseException | None = None
 
     def keep_going(self) -> None:
-        """Raise BuildError where somebody wants the work to end."""
+        """Raise BuildError where somebody wants the work to end, and the error where another thread had one."""
+        if self.failure is not None:
+            raise self.failure
         if self.stopped.is_set() or self.interrupted.is_set():
             raise BuildError(f"the {self.what} was interrupted")
 
     def advance(self, done: int) -> None:
         """Note that so many more rows are done, if the work is to go on."""
         self.keep_going()
-        self.progress.advance(done)
+        with self.lock:
+            self.progress.advance(done)
+
+    def write(self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes]) -> None:
+        """See `Sink`: rows of the work, if it is to go on."""
+        with self.writing:
+            self.keep_going()
+            self.work.write(row_ids, vectors, digests)
+
+    def stop(self, failure: BaseException | None = None) -> bool:
+        """Let no thread go on, because of this failure if there is one; False where the work was stopped before."""
+        with self.lock:
+            if self.stopped.is_set():
+                return False
+            self.failure = failure
+            self.stopped.set()
+        self.progress.close()
+        return True
 
 
 class Jobs:
@@ -104,22 +129,21 @@ class Jobs:
         Vectors in whole files are kept, unless the input was wrong, or the table is gone.
         """
         if job.stopped.is_set():
-            raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
+            job.keep_going()
         try:
             yield
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or job.interrupted.is_set():
                 self._let_go(job.work.id)
-            else:
-                job.stopped.set()
-                job.progress.close()
+            elif job.stop(error):
                 fields = {"embedding_table": job.work.name, "status": "failed"}
                 # Somebody else was first: what follows from that is for the caller to say.
                 level = logging.DEBUG if isinstance(error, StateError) else logging.ERROR
                 log.log(level, "the %s of %s failed: %s", job.what, job.work.name, error, extra=fields)
                 try:
                     keep = not isinstance(error, (InputError, NotFoundError))
-                    job.work.abandon(f"{type(error).__name__}: {error}", keep=keep)
+                    with job.writing:
+                        job.work.abandon(f"{type(error).__name__}: {error}", keep=keep)
                 finally:
                     # Not before: work that nobody runs is settled, and this one is removing its own files.
                     self._running.pop(job.work.id, None)
@@ -177,8 +201,8 @@ class Jobs:
         job = self._running.pop(token, None)
         if job is None:
             return
-        job.stopped.set()
-        job.progress.close()
-        job.work.let_go()
+        job.stop()
+        with job.writing:
+            job.work.let_go()
         fields = {"embedding_table": job.work.name, "status": "building"}
         log.warning("the %s of %s was interrupted", job.what, job.work.name, extra=fields)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
@@ -41,7 +41,6 @@ from jammi_duck.work.generate import (
     Request,
     alike,
     check_keys,
-    embed,
     indexing,
     log_built,
     report,
@@ -133,7 +132,7 @@ class Refresher:
     def forget(self, token: str, row_ids: Sequence[str], segments: Sequence[int], positions: Sequence[int]) -> None:
         """Take rows of the table that are gone or replaced. Threads may call at once."""
         job = self._jobs.known(token, _Change)
-        with job.lock, self._jobs.abandoning(job):
+        with self._jobs.abandoning(job), job.writing:
             job.keep_going()
             job.work.forget(row_ids, segments, positions)
             job.work.forgotten += len(row_ids)
@@ -145,21 +144,34 @@ class Refresher:
         vector of it; only where there is no vector, there is a text.
         """
         job = self._jobs.known(token, _Change)
-        with job.lock, self._jobs.abandoning(job):
-            job.keep_going()
-            change = job.work
-            known: defaultdict[int, list[tuple[int, Sequence[str], str]]] = defaultdict(list)
-            for keys, digest, text, segment, position in texts:
-                change.renewed += len(keys)
+        change = job.work
+        known: defaultdict[int, list[tuple[int, Sequence[str], str]]] = defaultdict(list)
+        renewed = encoded = 0
+
+        def new() -> Iterator[tuple[Sequence[str], str]]:
+            nonlocal renewed, encoded
+            for keys, of, text, segment, position in texts:
+                renewed += len(keys)
                 if segment is not None:
-                    known[segment].append((position or 0, keys, digest))
-                    continue
-                change.add(keys, text, digest)
-                if change.buffer and change.buffer.is_full:
-                    embed(job, change.buffer, change)
+                    known[segment].append((position or 0, keys, of))
+                elif text is None or digest(text).hex() != of:
+                    raise BuildError(READ_AGAIN)
+                else:
+                    encoded += 1
+                    yield keys, text
+
+        with self._jobs.abandoning(job):
+            job.keep_going()
+            counts = change.buffer.add(new(), job, job.advance) if change.buffer else _none(new())
             for segment, mine in known.items():
                 positions, keys_of, digests = zip(*mine, strict=True)
-                change.copy(segment, positions, keys_of, digests)
+                with job.writing:
+                    job.keep_going()
+                    counts += change.copy(segment, positions, keys_of, digests)
+            with job.lock:
+                change.counts += counts
+                change.renewed += renewed
+                change.encoded += encoded
 
     def finish(self, token: str) -> Refreshed:
         """Embed the rest, and commit the new state."""
@@ -201,11 +213,11 @@ class Refresher:
     def _finish(self, token: str) -> tuple[Job[_Change], Manifest]:
         job = self._jobs.known(token, _Change)
         change, found = job.work, job.work.found
-        with job.lock, self._jobs.abandoning(job):
+        with self._jobs.abandoning(job):
             if (change.forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
                 raise BuildError(READ_AGAIN)
             if change.buffer:
-                embed(job, change.buffer, change)
+                change.counts += change.buffer.flush(job, job.advance)
             job.progress.done()
             skipped = found.census.rows - change.unchanged - found.added - found.changed
             counts = Counts(0, skipped, change.counts.failed, change.counts.truncated)
@@ -227,7 +239,7 @@ class _Change(Change):
         self.unchanged = start_from.manifest.rows - found.changed - found.deleted
         self.forgotten = self.renewed = self.encoded = 0
         self.counts = Counts()
-        self.buffer = TextBuffer(for_stream(encoder), entry.definition.dimensions, self) if encoder else None
+        self.buffer = TextBuffer(for_stream(encoder), entry.definition.dimensions) if encoder else None
 
     def let_go(self) -> None:
         """See `Change.let_go`."""
@@ -239,17 +251,17 @@ class _Change(Change):
         super().abandon(reason, keep=keep)
         release(self._tables, self.found.start, self.entry.build)
 
-    def add(self, keys: Sequence[str], text: str | None, of: str) -> None:
-        """Let a text wait to be embedded for rows with these keys, if it has this digest, in hexadecimal."""
-        if text is None or digest(text).hex() != of or self.buffer is None:
-            raise BuildError(READ_AGAIN)
-        self.encoded += 1
-        self.buffer.add(keys, text)
-
-    def copy(self, segment: int, positions: Sequence[int], keys: Sequence[Sequence[str]], of: Sequence[str]) -> None:
+    def copy(self, segment: int, positions: Sequence[int], keys: Sequence[Sequence[str]], of: Sequence[str]) -> Counts:
         """Give rows with these keys the vectors at these positions of a segment, whose texts have these digests."""
         written = write_repeated(self, keys, self.vectors(segment, positions), list(map(bytes.fromhex, of)))
-        self.counts += Counts(rows=written)
+        return Counts(rows=written)
+
+
+def _none(texts: Iterable[object]) -> Counts:
+    """What becomes of texts where none is to be embedded. Raises BuildError where there is one."""
+    for _ in texts:
+        raise BuildError(READ_AGAIN)
+    return Counts()
 
 
 def choose_refreshable(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -16,42 +17,93 @@ from jammi_duck.types import Counts, Vectors
 
 ROWS = 4096
 CHARACTERS = 4_000_000
+# So many batches are embedded at a time: while one waits for its encoder or is written, another is at work.
+IN_FLIGHT = 2
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Sink(Protocol):
-    """Where the vectors go."""
+    """Where rows go that have their vectors, whoever has made these. Threads may write at once."""
 
     def write(self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes]) -> None:
-        """Append rows."""
+        """Append rows. `vectors` is float32 [n, dimensions], L2-normalised."""
         ...
 
 
 @dataclass
-class TextBuffer:
-    """Gathers texts, each with the keys of the rows that have it, and embeds them into a sink."""
+class Batch:
+    """Texts to be embedded together, each with the keys of the rows that have it."""
 
-    encoder: Encoder
-    dimensions: int
-    sink: Sink
-    _keys: list[Sequence[str]] = field(default_factory=list)
-    _texts: list[str] = field(default_factory=list)
-    _characters: int = 0
+    keys: list[Sequence[str]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    characters: int = 0
 
     def add(self, keys: Sequence[str], text: str) -> None:
-        """Let one more text wait."""
-        self._keys.append(keys)
-        self._texts.append(text)
-        self._characters += len(text)
+        """One more text."""
+        self.keys.append(keys)
+        self.texts.append(text)
+        self.characters += len(text)
 
     @property
     def is_full(self) -> bool:
         """Whether it is time to embed."""
-        return len(self._texts) >= ROWS or self._characters >= CHARACTERS
+        return len(self.texts) >= ROWS or self.characters >= CHARACTERS
 
-    def embed(self, progress: Callable[[int], None]) -> Counts:
-        """Embed and write what waits; says what became of the rows. `progress` is told how many texts were done."""
-        keys, texts = self._keys, self._texts
-        self._keys, self._texts, self._characters = [], [], 0
+
+class TextBuffer:
+    """Gathers texts, and embeds them into a sink, a full batch at a time. Threads may share it.
+
+    `progress` is told how many texts are done, and ends the work by raising; it is asked while a thread waits, too.
+    """
+
+    def __init__(self, encoder: Encoder, dimensions: int) -> None:
+        """Vectors are cut to so many dimensions."""
+        self._encoder = encoder
+        self._dimensions = dimensions
+        self._waiting = Batch()
+        self._gathering = threading.Lock()
+        self._in_flight = threading.BoundedSemaphore(IN_FLIGHT)
+
+    def add(self, rows: Iterable[tuple[Sequence[str], str]], sink: Sink, progress: Callable[[int], None]) -> Counts:
+        """Let texts wait, each with the keys of the rows that have it, and embed each batch that they fill.
+
+        What fills no batch waits for `flush`. Returns what became of the rows that this thread has embedded.
+        """
+        counts, rest = Counts(), iter(rows)
+        while self._fill(rest):
+            counts += self._embed_next(sink, progress, only_full=True)
+        return counts
+
+    def flush(self, sink: Sink, progress: Callable[[int], None]) -> Counts:
+        """Embed what waits still."""
+        return self._embed_next(sink, progress, only_full=False)
+
+    def _fill(self, rows: Iterator[tuple[Sequence[str], str]]) -> bool:
+        """Let rows wait until a batch is full; False where they have come to their end before."""
+        with self._gathering:
+            while not self._waiting.is_full:
+                row = next(rows, None)
+                if row is None:
+                    return False
+                self._waiting.add(*row)
+        return True
+
+    def _embed_next(self, sink: Sink, progress: Callable[[int], None], *, only_full: bool) -> Counts:
+        """Embed the batch that waits, once fewer than so many are under way; till then it stays where it is."""
+        while not self._in_flight.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
+            progress(0)
+        progress(0)
+        with self._gathering:
+            # Another thread may have taken it.
+            is_wanted = self._waiting.is_full or not only_full
+            batch, self._waiting = (self._waiting, Batch()) if is_wanted else (Batch(), self._waiting)
+        counts = self._embed(batch, sink, progress) if batch.texts else Counts()
+        # Not after an error: it ends the work, and nobody is to begin another batch before that is known.
+        self._in_flight.release()
+        return counts
+
+    def _embed(self, batch: Batch, sink: Sink, progress: Callable[[int], None]) -> Counts:
+        keys, texts = batch.keys, batch.texts
         told = 0
 
         def tell(done: int) -> None:
@@ -59,11 +111,11 @@ class TextBuffer:
             told += done
             progress(done)
 
-        encodings = self.encoder.encode_rows(texts, "document", tell)
+        encodings = self._encoder.encode_rows(texts, "document", tell)
         lengths = np.array([len(each) for each in keys], np.int64)
         done = np.flatnonzero(~encodings.failed)
-        vectors = cut(encodings.vectors if len(done) == len(texts) else encodings.vectors[done], self.dimensions)
-        written = write_repeated(self.sink, [keys[i] for i in done], vectors, [digest(texts[i]) for i in done])
+        vectors = cut(encodings.vectors if len(done) == len(texts) else encodings.vectors[done], self._dimensions)
+        written = write_repeated(sink, [keys[i] for i in done], vectors, [digest(texts[i]) for i in done])
         progress(len(texts) - told)
         truncated = int(lengths[encodings.truncated & ~encodings.failed].sum())
         return Counts(rows=written, failed=int(lengths[encodings.failed].sum()), truncated=truncated)
@@ -72,7 +124,7 @@ class TextBuffer:
 def write_repeated(sink: Sink, keys: Sequence[Sequence[str]], vectors: Vectors, digests: Sequence[bytes]) -> int:
     """Write vectors, each for all the rows that have it, by their keys; returns how many rows these are.
 
-    Only so many rows at a time as fill a buffer, however many have one vector.
+    Only so many rows at a time as fill a batch, however many have one vector.
     """
     row_ids = list(chain.from_iterable(keys))
     if len(row_ids) == len(keys) <= ROWS:

@@ -31,6 +31,8 @@ class Marker:
                 self._held = Held([path])
             except OSError:
                 # A vacuum was quicker, or the disk is full: what is written next says more about that.
+                with contextlib.suppress(StorageError):
+                    self._store.discard(path.name)
                 return
             self._name = path.name
 
