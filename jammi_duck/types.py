@@ -42,9 +42,12 @@ class Host(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Who runs a query: a connection's id, and the number of its transaction."""
+    """Who runs a query: a session's id, and the number of its transaction.
 
-    connection: str
+    A session is a connection of Python, or the whole of a stock shell: it runs one query at a time.
+    """
+
+    session: str
     transaction: int
 
 

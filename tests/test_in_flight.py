@@ -210,7 +210,7 @@ def test_threads_that_wait_hear_of_an_interrupt(parts):
     from jammi_duck.doors import installation
 
     (installed,) = [each for each in installation._installations.values() if each.host.is_open]
-    timer = threading.Timer(1.0, lambda: installed.engine.jobs.interrupt(everywhere=True))
+    timer = threading.Timer(1.0, lambda: installed.engine.jobs.interrupt())
     timer.start()
     with pytest.raises(duckdb.Error, match="the build was interrupted"):
         generate(con)

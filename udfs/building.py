@@ -24,7 +24,6 @@ from jammi_duck.udfs.settling import identified, settle, settle_new
 from jammi_duck.udfs.sources import resolve, shown
 from jammi_duck.work.generate import Census, Generated, Request, to_reuse
 from jammi_duck.work.importing import VectorCensus, Vectored
-from jammi_duck.work.interrupts import listen
 from jammi_duck.work.refresh import to_resume
 
 
@@ -67,17 +66,18 @@ def generate_plan(
     reuse: bool | None,
     resume: bool | None,
     transaction: int,
-    connection: str,
+    session: str,
 ) -> str:
     """The query that embeds a source, or goes on with what is left of a build of the same."""
     if source is None or cols is None or key is None:
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
     names = column_names(cols)
-    in_main_thread = listen(engine.jobs)
+    caller = Caller(session, transaction)
+    engine.jobs.hear_ctrl_c(caller)
     named = resolve(source, path, engine.host)
     if resume:
-        # A build that this connection has left is not over before.
-        engine.jobs.settle(Caller(connection, transaction))
+        # A build that this session has left is not over before.
+        engine.jobs.settle(caller)
     if reuse:
         follow_others(engine.tables, at_once=True)
     new = settle_new(engine, named)
@@ -85,21 +85,19 @@ def generate_plan(
     if new and meaning.relation != new.relation:
         meaning = new
     wanted, chosen = whole(dims, "dims"), model or engine.default_model
-    request = Request(meaning.identity, tuple(names), key, chosen, wanted, in_main_thread)
+    request = Request(meaning.identity, tuple(names), key, chosen, wanted)
     if resume and (left := to_resume(engine.tables, engine.encoders, request)):
-        caller = Caller(connection, transaction)
         return refresh_query(engine, named, meaning, left, caller, finish="_jammi_resumed")
     comparison = None
     if reuse and (made := to_reuse(engine.tables, engine.encoders, request)):
         try:
-            comparison = comparison_of(engine, named, made, Caller(connection, transaction))
+            comparison = comparison_of(engine, named, made, caller)
             request = dataclasses.replace(request, reuse=made.name)
         except DamagedError as error:
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
     rows = comparison or f"_jammi_rows AS NOT MATERIALIZED ({picked(named, names, key)})"
     asked = json.dumps(dataclasses.asdict(request))
     identity = identified(named, new or (meaning if comparison else None), key)
-    caller = Caller(connection, transaction)
     return _generate_query(rows, identity, asked, caller, columns=names, compared=comparison is not None)
 
 
@@ -146,7 +144,7 @@ def import_plan(
     model: str | None,
     cols: str | None,
     transaction: int,
-    connection: str,
+    session: str,
 ) -> str:
     """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
     if source is None or vectors is None or key is None or vector is None:
@@ -156,8 +154,9 @@ def import_plan(
     columns = () if cols in (None, "null") else tuple(column_names(str(cols)))
     named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
     meaning = settle_new(engine, named)
-    in_main_thread = listen(engine.jobs)
-    request = dataclasses.asdict(Request(named.written, columns, key, model, in_main_thread=in_main_thread))
+    caller = Caller(session, transaction)
+    engine.jobs.hear_ctrl_c(caller)
+    request = dataclasses.asdict(Request(named.written, columns, key, model))
     imported = packed(
         Imported,
         request=literal(json.dumps(request)),
@@ -177,7 +176,7 @@ def import_plan(
             matched="m.matched",
             with_text="m.with_text",
         ),
-        caller=caller_sql(Caller(connection, transaction)),
+        caller=caller_sql(caller),
     )
     return (
         f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(named, columns, key)}), "

@@ -88,8 +88,8 @@ def table(rows: Sequence[Sequence[object]], kind: type) -> pa.Array:
 
 def caller_of(columns: Sequence[Column]) -> Caller:
     """Who calls, from the two columns that the macros give for it."""
-    connection, transaction = (column[0].as_py() for column in columns)
-    return Caller(connection, transaction)
+    session, transaction = (column[0].as_py() for column in columns)
+    return Caller(session, transaction)
 
 
 def structs(rows: list[list[dict[str, Any]]], shape: Shape) -> pa.Array:

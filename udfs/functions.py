@@ -79,7 +79,7 @@ FUNCTIONS = (
     _text("status_plan", (*_CHOICE, _TEXT), refreshing.status_plan),
     _function("status", (struct_type(refreshing.Compared),), table_type(TableStatus), True, refreshing.status),
     _text("compact_plan", (*_CHOICE, _TEXT), refreshing.compact_plan),
-    _function("compact", (_TEXT, "BOOLEAN", *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
+    _function("compact", (_TEXT, *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
     _text("import_plan", (_TEXT, *[_TEXT] * 5, _NUMBER, _TEXT), building.import_plan),
     _function("import", (struct_type(building.Imported),), _TEXT, True, building.begin_import),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, building.take),

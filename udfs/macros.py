@@ -32,14 +32,14 @@ _SEARCH = f"(source, query, k := 10, {_OPTIONS})"
 _SIMILAR = f"(source, key, k := 10, {_OPTIONS})"
 
 
-def _hits(connection: str, query: str, asked: str = _QUERY, *, joined: bool = True, traced: bool = False) -> str:
+def _hits(session: str, query: str, asked: str = _QUERY, *, joined: bool = True, traced: bool = False) -> str:
     """A query for the hits of a search: row ids with their ranks.
 
     What the caller has written comes first and alone, where none of its columns can be taken for one of ours or of the
     source (an alias in the same SELECT would do as well), and in a row of its own, since DuckDB plans a sub-query anew
     wherever a macro repeats it. The filter's parameters have a row of their own, so that it is asked once for each.
     """
-    selection = f"query(_jammi_selection({_CHOICE}, {connection}, filter::VARCHAR, {joined}, {traced}))"
+    selection = f"query(_jammi_selection({_CHOICE}, {session}, filter::VARCHAR, {joined}, {traced}))"
     return (
         f"SELECT _jammi_token, _jammi_parameters, unnest({asked}, "
         "_jammi_k, _jammi_exact, _jammi_least, json_keys(to_json(_jammi_parameters)), "
@@ -72,12 +72,12 @@ _ROWS = (
 )
 
 
-def macros(connection: str) -> list[str]:
-    """The statements that give a connection its macros; `connection` is its id, a hexadecimal text.
+def macros(session: str) -> list[str]:
+    """The statements that give a session its macros; `session` is its id, a hexadecimal text.
 
     They are TEMP, so that nothing of ours stays in a database file.
     """
-    me = literal(connection)
+    me = literal(session)
     caller = f"{me}, txid_current()::BIGINT"
     caller_of = f"txid_current()::BIGINT, {me}"
     bodies = {

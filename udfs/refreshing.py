@@ -31,7 +31,6 @@ from jammi_duck.udfs.settling import meanings, proven, settle, settle_new
 from jammi_duck.udfs.sources import Meaning, Source, resolve
 from jammi_duck.work.compact import Compacted, advice, call, compact, size
 from jammi_duck.work.generate import STAYS, Census, check_keys
-from jammi_duck.work.interrupts import listen
 from jammi_duck.work.refresh import Comparison, Refreshed, choose_refreshable
 
 
@@ -75,12 +74,12 @@ def refresh_plan(
     model: str | None,
     table: str | None,
     transaction: int,
-    connection: str,
+    session: str,
 ) -> str:
     """The query that refreshes a table within the caller's own transaction."""
     named = _resolved(engine, source, path)
-    caller = Caller(connection, transaction)
-    # A build that this connection has left is not over before.
+    caller = Caller(session, transaction)
+    # A build that this session has left is not over before.
     engine.jobs.settle(caller)
     meaning = settle(engine, named, table, failed=True)
     with telling_renames(engine, named):
@@ -106,6 +105,7 @@ def refresh_query(
     Each text that the table lacks comes once, with the keys of all rows that have it; where a row of the table has
     that text already, with the place of its vector, and else with the text itself, read in a second look at the source.
     """
+    engine.jobs.hear_ctrl_c(caller)
     planned = plan(engine.tables, entry, caller, spare=True)
     request = {
         "table": entry.name,
@@ -113,7 +113,6 @@ def refresh_query(
         "start": planned.token,
         "source": source.written,
         "began": time.monotonic(),
-        "in_main_thread": listen(engine.jobs),
         "attach": attach,
     }
     asked = proven(json.dumps(request), source, meaning, entry.definition.key)
@@ -149,7 +148,7 @@ def status_plan(
     model: str | None,
     table: str | None,
     transaction: int,
-    connection: str,
+    session: str,
 ) -> str:
     """The query that says how a table differs from its source."""
     named = _resolved(engine, source, path)
@@ -167,7 +166,7 @@ def status_plan(
         first = f"{error.remedy}, or" if error.remedy else "jammi_generate"
         resumed = f"{first} goes on with one that was interrupted, with resume := true"
         raise NotFoundError(error.message, resumed) from error
-    caller = Caller(connection, transaction)
+    caller = Caller(session, transaction)
     planned = plan(engine.tables, entry, caller)
     # What is told is what a search finds.
     catch_up(engine.tables, entry, planned.start.manifest, at_work=True)
@@ -223,16 +222,16 @@ def compact_plan(
     model: str | None,
     table: str | None,
     transaction: int,
-    connection: str,
+    session: str,
 ) -> str:
     """The query that compacts a table."""
     named = _resolved(engine, source, path)
     meaning = settle(engine, named, table)
     with telling_renames(engine, named):
         entry = find_table(engine.tables, engine.encoders.names, meaning.identity, model, table, called=named.written)
-    in_main_thread = listen(engine.jobs)
-    caller = f"{literal(connection)}, {transaction:d}"
-    return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {in_main_thread}, {caller}), recursive := true)"
+    engine.jobs.hear_ctrl_c(Caller(session, transaction))
+    caller = f"{literal(session)}, {transaction:d}"
+    return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {caller}), recursive := true)"
 
 
 def begin(engine: Engine, compared: Column) -> pa.Array:
@@ -311,10 +310,9 @@ def _advice(engine: Engine, state: Manifest, source: str, added: int, others: in
 def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
     """Merge the segments of tables."""
     done = []
-    for name, in_main_thread, connection, transaction in rows_of(columns):
-        caller = Caller(connection, transaction)
+    for name, session, transaction in rows_of(columns):
         entry = engine.tables.ready(name)
-        done.append([compact(engine.tables, engine.jobs, entry, caller, in_main_thread=in_main_thread)])
+        done.append([compact(engine.tables, engine.jobs, entry, Caller(session, transaction))])
     return table(done, Compacted)
 
 
@@ -326,7 +324,7 @@ def counted(rows: str, of: str) -> str:
 
 def caller_sql(caller: Caller) -> str:
     """SQL for who calls."""
-    return packed(Caller, connection=literal(caller.connection), transaction=f"{caller.transaction:d}")
+    return packed(Caller, session=literal(caller.session), transaction=f"{caller.transaction:d}")
 
 
 def _compared(request: str, texts: str, caller: Caller) -> str:

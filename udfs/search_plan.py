@@ -94,7 +94,7 @@ def selection_query(
     model: str | None,
     table: str | None,
     transaction: int,
-    connection: str,
+    session: str,
     predicate: str | None,
     joined: bool,
     traced: bool,
@@ -111,7 +111,7 @@ def selection_query(
         entry, meaning = chosen(engine, named, model, table)
     except NotFoundError as error:
         return f"SELECT {literal(refusal(error))} AS _jammi_token, NULL AS _jammi_named"
-    build, caller = literal(entry.build), f"{literal(connection)}, txid_current()::BIGINT"
+    build, caller = literal(entry.build), f"{literal(session)}, txid_current()::BIGINT"
     began, clock = "NULL", ""
     if traced:
         began, clock = "min(_jammi_began)", '(SELECT _jammi_clock(0)) "_jammi_clocked"(_jammi_began), '

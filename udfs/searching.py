@@ -34,7 +34,7 @@ CHECK = {
 
 def select(
     engine: Engine,
-    connection: Column,
+    session: Column,
     transaction: Column,
     traced: Column,
     build: Column,
@@ -50,7 +50,7 @@ def select(
     for i, (of, kind, rows, start, trace) in enumerate(rows_of((build, key_type, source_rows, began, traced))):
         chosen = [each[i].values for each in (lists, whole) if each[i].is_valid]
         there = RowsThere(chosen, kind, rows)
-        caller = caller_of((connection[i:], transaction[i:]))
+        caller = caller_of((session[i:], transaction[i:]))
         tokens.append(engine.selections.keep(caller, of, there, start, traced=trace))
     return pa.array(tokens, pa.string())
 
@@ -112,12 +112,12 @@ def _answered(
 
 
 def stages(engine: Engine, *columns: Column) -> pa.Array:
-    """What traced searches did, once their rows were fetched: by token, or the connection's last that found nothing."""
+    """What traced searches did, once their rows were fetched: by token, or the session's last that found nothing."""
     now = time.perf_counter()
     traces = []
-    for token, connection, transaction, fetched in rows_of(columns):
+    for token, session, transaction, fetched in rows_of(columns):
         selections = engine.selections
-        done = selections.of(token) if token else selections.traced(Caller(connection, transaction))
+        done = selections.of(token) if token else selections.traced(Caller(session, transaction))
         done.traced = False
         fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
         rows = [(stage.name, stage.detail, stage.rows, stage.seconds * 1000) for stage in (*done.stages, fetch)]

@@ -35,12 +35,12 @@ def open_engine(
     host: Host,
     config: Config,
     encoders: Encoders,
-    closed: Callable[[], Sequence[str]] = list,
+    ended: Callable[[], Sequence[str]] = list,
     opened: Callable[[EmbeddingTables], None] = lambda tables: None,
 ) -> Engine:
     """Open the catalog and the location, settle what a dead process left, and find tables that the catalog lacks.
 
-    `closed` tells each connection once that has closed. `opened` is called when the location is known, and before a
+    `ended` tells each session once that has ended. `opened` is called when the location is known, and before a
     view over its files is made.
 
     Raises:
@@ -59,7 +59,7 @@ def open_engine(
         watch=Watch(config.follow),
         options=config.storage_options,
     )
-    jobs = Jobs(tables, closed)
+    jobs = Jobs(tables, ended)
     opened(tables)
     jobs.settle()
     finish_drops(tables)

@@ -26,7 +26,7 @@ class ConnectionHost:
         self._home: str | None = None
 
     def add(self, con: duckdb.DuckDBPyConnection) -> str:
-        """Take cursors from this connection, too; returns the id by which it is known."""
+        """Take cursors from this connection, too; returns the id of its session."""
         with self._lock:
             for known, (reference, _) in self._roots.items():
                 if reference() is con:
@@ -42,8 +42,8 @@ class ConnectionHost:
         weakref.finalize(con, _close, root, os.getpid())
         return name
 
-    def closed(self) -> list[str]:
-        """Forget the connections that are closed; returns their ids."""
+    def ended(self) -> list[str]:
+        """Forget the sessions whose connections are closed; returns their ids."""
         with self._lock:
             self._close_left()
             gone = [name for name, (_, root) in self._roots.items() if not _is_open(root)]

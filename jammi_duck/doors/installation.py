@@ -166,7 +166,7 @@ class Installation:
         self.host = ConnectionHost()
         self.host.add(con)
         opened = functools.partial(_register_files, self.host)
-        self.engine = open_engine(self.host, config, encoders, self.host.closed, opened)
+        self.engine = open_engine(self.host, config, encoders, self.host.ended, opened)
         stop_at_exit(self._stop)
         self._calls = {function.name: functools.partial(function.call, self.engine) for function in FUNCTIONS}
         _installations[self.name] = self
@@ -174,8 +174,7 @@ class Installation:
 
     def add(self, con: duckdb.DuckDBPyConnection) -> None:
         """Give a connection the macros."""
-        connection = self.host.add(con)
-        for statement in macros(connection):
+        for statement in macros(self.host.add(con)):
             con.execute(statement)
 
     def refuse_other(self, config: Config, given: Mapping[str, object]) -> None:
@@ -227,7 +226,7 @@ class Installation:
         return reloaded() is not None
 
     def _stop(self) -> None:
-        self.engine.jobs.interrupt(everywhere=True)
+        self.engine.jobs.interrupt()
 
 
 def _installation_of(con: duckdb.DuckDBPyConnection) -> str | None:

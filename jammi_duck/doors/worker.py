@@ -220,7 +220,7 @@ class Worker:
     def interrupt(self) -> None:
         """Stop the builds that are running: Ctrl-C was pressed in the shell."""
         if self._engine is not None:
-            self._engine.jobs.interrupt(everywhere=True)
+            self._engine.jobs.interrupt()
 
 
 def _told(error: BaseException) -> str:

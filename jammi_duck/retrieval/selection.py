@@ -23,9 +23,9 @@ from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import Among, Table
 from jammi_duck.types import Caller, Stage
 
-# A connection runs one query at a time, which holds no more searches than this.
+# A session runs one query at a time, which holds no more searches than this.
 _MOST_KEPT = 64
-_MOST_CONNECTIONS = 256
+_MOST_SESSIONS = 256
 _REFUSALS = (InputError, NotFoundError)
 
 
@@ -59,7 +59,7 @@ class RowsThere:
 
 
 class Selections:
-    """What the searches of one database have selected; each connection's until it selects in another transaction."""
+    """What the searches of one database have selected; each session's until it selects in another transaction."""
 
     def __init__(self, tables: EmbeddingTables) -> None:
         """Of the tables in `tables`."""
@@ -94,17 +94,17 @@ class Selections:
             what = "the rows that pass" if there.source_rows is None else "the rows that the source still has"
             seconds = time.perf_counter() - began if began else 0.0
             selected.filtering = Stage("filter", what, selected.among.rows, seconds)
-        token = f"{build}/{caller.connection}/{next(self._number)}"
+        token = f"{build}/{caller.session}/{next(self._number)}"
         with self._lock:
-            transaction, kept = self._kept.get(caller.connection, (None, OrderedDict()))
+            transaction, kept = self._kept.get(caller.session, (None, OrderedDict()))
             if transaction != caller.transaction:
                 kept = OrderedDict()
             kept[token] = selected
             while len(kept) > _MOST_KEPT:
                 kept.popitem(last=False)
-            self._kept[caller.connection] = caller.transaction, kept
-            self._kept.move_to_end(caller.connection)
-            while len(self._kept) > _MOST_CONNECTIONS:
+            self._kept[caller.session] = caller.transaction, kept
+            self._kept.move_to_end(caller.session)
+            while len(self._kept) > _MOST_SESSIONS:
                 self._kept.popitem(last=False)
         return token
 
@@ -126,7 +126,7 @@ class Selections:
         """The last search that the caller's query has run and that is still traced."""
         nothing = Selected("", traced=True)
         with self._lock:
-            transaction, kept = self._kept.get(caller.connection, (0, OrderedDict()))
+            transaction, kept = self._kept.get(caller.session, (0, OrderedDict()))
             if transaction != caller.transaction:
                 return nothing
             return next((selected for selected in reversed(kept.values()) if selected.traced), nothing)

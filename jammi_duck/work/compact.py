@@ -59,7 +59,7 @@ def call(function: str, tables: EmbeddingTables, state: Manifest, source: str) -
     return f"SELECT * FROM {function}({literal(source)}{table})"
 
 
-def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller, *, in_main_thread: bool) -> Compacted:
+def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -> Compacted:
     """Merge the segments of a ready table, without the rows that are gone; nothing is encoded.
 
     Raises:
@@ -83,7 +83,7 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller, *
         def start(base: Manifest = base, todo: Compaction = todo) -> Job[Change]:
             change = Change(tables, entry, base, "compacting", kept=todo.kept)
             progress = Progress("merging", entry.definition.label, sum(each.rows for each in todo.mergers))
-            return Job(change, "compaction", caller, in_main_thread, progress)
+            return Job(change, "compaction", caller, progress)
 
         job = jobs.start(start)
         try:

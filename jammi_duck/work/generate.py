@@ -46,8 +46,8 @@ _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 class Request:
     """What the user asked to generate; `columns` are joined by one space, NULLs left out.
 
-    `dims` is how many dimensions the vectors are cut to. `in_main_thread` says that Ctrl-C is meant for it. `reuse` is
-    a table that is as good as a new one if it does not differ from the source.
+    `dims` is how many dimensions the vectors are cut to. `reuse` is a table that is as good as a new one if it does not
+    differ from the source.
     """
 
     source: str
@@ -55,7 +55,6 @@ class Request:
     key: str
     model: str
     dims: int | None = None
-    in_main_thread: bool = False
     reuse: str | None = None
 
 
@@ -116,12 +115,12 @@ class Generator:
             alike = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
             if alike == definition:
                 return _REUSED + made.name
-        owner = f"{caller.connection}/{caller.transaction}"
+        owner = f"{caller.session}/{caller.transaction}"
 
         def start() -> Job[_Build]:
             build = _Build(self._tables, definition, owner, encoder, census)
             progress = Progress("embedding", definition.label, census.rows)
-            return Job(build, "build", caller, request.in_main_thread, progress)
+            return Job(build, "build", caller, progress)
 
         job = self._jobs.start(start)
         with self._jobs.abandoning(job):

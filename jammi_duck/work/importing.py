@@ -85,12 +85,12 @@ class Importer:
         check_keys(request.source, request.key, source)
         found, dimensions = vectors.found, _dimensions(request, source, vectors)
         definition = self._define(request, dimensions)
-        owner = f"{caller.connection}/{caller.transaction}"
+        owner = f"{caller.session}/{caller.transaction}"
 
         def start() -> Job[_Import]:
             progress = Progress("importing", definition.label, found.with_text)
             build = _Import(self._tables, definition, owner, source, found)
-            return Job(build, "import", caller, request.in_main_thread, progress)
+            return Job(build, "import", caller, progress)
 
         job = self._jobs.start(start)
         with self._jobs.abandoning(job):

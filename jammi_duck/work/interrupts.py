@@ -16,8 +16,8 @@ from weakref import WeakSet
 class Interruptible(Protocol):
     """Long work that can be told to stop."""
 
-    def interrupt(self) -> None:
-        """Stop soon. Must return at once: it is called within a signal handler."""
+    def ctrl_c(self) -> None:
+        """Stop soon what the main thread waits for. Must return at once: it is called within a signal handler."""
         ...
 
 
@@ -46,5 +46,5 @@ class _Handler:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         for work in list(_listeners):
-            work.interrupt()
+            work.ctrl_c()
         self._before(number, frame)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -18,8 +19,11 @@ from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import Action, finish_drops, follow, repair, settle
 from jammi_duck.types import Caller, Definition, Vectors
+from jammi_duck.work.interrupts import listen
 from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import Sink
+
+_MAIN_THREAD_CALLERS = 64
 
 
 class Work(Sink, Protocol):
@@ -47,7 +51,7 @@ W = TypeVar("W", bound=Work)
 
 @dataclass
 class Job(Generic[W]):
-    """Work that is under way; `what` it is called in the log. `in_main_thread` says that Ctrl-C is meant for it.
+    """Work that is under way; `what` it is called in the log.
 
     Threads that take part in it hold `writing` while they write, and `lock` while they count: neither while they embed.
     """
@@ -55,7 +59,6 @@ class Job(Generic[W]):
     work: W
     what: str
     caller: Caller
-    in_main_thread: bool
     progress: Progress
     lock: threading.Lock = field(default_factory=threading.Lock)
     writing: threading.Lock = field(default_factory=threading.Lock)
@@ -96,10 +99,12 @@ class Job(Generic[W]):
 class Jobs:
     """The work that runs in one database of this process."""
 
-    def __init__(self, tables: EmbeddingTables, closed: Callable[[], Sequence[str]]) -> None:
-        """Of the tables in `tables`. `closed` tells each connection once that has closed."""
+    def __init__(self, tables: EmbeddingTables, ended: Callable[[], Sequence[str]]) -> None:
+        """Of the tables in `tables`. `ended` tells each session once that has ended."""
         self._tables = tables
-        self._closed = closed
+        self._ended = ended
+        # Whose queries the main thread has planned lately: one of them may be running there.
+        self._in_main_thread: deque[Caller] = deque(maxlen=_MAIN_THREAD_CALLERS)
         self._running: dict[str, Job[Work]] = {}
         # Held while work is settled, and while some begins: so none is taken for that of the dead.
         self._settling = threading.Lock()
@@ -156,7 +161,7 @@ class Jobs:
     def settle(self, caller: Caller | None = None, *, wait: bool = True) -> list[Action]:
         """Settle what nobody runs any more.
 
-        That is work of other processes, of connections that have closed, and of the caller's own earlier queries.
+        That is work of other processes, of sessions that have ended, and of the caller's own earlier queries.
         Without `wait`, nothing is done while another thread is at it.
         """
         if caller:
@@ -164,11 +169,11 @@ class Jobs:
         if not wait and self._settling.locked():
             return []
         with self._settling:
-            closed = self._closed()
+            ended = self._ended()
             for token, job in list(self._running.items()):
                 theirs = job.caller
-                earlier = caller and theirs.connection == caller.connection and theirs.transaction != caller.transaction
-                if (earlier or theirs.connection in closed) and not job.stopped.is_set():
+                earlier = caller and theirs.session == caller.session and theirs.transaction != caller.transaction
+                if (earlier or theirs.session in ended) and not job.stopped.is_set():
                     self._let_go(token)
             settled = settle(self._tables, frozenset(self._running))
         for action in settled:
@@ -191,10 +196,21 @@ class Jobs:
             follow(self._tables, adopt=not self._tables.catalog.names())
             follow_others(self._tables, at_once=True)
 
-    def interrupt(self, *, everywhere: bool = False) -> None:
-        """Stop the work of the main thread soon, or all: there was a Ctrl-C."""
+    def interrupt(self, session: str | None = None) -> None:
+        """Stop the work of a session soon; of all sessions where none is named."""
         for job in list(self._running.values()):
-            if job.in_main_thread or everywhere:
+            if session in (None, job.caller.session):
+                job.interrupted.set()
+
+    def hear_ctrl_c(self, caller: Caller) -> None:
+        """Let Ctrl-C stop what the caller's query will begin, if the main thread plans it: it is meant for that one."""
+        if listen(self):
+            self._in_main_thread.append(caller)
+
+    def ctrl_c(self) -> None:
+        """See `jammi_duck.work.interrupts.Interruptible`."""
+        for job in list(self._running.values()):
+            if job.caller in self._in_main_thread:
                 job.interrupted.set()
 
     def _let_go(self, token: str) -> None:

@@ -70,7 +70,6 @@ class Comparison:
     deleted: int
     texts: int
     began: float
-    in_main_thread: bool = False
     attach: str | None = None
 
 
@@ -125,7 +124,7 @@ class Refresher:
         def start() -> Job[_Change]:
             change = _Change(self._tables, entry, start_from, found, encoder)
             progress = Progress("refreshing", definition.label, found.texts)
-            return Job(change, "refresh", caller, found.in_main_thread, progress)
+            return Job(change, "refresh", caller, progress)
 
         return self._jobs.start(start).work.id
 

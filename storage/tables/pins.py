@@ -13,7 +13,7 @@ from jammi_duck.storage.files.locks import Held
 from jammi_duck.storage.files.manifest import Manifest, Segment
 from jammi_duck.types import Caller
 
-# A connection runs one query at a time; others may have ended without a word.
+# A session runs one query at a time; others may have ended without a word.
 _MOST_KEPT = 256
 
 
@@ -30,7 +30,7 @@ class Snapshot:
 
 @dataclass
 class Pins:
-    """The plans of queries that may be running, by tokens. A connection's are over in its next transaction."""
+    """The plans of queries that may be running, by tokens. A session's are over in its next transaction."""
 
     _kept: OrderedDict[str, tuple[Caller, Snapshot, Held]] = field(default_factory=OrderedDict)
     _number: itertools.count[int] = field(default_factory=itertools.count)
@@ -44,7 +44,7 @@ class Pins:
         held = Held(files)
         self.end(caller)
         with self._lock:
-            token = f"{caller.connection}/{next(self._number)}"
+            token = f"{caller.session}/{next(self._number)}"
             self._kept[token] = caller, start, held
             over = [self._kept.popitem(last=False)[1] for _ in range(len(self._kept) - _MOST_KEPT)]
         for _, _, files_of_one in over:
@@ -58,12 +58,12 @@ class Pins:
         return kept[1] if kept else None
 
     def end(self, caller: Caller) -> None:
-        """Let go of what earlier transactions of a connection have planned."""
+        """Let go of what earlier transactions of a session have planned."""
         with self._lock:
             over = [
                 token
                 for token, (theirs, _, _) in self._kept.items()
-                if theirs.connection == caller.connection and theirs.transaction != caller.transaction
+                if theirs.session == caller.session and theirs.transaction != caller.transaction
             ]
             files = [self._kept.pop(token)[2] for token in over]
         for held in files:

@@ -118,7 +118,7 @@ class _CtrlC:
 
     pressed = False
 
-    def interrupt(self) -> None:
+    def ctrl_c(self) -> None:
         """See `jammi_duck.work.interrupts.Interruptible`."""
         self.pressed = True
 
