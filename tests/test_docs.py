@@ -1,5 +1,6 @@
 """The documentation says what is so."""
 
+import builtins
 import doctest
 import inspect
 import re
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 
 from jammi_duck.jammi import Jammi
@@ -150,6 +152,34 @@ def test_every_block_of_the_dbt_page_is_in_the_project_that_the_tests_build():
     assert len(blocks) > 10
     for block in blocks:
         assert any(block in text for text in shown), block
+
+
+def test_what_the_page_about_extending_names_is_there():
+    page = (ROOT / "docs" / "extending.md").read_text()
+    files = [path for room in ("jammi_duck", "storage", "udfs", "tests") for path in (ROOT / room).rglob("*.py")]
+    for path in re.findall(r"`([\w/]+\.py)`", page):
+        assert any(str(file).endswith(f"/{path}") for file in files), path
+    code = "\n".join(file.read_text() for file in files)
+    for word in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`", page):
+        assert f"class {word}" in code or word in dir(builtins), word
+    for word in re.findall(r"`([a-z_]+_[a-z_]+)`", page):
+        assert re.search(rf"\b{word}\b", code), word
+
+
+def test_the_provider_of_the_page_about_extending_works(jammi):
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)[1]
+    names = {"made": lambda texts: (np.eye(len(texts), 8, dtype=np.float32), np.zeros(len(texts), bool))}
+    exec(
+        block.replace("        ...\n", "        vectors, truncated = made(texts)\n        failed = truncated\n"), names
+    )
+    jammi.encoders.loaded["acme/remote"] = names["Remote"]("acme/remote", 8)
+    jammi.con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(5)")
+    found = jammi.con.execute("SELECT dimensions FROM jammi_generate('t', 'text', 'id', model := 'acme/remote')")
+    assert found.fetchall() == [(8,)]
+    assert jammi.con.execute("SELECT id FROM jammi_search('t', 'word0', 1)").fetchall() == [(0,)]
+    jammi.con.execute("INSERT INTO t VALUES (9, 'another')")
+    assert jammi.con.execute("SELECT encoded FROM jammi_refresh('t')").fetchall() == [(1,)]
+    assert jammi.con.execute("SELECT len(embed('a', model := 'acme/remote'))").fetchall() == [(8,)]
 
 
 def test_links_lead_somewhere():
