@@ -9,7 +9,7 @@ import threading
 import duckdb
 import pytest
 
-from jammi_duck.relations import relation
+from jammi_duck.kept import kept
 from tests.fakes import text_vector
 from tests.test_generate import generate
 
@@ -211,5 +211,6 @@ def test_a_relation_with_values_waits_for_no_function_of_python():
     """DuckDB 1 would wait for ever here, with `con.sql(…, params=…)`."""
     con = duckdb.connect()
     con.create_function("twice", lambda number: number * 2, ["BIGINT"], "BIGINT", side_effects=True)
-    found = relation(con, "SELECT twice(range) FROM range(1_000_000) LIMIT {}", [200_000])
+    text = "SELECT twice(range) FROM range(1_000_000) LIMIT {}"
+    found = kept(con, text, [200_000], lambda call: call())
     assert len(found.fetchall()) == 200_000
