@@ -544,7 +544,7 @@ def test_tombstones_that_list_what_is_not_there(tmp_path, place):
     writer.write(["a"], [0], [place])
     writer.close(State(2, (0,), (), Counts(299)))
     digest = store.create(file, writer.path)
-    with pytest.raises(UnsupportedError, match=f"'{file}' lists a row that segment 0 has not"):
+    with pytest.raises(UnsupportedError, match=f"'{file}' lists a row that segment 0 does not have"):
         live_masks(store, [Segment(0, 300, digest)], [Tombstones(1, 1, digest)])
 
 

@@ -150,7 +150,7 @@ def import_plan(
     if source is None or vectors is None or key is None or vector is None:
         raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
     if not model:
-        raise InputError("name the model that made the vectors, so that none of another is compared: model := '...'")
+        raise InputError("jammi_import needs the name of the model that made the vectors: model := '...'")
     columns = () if cols in (None, "null") else tuple(column_names(str(cols)))
     named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
     meaning = settle_new(engine, named)

@@ -215,7 +215,8 @@ def check_keys(source: str, key: str, census: Census, otherwise: str = "choose a
     where = f"the key '{key}' of '{source}'"
     if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith(_UNFIT_ENDINGS):
         raise InputError(
-            f"{where} is a {census.key_type}, whose text depends on the session or is no key; cast it first"
+            f"{where} is a {census.key_type}, whose text depends on the session or does not identify the value; "
+            "cast it first"
         )
     if census.keyed < census.rows:
         missing = census.rows - census.keyed

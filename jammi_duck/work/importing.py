@@ -169,9 +169,9 @@ def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:
         raise InputError(f"the vectors of '{name}' have from {found.least} to {found.most} dimensions")
     if found.bad or not found.most:
         raise InputError(
-            f"{found.bad} of {census.rows} vectors of '{name}', that of '{found.bad_key}' for one, cannot be given "
-            "length 1: zero, or with a NULL, a NaN, an infinity, or numbers too large or small to be squared; filter "
-            "them out"
+            f"{found.bad} of {census.rows} vectors of '{name}', such as that of '{found.bad_key}', cannot be scaled to "
+            "length 1: they are zero, or contain a NULL, a NaN, an infinity, or numbers too large or small to be "
+            "squared; filter them out"
         )
     if not source.rows:
         raise InputError(f"'{request.source}' has no rows")

@@ -333,7 +333,7 @@ def live_masks(store: Store, segments: Sequence[manifest.Segment], tombstones: S
                 for number in filter(rows.__contains__, np.unique(numbers).tolist()):
                     mine = positions[numbers == number]
                     if mine.min() < 0 or mine.max() >= rows[number]:
-                        raise UnsupportedError(f"'{each.parquet.file}' lists a row that segment {number} has not")
+                        raise UnsupportedError(f"'{each.parquet.file}' lists a row that segment {number} does not have")
                     masks.setdefault(number, np.ones(rows[number], bool))[mine] = False
     return masks
 

@@ -74,7 +74,7 @@ def _check_frame(tokenizer: Tokenizer, rules: Sequence[dict[str, Any]], name: st
     for rule in rules:
         pieces = [piece for piece in rule.get("single", ()) if "Sequence" in piece]
         if len(pieces) > 1:
-            raise _refused(name, f"takes each text {len(pieces)} times")
+            raise _refused(name, f"contains each text {len(pieces)} times")
     added = tokenizer.num_special_tokens_to_add(is_pair=False)
     if added > _MOST_ADDED:
         raise _refused(name, f"adds {added} tokens to each text")
@@ -158,7 +158,7 @@ def _check_pattern(pattern: str, name: str) -> None:
     for part in _PART.findall(pattern):
         if _UNBOUNDED.fullmatch(part):
             if closed:
-                raise _refused(name, f"has a pattern that may take without an end: {pattern[:100]!r}")
+                raise _refused(name, f"has a pattern that may take unbounded time: {pattern[:100]!r}")
             repeats = True
         if part == "|" and inside:
             # Alternatives may match one text in several ways, too.
