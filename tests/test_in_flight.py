@@ -7,7 +7,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from jammi_duck.errors import EncodingError
+from jammi_duck.errors import BuildError, EncodingError
 from jammi_duck.storage.files import marker
 from jammi_duck.work import text_buffer
 from jammi_duck.work.text_buffer import IN_FLIGHT
@@ -140,6 +140,22 @@ def test_an_error_ends_all_and_is_what_is_said(parts, storage):
     con.execute("CREATE TABLE u AS SELECT 1 AS id, 'a' AS text")
     encoder.met, encoder.at = True, lambda *_: None
     assert con.execute("SELECT row_count FROM jammi_generate('u', 'text', 'id')").fetchall() == [(1,)]
+
+
+def test_a_thread_that_comes_after_the_end_hears_why(parts):
+    from jammi_duck.doors import installation
+
+    con = parts(Failing())
+    (installed,) = [each for each in installation._installations.values() if each.host.is_open]
+    engine, tokens = installed.engine, []
+    begin = engine.generator.begin
+    engine.generator.begin = lambda *asked: tokens.append(begin(*asked)) or tokens[-1]
+    assert "the model is gone" in error_of(con, "FROM jammi_generate('t', 'text', 'id')")
+    for _ in range(2):
+        with pytest.raises(EncodingError, match="the model is gone"):
+            engine.generator.push(tokens[0], [("1", "a text")])
+    with pytest.raises(BuildError, match="this build is over"):
+        engine.generator.push("another", [("1", "a text")])
 
 
 class Late(Meeting):

@@ -6,15 +6,16 @@ It is known by a token, abandoned on an error, and let go when nobody drives it 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from jammi_duck.config.logs import log
-from jammi_duck.errors import BuildError, InputError, NotFoundError, StateError
+from jammi_duck.errors import BuildError, InputError, JammiError, NotFoundError, StateError
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import Action, finish_drops, follow, repair, settle
@@ -24,6 +25,7 @@ from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import Sink
 
 _MAIN_THREAD_CALLERS = 64
+_FAILURES = 16
 
 
 class Work(Sink, Protocol):
@@ -106,6 +108,7 @@ class Jobs:
         # Whose queries the main thread has planned lately: one of them may be running there.
         self._in_main_thread: deque[Caller] = deque(maxlen=_MAIN_THREAD_CALLERS)
         self._running: dict[str, Job[Work]] = {}
+        self._failures: OrderedDict[str, JammiError] = OrderedDict()
         # Held while work is settled, and while some begins: so none is taken for that of the dead.
         self._settling = threading.Lock()
 
@@ -117,8 +120,11 @@ class Jobs:
         return job
 
     def known(self, token: str, kind: type[W]) -> Job[W]:
-        """The work of this kind that a token stands for. Raises BuildError where it is over."""
+        """The work of this kind that a token stands for. Raises what has ended it, or BuildError, where it is over."""
         job = self._running.get(token)
+        if job is None and token in self._failures:
+            # DuckDB tells the error that it gets first, which may be this thread's.
+            raise copy.copy(self._failures[token])
         if job is None or not isinstance(job.work, kind):
             raise BuildError("this build is over: an earlier part of it failed, or was interrupted")
         return job  # type: ignore[return-value]
@@ -150,9 +156,17 @@ class Jobs:
                     with job.writing:
                         job.work.abandon(f"{type(error).__name__}: {error}", keep=keep)
                 finally:
+                    self._note(job.work.id, error)
                     # Not before: work that nobody runs is settled, and this one is removing its own files.
                     self._running.pop(job.work.id, None)
             raise
+
+    def _note(self, token: str, error: BaseException) -> None:
+        """Keep what work has failed with, as others of its threads may ask for it; a copy has no traceback."""
+        if isinstance(error, JammiError):
+            self._failures[token] = copy.copy(error)
+            while len(self._failures) > _FAILURES:
+                self._failures.popitem(last=False)
 
     def at_work(self) -> dict[str, str]:
         """The embedding tables that are being written, by the ids of the work."""
