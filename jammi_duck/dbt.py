@@ -31,7 +31,7 @@ class Plugin(BasePlugin):
         """Check the names of the options, before dbt opens the database.
 
         Raises:
-            DbtRuntimeError: there is no such option.
+            DbtRuntimeError: an option is unknown.
         """
         self._options = self._own_config(plugin_config)
         if not isinstance(self._options, Mapping):
@@ -50,7 +50,7 @@ class Plugin(BasePlugin):
         self._install(cursor)
 
     def _own_config(self, merged: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The `config:` of this plugin as written: dbt-duckdb mixes DuckDB's `settings:` into what it hands over."""
+        """The `config:` of this plugin as written, because dbt-duckdb adds DuckDB's `settings:` to it."""
         for definition in reversed((self.creds and self.creds.plugins) or []):
             if self.name == (definition.alias or definition.module.split(".")[-1]):
                 return definition.config or {}
@@ -64,5 +64,5 @@ class Plugin(BasePlugin):
 
 
 def _shown(error: JammiError) -> DbtRuntimeError:
-    """The error as one that dbt reports with its message alone."""
+    """The error as a DbtRuntimeError, of which dbt prints only the message."""
     return DbtRuntimeError(f"plugin jammi_duck.dbt in profiles.yml: {error}")

@@ -3,18 +3,18 @@
 JammiError
 ├── ConfigError          an option has a value that cannot be used
 ├── InputError           an argument is wrong: a column, a key, a k, a role, a filter
-├── ModelError           a model is not supported, or is not what it was
+├── ModelError           a model is not supported, or its files have changed
 │   └── NoModelError     a model cannot be found
 ├── EncodingError        a text could not be embedded
 ├── NotFoundError        there is no such embedding table
 │   └── NoSourceError    there is no such table, view or file
 ├── StorageError         a location cannot be read or written
-│   ├── DamagedError     a file is missing, cut short, altered, or another build's
-│   └── UnsupportedError a file holds what this version does not understand; it is left alone
-└── BuildError           a build cannot go on
-    └── StateError       a build is not in the state that a move needs
+│   ├── DamagedError     a file is missing, truncated, altered, or belongs to another build
+│   └── UnsupportedError this version does not understand a file, and leaves it alone
+└── BuildError           a build cannot continue
+    └── StateError       a build or a table has changed meanwhile
 
-JammiWarning             a search took a slower way, or may not be what was meant
+JammiWarning             a search was slower than usual, or may not do what was meant
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_TOLD = 10_000
 
 
 class JammiError(Exception):
-    """The base of all errors of this package. Its text cuts names that are very long, and shows zero bytes."""
+    """The base of all errors of this package. Very long names are cut in its text, and zero bytes are shown."""
 
     def __str__(self) -> str:
         """What went wrong."""
@@ -46,7 +46,7 @@ class InputError(JammiError):
 
 
 class ModelError(JammiError):
-    """A model is not supported, or is not what it was."""
+    """A model is not supported, or its files have changed."""
 
 
 class NoModelError(ModelError):
@@ -58,7 +58,7 @@ class EncodingError(JammiError):
 
 
 class NotFoundError(JammiError):
-    """There is no such embedding table. `message` says so; `remedy` is what makes one, in SQL, where something does."""
+    """There is no such embedding table. `message` says so; `remedy` is the SQL that makes one, if there is any."""
 
     def __init__(self, message: str = "", remedy: str | None = None) -> None:
         super().__init__(f"{message}. {remedy}" if remedy else message)
@@ -77,56 +77,56 @@ class NoSourceError(NotFoundError):
 class StorageError(JammiError):
     """A location cannot be read or written.
 
-    What reads a file gives it whole and understood, or raises one of three: DamagedError, UnsupportedError, or this one
-    itself, where the file cannot be read right now. Only DamagedError says anything against the file.
+    A function that reads a file returns it whole and understood, or raises one of three errors: DamagedError,
+    UnsupportedError, or StorageError itself if the file cannot be read right now. Only DamagedError proves damage.
     """
 
 
 class DamagedError(StorageError):
-    """A file is missing, cut short, altered, or belongs to another build: that is proven."""
+    """A file is proven to be missing, truncated, altered, or of another build."""
 
 
 class UnsupportedError(StorageError):
-    """A file may be whole, but holds what this version does not understand: nothing deletes or replaces it."""
+    """A file may be whole, but this version does not understand it. It is never deleted or replaced."""
 
 
 class BuildError(JammiError):
-    """A build cannot go on."""
+    """A build cannot continue."""
 
 
 class StateError(BuildError):
-    """A build is not in the state that a move needs."""
+    """A build or a table has changed meanwhile, so that the operation does not apply."""
 
 
 class JammiWarning(UserWarning):
-    """A search took a slower way, whose rows are the same, or it may not be what was meant."""
+    """A search was slower than usual, with the same rows, or may not do what was meant."""
 
 
-# A comparison of names takes some microseconds.
+# A comparison of names takes a few microseconds.
 _MOST_LOOKED_AT = 10_000
 _LONGEST_NAME = 200
 _MOST_NAMES = 50
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name nearest to `wrong`, or nothing where none is near."""
+    """`; did you mean 'x'?` for the known name nearest to `wrong`, or an empty text if none is near."""
     near = nearest(wrong, known)
     return f"; did you mean '{near}'?" if near is not None else ""
 
 
 def _shortened(name: str) -> str:
-    """A name as an error shows it: the start of one that is very long."""
+    """A name as an error shows it: only the start if it is very long."""
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def enumerated(names: Sequence[str]) -> str:
-    """Names as an error lists them: the first of very many."""
+    """Names as an error lists them: only the first if there are very many."""
     more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(map(_shortened, names[:_MOST_NAMES])) + more
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
-    """The known name nearest to `wrong`, or None where none is near. Only so many are looked at, and none too long."""
+    """The known name nearest to `wrong`, or None if none is near. Checks a limited number of names, none too long."""
     if len(wrong) > _LONGEST_NAME:
         return None
     some = itertools.islice(known, _MOST_LOOKED_AT)

@@ -1,6 +1,6 @@
-"""What a file or a catalog says, checked as it is read: its version, the features that it needs, every field's range.
+"""Reads fields of files and of the catalog, and checks versions, required features, and the range of every field.
 
-A field that is not known is kept, and written again; a feature that is not known is refused by its name.
+Unknown fields are kept and written again. Unknown features are refused by name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from msgspec import Meta
 
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 
-# The features that a file may need of its reader: none so far.
+# The features that this version knows: none so far.
 FEATURES: frozenset[str] = frozenset()
-# What is not known may be nested so deep, and no deeper.
+# The deepest nesting of unknown fields.
 _DEEPEST = 32
 _YEARS = range(1970, 9999)
 
@@ -36,16 +36,16 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """A part of a file. `unknown` are the fields that this version does not know, as they were found."""
+    """A part of a file. `unknown` contains the fields that this version does not know, unchanged."""
 
     unknown: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def as_fields(self) -> dict[str, Any]:
-        """What is written: every field by its name, and those that are not known after them."""
+        """The fields as they are written: the known ones by name, followed by the unknown ones."""
         return {**{name: _plain(getattr(self, name)) for name in _names(type(self))}, **self._others(), **self.unknown}
 
     def _others(self) -> dict[str, Any]:
-        """The fields that stand in the file under other names than the attribute's."""
+        """The fields whose names in the file differ from those of the attributes."""
         return {}
 
 
@@ -56,17 +56,17 @@ ELSEWHERE = {"elsewhere": True}
 
 
 def _names(kind: type[Record]) -> list[str]:
-    """The fields of a part of a file that stand there under the attribute's name."""
+    """The fields whose names in the file are those of the attributes."""
     fields = dataclasses.fields(kind)
     return [each.name for each in fields if each.name != "unknown" and not each.metadata.get("elsewhere")]
 
 
 def record(kind: type[Kind], fields: object, **read: object) -> Kind:
-    """A part of a file of its fields, those in `read` being read already.
+    """A part of a file, made of its fields; those in `read` are converted already.
 
     Raises:
-        DamagedError: a field is missing, or has a type or a value that it cannot have.
-        UnsupportedError: a feature is needed that is not known, or what is not known is nested too deep.
+        DamagedError: a field is missing, or has a wrong type or an impossible value.
+        UnsupportedError: an unknown feature is required, or unknown fields are nested too deep.
     """
     if not isinstance(fields, Mapping):
         raise DamagedError(f"has {type(fields).__name__} where there should be fields")
@@ -82,7 +82,7 @@ T = TypeVar("T")
 
 
 def convert(value: object, kind: type[T]) -> T:
-    """A value of this type, its range checked. Raises DamagedError."""
+    """Convert a value to this type and check its range. Raises DamagedError."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -90,9 +90,9 @@ def convert(value: object, kind: type[T]) -> T:
 
 
 def check_understood(fields: Mapping[str, Any], latest: int = 1) -> None:
-    """Raise UnsupportedError where `fields` need a feature, or have a version, that is not known.
+    """Raise UnsupportedError if `fields` require an unknown feature, or have an unknown version.
 
-    A later version than `latest` is understood if it says which features it needs, and all are known.
+    A later version than `latest` is accepted if it lists the features that it requires, and all are known.
     """
     version, features = fields.get("format_version", latest), fields.get("features")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -112,12 +112,12 @@ def parsed(text: str | bytes) -> dict[str, Any]:
     """The fields of a JSON object.
 
     Raises:
-        DamagedError: it is no JSON, or no object.
+        DamagedError: it is not JSON, or not an object.
         UnsupportedError: it is nested too deep.
     """
     try:
         found = json.loads(text, parse_constant=_refuse)
-        # Half a surrogate pair is no text.
+        # Half a surrogate pair is not valid text.
         if b"\\ud" in (text if isinstance(text, bytes) else text.encode()).lower():
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError:
@@ -135,12 +135,12 @@ def canonical(fields: Mapping[str, Any]) -> str:
 
 
 def is_sha256(text: str) -> bool:
-    """Whether a text is 64 hexadecimal digits, as SHA-256s are written."""
+    """Whether a text is a SHA-256: 64 hexadecimal digits."""
     return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def check_moment(moment: datetime) -> datetime:
-    """A time, if its year in UTC is one that Python and DuckDB can hold wherever they are. Raises DamagedError."""
+    """Return a time if Python and DuckDB support its year in every time zone. Raises DamagedError."""
     with contextlib.suppress(OverflowError):
         if moment.astimezone(UTC).year in _YEARS:
             return moment
@@ -149,7 +149,7 @@ def check_moment(moment: datetime) -> datetime:
 
 @contextlib.contextmanager
 def naming(file: str) -> Iterator[None]:
-    """Begin what is said of a file with its name."""
+    """Put the name of the file in front of errors about it."""
     try:
         yield
     except StorageError as error:

@@ -1,10 +1,11 @@
-"""The life of this process: what a forked child takes over, and what ends before the interpreter does.
+"""Stops all work before the interpreter exits, and repairs the state of a forked child.
 
-While it exits, Python ends each thread that wants its lock, wherever that is; in the midst of DuckDB's or torch's C++
-this aborts the process. So whatever runs on threads stands in `at_work`: at the exit it is told to stop, and waited
-for, and nothing else begins. A query of another thread that is between two of its calls is waited for, too.
+While Python exits, it ends every thread that wants its lock. In the middle of DuckDB's or torch's C++ code, this aborts
+the process. So all work on threads runs in `at_work`: at the exit it is told to stop and waited for, and no new work
+begins. A query of another thread that is between two of its calls is waited for, too.
 
-A fork copies one thread only, and the locks of the others as they are. So a module replaces in the child what it keeps.
+A fork copies only one thread, and the locks of the others in their current state. So each module replaces its locks and
+threads in the child.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from weakref import WeakMethod
 from jammi_duck.errors import JammiError
 
 _WAIT_SECONDS = 30.0
-# A thread that has called a function of ours so lately may be in the same query still.
+# A thread that has called a function of ours within this time may still run the same query.
 _BETWEEN_CALLS_SECONDS = 5.0
-# DuckDB ends a query whose functions have failed on threads that nobody can ask: when none has run for so long, and
-# after so long at the latest.
+# DuckDB ends a failed query on threads that cannot be asked, so wait until none has run for this time, and at most for
+# the second time.
 _QUIET_SECONDS = 0.5
 _UNWIND_SECONDS = 5.0
-# What shells call a program that Ctrl-C has ended.
+# The exit code that shells give to a program ended by Ctrl-C.
 _INTERRUPTED = 130
 
 
 class ExitingError(JammiError):
-    """The interpreter exits, so nothing begins any more."""
+    """The interpreter is exiting, so no new work can begin."""
 
 
 class _Life:
     def __init__(self) -> None:
         self.at_work = 0
-        # When each thread has last called a function of ours; for ever, while it does.
+        # When each thread last called a function of ours; infinity during the call.
         self.called: dict[int, float] = {}
         self.is_ending = False
         self.changed = threading.Condition()
@@ -53,7 +54,7 @@ _to_stop: list[WeakMethod[Callable[[], None]]] = globals().get("_to_stop") or []
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
-    """What the interpreter waits for before it exits. Raises ExitingError once it does."""
+    """A context that the interpreter waits for before it exits. Raises ExitingError once it is exiting."""
     with _life.changed:
         if _life.is_ending:
             raise ExitingError("Python exits; what was done so far is kept as after a crash")
@@ -69,13 +70,13 @@ def at_work() -> Iterator[None]:
 
 
 def stop_at_exit(stop: Callable[[], None]) -> None:
-    """Call the method `stop` at the exit, if its object is there still."""
+    """Call the method `stop` at the exit, if its object still exists."""
     _to_stop[:] = [each for each in _to_stop if each() is not None]
     _to_stop.append(WeakMethod(stop))
 
 
 def forever(thing: object) -> None:
-    """Keep an object from ever being freed, even when Python exits: there is one more reference than anybody holds."""
+    """Keep an object from ever being freed, even when Python exits, by an extra reference."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
@@ -95,14 +96,14 @@ def _end() -> None:
     except KeyboardInterrupt:
         is_over = False
     if not is_over:
-        # Rather at once than by an abort.
+        # Exit at once, rather than abort.
         os._exit(_INTERRUPTED)
 
 
 def _others_called() -> bool:
-    """Whether another thread of Python's may be in a query that has called a function of ours, and will again.
+    """Whether another Python thread may be in a query that has called a function of ours, and will call it again.
 
-    DuckDB's own threads are none of Python's but while they call.
+    DuckDB's own threads are Python threads only during such a call.
     """
     lately = time.monotonic() - _BETWEEN_CALLS_SECONDS
     others = sys._current_frames().keys() - {threading.get_ident()}
@@ -119,7 +120,7 @@ def _unwind() -> None:
 
 
 def _others_run() -> bool:
-    """Whether another thread of this process runs, or would on a machine that is less busy; only Linux tells."""
+    """Whether another thread of this process is running or runnable, according to Linux."""
     me = str(threading.get_native_id())
     for thread in Path("/proc/self/task").glob("*"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Opens files that somebody else may have put there: regular ones only, and never more of them than was asked for."""
+"""Opens untrusted files: only regular files, and reads no more than a given number of bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import BinaryIO
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """A regular file, open for reading; a link to one counts. A FIFO or a device is not even waited for.
+    """Open a regular file, or a link to one, for reading. Never waits for a FIFO or a device.
 
     Raises:
         OSError: it is something else, or cannot be opened.
     """
-    # Looked at before, since opening a device can do something; and after, since it may have been swapped.
+    # Checked before, because opening a device can have effects; and after, because the file may have been replaced.
     _refuse_other(os.stat(path))
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -27,7 +27,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_regular(path: str | Path, most: int) -> bytes:
-    """The content of a regular file of at most so many bytes.
+    """The content of a regular file of at most `most` bytes.
 
     Raises:
         OSError: it is something else, is larger, or cannot be read.

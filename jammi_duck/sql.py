@@ -1,6 +1,6 @@
-"""SQL that we write: names and texts in it are quoted, and its functions are DuckDB's and ours in every database.
+"""Writes SQL: quotes names and texts, and calls functions by their full names.
 
-A macro that a database file holds goes before a function of the same name, unless the full name is written.
+A macro in a database file takes precedence over a function of the same name, unless the full name is written.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 
-# What our SQL calls. A test takes every name that DuckDB has for a macro of its own, and goes through all verbs.
+# The functions that our SQL calls. A test defines a macro for every name that DuckDB has, and calls all verbs.
 _FUNCTIONS = frozenset((
     "any_value", "arg_min", "bool_or", "cast_to_type", "concat_ws", "contains", "count", "current_database",
     "current_setting", "duckdb_columns", "duckdb_constraints", "duckdb_databases", "duckdb_extensions",
@@ -19,9 +19,9 @@ _FUNCTIONS = frozenset((
     "row", "row_number", "sha256", "string_agg", "struct_extract", "struct_pack", "suffix", "sum", "to_json",
     "to_seconds", "translate", "trim", "txid_current", "typeof", "unhex", "unnest",
 ))  # fmt: skip
-# What follows a sub-query, or AS, is a name for columns.
+# After a sub-query or AS, this is a list of column names.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
-# The text of a filter may be of any length.
+# The text of a filter can have any length.
 _LONG = 20_000
 
 
@@ -36,7 +36,7 @@ def literal(text: str) -> str:
 
 
 def qualified(text: str) -> str:
-    """A statement of ours with the full names of the functions that it calls; texts and quoted names stay."""
+    """A statement of ours with the full names of its functions; texts and quoted names are unchanged."""
     return _known(text) if len(text) < _LONG else _TOKEN.sub(_full_name, text)
 
 

@@ -1,4 +1,4 @@
-"""The words that all rooms share: roles, definitions, counts, and the host that runs SQL."""
+"""Types shared by all packages: roles, definitions, counts, and the host that runs SQL."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Integer = Annotated[int, "INTEGER"]
 
 
 class Host(Protocol):
-    """Where the catalog's SQL runs: a connection of Python's DuckDB, or the command line's."""
+    """Runs the engine's SQL: on a connection in Python, or in the stock shell."""
 
     def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run one statement, committed by itself, and return all of its rows."""
         ...
 
     def untouched(self, text: str) -> list[tuple[Any, ...]]:
-        """Run a statement on a database that nobody has added functions to, if there is one to be had."""
+        """Run a statement on a database to which nobody has added functions, if one is available."""
         ...
 
     def home(self) -> str:
-        """The database that was opened, which a connection is in before any USE."""
+        """The name of the main database, which a connection uses before any USE."""
         ...
 
     def directory(self) -> str:
@@ -53,7 +53,7 @@ class Caller:
 
 @dataclasses.dataclass
 class Stage:
-    """A part of a search: what was done, with how many rows, in how many seconds."""
+    """A stage of a search: what was done, with how many rows, in how many seconds."""
 
     name: str
     detail: str
@@ -63,10 +63,10 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Definition(Record):
-    """All that decides what vectors an embedding table holds.
+    """Everything that determines the vectors of an embedding table.
 
-    `weights` is the SHA-256 of the model's weights and tokenizer; `prompt` is what stands before each
-    document; `max_tokens` is where longer texts are cut.
+    `weights` is the SHA-256 of the model's weights and tokenizer, `prompt` the prompt before each document, and
+    `max_tokens` the limit at which longer texts are cut.
     """
 
     source: Text
@@ -83,7 +83,7 @@ class Definition(Record):
 
     @property
     def label(self) -> str:
-        """The source's name, of a file without its folder, and of another database's table without that."""
+        """The name of the source: of a file without its folder, of another database's table without the database."""
         return label_of(self.source)
 
     @property
@@ -100,14 +100,14 @@ class Definition(Record):
         """Read what `to_json` wrote.
 
         Raises:
-            DamagedError: it is something else, or a field has a value that it cannot have.
+            DamagedError: it is something else, or a field has an impossible value.
             UnsupportedError: it needs a feature that this version does not know.
         """
         return record(cls, parsed(text))
 
 
 def label_of(source: str) -> str:
-    """What a source is known by, of a file without its folder, and of another database's table without that."""
+    """The short name of a source: of a file without its folder, of another database's table without the database."""
     if os.path.isabs(source):
         return os.path.basename(source) or source
     return re.sub(r'^"[^"]*/[^"]*"\.(?:main\.)?', "", source)
@@ -115,10 +115,9 @@ def label_of(source: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Counts(Record):
-    """What became of a source's rows.
+    """How many rows of a source were embedded (`rows`), had no text (`skipped`), or did not fit into memory (`failed`).
 
-    `rows` were embedded, `skipped` had no text, `failed` did not fit the encoder's memory, `truncated` of
-    the embedded ones were longer than the model reads.
+    `truncated` counts embedded rows whose text was longer than the model reads.
     """
 
     rows: Amount = 0
@@ -127,6 +126,6 @@ class Counts(Record):
     truncated: Amount = 0
 
     def __add__(self, other: Counts) -> Counts:
-        """The counts of both together, without what is not known of them."""
+        """The sum of both counts, without their unknown fields."""
         mine, others = ((each.rows, each.skipped, each.failed, each.truncated) for each in (self, other))
         return Counts(*(a + b for a, b in zip(mine, others, strict=True)))

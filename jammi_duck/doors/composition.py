@@ -1,4 +1,4 @@
-"""Wires the rooms together into an engine, whichever host its SQL runs on."""
+"""Assembles an engine from its parts, for any host that runs its SQL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jammi_duck.work.refresh import Refresher
 
 
 def loaded_encoders(config: Config) -> LoadedEncoders:
-    """The models of this process, as the configuration wants them."""
+    """The models of this process, with the options of the configuration."""
     return LoadedEncoders(
         config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device, config.gpu_memory
     )
@@ -40,11 +40,11 @@ def open_engine(
 ) -> Engine:
     """Open the catalog and the location, settle what a dead process left, and find tables that the catalog lacks.
 
-    `ended` tells each session once that has ended. `opened` is called when the location is known, and before a
-    view over its files is made.
+    `ended` returns each ended session once. `opened` is called when the location is known, before views over its files
+    are created.
 
     Raises:
-        ModelError: a model of `preload_models` cannot be had.
+        ModelError: a model of `preload_models` is not available.
         StorageError: the location cannot be read.
     """
     for model in config.preload_models:
@@ -79,7 +79,7 @@ def open_engine(
 
 
 def _is_known(model: str, config: Config, encoders: Encoders, catalog: Catalog) -> bool:
-    """Whether a model is the default, or one that an embedding table was made with."""
+    """Whether a model is the default, or the model of an embedding table."""
     used = {config.model, *(entry.definition.model for entry in catalog.entries("ready"))}
     return any(encoders.names(model) & encoders.names(each) for each in used)
 

@@ -1,4 +1,4 @@
-"""Where the engine's SQL runs in Python: on cursors of the connections that jammi_duck was installed on."""
+"""Runs the engine's SQL in Python, on cursors of the connections that jammi_duck was installed on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jammi_duck.sql import qualified
 
 
 class ConnectionHost:
-    """Runs the engine's SQL on cursors of the connections that were installed on, for as long as one is open."""
+    """Runs the engine's SQL on cursors of the installed connections, as long as one of them is open."""
 
     def __init__(self) -> None:
         """A host without a connection yet."""
@@ -26,7 +26,7 @@ class ConnectionHost:
         self._home: str | None = None
 
     def add(self, con: duckdb.DuckDBPyConnection) -> str:
-        """Take cursors from this connection, too; returns the id of its session."""
+        """Use cursors of this connection, too; returns the id of its session."""
         with self._lock:
             for known, (reference, _) in self._roots.items():
                 if reference() is con:
@@ -34,11 +34,11 @@ class ConnectionHost:
             name = secrets.token_hex(8)
             root = con.cursor()
             if con is duckdb.default_connection():
-                # DuckDB has it; who asks for it gets an object that goes at once, and another the next time.
+                # DuckDB holds the connection; each request returns a new, short-lived object for it.
                 self._roots[name] = (lambda: con, root)
                 return name
             self._roots[name] = (weakref.ref(con), root)
-        # The root would keep the database open after the user's own connection is gone.
+        # The root would keep the database open after the user's own connection is closed.
         weakref.finalize(con, _close, root, os.getpid())
         return name
 
@@ -52,7 +52,7 @@ class ConnectionHost:
         return gone
 
     def _close_left(self) -> None:
-        """Close the root of the default connection, if that was closed: nothing else tells."""
+        """Close the root of the default connection if that was closed; nothing else reports it."""
         for reference, root in self._roots.values():
             con = None if isinstance(reference, weakref.ref) else reference()
             if con is not None and not _is_open(con):
@@ -60,14 +60,14 @@ class ConnectionHost:
 
     @property
     def is_open(self) -> bool:
-        """Whether a connection is left."""
+        """Whether a connection is still open."""
         with self._lock:
             self._close_left()
             return any(_is_open(root) for _, root in self._roots.values())
 
     @contextlib.contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of its own for one thread, closed at the end."""
+        """A cursor for one thread, closed at the end."""
         cursor = self._new_cursor()
         try:
             yield cursor
@@ -103,7 +103,7 @@ class ConnectionHost:
 
 
 def _close(con: duckdb.DuckDBPyConnection, process: int) -> None:
-    # In a forked process it is not there to be closed.
+    # In a forked process, it must not be closed.
     if os.getpid() == process:
         con.close()
 

@@ -1,4 +1,4 @@
-"""Whether a module of this package was loaded again, as notebooks do: then its classes are not those of the others."""
+"""Detects modules of this package that were loaded again, as notebooks do, so that their classes no longer fit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 _PACKAGE = "jammi_duck"
 
-# What each module was loaded by, which a reload replaces; and how many modules there were of all kinds.
+# The spec of each module, which a reload replaces; and the number of all loaded modules.
 _specs: dict[str, ModuleSpec | None] = globals().get("_specs", {})
 _seen: list[int] = globals().get("_seen", [0])
 
 
 def note_loaded() -> None:
-    """Note what each module was loaded by, if there are new ones."""
+    """Note the spec of each module, if there are new ones."""
     if len(sys.modules) != _seen[0]:
         _seen[0] = len(sys.modules)
         for name, module in list(sys.modules.items()):
@@ -25,7 +25,7 @@ def note_loaded() -> None:
 
 
 def reloaded() -> str | None:
-    """The name of a module that was loaded again since it was noted; None if none was."""
+    """The name of a module that was loaded again since it was noted; None if there is none."""
     note_loaded()
     for name, spec in _specs.items():
         known: Any = sys.modules.get(name)
@@ -35,7 +35,7 @@ def reloaded() -> str | None:
 
 
 def load_anew(name: str) -> ModuleType:
-    """Load all modules again, so that they fit each other; gives the one of this name."""
+    """Load all modules again, so that they fit each other; returns the one of this name."""
     for loaded in [loaded for loaded in sys.modules if loaded.startswith(f"{_PACKAGE}.")]:
         del sys.modules[loaded]
     importlib.reload(sys.modules[_PACKAGE])

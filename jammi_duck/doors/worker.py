@@ -1,7 +1,7 @@
 """The worker of the stock DuckDB shell, which runs the functions that the extension calls.
 
-The extension starts it, with a socket as file 3. Each thread of the shell that calls has a conversation of its own,
-over another socket that is sent through the first. The worker ends when the shell does: nobody holds the other end.
+The extension starts it, with a socket as file 3. Each calling thread of the shell has its own conversation, over
+another socket that is sent through the first. The worker ends when the shell closes its end, at the latest at its exit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from jammi_duck.udfs.wire import (
 )
 
 CONTROL = 3
-# In which a worker has loaded its first model.
+# Seconds in which a worker has loaded its first model.
 _START_SECONDS = 5
 
 
@@ -52,15 +52,15 @@ class Conversation:
     """Frames to and from one thread of the shell."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """`connection` leads there."""
+        """`connection` is the socket to that thread."""
         self._socket = connection
 
     def close(self) -> None:
-        """Tell the other end that no answer comes any more."""
+        """Tell the other end that no more answers will come."""
         self._socket.close()
 
     def receive(self) -> tuple[int, bytearray]:
-        """The next frame: its kind and content. Raises HungUpError at the end, WireError for what is none."""
+        """The next frame: its kind and content. Raises HungUpError at the end, and WireError if it is not a frame."""
         size, kind = HEAD.unpack(self._read(HEAD.size))
         if size > MOST_BYTES:
             raise WireError(f"a frame of {size} bytes")
@@ -80,8 +80,8 @@ class Conversation:
         return content
 
     def send(self, kind: int, parts: Sequence[bytes | memoryview]) -> None:
-        """One frame of these parts. Raises HungUpError."""
-        # At once: each part for itself would wake the shell anew.
+        """Send one frame made of these parts. Raises HungUpError."""
+        # All parts at once, because each separate part would wake the shell.
         frame = b"".join([HEAD.pack(sum(map(len, parts)), kind), *parts])
         try:
             self._socket.sendall(frame)
@@ -89,7 +89,7 @@ class Conversation:
             raise HungUpError from error
 
     def sql(self, text: str) -> list[tuple[Any, ...]]:
-        """Have the shell run a statement. Raises JammiError with what DuckDB says."""
+        """Let the shell run a statement. Raises JammiError with DuckDB's message."""
         self.send(SQL, [text.encode()])
         kind, content = self.receive()
         if kind != RESULT:
@@ -107,20 +107,20 @@ class Conversation:
 
 
 class DatabaseError(JammiError):
-    """What DuckDB says of a statement that failed."""
+    """DuckDB's message about a failed statement."""
 
 
 class ShellHost:
-    """See `jammi_duck.types.Host`: SQL runs in the shell, for the call that asks for it."""
+    """See `jammi_duck.types.Host`: SQL runs in the shell, on behalf of the current call."""
 
     def __init__(self) -> None:
-        """A host that no call is under way on."""
+        """A host without a current call."""
         self._here = threading.local()
         self._home: str | None = None
 
     @contextlib.contextmanager
     def during(self, conversation: Conversation) -> Any:  # noqa: ANN401 - a context
-        """While a call is under way, in this thread."""
+        """A context for one call, in this thread."""
         self._here.conversation = conversation
         try:
             yield
@@ -133,7 +133,7 @@ class ShellHost:
         text = qualified(text)
         if not parameters:
             return conversation.sql(text)
-        # In one go, so that no other thread's statement of that name comes between.
+        # In one statement, so that another thread's prepared statement of that name cannot come between.
         return conversation.sql(f"PREPARE _jammi AS {text}; EXECUTE _jammi({', '.join(map(_literal, parameters))})")
 
     def untouched(self, text: str) -> list[tuple[Any, ...]]:
@@ -168,7 +168,7 @@ def _literal(value: object) -> str:
 
 
 class Worker:
-    """The engine, once the first call has asked for it."""
+    """Answers calls; the engine is opened by the first call that needs it."""
 
     def __init__(self) -> None:
         """Nothing is opened yet."""
@@ -178,7 +178,7 @@ class Worker:
 
     def serve(self, conversation: Conversation) -> None:
         """Answer calls until the other end is closed."""
-        # What is no frame ends the conversation, which the shell tells its user.
+        # An invalid frame ends the conversation, and the shell reports that to the user.
         with contextlib.closing(conversation), contextlib.suppress(HungUpError, WireError):
             while True:
                 kind, content = conversation.receive()
@@ -218,7 +218,7 @@ class Worker:
             return self._engine
 
     def interrupt(self) -> None:
-        """Stop the builds that are running: Ctrl-C was pressed in the shell."""
+        """Stop the running builds, because Ctrl-C was pressed in the shell."""
         if self._engine is not None:
             self._engine.jobs.interrupt()
 
@@ -228,7 +228,7 @@ def _told(error: BaseException) -> str:
 
 
 class _NoPandas:
-    """Among the finders of imports, one that hides pandas."""
+    """An import finder that hides pandas."""
 
     def find_spec(self, name: str, *_: object) -> None:
         """See `importlib.abc.MetaPathFinder`."""
@@ -237,7 +237,7 @@ class _NoPandas:
 
 
 def do_without_pandas() -> None:
-    """Have Arrow look for pandas, which it does once, and find none: its import takes long and nothing needs it."""
+    """Let Arrow look for pandas, which it does once, and not find it: the import is slow, and nothing needs pandas."""
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)
     try:
@@ -247,7 +247,7 @@ def do_without_pandas() -> None:
 
 
 def postpone_collection(seconds: float) -> threading.Timer:
-    """Collect no garbage for so long: while modules are imported there is none, and to look for it takes long."""
+    """Switch the garbage collector off for so long: imports leave no garbage, and the search for it is slow."""
     gc.disable()
 
     def resume() -> None:
@@ -275,7 +275,7 @@ def main() -> None:
         except OSError:
             text, files = b"", []
         if not text:
-            # Other threads may be at work still, for nobody.
+            # Other threads may still be working, but nobody needs their results.
             os._exit(0)
         if text == b"x":
             worker.interrupt()

@@ -1,1 +1,1 @@
-"""A question becomes rows: search, the rows that it may find, and how good an index is."""
+"""Search: from a question to rows, with filters, and the check of an index."""

@@ -1,4 +1,4 @@
-"""How good an index is: what it finds of what exact search finds, for a sample of the table's own rows."""
+"""Measures the recall of an index against exact search, for a sample of the table's own rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GOOD = 0.99
 
 @dataclass(frozen=True)
 class Checked:
-    """The recall of `k` neighbours over so many queries, and how long one took either way, in milliseconds."""
+    """The recall of `k` neighbours over a number of queries, and the time of one query both ways, in milliseconds."""
 
     embedding_table: str
     row_count: int
@@ -34,10 +34,10 @@ class Checked:
 
 
 def check(tables: EmbeddingTables, entry: Entry, k: int | None) -> Checked:
-    """Search for rows that are spread evenly over the table, by the index and exactly, each without itself.
+    """Search for the neighbours of rows that are spread evenly over the table, by the index and exactly.
 
-    Recall is the share of the exact answer's rows that the index's has; a row as near as the last of them counts as
-    one of them. Raises InputError for a `k` below 1.
+    Recall is the share of the exact answer's rows that the index finds; ties with the last of them count, too. Raises
+    InputError for a `k` below 1.
     """
     if k is None or k < 1:
         raise InputError(f"k is {'NULL' if k is None else k}; it must be at least 1")
@@ -49,7 +49,7 @@ def check(tables: EmbeddingTables, entry: Entry, k: int | None) -> Checked:
     if table.rows < 2:
         return Checked(*what, 0, None, None, None, "nothing to compare")
     queries = table.sample(_QUERIES)
-    # Each row finds itself, and k others.
+    # Each row finds itself and k others.
     exactly = table.search(queries, k + 1, exact=True)
     last = exactly.similarities[np.cumsum(exactly.counts) - 1]
     index_ms, found = _one_by_one(table, queries, k + 1, exact=False)

@@ -1,4 +1,4 @@
-"""The story of a search: query -> vector -> segments -> ranked rows."""
+"""Runs a search: query -> vector -> segments -> ranked rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jammi_duck.types import Stage, Vectors
 
 @dataclass(frozen=True)
 class Like:
-    """A query for the rows that are like this one, which is itself left out; and the type of its key, if known."""
+    """A query for the rows similar to this row, which is left out; with the type of its key, if known."""
 
     row_id: str
     key_type: str | None = None
@@ -35,14 +35,14 @@ class Like:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is wanted of a search: `k` rows, by looking at every vector if `exact`, of similarity `least` or more."""
+    """The options of a search: `k` rows with a similarity of `least` or more; compares every vector if `exact`."""
 
     k: int
     exact: bool = False
     least: float | None = None
 
 
-# How often a search begins anew where files of the table are gone.
+# How often a search starts again if files of the table are missing.
 _TRIES = 3
 
 Query = str | NDArray[np.float32] | Like
@@ -51,12 +51,12 @@ Query = str | NDArray[np.float32] | Like
 def search(
     tables: EmbeddingTables, encoders: Encoders, selected: Selected, asked: Asked, queries: Sequence[Query]
 ) -> tuple[str, Answers]:
-    """Answer many searches of one table at once: the source's name, and the answers in the order of the queries.
+    """Answer many queries on one table at once; returns the source's name, and the answers in the same order.
 
     Raises:
         InputError: a `k` below 1, or a vector that does not fit the table.
         NotFoundError: the embedding table was dropped meanwhile.
-        ModelError: the table's model cannot be had, or is not what it was.
+        ModelError: the table's model is not available, or its files have changed.
     """
     if asked.k < 1:
         raise InputError(f"k is {asked.k}; it must be at least 1")
@@ -67,7 +67,7 @@ def search(
             # The table may have been refreshed since rows of it were selected.
             return _answered(encoders, selected, asked, queries, selected.table or present)
         except DamagedError:
-            # Its files may be gone since there is a later state, or it was dropped, which is said when it is opened.
+            # Its files may be missing because of a later state, or because it was dropped: opening it again reports that.
             follow_others(tables, at_once=True)
             if tables.recorded.get(selected.build) == state and tables.catalog.is_ready(selected.build):
                 raise
@@ -100,7 +100,7 @@ def _answered(
 
 
 def _rows_like(table: Table, queries: Sequence[Query]) -> dict[int, tuple[str, NDArray[np.float32]]]:
-    """For each query for rows like one the id and the vector of that, where the table has it."""
+    """For each query of the kind `Like`, the id and the vector of its row, if the table has it."""
     like = {i: query for i, query in enumerate(queries) if isinstance(query, Like)}
     if not like:
         return {}
@@ -115,9 +115,9 @@ def _rows_like(table: Table, queries: Sequence[Query]) -> dict[int, tuple[str, N
 def _vectors(
     encoders: Encoders, entry: Entry, queries: Sequence[Query], stored: Mapping[int, NDArray[np.float32]]
 ) -> tuple[Vectors, NDArray[np.int64]]:
-    """The unit vectors of the queries that have one, and which these are: a blank text has none, nor has a zero vector.
+    """The unit vectors of queries, and which queries have one: a blank text and a zero vector have none.
 
-    `stored` are those of rows that are asked for.
+    `stored` contains the vectors of rows that are queries themselves.
     """
     vectors = np.empty((len(queries), entry.definition.dimensions), np.float32)
     known = np.array([i in stored or not isinstance(query, Like) for i, query in enumerate(queries)], bool)
@@ -164,7 +164,7 @@ def _looks_like_vector(text: str) -> bool:
 def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
     encoder = encoders.get(entry.definition.model)
     now, then = encoder.identity, entry.definition
-    # A table that was imported without the model at hand knows its name only.
+    # A table that was imported while the model was not available records only its name.
     differs = bool(then.weights) and (now.weights, now.pooling) != (then.weights, then.pooling)
     if differs or encoder.dimensions < then.dimensions:
         raise ModelError(
@@ -175,7 +175,7 @@ def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
 
 
 def _normalised(vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
-    """The vectors scaled to length 1, and which of them can be: a zero vector has no direction."""
+    """The vectors scaled to length 1, and which of them could be scaled: a zero vector has no direction."""
     exact = vectors.astype(np.float64)
     norms = np.linalg.norm(exact, axis=1, keepdims=True)
     if not np.isfinite(norms).all():
@@ -185,7 +185,7 @@ def _normalised(vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
 
 
 def _spread(answers: Answers, known: NDArray[np.int64], queries: int, like: dict[int, str], k: int) -> Answers:
-    """Answers for all queries, those without a vector included, where `like` rows lose themselves."""
+    """Answers for all queries, including those without a vector; a `like` row is removed from its own answer."""
     ends = np.cumsum(answers.counts)
     counts = np.zeros(queries, np.int64)
     kept: list[NDArray[np.int64]] = []

@@ -1,7 +1,7 @@
 """The rows that a search may find: those that pass its filter, or that the source still has.
 
-DuckDB works them out once for a query, in the caller's own transaction, and hands them over as row ids; what comes back
-is a short token, which stands for them in every call of that query.
+DuckDB computes them once for a query, in the caller's own transaction, and passes their row ids. The result is a short
+token, which identifies the selection in every call of that query.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import Among, Table
 from jammi_duck.types import Caller, Stage
 
-# A session runs one query at a time, which holds no more searches than this.
+# A session runs one query at a time, with at most this many searches.
 _MOST_KEPT = 64
 _MOST_SESSIONS = 256
 _REFUSALS = (InputError, NotFoundError)
@@ -31,10 +31,10 @@ _REFUSALS = (InputError, NotFoundError)
 
 @dataclass
 class Selected:
-    """A table that is searched, and the rows that may be found: all where `among` is None, or those of `table`.
+    """A table to search, and a mask `among` of the rows of `table` that may be found; None means all rows.
 
-    `filtering` is how these rows were found. A search that is `traced` leaves its stages here, until they
-    are told; `ended` is when, by `time.perf_counter`.
+    `filtering` is the stage that selected these rows. A search that is `traced` stores its stages here until they are
+    read; `ended` is its end by `time.perf_counter`.
     """
 
     build: str
@@ -48,9 +48,10 @@ class Selected:
 
 @dataclass(frozen=True)
 class RowsThere:
-    """Rows of a source, by their ids as texts or as whole numbers, and the type that its key has now.
+    """Rows of a source, by their ids as texts or whole numbers, and the current type of its key.
 
-    None at all is for all rows. `source_rows` is how many rows the source has, where that is why they are listed.
+    No ids at all means all rows. `source_rows` is the number of rows in the source, if its change is why they are
+    listed.
     """
 
     row_ids: Sequence[pa.Array] = ()
@@ -59,10 +60,10 @@ class RowsThere:
 
 
 class Selections:
-    """What the searches of one database have selected; each session's until it selects in another transaction."""
+    """The selections of searches on one database; a session's are kept until it selects in another transaction."""
 
     def __init__(self, tables: EmbeddingTables) -> None:
-        """Of the tables in `tables`."""
+        """For searches of the tables in `tables`."""
         self._tables = tables
         self._kept: OrderedDict[str, tuple[int, OrderedDict[str, Selected]]] = OrderedDict()
         self._told: set[tuple[str, datetime | None]] = set()
@@ -80,8 +81,8 @@ class Selections:
     ) -> str:
         """Keep a selection for the query that `caller` runs; returns its token.
 
-        `there` are the rows that may be found. `began` is when DuckDB started to select, by `time.perf_counter`.
-        Raises NotFoundError where the table is gone.
+        `there` contains the rows that may be found. `began` is the time when DuckDB started to select, by
+        `time.perf_counter`. Raises NotFoundError if the table no longer exists.
         """
         if not there.row_ids and not traced:
             return build
@@ -109,7 +110,7 @@ class Selections:
         return token
 
     def of(self, token: str) -> Selected:
-        """What a token stands for. Raises the error of a `refusal`."""
+        """The selection that a token identifies. Raises the error of a `refusal`."""
         for kind in _REFUSALS:
             if token.startswith(kind.__name__):
                 raise kind(token.removeprefix(f"{kind.__name__}: "))
@@ -123,7 +124,7 @@ class Selections:
         raise InputError(f"a query can hold {_MOST_KEPT} searches with a filter, and this one holds more; split it")
 
     def traced(self, caller: Caller) -> Selected:
-        """The last search that the caller's query has run and that is still traced."""
+        """The last search in the caller's query that is still traced."""
         nothing = Selected("", traced=True)
         with self._lock:
             transaction, kept = self._kept.get(caller.session, (0, OrderedDict()))
@@ -149,7 +150,7 @@ class Selections:
 
 
 def refusal(why: InputError | NotFoundError) -> str:
-    """The token of no table, for a search to say why."""
+    """A token for no table, with which a search raises the error `why`."""
     return f"{type(why).__name__}: {why}"
 
 
@@ -157,7 +158,7 @@ def opened(tables: EmbeddingTables, build: str) -> Table:
     """The ready table that `build` made, open for search. Raises NotFoundError."""
     table = tables.table(_ready(tables, build))
     if table.damage:
-        # Its files are missing because it was dropped meanwhile, perhaps.
+        # Perhaps its files are missing because it was dropped meanwhile.
         _ready(tables, build)
     return table
 
