@@ -67,7 +67,7 @@ def search(
             # The table may have been refreshed since rows of it were selected.
             return _answered(encoders, selected, asked, queries, selected.table or present)
         except DamagedError:
-            # Its files may be missing because of a later state, or because it was dropped: opening it again reports that.
+            # Its files may be missing because of a later state, or a drop, which opening it again reports.
             follow_others(tables, at_once=True)
             if tables.recorded.get(selected.build) == state and tables.catalog.is_ready(selected.build):
                 raise
