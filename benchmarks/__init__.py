@@ -1,1 +1,1 @@
-"""Measures, each printed as a table by a program of its own. CONTRIBUTING.md says how to run them."""
+"""Benchmarks; each is a program that prints a table. CONTRIBUTING.md says how to run them."""

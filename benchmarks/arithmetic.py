@@ -1,4 +1,4 @@
-"""How much arithmetic this machine can do in a second, and how much of it a model needs for some texts."""
+"""Measures the arithmetic rate of this machine, and computes how much arithmetic a model needs for texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def limit(precision: str, seconds: float = 2.0) -> float:
-    """The best GFLOP/s of a product of matrices with all of torch's threads.
+    """The best GFLOP/s of a matrix product with all of torch's threads.
 
     Of several shapes, each by torch's own product and by oneDNN with the weights packed beforehand, which on some
     processors is much faster in float32.

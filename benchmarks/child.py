@@ -1,8 +1,8 @@
-"""One measure in a new process, which benchmarks.encode starts: prints a number. Interpreter start is not counted.
+"""Takes one measure in a new process, started by benchmarks.encode, and prints a number, without interpreter start.
 
 child.py install                            seconds to equip a connection
 child.py first CONTENDER MODEL              seconds to import, load, and encode a first text
-child.py peak CONTENDER MODEL TEXTS.json    MB at its peak, after encoding all texts
+child.py peak CONTENDER MODEL TEXTS.json    peak memory in MB, after encoding all texts
 
 A contender is `sentence-transformers`, or a precision of ours.
 """
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _peak_mb() -> float:
-    """Not ru_maxrss: a process inherits that from the one that started it."""
+    """Not ru_maxrss, which a process inherits from its parent."""
     with open("/proc/self/status") as status:
         kilobytes = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
     return int(kilobytes) / 1024

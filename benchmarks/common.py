@@ -1,4 +1,4 @@
-"""What the benchmarks share: the real data, the surroundings of new processes, and a table on the screen."""
+"""Shared by the benchmarks: the real data, the environment of new processes, and the printed tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default model as an ONNX file, for the rivals that run one."""
+"""Exports the default model as an ONNX file, for the rivals that need one."""
 
 from __future__ import annotations
 

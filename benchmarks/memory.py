@@ -1,4 +1,4 @@
-"""Memory: how much more a build of 400,000 rows takes at its peak than one of 20,000, at 20,000 rows a segment.
+"""Peak memory of a build of 400,000 rows, compared with a build of 20,000 rows, with 20,000 rows per segment.
 
 The encoder is a quick one without a model, of 384 dimensions. Each size runs in a process of its own.
 """

@@ -1,4 +1,4 @@
-"""How well an encoder finds what people judged relevant: nDCG@10 by exact cosine search."""
+"""Measures how well an encoder finds documents that people judged relevant: nDCG@10 with exact cosine search."""
 
 from __future__ import annotations
 

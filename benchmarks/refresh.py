@@ -1,8 +1,8 @@
-"""Refresh: what it costs to follow a source of 100,000 real texts, against embedding all of it again.
+"""The cost of a refresh for a source of 100,000 real texts, compared with embedding all of it again.
 
 A full build is timed once; refreshes of one row in a hundred, and refreshes that find nothing, in rounds. After 19
-refreshes the table has 20 segments: a search over them is timed in turns with one over a table of one segment and the
-same rows, before and after a compaction, which is timed too.
+refreshes the table has 20 segments: a search over them alternates with one over a table of one segment and the
+same rows, before and after a compaction, which is timed, too.
 """
 
 from __future__ import annotations

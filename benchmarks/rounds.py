@@ -1,4 +1,4 @@
-"""How contenders are compared: each in its process, interleaved in rounds, by the median of the rounds' ratios."""
+"""Compares contenders, each in its own process, interleaved in rounds, by the median of the rounds' ratios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What benchmarks.search compares: which contenders there are, and what a contender can do.
+"""The contenders of benchmarks.search, and the interface of a contender.
 
 Each runs in a process of its own (benchmarks.search_worker), builds below a folder, and opens what is there. Nothing is
 imported before it is needed: what a contender imports is part of its first answer.

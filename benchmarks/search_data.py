@@ -1,4 +1,4 @@
-"""The vectors that benchmarks.search searches, what is right to find, and the columns that its filters are about.
+"""The data of benchmarks.search: vectors, the right answers, and the columns for filters.
 
 They are real: the default model's of the packages' summaries, and of the first sentences of their descriptions. More
 rows than there are texts are the same ones again with noise (NOISE for each number), so much that the rows nearest to

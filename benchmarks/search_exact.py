@@ -1,4 +1,4 @@
-"""Exact search in benchmarks.search: how much of the machine's memory bandwidth it has."""
+"""Exact search in benchmarks.search: the share of the machine's memory bandwidth that it uses."""
 
 from __future__ import annotations
 

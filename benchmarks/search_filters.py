@@ -1,4 +1,4 @@
-"""Filters in benchmarks.search: rows at random, and rows of one topic, ours against LanceDB's prefilter."""
+"""Filters in benchmarks.search, for random rows and for rows of one topic: ours against LanceDB's prefilter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ours among the contenders of benchmarks.search: through SQL, below the SQL, and its index with nothing of ours."""
+"""Our contenders in benchmarks.search: through SQL, in Python without SQL, and the bare index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw docs/search.svg from what benchmarks.search kept of its sweep; the same numbers give the same file.
+"""Draws docs/search.svg from the sweep of benchmarks.search; the same numbers give the same file.
 
 python -m benchmarks.search_picture SWEEP.json docs/search.svg
 """

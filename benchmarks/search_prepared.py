@@ -1,4 +1,4 @@
-"""An encoder whose vectors are there already, so that a build is measured without encoding."""
+"""An encoder with precomputed vectors, so that a build is measured without encoding."""
 
 from __future__ import annotations
 

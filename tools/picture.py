@@ -1,6 +1,6 @@
 """Draws docs/terminal.svg: a session at the command line, as a terminal shows it.
 
-python -m tools.picture      runs the session, and draws it anew
+python -m tools.picture      runs the session, and draws it
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Fills in the transcripts of README.md: runs each statement after `D `, and puts what DuckDB prints below it.
+"""Fills in the transcripts of README.md: runs each statement after `D `, and writes DuckDB's output below it.
 
-python -m tools.transcript      writes README.md anew
+python -m tools.transcript      writes README.md
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STATEMENT = re.compile(r"^D .*?;$", re.DOTALL | re.MULTILINE)
 
 
 def filled(text: str) -> str:
-    """The text with the output of each transcript as it is now; all blocks share one database."""
+    """The text with the current output of each transcript; all blocks share one database."""
     with tempfile.TemporaryDirectory() as folder:
         con = duckdb.connect()
         try:
