@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
+import weakref
 
 import duckdb
 import numpy as np
@@ -295,20 +296,20 @@ class TestThreads:
         assert wrong == []
 
     def test_a_cursor_is_closed_with_its_thread(self, jammi, words):
-        seen = []
+        cursors = []
 
         def search():
             jammi.search("t", "word7", 1).fetchall()
-            seen.append(len(of_host(jammi)))
+            cursors.append(weakref.ref(jammi._statements.con()))
+            assert cursors[-1]() is jammi._statements.con()
 
-        before = len(of_host(jammi))
         for _ in range(3):
             thread = threading.Thread(target=search)
             thread.start()
             thread.join()
         gc.collect()
-        assert seen == [before + 1] * 3
-        assert len(of_host(jammi)) == before
+        assert [cursor() for cursor in cursors] == [None] * 3
+        assert jammi._statements.con() is jammi.con
 
     def test_another_thread_has_a_transaction_of_its_own(self, jammi, words):
         words.begin()
@@ -335,13 +336,3 @@ class TestThreads:
             other.search("t", "word7", 1)
         with pytest.raises(jammi_duck.JammiError, match="closed"):
             jammi.cursor()
-
-
-def of_host(jammi):
-    """The connections that are known to what the connections of a database share."""
-    from jammi_duck.doors.installation import _installations
-
-    (name,) = jammi._equip.args
-    host = _installations[name].host
-    host.closed()
-    return host._roots
