@@ -102,6 +102,9 @@ class TestConnections:
             fake(first.con.cursor(), storage=str(tmp_path / "elsewhere"))
         with pytest.raises(ConfigError, match="segment_rows = '500000'"):
             fake(first.con.cursor(), segment_rows=3)
+        with pytest.raises(ConfigError, match="storage_options = others than these") as refused:
+            fake(first.con.cursor(), storage_options={"auto_mkdir": True})
+        assert "True" not in str(refused.value)
 
     def test_functions_outlive_the_connection_that_made_them(self, fake, tmp_path):
         database = str(tmp_path / "db.duckdb")

@@ -294,6 +294,24 @@ def test_a_search_goes_on_where_a_location_cannot_be_listed(fake, tmp_path, monk
     assert error_in_tables(con) is None
 
 
+def test_a_search_goes_on_whatever_goes_wrong_in_a_look(fake, tmp_path, monkeypatch, slow):
+    location = f"memory://{tmp_path.name}"
+    con = fake(storage=location, follow=ALWAYS, cache_dir=tmp_path / "c").con
+    con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+    generate(con)
+
+    found(con)
+
+    def broken(store):
+        raise RuntimeError("a fault of the client")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "names", broken)
+        assert len(found(con)) == 2
+        assert error_in_tables(con).endswith("RuntimeError: a fault of the client")
+    assert error_in_tables(con) is None
+
+
 def jump(patch, by):
     """The clock goes to another time."""
 

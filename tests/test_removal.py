@@ -40,6 +40,30 @@ def test_a_vacuum_removes_what_nothing_names_and_only_what_is_old(fake, storage)
     assert found(con) == list(range(10))
 
 
+def files_after_drop(con, storage, name):
+    ask(con, "FROM jammi_drop(?)", name)
+    return sorted(path.name for path in (storage / "jammi_db").iterdir())
+
+
+def test_a_connection_that_is_closed_holds_no_files(fake, storage):
+    con = fake().con
+    other = con.cursor()
+    fake(other)
+    fill(con, range(10))
+    name, _ = generate(con)
+    ask(other, "EXPLAIN FROM jammi_refresh('t')")
+    other.close()
+    assert files_after_drop(con, storage, name) == []
+
+
+def test_a_table_that_was_used_again_can_be_dropped(fake, storage):
+    con = fake().con
+    fill(con, range(10))
+    name, _ = generate(con)
+    assert generate(con, ", reuse := true")[0] == name
+    assert files_after_drop(con, storage, name) == []
+
+
 def unfinished(path):
     """A whole segment of a build that never came to its last one."""
     writer = SegmentWriter(path, DEFINITION, "0" * 32)

@@ -83,6 +83,17 @@ def test_files_whose_names_differ_in_case(con, tmp_path):
     assert con.execute(f"SELECT text FROM jammi_search('{tmp_path}/c.csv', 'owl')").fetchall() == [("an owl",)]
 
 
+def test_keys_that_a_collation_takes_for_the_same(con):
+    con.execute("CREATE TABLE t(id VARCHAR COLLATE NOCASE, text VARCHAR)")
+    con.execute("INSERT INTO t VALUES ('a', 'cat'), ('A', 'owl')")
+    generate(con, "t")
+    assert con.execute("SELECT id FROM jammi_search('t', 'owl', 9)").fetchall() == [("A",), ("a",)]
+    con.execute("FROM jammi_refresh('t')").fetchall()
+    con.execute("INSERT INTO t VALUES ('A', 'dog')")
+    with pytest.raises(duckdb.Error, match="not unique"):
+        generate(con, "t")
+
+
 def test_a_column_with_a_collation(con):
     con.execute("CREATE TABLE t(id VARCHAR COLLATE NOCASE, text VARCHAR COLLATE NOCASE)")
     con.execute("INSERT INTO t VALUES ('a', 'cat'), ('b', 'owl')")

@@ -55,6 +55,11 @@ class Imported:
     caller: Caller
 
 
+# Texts are compared letter by letter, whatever collation the column or the session has; numbers need no text for that.
+_TEXTS = "typeof(r.c0) = 'VARCHAR'"
+_DIFFERENT = f'"+"(count(DISTINCT {KEY}) FILTER ({_TEXTS}), count(DISTINCT r.c0) FILTER (NOT {_TEXTS}))'
+
+
 def generate_plan(
     engine: Engine,
     source: str | None,
@@ -120,14 +125,14 @@ def _generate_query(
             Census,
             rows="count(*)",
             keyed="count(c0)",
-            different="count(DISTINCT c0)",
+            different=_DIFFERENT,
             key_type="coalesce(any_value(typeof(c0)), '')",
         ),
         differing=differing,
         caller=caller_sql(caller),
     )
     return (
-        f"WITH {rows}, _jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS token FROM _jammi_rows) "
+        f"WITH {rows}, _jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS token FROM _jammi_rows r) "
         "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
         f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text_of(columns)})) AS pushed "
         "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b"

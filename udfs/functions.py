@@ -105,6 +105,6 @@ FUNCTIONS = (
     _function("tables", _CALLER, table_type(upkeep.TableRow), True, upkeep.tables),
     _function("models", (_NUMBER,), table_type(ModelRow), True, upkeep.models),
     _function("recover", _CALLER, table_type(Action), True, upkeep.recover),
-    _function("drop", (_TEXT,), table_type(Action), True, upkeep.drop_tables),
+    _function("drop", (_TEXT, *_CALLER), table_type(Action), True, upkeep.drop_tables),
     _function("vacuum", _CALLER, table_type(Removed), True, upkeep.vacuum_files),
 )

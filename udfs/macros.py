@@ -119,7 +119,9 @@ def macros(session: str) -> list[str]:
         ),
         "jammi_models()": "TABLE SELECT unnest(_jammi_models(txid_current()::BIGINT), recursive := true)",
         "jammi_recover()": f"TABLE SELECT unnest(_jammi_recover({caller}), recursive := true)",
-        "jammi_drop(embedding_table)": "TABLE SELECT unnest(_jammi_drop(embedding_table::VARCHAR), recursive := true)",
+        "jammi_drop(embedding_table)": (
+            f"TABLE SELECT unnest(_jammi_drop(embedding_table::VARCHAR, {caller}), recursive := true)"
+        ),
         "jammi_vacuum()": f"TABLE SELECT unnest(_jammi_vacuum({caller}), recursive := true)",
     }
     return [f"CREATE OR REPLACE TEMP MACRO {head} AS {qualified(body)}" for head, body in bodies.items()]

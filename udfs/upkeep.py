@@ -112,8 +112,11 @@ def recover(engine: Engine, *caller: Column) -> pa.Array:
     return table([engine.jobs.recover(caller_of(caller))], Action)
 
 
-def drop_tables(engine: Engine, names: Column) -> pa.Array:
+def drop_tables(engine: Engine, names: Column, *caller: Column) -> pa.Array:
     """Drop embedding tables."""
+    if len(names):
+        # What the caller's earlier queries have read is not in use any more.
+        engine.jobs.settle(caller_of(caller), wait=False)
     if any(name is None for name in names.to_pylist()):
         raise InputError("jammi_drop needs the name of an embedding table; SELECT * FROM jammi_tables() lists them")
     return table([[drop(engine.tables, name, engine.jobs.at_work())] for name in names.to_pylist()], Action)

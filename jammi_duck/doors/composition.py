@@ -59,7 +59,15 @@ def open_engine(
         watch=Watch(config.follow),
         options=config.storage_options,
     )
-    jobs = Jobs(tables, ended)
+    selections = Selections(tables)
+
+    def let_go() -> Sequence[str]:
+        sessions = ended()
+        tables.pins.drop(sessions)
+        selections.drop(sessions)
+        return sessions
+
+    jobs = Jobs(tables, let_go)
     opened(tables)
     jobs.settle()
     finish_drops(tables)
@@ -72,7 +80,7 @@ def open_engine(
         Generator(tables, encoders, jobs),
         Refresher(tables, encoders, jobs),
         Importer(tables, encoders, jobs),
-        Selections(tables),
+        selections,
         Conditions(host, lambda model: _is_known(model, config, encoders, catalog)),
         config.model,
     )

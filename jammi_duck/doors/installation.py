@@ -184,10 +184,13 @@ class Installation:
             if name == "storage":
                 ours = self.engine.tables.store.location
                 theirs = open_store(config.storage, config.cache_dir, config.storage_options).location
-            if ours != theirs and name != "storage_options":
+            if ours != theirs:
+                # Their values may be secret.
+                secret = name == "storage_options"
+                has, asked = ("others than these", "these") if secret else (f"'{ours}'", f"'{theirs}'")
                 raise ConfigError(
-                    f"this database is installed with {name} = '{ours}', and functions belong to the database: "
-                    f"it cannot have '{theirs}' as well; close its connections first"
+                    f"this database is installed with {name} = {has}, and functions belong to the database: "
+                    f"it cannot have {asked} as well; close its connections first"
                 )
 
     def _register_functions(self) -> None:

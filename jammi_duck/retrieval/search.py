@@ -21,7 +21,7 @@ from jammi_duck.retrieval.selection import Selected, opened
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.storage.tables.table import Answers, Table
+from jammi_duck.storage.tables.table import Among, Answers, Table
 from jammi_duck.types import Stage, Vectors
 
 
@@ -63,24 +63,30 @@ def search(
     for _ in range(_TRIES):
         state = tables.recorded.get(selected.build)
         try:
+            # The table may have been refreshed since rows of it were selected. It is opened to see whether it is there.
             present = opened(tables, selected.build)
-            # The table may have been refreshed since rows of it were selected.
-            return _answered(encoders, selected, asked, queries, selected.table or present)
+            return _answered(encoders, selected, asked, queries, selected.chosen or (present, None))
         except DamagedError:
             # Its files may be missing because of a later state, or a drop, which opening it again reports.
             follow_others(tables, at_once=True)
             if tables.recorded.get(selected.build) == state and tables.catalog.is_ready(selected.build):
                 raise
-            if selected.table and selected.among:
-                rows = selected.table.row_ids_of(selected.among)
-                selected.table = opened(tables, selected.build)
-                selected.among = selected.table.among(rows)
-    return _answered(encoders, selected, asked, queries, selected.table or opened(tables, selected.build))
+            if selected.chosen:
+                table, among = selected.chosen
+                now = opened(tables, selected.build)
+                # At once: other threads search with it.
+                selected.chosen = now, now.among(table.row_ids_of(among))
+    return _answered(encoders, selected, asked, queries, selected.chosen or (opened(tables, selected.build), None))
 
 
 def _answered(
-    encoders: Encoders, selected: Selected, asked: Asked, queries: Sequence[Query], table: Table
+    encoders: Encoders,
+    selected: Selected,
+    asked: Asked,
+    queries: Sequence[Query],
+    chosen: tuple[Table, Among | None],
 ) -> tuple[str, Answers]:
+    table, among = chosen
     entry = table.entry
     began = time.perf_counter()
     like = _rows_like(table, queries)
@@ -88,7 +94,7 @@ def _answered(
     encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
     # A row is its own nearest neighbour.
     k = asked.k + 1 if like else asked.k
-    answers = table.search(vectors, k, exact=asked.exact, among=selected.among, least=asked.least)
+    answers = table.search(vectors, k, exact=asked.exact, among=among, least=asked.least)
     stages = [encoding, *answers.stages]
     if like or len(known) < len(queries):
         answers = _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, asked.k)

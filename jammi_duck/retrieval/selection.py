@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -31,15 +31,14 @@ _REFUSALS = (InputError, NotFoundError)
 
 @dataclass
 class Selected:
-    """A table to search, and a mask `among` of the rows of `table` that may be found; None means all rows.
+    """A table to search, and a mask of the rows of one of its states that may be found: `chosen`; None means all rows.
 
-    `filtering` is the stage that selected these rows. A search that is `traced` stores its stages here until they are
-    read; `ended` is its end by `time.perf_counter`.
+    Threads share it, so a state and its mask are exchanged together. `filtering` is the stage that selected these rows.
+    A search that is `traced` stores its stages here until they are read; `ended` is its end by `time.perf_counter`.
     """
 
     build: str
-    table: Table | None = None
-    among: Among | None = None
+    chosen: tuple[Table, Among] | None = None
     filtering: Stage | None = None
     traced: bool = False
     stages: list[Stage] = field(default_factory=list)
@@ -89,12 +88,13 @@ class Selections:
         table = opened(self._tables, build)
         selected = Selected(build, traced=traced)
         if there.row_ids:
-            selected.table, selected.among = table, table.among(there.row_ids, there.key_type)
+            among = table.among(there.row_ids, there.key_type)
+            selected.chosen = table, among
             if there.source_rows is not None:
                 self._tell(table.entry, there.source_rows)
             what = "the rows that pass" if there.source_rows is None else "the rows that the source still has"
             seconds = time.perf_counter() - began if began else 0.0
-            selected.filtering = Stage("filter", what, selected.among.rows, seconds)
+            selected.filtering = Stage("filter", what, among.rows, seconds)
         token = f"{build}/{caller.session}/{next(self._number)}"
         with self._lock:
             transaction, kept = self._kept.get(caller.session, (None, OrderedDict()))
@@ -108,6 +108,12 @@ class Selections:
             while len(self._kept) > _MOST_SESSIONS:
                 self._kept.popitem(last=False)
         return token
+
+    def drop(self, sessions: Iterable[str]) -> None:
+        """Let go of what sessions have selected which have ended."""
+        with self._lock:
+            for session in sessions:
+                self._kept.pop(session, None)
 
     def of(self, token: str) -> Selected:
         """The selection that a token identifies. Raises the error of a `refusal`."""

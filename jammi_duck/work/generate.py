@@ -144,6 +144,7 @@ class Generator:
                     yield [key], text
 
         with self._jobs.abandoning(job):
+            job.keep_going()
             counts = build.buffer.add(with_text(), job, job.advance)
             with job.lock:
                 build.counts += counts + Counts(skipped=skipped)

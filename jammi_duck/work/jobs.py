@@ -180,9 +180,9 @@ class Jobs:
         """
         if caller:
             self._tables.pins.end(caller)
-        if not wait and self._settling.locked():
+        if not self._settling.acquire(blocking=wait):
             return []
-        with self._settling:
+        try:
             ended = self._ended()
             for token, job in list(self._running.items()):
                 theirs = job.caller
@@ -190,6 +190,8 @@ class Jobs:
                 if (earlier or theirs.session in ended) and not job.stopped.is_set():
                     self._let_go(token)
             settled = settle(self._tables, frozenset(self._running))
+        finally:
+            self._settling.release()
         for action in settled:
             fields = {"embedding_table": action.embedding_table, "status": action.status}
             log.warning("settled %s: %s, %s", action.embedding_table, action.status, action.action, extra=fields)
@@ -228,11 +230,14 @@ class Jobs:
                 job.interrupted.set()
 
     def _let_go(self, token: str) -> None:
-        job = self._running.pop(token, None)
-        if job is None:
+        job = self._running.get(token)
+        if job is None or not job.stop():
             return
-        job.stop()
-        with job.writing:
-            job.work.let_go()
+        try:
+            with job.writing:
+                job.work.let_go()
+        finally:
+            # Not before: work that nobody runs is settled, and this one is removing its own files.
+            self._running.pop(token, None)
         fields = {"embedding_table": job.work.name, "status": "building"}
         log.warning("the %s of %s was interrupted", job.what, job.work.name, extra=fields)

@@ -147,6 +147,10 @@ class Build:
             raise StorageError(f"cannot write segment {number} of '{self.name}': another database has written it")
         name = self._free_name(self._names())
         self._tables.catalog.rename(self.id, name)
+        # Vacuums of other processes spare what is written now by the new name.
+        self._marker.remove()
+        self._marker = Marker(self._store, name, self.id)
+        self._marker.set()
         return name, 0
 
 

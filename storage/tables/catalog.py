@@ -169,8 +169,9 @@ class Catalog:
 
     def relocate(self, build: str, location: str) -> None:
         """Note that a table's files have moved."""
-        self._gone -= {build}
-        self._write(f"UPDATE {self._tables} SET location = ? WHERE build = ?", [location, build])
+        with self._writing:
+            self._gone -= {build}
+            self._write(f"UPDATE {self._tables} SET location = ? WHERE build = ?", [location, build])
 
     def ready(self, manifest: Manifest) -> None:
         """Move a build from `building` to `ready`, as its manifest says. Raises StateError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,14 @@ class Pins:
                 for token, (theirs, _, _) in self._kept.items()
                 if theirs.session == caller.session and theirs.transaction != caller.transaction
             ]
+            files = [self._kept.pop(token)[2] for token in over]
+        for held in files:
+            held.close()
+
+    def drop(self, sessions: Container[str]) -> None:
+        """Let go of all that sessions have planned which have ended."""
+        with self._lock:
+            over = [token for token, (theirs, _, _) in self._kept.items() if theirs.session in sessions]
             files = [self._kept.pop(token)[2] for token in over]
         for held in files:
             held.close()

@@ -24,6 +24,8 @@ _PATIENCE = 0.5
 # A folder that has had the same time for so long gets another one with the next change: of file systems whose
 # times are coarse, or that remember for a while what a folder on another machine was.
 _SETTLED = 3.0
+# How many seconds somebody else's look is waited for, where it must be known now.
+_LONGEST = 10.0
 _TRIES = 3
 
 
@@ -72,7 +74,7 @@ class Watch:
         """Whether it is time to look, and nobody else does."""
         is_due = at_once or time.monotonic() >= self._due
         # Not for ever: a forked child may find that it is held.
-        if not is_due or not self._looking.acquire(timeout=1.0 if at_once or not self.every else 0):
+        if not is_due or not self._looking.acquire(timeout=_LONGEST if at_once or not self.every else 0):
             yield False
             return
         try:
@@ -97,8 +99,9 @@ class Watch:
         except TimeoutError:
             location.failure = f"it has not answered for {time.monotonic() - location.since:.0f} s"
             return None
-        except StorageError as error:
-            location.failure = str(error)
+        # Whatever it is, a search goes on with what is known.
+        except Exception as error:
+            location.failure = str(error) if isinstance(error, StorageError) else f"{type(error).__name__}: {error}"
             return None
         return seen
 
@@ -131,8 +134,9 @@ def _far(location: _Location, store: Store, known: Mapping[str, int], patience: 
     location.is_slow = True
     try:
         seen = asked.result(patience)
-    except StorageError:
-        location.asked = None
+    except Exception:
+        if asked.done():
+            location.asked = None
         raise
     location.is_slow, location.asked = False, None
     if late:
