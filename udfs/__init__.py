@@ -1,1 +1,1 @@
-"""The SQL: scalar functions and the macros over them. Shapes, names and NULL rules only; the work is elsewhere."""
+"""The SQL functions: scalar functions, and the macros over them. The work itself is done in other rooms."""

@@ -1,4 +1,4 @@
-"""Arguments as plain values: whatever a caller has for a number or a path, and whole numbers of any SQL type."""
+"""Converts arguments to plain values: numpy numbers, paths, and whole numbers of any SQL type."""
 
 from __future__ import annotations
 

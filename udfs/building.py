@@ -29,7 +29,7 @@ from jammi_duck.work.refresh import to_resume
 
 @dataclass(frozen=True)
 class Begun:
-    """What a build begins with: the request as JSON, what its source is known by, and what a first look at it found.
+    """Arguments of `_jammi_begin`: the request as JSON, the source's canonical name, and a census of its rows.
 
     `differing` is how many rows differ from a table that may be used again.
     """
@@ -43,7 +43,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import begins with: the same, and of the vectors their table, their column, and what a look found."""
+    """Arguments of `_jammi_import`: as `Begun`, with the table and column of the vectors, and a census of these."""
 
     request: str
     source: str

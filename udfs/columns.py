@@ -1,4 +1,4 @@
-"""Arrow columns, and the rows that Python makes of them."""
+"""Converts between Arrow columns, Python rows and dataclasses, and writes their SQL types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scalar functions work with, and what one is."""
+"""The engine that scalar functions work with, and the description of a scalar function."""
 
 from __future__ import annotations
 

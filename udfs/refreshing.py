@@ -36,7 +36,7 @@ from jammi_duck.work.refresh import Comparison, Refreshed, choose_refreshable
 
 @dataclass(frozen=True)
 class Compared:
-    """What a query found: the request as JSON, a look at the source, how many rows differ, and texts to be embedded."""
+    """Arguments of `_jammi_refresh` and `_jammi_status`: the request as JSON, a census, and how many rows differ."""
 
     request: str
     census: Census

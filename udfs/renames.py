@@ -1,4 +1,4 @@
-"""What a table may have been called before: its embeddings, and the SQL that gives them back to it."""
+"""Suggests the embedding table that a renamed source had, and the SQL that attaches it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source's rows as SQL: its key and columns, chosen by name, the text of a row, and the digest of that."""
+"""Writes SQL for a source's rows: the key and columns by name, the text of a row, and its digest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def picked(source: Source, columns: Sequence[str], key: str, table: str = "") ->
 
 
 def text_of(columns: Sequence[str]) -> str:
-    """The text of a row `r` of what `_picked` gives."""
+    """The text of a row `r` of what `picked` gives."""
     texts = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(columns) + 1))
     return f"concat_ws(' ', {texts})"
 

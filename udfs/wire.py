@@ -1,4 +1,4 @@
-"""Functions, chunks and answers as bytes, as they go between the extension and the worker: docs/worker-protocol.md."""
+"""Encodes functions, chunks and answers for the protocol between extension and worker: docs/worker-protocol.md."""
 
 from __future__ import annotations
 

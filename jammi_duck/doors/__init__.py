@@ -1,1 +1,1 @@
-"""Who comes in: Python connections, the command line, and the worker of the stock shell."""
+"""Entry points: Python connections, the command line, and the worker of the stock shell."""

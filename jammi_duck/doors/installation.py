@@ -1,4 +1,4 @@
-"""The composition root: equips a DuckDB connection, and gives the same verbs to Python."""
+"""`install` and `connect`: register the SQL functions on a DuckDB connection."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _PROBE = "_jammi_installation"
 # Kept with DuckDB, whose functions find them by name, also when this module is loaded again.
 _installations: dict[str, Installation] = vars(duckdb).setdefault("_jammi_duck_installations", {})
-# DuckDB calls a function for as long as the database lives, but only the connection object that created it keeps
-# it from being freed. So each stays to the end, and finds its installation by name: that one goes with its connections.
+# DuckDB calls a function as long as the database is open, but frees it with the connection that registered it. So each
+# is kept for ever, and looks up its installation by name; the installation goes with its connections.
 _lent: list[Callable[..., pa.Array]] = vars(duckdb).setdefault("_jammi_duck_lent", [])
 # Those of the process that this one was forked from.
 _inherited: set[str] = vars(duckdb).setdefault("_jammi_duck_inherited", set())

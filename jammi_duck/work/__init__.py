@@ -1,1 +1,1 @@
-"""Long work that changes embedding tables: generate, refresh, compact, import; and infer, which keeps nothing."""
+"""Jobs that change embedding tables: generate, refresh, compact, import; and infer, which keeps nothing."""

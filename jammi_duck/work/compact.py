@@ -1,4 +1,4 @@
-"""The story of a compaction: the rows that are there -> as few segments as can be -> a later state of the table."""
+"""The story of a compaction: existing rows -> as few segments as possible -> the next state of the table."""
 
 from __future__ import annotations
 

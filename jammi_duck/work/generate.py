@@ -111,7 +111,7 @@ class Generator:
         definition = define(request, encoder.identity, wanted(request.dims, encoder))
         if request.reuse and differing == 0:
             made = self._tables.ready(request.reuse)
-            # What it is known by may be older than what a new one would be.
+            # It may be known by an older name of the source or revision of the model: neither changes its vectors.
             alike = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
             if alike == definition:
                 return _REUSED + made.name
@@ -209,9 +209,9 @@ def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Ite
 
 
 def check_keys(source: str, key: str, census: Census, otherwise: str = "choose another key") -> None:
-    """Raise InputError where the keys of a source are not unique, not all there, or of a type that cannot be a key.
+    """Raise InputError if keys repeat, are NULL, or have a type that cannot be a key.
 
-    Where they cannot be left as they are, that is what else can be done.
+    `otherwise` ends the message: what else the user can do.
     """
     where = f"the key '{key}' of '{source}'"
     if census.key_type.startswith(_UNFIT_KEYS) or census.key_type.endswith(_UNFIT_ENDINGS):

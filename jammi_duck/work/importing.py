@@ -1,4 +1,4 @@
-"""The story of an import: vectors that were made elsewhere -> checked and normalised -> files -> ready."""
+"""The story of an import: vectors from elsewhere -> checked and normalised -> files -> ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The story of an inference: texts -> vectors, and for each what became of it. Nothing is kept."""
+"""The story of an inference: texts -> vectors, with a status for each. Nothing is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, heard while DuckDB works on threads of its own.
+"""Handles Ctrl-C while DuckDB works on its own threads.
 
 DuckDB notices an interrupt in the main thread, and then waits until the other threads' work is done: all rows of a
 build, it may be. So whoever runs long work asks to be told, too.

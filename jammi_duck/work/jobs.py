@@ -1,4 +1,4 @@
-"""Long work that DuckDB drives through several calls of one query.
+"""Jobs that DuckDB drives through several calls of one query.
 
 It is known by a token, abandoned on an error, and let go when nobody drives it any more; then it is settled.
 """

@@ -1,4 +1,4 @@
-"""What long work shows: a bar on a terminal, lines in the log, nothing in a pipe."""
+"""Shows progress: a bar on a terminal, lines in the log, nothing in a pipe."""
 
 from __future__ import annotations
 

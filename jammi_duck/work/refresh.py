@@ -1,4 +1,4 @@
-"""The story of a refresh: the source against the table -> what is new, changed or gone -> a later state of the table.
+"""The story of a refresh: source compared with table -> rows added, changed, deleted -> the next state of the table.
 
 DuckDB compares, in the caller's own query, and pushes what differs through four calls: `begin` once, `forget` for the
 rows that are gone or replaced, `renew` for the texts that the table is to have, and `finish` once. A build that was

@@ -1,4 +1,4 @@
-"""Texts that wait to be embedded together: enough to sort by length, few enough for a small and steady memory."""
+"""Collects texts to embed together: enough to sort by length, few enough to keep memory small and steady."""
 
 from __future__ import annotations
 

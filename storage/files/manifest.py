@@ -250,7 +250,7 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
         store.create(manifest.file, scratch)
     finally:
         store.discard(scratch.name)
-    # The name may be free only because a vacuum has removed this state, while later states exist.
+    # A vacuum may have freed this number after newer states were committed: then undo, and report the conflict.
     later = newest(store.names()).get(manifest.table, manifest.file)
     if (highest := layout.parse(later)) and highest.number > manifest.number:
         store.delete(manifest.file)

@@ -1,4 +1,4 @@
-"""What tells the vacuums of other processes that a table is being written: a scratch file that is held meanwhile."""
+"""A locked scratch file that shows vacuums of other processes which table is being written."""
 
 from __future__ import annotations
 

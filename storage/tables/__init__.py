@@ -1,1 +1,1 @@
-"""Embedding tables: the catalog, builds, changes, and what becomes of those that were cut short."""
+"""Embedding tables: the catalog, builds, changes, and recovery after a crash."""

@@ -1,4 +1,4 @@
-"""One embedding table in the making: rows to Parquet, Parquet to sidecars, and the manifest last."""
+"""Builds one embedding table: rows to Parquet, Parquet to sidecars, and the manifest last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What builds there are and what state each is in: two tables in DuckDB, changed one statement at a time.
+"""The catalog: a row for each embedding table with its status, in two DuckDB tables, changed one statement at a time.
 
     building ── ready ─── dropped
         └────── failed ── dropped, or building, when it is resumed

@@ -1,4 +1,4 @@
-"""How the catalog learns of the state of an embedding table that is committed, here or by another process."""
+"""Keeps the catalog in step with the newest committed state of each embedding table, from this process or another."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from jammi_duck.storage.tables.watch import Seen
 
 
 def enter(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_work: bool = False) -> bool:
-    """Enter a state of a ready table in the catalog, show its view, and let go of the state that is open.
+    """Record a state of a ready table in the catalog, recreate its view, and close the open table.
 
-    A later one that was entered stays: threads may enter theirs in another order than they committed. What is noted of
-    a change that is `at_work` stays, too. Where the table is not ready any more, there is nothing to enter, which False
-    says.
+    A newer recorded state is never replaced, since threads may arrive in another order than they committed. The note of
+    a change that is `at_work` stays. Returns False if the table is no longer ready, and then records nothing.
     """
     with tables.recording:
         if tables.recorded.get(entry.build, 0) > present.number:
@@ -37,16 +36,16 @@ def enter(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_work: 
 
 
 def catch_up(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_work: bool = False) -> bool:
-    """Enter the present state of a ready table, if the catalog had another one; says so."""
+    """Record the present state of a ready table, if the catalog has another one. Returns whether it had."""
     if _has(tables, entry, present):
         return False
     return enter(tables, entry, present, at_work=at_work)
 
 
 def follow_others(tables: EmbeddingTables, *, at_once: bool = False) -> None:
-    """Have the catalog follow what other processes have made of the tables that it knows, if it is time to look.
+    """Update the catalog with changes that other processes made to its tables, if it is time to look.
 
-    A table all of whose files are gone, while others are there, was dropped: it is `gone` until they come back.
+    If a location has files, but none of a table, that table was dropped: it is `gone` until its files come back.
     """
     with tables.watch.turn(at_once=at_once) as is_ours:
         if not is_ours:

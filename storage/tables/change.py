@@ -1,4 +1,4 @@
-"""A later state of an embedding table in the making: rows are added and forgotten, and a new manifest says so.
+"""Makes the next state of an embedding table: adds and deletes rows, and commits them with a new manifest.
 
 Nothing that is there is touched. New rows go to new segments, and rows that are gone or replaced are listed in
 tombstones, which close the state: with them, the Parquet files alone say what the table holds. The manifest with the
@@ -81,10 +81,9 @@ class Change:
     ) -> None:
         """Start from the state `base`. The catalog notes the `stage`.
 
-        Where `kept` is given, only these of its segments stay, and what is written are the rows of the others.
-
-        `spare` segments are not of the state, but `vectors` reads them, too. A build that failed is `building` again.
-        Raises StateError where somebody else has resumed it.
+        If `kept` is given, as in a compaction, the new state consists of these segments and of what is written.
+        `vectors` also reads the `spare` segments, which are not part of the state. A failed build becomes `building`
+        again. Raises StateError if somebody else has resumed it.
         """
         self.id = uuid.uuid4().hex
         self.entry = entry
@@ -331,10 +330,10 @@ class Change:
         return self.name, number + 1
 
     def _fit(self) -> None:
-        """Make this change fit a state that another change made first: the result is what this one wanted.
+        """Rebase on the state that another change committed first.
 
-        A key that the other touched, and this one did not, gets the row that it had in the state that this one started
-        from, or none: this change found that row to be right, or no such key in the source.
+        For keys that this change wrote or deleted, this change wins. Keys that only the other change touched get back
+        the row that they had in the state where this change started, or none: the comparison found that to be right.
         """
         (file,) = self._listed[-1:]
         mine = self._mine(file)

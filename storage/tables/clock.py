@@ -1,4 +1,4 @@
-"""Times where an order hangs on them: a clock may go back, or be a year ahead for one build."""
+"""Timestamps that keep their order, even if the system clock goes back or was a year ahead for one build."""
 
 from __future__ import annotations
 

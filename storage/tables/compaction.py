@@ -1,4 +1,4 @@
-"""How segments become fewer: the largest take the rows of the others, in the positions of rows that are gone.
+"""Merges segments: the largest take the rows of the others, in the positions of deleted rows.
 
 A row that stays in its segment keeps its position, and so its node in the graph: only rows that come from elsewhere
 are put into it, which is most of what an index costs.

@@ -1,4 +1,4 @@
-"""Where one database keeps its embedding tables: its catalog, its location, and the tables that are open."""
+"""The embedding tables of one database: its catalog, its location, and the tables that are open."""
 
 from __future__ import annotations
 

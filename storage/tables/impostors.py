@@ -1,4 +1,4 @@
-"""Refuses a database file in which something stands in the place of ours, before anything of it is read or called.
+"""Refuses a database file with views or macros in place of our tables and functions, before anything runs.
 
 A view would run its SQL where we read a table, and a macro would be called where our function is not there. What is
 asked here are lists of DuckDB's own, which run nothing of the file.

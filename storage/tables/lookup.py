@@ -1,4 +1,4 @@
-"""Which embedding table is meant: by its own name, or as the newest of a source and a model."""
+"""Finds the embedding table to use: by its own name, or the newest of a source and a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog's version, and how an earlier catalog comes to it: by steps, each once and in one transaction."""
+"""The catalog's version, and the migrations from earlier versions, each run once in one transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose files they are, by their own word: no file is deleted by its name alone.
+"""Decides from the content of files which of them may be deleted: the name alone is never enough.
 
 Two databases that share a location may choose one name, until the first file is there; and a later version may have
 written what this one does not understand, which is then left alone.

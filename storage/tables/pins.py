@@ -1,4 +1,4 @@
-"""What queries were planned on: states of tables, whose files nobody deletes until the query is over."""
+"""Locks the files that a planned query reads until the query is over, so that nobody deletes them."""
 
 from __future__ import annotations
 

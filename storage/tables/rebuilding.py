@@ -1,4 +1,4 @@
-"""What a table holds by the word of its Parquet files alone, where the manifest that said it cannot be read.
+"""Works out what a table holds from its Parquet files alone, if its manifest cannot be read.
 
 Tombstones close a state: they say its number, its segments, its earlier tombstones and its counts. The last segment of
 a build closes the first state. So the newest state is known without a manifest; an older one never takes its place.

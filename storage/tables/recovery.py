@@ -1,4 +1,4 @@
-"""What makes a store whole again after a crash, a lost catalog, or a damaged file.
+"""Repairs a store after a crash, a lost catalog, or a damaged file.
 
 Of a build that its process left `building`: no whole Parquet, or not the last one: `failed`, and whole Parquets are
 kept; all of them whole: the index is built again and the table is `ready`.

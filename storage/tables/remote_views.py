@@ -1,4 +1,4 @@
-"""How DuckDB reads remote Parquet: through a protocol of our own, so that the user's s3:// stays theirs."""
+"""Lets DuckDB read remote Parquet files through a protocol of our own, so that the user's s3:// stays as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How embedding tables and files go: a drop removes one table, a vacuum what nothing names any more."""
+"""Removes embedding tables (drop) and files that nothing refers to (vacuum)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the files of segments come to be: rows to Parquet, a new file every so many rows, and Parquet to sidecars."""
+"""Writes segments: rows to Parquet, with a new file every so many rows, and Parquet to sidecars."""
 
 from __future__ import annotations
 

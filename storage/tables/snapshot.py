@@ -1,4 +1,4 @@
-"""What a change of an embedding table starts from: its present state, or what an interrupted build has left."""
+"""The snapshot that a change starts from: the present state of a table, or what an interrupted build left."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def planned(tables: EmbeddingTables, entry: Entry, token: str) -> Snapshot:
 
 
 def changed_since(name: str) -> StateError:
-    """What is said of a table that is not what it was when a query was planned."""
+    """The error for a table that has changed since a query was planned."""
     return StateError(f"'{name}' has changed since this query was planned; run it again")
 
 
@@ -84,10 +84,10 @@ def _left(entry: Entry, kept: Sequence[Segment]) -> Manifest:
 
 
 def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Segment, Footer]]:
-    """The whole segments of changes of a ready table that neither its present state names nor an earlier one.
+    """The complete segments of changes to a ready table that no state names, neither the present nor an earlier one.
 
-    A few states are looked at. A change takes the first number that is free when it begins, so what is older than these
-    has a lower number than the first of them, and is left out.
+    Only the newest manifests are read. Segments numbered below the oldest of these are skipped: they may belong to a
+    state that was not read, since a change takes the first free number when it begins.
     """
     files = files_of(store, entry.name)
     left = set(filter(layout.is_parquet, files)) - {each.parquet.file for each in state.segments}
@@ -111,7 +111,7 @@ def _has_whole_pages(store: Store, segment: Segment) -> bool:
 
 
 def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
-    """The Parquet files of a build's segments that are whole and understood, in order."""
+    """The complete Parquet files of a build's segments that this version understands, in order."""
     return _whole(store, entry, files_of(store, entry.name))
 
 
@@ -134,9 +134,9 @@ def _whole(store: Store, entry: Entry, files: Iterable[str], first: int = 0) -> 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a query reads: local paths of the Parquet files, those of segments with their numbers.
+    """The local paths of the Parquet files that a query reads, segments with their numbers.
 
-    They are there until the query is over. `token` stands for it all.
+    The files stay until the query is over. `token` identifies all of this.
     """
 
     token: str
@@ -147,10 +147,10 @@ class Planned:
 
 
 def plan(tables: EmbeddingTables, entry: Entry, caller: Caller, *, spare: bool = False) -> Planned:
-    """Settle what a query reads of a table: its present state, and what is `spare`, if that is wanted.
+    """Choose and lock the files that a query reads: the present state, and spare segments if `spare`.
 
-    Remote files come to the cache. What another process deletes meanwhile, it deletes since there is a later state, and
-    so that is taken then.
+    Remote files are downloaded to the cache. If a file disappears meanwhile, another process has committed a newer
+    state, and this starts over with that.
 
     Raises:
         DamagedError: a ready table has no manifest, a file is damaged, or nothing is left of a build that failed.

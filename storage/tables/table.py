@@ -1,4 +1,4 @@
-"""A ready embedding table, open for search: every segment by its graph or exactly, merged into one answer."""
+"""A ready embedding table, open for search: each segment is searched by an index or exactly, then merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the views `jammi."NAME"` stand: in a database of their own, in memory, that every connection has.
+"""The views `jammi."NAME"`, in an in-memory database of their own that every connection sees.
 
 So they read the same after USE and beside a read-only database, and nothing of them is in an EXPORT DATABASE: their
 files would have to be there when that is imported.

@@ -1,4 +1,4 @@
-"""What other processes have made of the tables in a location: looked at no more often than is wanted, and cheaply.
+"""Polls locations, cheaply and no more often than configured, for tables that other processes changed or removed.
 
 On a disk, the time of the folder tells whether it must be listed at all. A remote location is listed by a thread of its
 own, for which nobody waits long: what it finds serves the next search, if it comes too late for this one.

@@ -1,1 +1,1 @@
-"""Filters: a condition that a user wrote is taken apart, checked, and put together again."""
+"""Filters: parses a condition that a user wrote, checks every part of it, and writes it back as SQL."""

@@ -1,4 +1,4 @@
-"""The names of DuckDB's own functions that read their arguments and do nothing else, so that a filter may call them.
+"""DuckDB's own functions that a filter may call, since they only read their arguments.
 
 They were chosen one by one from those that `duckdb_functions()` of DuckDB 1.4, 1.5 and 2.0 says to be without side
 effects. Left out are those that read settings, variables or the catalog, that look up types by their names, that plan

@@ -1,4 +1,4 @@
-"""What DuckDB's parser made of a condition, with every name in it settled and everything that may act refused."""
+"""Checks a parsed condition: resolves every name, and refuses everything that could have side effects."""
 
 from __future__ import annotations
 

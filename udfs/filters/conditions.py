@@ -1,4 +1,4 @@
-"""Filters: a predicate that a user wrote, which becomes the condition of a query and nothing else.
+"""Turns a predicate that a user wrote into the condition of a query, and into nothing else.
 
 DuckDB parses it. Of what it finds only known kinds are let through, every name is settled, and the tree is written back
 as SQL: so what was looked at is what runs, whatever a name stands for later, or on the caller's connection.

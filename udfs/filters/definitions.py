@@ -1,4 +1,4 @@
-"""What names stand for in a database: its tables, its views, its macros, and which functions are still DuckDB's own."""
+"""Looks up a database's tables, views and macros, and which functions are still DuckDB's own."""
 
 from __future__ import annotations
 

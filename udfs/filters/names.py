@@ -1,4 +1,4 @@
-"""What the names in a filter mean: which macro, view or table, by DuckDB's rules for the caller's search path."""
+"""Resolves the names in a filter to macros, views and tables, by DuckDB's rules for the caller's search path."""
 
 from __future__ import annotations
 

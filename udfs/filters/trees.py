@@ -1,4 +1,4 @@
-"""How DuckDB's parser writes what it has read: statements as trees, in the shape of each version."""
+"""Statements as the trees that DuckDB's parser writes, in the shape of each version."""
 
 from __future__ import annotations
 
