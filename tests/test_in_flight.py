@@ -195,16 +195,16 @@ def test_what_comes_after_the_end_is_not_written(parts, storage, monkeypatch):
 
 
 def test_a_mark_that_cannot_be_held_is_not_left(words, storage, monkeypatch):
-    real = marker.Held
+    real = marker.SharedLocks
 
     def full(paths=()):
-        monkeypatch.setattr(marker, "Held", real)
+        monkeypatch.setattr(marker, "SharedLocks", real)
         raise OSError(28, "No space left on device")
 
     words.execute("INSERT INTO t VALUES (77, 'a violet submarine')")
-    monkeypatch.setattr(marker, "Held", full)
+    monkeypatch.setattr(marker, "SharedLocks", full)
     assert words.execute("SELECT added FROM jammi_refresh('t')").fetchall() == [(1,)]
-    assert marker.Held is real
+    assert marker.SharedLocks is real
     assert list(storage.rglob(".*.tmp")) == []
 
 

@@ -16,7 +16,7 @@ from jammi_duck import JammiWarning
 from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.local_store import LocalStore
 from jammi_duck.storage.files.location import open_store
-from jammi_duck.storage.files.locks import Held, alone, is_held
+from jammi_duck.storage.files.locks import SharedLocks, exclusive_lock, is_locked
 from jammi_duck.storage.files.object_store import ObjectStore
 from jammi_duck.storage.tables import build, change
 from jammi_duck.storage.tables import snapshot as present
@@ -221,7 +221,7 @@ def test_a_change_within_one_tick_of_the_folders_clock_is_seen(monkeypatch, tmp_
         each.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
     generate(con)
     other.execute("FROM jammi_recover()").fetchall()
-    monkeypatch.setattr(LocalStore, "mark", lambda store: "always the same")
+    monkeypatch.setattr(LocalStore, "change_token", lambda store: "always the same")
     found(con)
     add(other)
     assert found(con) == {"10", "11"}
@@ -236,7 +236,7 @@ def slow(monkeypatch):
 
     def far(store, *arguments, **options):
         init(store, *arguments, **options)
-        store.is_far = True
+        store.is_remote = True
 
     monkeypatch.setattr(ObjectStore, "__init__", far)
     monkeypatch.setattr(ObjectStore, "names", lambda store: (go.wait(30), real(store))[1])
@@ -367,12 +367,12 @@ def test_what_is_found_is_the_same_for_every_store(place, tmp_path):
     location, options = place
     store = open_store(location, tmp_path / "cache", options)
     assert store.names() == set()
-    store.mark()
+    store.change_token()
     scratch = store.scratch("a__embedding__m__20260101T000000.parquet", "0" * 32)
     scratch.write_bytes(b"1")
     store.create("a__embedding__m__20260101T000000.parquet", scratch)
     assert store.names() == set(store.files())
-    assert store.mark() == store.mark()
+    assert store.change_token() == store.change_token()
 
 
 def error_of(con, query):
@@ -468,16 +468,16 @@ def test_a_search_without_an_index_goes_on_with_a_later_state(both, place, befor
 def test_held_files_stay(tmp_path):
     path = tmp_path / "file"
     path.touch()
-    held = Held([path])
-    assert is_held(path)
-    with alone(path) as is_free:
+    held = SharedLocks([path])
+    assert is_locked(path)
+    with exclusive_lock(path) as is_free:
         assert not is_free
     held.close()
     held.close()
-    assert not is_held(path)
+    assert not is_locked(path)
     path.unlink()
     with pytest.raises(FileNotFoundError):
-        Held([path])
+        SharedLocks([path])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from jammi_duck.storage.files import layout, local_store, manifest
 from jammi_duck.storage.files import store as filesystem
-from jammi_duck.storage.files.locks import Held
+from jammi_duck.storage.files.locks import SharedLocks
 from jammi_duck.storage.files.parquet import SegmentWriter
 from jammi_duck.storage.tables import ownership
 from jammi_duck.storage.tables.build import Build
@@ -180,7 +180,7 @@ def test_what_somebody_reads_is_left_for_later(fake, storage):
     parquet = storage / "jammi_db" / f"{name}.parquet"
     stray = storage / "jammi_db" / f"{name}.words"
     stray.write_bytes(b"an index of words")
-    reading = Held([parquet])
+    reading = SharedLocks([parquet])
     ((action,),) = ask(con, "SELECT action FROM jammi_drop(?)", name)
     left = f"; left for jammi_recover(), since they are being read: {parquet.name}"
     alone = f"; left alone, which nothing shows to be of this table: {stray.name}"

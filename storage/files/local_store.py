@@ -12,8 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from jammi_duck.errors import DamagedError
-from jammi_duck.storage.files import layout
-from jammi_duck.storage.files import locks as holding
+from jammi_duck.storage.files import layout, locks
 from jammi_duck.storage.files.store import (
     MOST_READ,
     Digest,
@@ -34,7 +33,7 @@ from jammi_duck.storage.files.store import (
 class LocalStore:
     """A folder on a local disk."""
 
-    is_far = False
+    is_remote = False
 
     def __init__(self, path: str) -> None:
         """`path` may be relative, or begin with `~`."""
@@ -43,8 +42,8 @@ class LocalStore:
         # Digests of files that were read before, by name, inode, times and size.
         self._known: dict[tuple[str, int, int, int], Digest] = {}
 
-    def mark(self) -> object:
-        """See `Store.mark`: the folder, and when an entry of it last changed."""
+    def change_token(self) -> object:
+        """See `Store.change_token`: the folder, and when an entry of it last changed."""
         with explained("look at", self._folder), contextlib.suppress(FileNotFoundError):
             status = os.stat(self._folder)
             return status.st_dev, status.st_ino, status.st_mtime_ns
@@ -102,16 +101,16 @@ class LocalStore:
         path = self.path(file)
         with explained("delete", path), contextlib.suppress(FileNotFoundError):
             regular(path)
-            with holding.alone(path) as is_free:
+            with locks.exclusive_lock(path) as is_free:
                 if is_free:
                     os.unlink(path)
             return is_free
         return True
 
-    def is_held(self, scratch: str) -> bool:
-        """See `Store.is_held`."""
+    def is_locked(self, scratch: str) -> bool:
+        """See `Store.is_locked`."""
         with contextlib.suppress(FileNotFoundError):
-            return holding.is_held(self.path(scratch))
+            return locks.is_locked(self.path(scratch))
         return False
 
     def read(self, file: str) -> bytes:

@@ -17,7 +17,7 @@ except ImportError:  # pragma: no cover - there are none on Windows
     fcntl = None  # type: ignore[assignment]
 
 
-class Held:
+class SharedLocks:
     """Holds locks on files, which are not deleted until this is closed."""
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
@@ -48,14 +48,14 @@ class Held:
                 os.close(self._handles.pop())
 
 
-def is_held(path: str | Path) -> bool:
+def is_locked(path: str | Path) -> bool:
     """Whether a file is held, in this process or another one."""
-    with alone(path) as is_free:
+    with exclusive_lock(path) as is_free:
         return not is_free
 
 
 @contextlib.contextmanager
-def alone(path: str | Path) -> Iterator[bool]:
+def exclusive_lock(path: str | Path) -> Iterator[bool]:
     """Whether nobody holds a file. If so, nobody can hold it until the context ends.
 
     Raises FileNotFoundError if it is missing.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jammi_duck.errors import StorageError
 from jammi_duck.storage.files import layout
-from jammi_duck.storage.files.locks import Held
+from jammi_duck.storage.files.locks import SharedLocks
 from jammi_duck.storage.files.store import Store
 
 
@@ -19,7 +19,7 @@ class Marker:
         self._store = store
         self._table = table
         self._work = work
-        self._held: Held | None = None
+        self._held: SharedLocks | None = None
         self._name = ""
 
     def set(self) -> None:
@@ -28,7 +28,7 @@ class Marker:
             path = self._store.scratch(layout.manifest(self._table, 1), self._work)
             try:
                 path.touch()
-                self._held = Held([path])
+                self._held = SharedLocks([path])
             except OSError:
                 # A vacuum was quicker, or the disk is full: what is written next says more about that.
                 with contextlib.suppress(StorageError):

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jammi_duck.config import cache
 from jammi_duck.errors import DamagedError, UnsupportedError
 from jammi_duck.fields import is_sha256
-from jammi_duck.storage.files import layout
-from jammi_duck.storage.files import locks as holding
+from jammi_duck.storage.files import layout, locks
 from jammi_duck.storage.files.store import (
     Digest,
     Stored,
@@ -60,15 +59,15 @@ class ObjectStore:
         self._cache = os.path.join(cache_dir, "files")
         self._scratch = os.path.join(cache_dir, "scratch", location_id(location))
         self.is_memory = "memory" in filesystem.protocol
-        self.is_far = not self.is_memory
+        self.is_remote = not self.is_memory
         self._secrets = secrets
         self._checked: set[str] = set()
         # Digests of files that were read before, by name, size, and the store's own version of the content.
         self._known: dict[tuple[str, int, str], Digest] = {}
         self._creating = threading.Lock()
 
-    def mark(self) -> object:
-        """See `Store.mark`: an object store has none."""
+    def change_token(self) -> object:
+        """See `Store.change_token`: an object store has none."""
         return None
 
     def names(self) -> set[str]:
@@ -145,10 +144,10 @@ class ObjectStore:
             self.filesystem.rm_file(self.url_path(file))
         return True
 
-    def is_held(self, scratch: str) -> bool:
-        """See `Store.is_held`: scratch files are in the local cache."""
+    def is_locked(self, scratch: str) -> bool:
+        """See `Store.is_locked`: scratch files are in the local cache."""
         with contextlib.suppress(FileNotFoundError):
-            return holding.is_held(os.path.join(self._scratch, bare(scratch)))
+            return locks.is_locked(os.path.join(self._scratch, bare(scratch)))
         return False
 
     def read(self, file: str) -> bytes:

@@ -53,9 +53,9 @@ class Store(Protocol):
 
     location: str
     # Whether answers come over a network, and may take long.
-    is_far: bool
+    is_remote: bool
 
-    def mark(self) -> object:
+    def change_token(self) -> object:
         """A value that changes when a file is created or deleted, cheaper than `names`; None if there is none."""
         ...
 
@@ -90,7 +90,7 @@ class Store(Protocol):
         """
         ...
 
-    def is_held(self, scratch: str) -> bool:
+    def is_locked(self, scratch: str) -> bool:
         """Whether somebody holds a scratch file, that is, a process is still working on its build or change."""
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jammi_duck.storage.files.locks import Held
+from jammi_duck.storage.files.locks import SharedLocks
 from jammi_duck.storage.files.manifest import Manifest, Segment
 from jammi_duck.types import Caller
 
@@ -32,7 +32,7 @@ class Snapshot:
 class Pins:
     """The plans of queries that may be running, by tokens. A session's are over in its next transaction."""
 
-    _kept: OrderedDict[str, tuple[Caller, Snapshot, Held]] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[str, tuple[Caller, Snapshot, SharedLocks]] = field(default_factory=OrderedDict)
     _number: itertools.count[int] = field(default_factory=itertools.count)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -41,7 +41,7 @@ class Pins:
 
         Raises FileNotFoundError where a file is gone by now.
         """
-        held = Held(files)
+        held = SharedLocks(files)
         self.end(caller)
         with self._lock:
             token = f"{caller.session}/{next(self._number)}"

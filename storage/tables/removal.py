@@ -13,7 +13,7 @@ from jammi_duck.config.logs import log
 from jammi_duck.errors import StorageError
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.layout import scratch_of
-from jammi_duck.storage.files.locks import is_held
+from jammi_duck.storage.files.locks import is_locked
 from jammi_duck.storage.files.table_files import by_table, remove_files
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.ownership import delete_table, superseded
@@ -67,7 +67,7 @@ def vacuum(tables: EmbeddingTables, at_work: Mapping[str, str]) -> list[Removed]
     files, scratches = store.files(), store.scratches()
     busy = {entry.build: entry.name for entry in tables.catalog.entries("building")} | dict(at_work)
     # What other processes write.
-    busy |= dict(scratch_of(scratch) for scratch in scratches if store.is_held(scratch))
+    busy |= dict(scratch_of(scratch) for scratch in scratches if store.is_locked(scratch))
     spared = _catalog_files(tables)
     old = {file for file, stored in files.items() if stored.is_file and stored.modified < oldest} - spared
     refused = {each.name for each in tables.catalog.refused()}
@@ -104,7 +104,7 @@ def _catalog_files(tables: EmbeddingTables) -> set[str]:
 
 def _old_cached(folder: Path, oldest: datetime) -> list[Removed]:
     def is_old(name: str, status: os.stat_result) -> bool:
-        return max(status.st_atime, status.st_mtime) < oldest.timestamp() and not is_held(folder / name)
+        return max(status.st_atime, status.st_mtime) < oldest.timestamp() and not is_locked(folder / name)
 
     if folder.is_dir() and not cache.is_ours(folder):
         log.warning("nothing was deleted in '%s', which jammi_duck has not made: it may hold files of yours", folder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from jammi_duck.errors import JammiError, StorageError
 from jammi_duck.storage.files import layout
-from jammi_duck.storage.files.locks import Held
+from jammi_duck.storage.files.locks import SharedLocks
 from jammi_duck.storage.files.manifest import Segment, Tombstones
 from jammi_duck.storage.files.parquet import Digests, SegmentWriter, State, Texts, TombstoneWriter, check_shape
 from jammi_duck.storage.files.store import Store, called
@@ -135,7 +135,7 @@ def add_sidecars(
         parquet = store.checked(segment.parquet)
         # It may be a copy in the cache, which a vacuum of another process would take.
         scratch = next(iter(scratches.values()))
-        with contextlib.closing(Held([parquet])), writing(scratch), called(segment.parquet.file, parquet):
+        with contextlib.closing(SharedLocks([parquet])), writing(scratch), called(segment.parquet.file, parquet):
             check_shape(parquet, segment.rows, dimensions)
             index.build(parquet, scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
         made = {kind: store.create(file, scratches[kind]) for kind, file in files.items()}

@@ -275,13 +275,13 @@ class Table:
         counts = np.minimum((falling > -np.inf).sum(axis=1), k)
         ties = (falling[:, 1 : k + 1] == falling[:, :k][:, : falling.shape[1] - 1]) & (falling[:, 1 : k + 1] > -np.inf)
         for i in np.flatnonzero(ties.any(axis=1)):
-            self._settle_ties(order[i], falling[i], positions[i], k)
+            self._sort_ties(order[i], falling[i], positions[i], k)
         order, falling = order[:, :k], falling[:, :k]
         chosen = np.arange(order.shape[1]) < counts[:, None]
         rows = np.take_along_axis(positions, order, 1)[chosen]
         return Answers(counts, self._named(rows), np.clip(falling[chosen], -1, 1))
 
-    def _settle_ties(
+    def _sort_ties(
         self, order: NDArray[np.int64], falling: NDArray[np.float32], positions: NDArray[np.int64], k: int
     ) -> None:
         """Order the first `k` rows of equal similarity, and those that tie with them, by row id, in place."""

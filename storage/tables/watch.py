@@ -49,9 +49,9 @@ class Seen:
 
 @dataclass
 class _Location:
-    """What is remembered of one location; `mark` stands for the content that was looked at last."""
+    """What is remembered of one location; `token` stands for the content that was looked at last."""
 
-    mark: object = None
+    token: object = None
     first: float = 0.0
     is_settled: bool = False
     asked: Future[Seen] | None = None
@@ -91,9 +91,9 @@ class Watch:
         location = self._locations.setdefault(store.location, _Location())
         try:
             seen = (
-                _far(location, store, known, self._patience(location, at_once))
-                if store.is_far
-                else _near(location, store, known)
+                _look_remote(location, store, known, self._patience(location, at_once))
+                if store.is_remote
+                else _look_local(location, store, known)
             )
             location.failure = None
         except TimeoutError:
@@ -117,18 +117,18 @@ class Watch:
         return 0.0 if location.is_slow else _PATIENCE
 
 
-def _near(location: _Location, store: Store, known: Mapping[str, int]) -> Seen | None:
-    now, mark = time.monotonic(), store.mark()
-    if mark != location.mark:
-        location.mark, location.first, location.is_settled = mark, now, False
-    if mark is not None and location.is_settled:
+def _look_local(location: _Location, store: Store, known: Mapping[str, int]) -> Seen | None:
+    now, token = time.monotonic(), store.change_token()
+    if token != location.token:
+        location.token, location.first, location.is_settled = token, now, False
+    if token is not None and location.is_settled:
         return None
     seen = _list(store, known)
     location.is_settled = seen.is_whole and now - location.first >= _SETTLED
     return seen
 
 
-def _far(location: _Location, store: Store, known: Mapping[str, int], patience: float | None) -> Seen:
+def _look_remote(location: _Location, store: Store, known: Mapping[str, int], patience: float | None) -> Seen:
     late = None if patience is None else location.asked
     asked = late or _ask(location, store, known)
     location.is_slow = True
