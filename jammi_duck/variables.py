@@ -49,7 +49,9 @@ def named(con: duckdb.DuckDBPyConnection, tables: Sequence[object]) -> tuple[lis
             written = plain(table)
             names.append(written)
             name = _unquoted(str(written))
-            held = _readable(con, _value(name))
+            held = _value(name)
+            # DuckDB would take the table, and a reader has its rows once only.
+            held = None if hasattr(held, "read_all") and _is_in(con, name) else _readable(con, held)
         else:
             held = _readable(con, table)
             if held is None:
@@ -97,12 +99,17 @@ def _variable(con: duckdb.DuckDBPyConnection, table: object) -> str:
             f"a {kind} is known by the name of the variable that holds it, and none does here: put it into one, "
             "or give it a name with con.register(name, table), and pass the name"
         )
-    if con.sql(qualified(_RELATIONS), params=[name]).fetchall():
+    if _is_in(con, name):
         raise InputError(
             f"the {kind} is known by the name of its variable, '{name}', and the database has a table or view of that "
             "name: give the variable another name, or pass the table's name as a text"
         )
     return name
+
+
+def _is_in(con: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether the database has a table or a view of this name, in any schema."""
+    return bool(con.sql(qualified(_RELATIONS), params=[name]).fetchall())
 
 
 def _readable(con: duckdb.DuckDBPyConnection, table: Any) -> object:  # noqa: ANN401 - whatever a variable holds

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 
 import jammi_duck
@@ -182,6 +183,7 @@ def frames(con):
         "pandas": pd.DataFrame(ROWS),
         "arrow": table,
         "reader": table.to_reader(),
+        "dataset": pyarrow.dataset.dataset(table),
         "relation": con.sql("FROM (VALUES (1, 'a membrane cleans water'), (2, 'a robot arm')) t(id, text)"),
         "polars": pl.DataFrame(ROWS),
         "lazy": pl.LazyFrame(ROWS),
@@ -200,7 +202,7 @@ class Stream:
 
 
 class TestFrames:
-    @pytest.mark.parametrize("kind", ["pandas", "arrow", "reader", "relation", "polars", "lazy", "stream"])
+    @pytest.mark.parametrize("kind", ["pandas", "arrow", "reader", "dataset", "relation", "polars", "lazy", "stream"])
     def test_by_name_and_themselves(self, jammi, con, kind):
         tickets = frames(con)[kind]
         assert jammi.generate(tickets, "text", "id").row_count == 2
@@ -259,6 +261,12 @@ class TestFrames:
         with pytest.raises(InputError, match="the database has a table or view of that name"):
             jammi.generate(Tickets, "text", "id")
         assert jammi.generate("tickets", "text", "id").row_count == 1
+
+    def test_a_reader_of_the_name_of_a_table_keeps_its_rows(self, jammi, con):
+        tickets = pa.table(ROWS).to_reader()
+        con.execute("CREATE TABLE tickets AS SELECT 7 AS id, 'a cat' AS text")
+        assert jammi.generate("tickets", "text", "id").row_count == 1
+        assert tickets.read_all().num_rows == 2
 
     def test_what_is_no_table(self, jammi):
         words = ["a cat"]
