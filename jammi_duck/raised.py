@@ -30,7 +30,7 @@ _WRONG = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserExceptio
 
 
 def keep(error: BaseException) -> None:
-    """Keep what a function has raised for the calls that run."""
+    """Keep what a function, or a file system, of ours has raised for the calls that run."""
     for raised in list(_calls.values()):
         raised.append(error)
 

@@ -76,7 +76,8 @@ class TestSources:
         code, out, err = call(capsys, "sources add bad --path bad.parquet")
         assert (code, out, (folder / "jammi_duck.duckdb").exists()) == (1, "", False)
         assert "bad.parquet" in err
-        assert call(capsys, "sources add bad --path nowhere.parquet")[0] == 1
+        code, _, err = call(capsys, "sources add bad --path nowhere.parquet")
+        assert (code, f"there is no table, view or file '{folder / 'nowhere.parquet'}'" in err) == (2, True)
         assert not (folder / "jammi_duck.duckdb").exists()
 
     @pytest.mark.s3

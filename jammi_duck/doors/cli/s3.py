@@ -11,6 +11,7 @@ import duckdb
 from fsspec import AbstractFileSystem
 
 from jammi_duck.errors import StorageError
+from jammi_duck.raised import keep
 from jammi_duck.sql import qualified
 
 
@@ -74,7 +75,9 @@ def _explained(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise StorageError(
+        told = StorageError(
             f"cannot read 's3://{path.removeprefix('s3://')}' ({error}); check the path, and the keys and the "
             "endpoint_url in storage.options"
-        ) from None
+        )
+        keep(told)
+        raise told from None
