@@ -21,8 +21,9 @@ from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
 from jammi_duck.types import Vectors
 
-# The block that a core compares at once.
-LEAST_ROWS, _MOST_ROWS = 1 << 11, 1 << 15
+# A block that one core compares at a time: small enough that no core waits long for another at the end, and so large
+# that the work for each block costs little beside reading it.
+LEAST_ROWS, _MOST_BYTES = 1 << 11, 10 << 20
 
 
 class Segment(Protocol):
@@ -137,7 +138,8 @@ class MappedSegment:
 
     def blocks(self, cores: int) -> Iterator[tuple[int, Vectors]]:
         """See `Segment`."""
-        count = cores * math.ceil(self.rows / (cores * _MOST_ROWS))
+        most = max(LEAST_ROWS, _MOST_BYTES // self._vectors.strides[0])
+        count = cores * math.ceil(self.rows / (cores * most))
         size = max(LEAST_ROWS, math.ceil(self.rows / max(count, 1)))
         for start in range(0, self.rows, size):
             yield start, self._vectors[start : start + size]
