@@ -28,8 +28,6 @@ from jammi_duck.udfs.filters.trees import (
 from jammi_duck.udfs.sources import folded
 
 PARAMETERS = "_jammi_parameters"
-# What DuckDB calls by its bare name for `values['name']`.
-_SUBSCRIPTS = ("array_extract", "map_extract", "map_extract_value", "struct_extract")
 _EMBED = ("text", "model", "role", "dims")
 _EMBED_DEFAULTS = {"model": "NULL", "role": "'document'", "dims": "NULL"}
 _EMBED_BODY = "system.main._jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR)"
@@ -227,11 +225,9 @@ class Parsed:
             raise RefusedError(
                 f"{_uses(scope)}has a parameter without a name; write $name, and parameters := {{'name': value}}"
             )
-        for function in _SUBSCRIPTS:
-            for macro in self._definitions.macros(function):
-                if macro.database != "system":
-                    where = ".".join(map(quoted, (macro.database, macro.schema, function)))
-                    raise RefusedError(f"has parameters, for which a macro would be called: DROP MACRO {where}")
+        for macro in self._definitions.subscript_macros():
+            where = ".".join(map(quoted, macro))
+            raise RefusedError(f"has parameters, for which a macro would be called: DROP MACRO {where}")
         if name not in self.parameters:
             self.parameters.append(name)
         value = f"{PARAMETERS}[{literal(name)}]"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+from jammi_duck.sql import literal
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import NAMES
 from jammi_duck.udfs.sources import folded
@@ -87,6 +88,7 @@ class Definitions:
         self._macros: _Rows = {}
         self._types: _Rows = {}
         self._functions: set[str] = set()
+        self._subscripts: list[tuple[str, str, str]] | None = None
 
     def tables(self, name: str) -> list[tuple[str, str]]:
         """The databases and schemas, folded, that have a table of this name, which is folded."""
@@ -116,6 +118,11 @@ class Definitions:
         self._functions.add(name)
         return True
 
+    def subscript_macros(self) -> list[tuple[str, str, str]]:
+        """The macros that DuckDB would call for `values['name']`: their databases, schemas and names."""
+        self._subscripts = subscript_macros(self._host)
+        return self._subscripts
+
     def has_type(self, name: str) -> bool:
         """Whether there is a type of this name, which is folded, in any database and schema."""
         if name not in self._types:
@@ -128,6 +135,8 @@ class Definitions:
 
     def hold(self) -> bool:
         """Whether everything that was looked up is still as it was."""
+        if self._subscripts is not None and self._subscripts != subscript_macros(self._host):
+            return False
         may_change = ((_MACROS, _users(self._macros)), (_TYPES, _users(self._types)))
         looked = ((_TABLES, self._tables), (_VIEWS, self._views), *may_change)
         return self._functions <= as_duckdb_has_them(self._host) and all(
@@ -150,6 +159,27 @@ def _types(names: str, types: str | None) -> tuple[str | None, ...]:
     """The types of a macro's parameters, where they have one; DuckDB 1.4 does not tell."""
     found = json.loads(types) if types else []
     return tuple(found) if len(found) == len(json.loads(names)) else (None,) * len(json.loads(names))
+
+
+# What DuckDB calls by its bare name for `values['name']`.
+_SUBSCRIPTS = ("array_extract", "map_extract", "map_extract_value", "struct_extract")
+_ATTACHED = "SELECT database_name, database_oid FROM duckdb_databases() WHERE NOT internal ORDER BY ALL"
+_subscripts: WeakKeyDictionary[Host, tuple[float, list[tuple[Any, ...]], list[tuple[Any, ...]]]] = WeakKeyDictionary()
+
+
+def subscript_macros(host: Host) -> list[tuple[str, str, str]]:
+    """The macros that DuckDB would call for `values['name']`: their databases, schemas and names.
+
+    To look through all functions takes longer than a search. So a new one is seen within a second, and at once where
+    a database was attached since.
+    """
+    attached = host.sql(_ATTACHED)
+    looked, then, macros = _subscripts.get(host, (0.0, [], []))
+    if not looked or then != attached or time.monotonic() - looked >= _SECONDS:
+        names = ", ".join(map(literal, _SUBSCRIPTS))
+        macros = [row[:3] for row in host.sql(_MACROS.format(names=names)) if row[0] != "system"]
+        _subscripts[host] = time.monotonic(), attached, macros
+    return [(str(database), str(schema), str(name)) for database, schema, name in macros]
 
 
 _known: WeakKeyDictionary[Host, tuple[float, frozenset[str]]] = WeakKeyDictionary()
