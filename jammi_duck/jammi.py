@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overload
@@ -13,11 +15,16 @@ import numpy as np
 
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
+from jammi_duck.kept import kept
+from jammi_duck.raised import errors_of_ours
+from jammi_duck.retrieval.search import Asked, Query
 from jammi_duck.sql import literal, qualified, quoted
 from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.udfs.arguments import plain
+from jammi_duck.udfs.plain_search import PATH, Question, answer_of, look_of
+from jammi_duck.variables import with_variables
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
 from jammi_duck.work.refresh import Refreshed
@@ -69,13 +76,23 @@ class Jammi:
     """
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, location: str, equip: Callable[[duckdb.DuckDBPyConnection], object]
+        self,
+        con: duckdb.DuckDBPyConnection,
+        location: str,
+        equip: Callable[[duckdb.DuckDBPyConnection], object],
+        with_engine: Callable[..., Any],
     ) -> None:
-        """`location` is where the embedding tables are; `equip` gives another connection the SQL functions."""
+        """`location` is where the embedding tables are.
+
+        `equip` gives another connection the SQL functions, and `with_engine` calls a function with the engine.
+        """
         self.con = con
         self.location = location
         self._equip = equip
+        self._with_engine = with_engine
         self._statements = Statements(con, equip)
+        # The database and the search path that a connection was last seen in.
+        self._path: list[str] | None = None
 
     def cursor(self) -> Jammi:
         """The same on a new cursor, with a transaction of its own; it is closed with the connection.
@@ -85,7 +102,7 @@ class Jammi:
             >>> other.search("animals", "a fish", 1).project("id").fetchall()
             [(4,)]
         """
-        return Jammi(self._statements.cursor(), self.location, self._equip)
+        return Jammi(self._statements.cursor(), self.location, self._equip, self._with_engine)
 
     @overload
     def embed(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
@@ -295,6 +312,11 @@ class Jammi:
             └───────┘
             <BLANKLINE>
         """
+        is_plain = filter is None and not parameters and isinstance(source, str)
+        asked = _asked_plainly(query, k, exact, min_similarity) if is_plain else None
+        found = self._found_plainly(Question(str(source), *asked, model, embedding_table)) if asked else None
+        if found is not None:
+            return found
         return self._asked(
             "jammi_search",
             source,
@@ -577,6 +599,36 @@ class Jammi:
         (row,) = self._statements.rows(text, tables, *values)
         return row
 
+    def _found_plainly(self, question: Question) -> duckdb.DuckDBPyRelation | None:
+        """The rows that a search finds in a plain table; None where it is none, or the macro must say what is wrong."""
+        with errors_of_ours():
+            try:
+                con = self._statements.con()
+                if self._path is None:
+                    ((*self._path,),) = con.sql(PATH).fetchall()
+                look = self._with_engine(look_of, self._path, question)
+                if look is None:
+                    return None
+                ((rows, key_type, *path),) = _bound(con, look.state).fetchall()
+                if path == self._path:
+                    columns = _bound(con, look.columns).columns
+                    answer = self._with_engine(answer_of, question, look, columns, rows, key_type)
+                    if answer is None:
+                        return None
+                    text, values = answer
+                    return kept(con, text, values, functools.partial(with_variables, given={}))
+            except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+                pass
+            except duckdb.Error:
+                # In a transaction, nothing can be asked any more.
+                raise
+            except Exception:
+                # What it is, the macro says, in which it is raised again.
+                pass
+            # Where the connection is now, a name may mean something else.
+            self._path = None
+            return None
+
     def _asked(
         self, function: str, source: Source, query: str | Vector | None, k: int = 10, **options: Any
     ) -> duckdb.DuckDBPyRelation:
@@ -602,6 +654,25 @@ class Jammi:
             named.append(f"parameters := system.main.struct_pack({packed})")
         text = f"SELECT * FROM {function}({', '.join(['{}', '{}', '{}', *named])})"
         return self._statements.kept(text, (source,), asked, k, *options.values(), *(parameters or {}).values())
+
+
+def _bound(con: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
+    """A query of which no name is that of a variable."""
+    found: duckdb.DuckDBPyRelation = with_variables(functools.partial(con.sql, text), {})
+    return found
+
+
+def _asked_plainly(query: str | Vector | None, k: int, exact: bool, least: float | None) -> tuple[Query, Asked] | None:
+    """What is asked for, where it is so plainly: all else is for DuckDB to read, or to refuse."""
+    is_number = least is None or (type(least) in (int, float) and math.isfinite(least))
+    is_plain = type(k) is int and type(exact) is bool and is_number
+    if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
+        return None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
+        if isinstance(wanted, str) or wanted.ndim == 1:
+            return wanted, Asked(k, exact, least)
+    return None
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
@@ -37,6 +37,8 @@ from jammi_duck.udfs.macros import macros
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+T = TypeVar("T")
 
 _PROBE = "_jammi_installation"
 # Kept with DuckDB, whose functions find them by name, also when this module is loaded again.
@@ -130,14 +132,28 @@ def equip(
         else:
             installation = Installation(con, config, encoders, name)
         installation.add(con)
-    return Jammi(con, installation.engine.tables.store.location, functools.partial(_add_to, installation.name))
+    name = installation.name
+    equip_other, with_engine = functools.partial(_add_to, name), functools.partial(_with_engine, name)
+    return Jammi(con, installation.engine.tables.store.location, equip_other, with_engine)
 
 
 def _add_to(installation: str, con: duckdb.DuckDBPyConnection) -> None:
     """Give another connection the macros, while the installation is there."""
-    if installation not in _installations:
+    _installed(installation).add(con)
+
+
+def _with_engine(installation: str, work: Callable[..., T], *arguments: Any) -> T:
+    """Call some work with the engine, while the installation is there."""
+    found = _installed(installation)
+    return found.run(work, found.engine, *arguments)
+
+
+def _installed(name: str) -> Installation:
+    if name in _inherited:
+        raise JammiError(_FORKED)
+    if name not in _installations:
         raise JammiError(_CLOSED)
-    _installations[installation].add(con)
+    return _installations[name]
 
 
 def connect(database: str | Path = ":memory:", **options: Any) -> duckdb.DuckDBPyConnection:
@@ -214,11 +230,15 @@ class Installation:
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - columns, or a row's values
         """Run one of the functions."""
+        return self.run(self._calls[name], *arguments)
+
+    def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do some work, for which an exit waits. Raises JammiError where modules were loaded again."""
         if self.is_outdated:
             raise JammiError("modules of jammi_duck were loaded again since it was installed: call install again")
         try:
             with at_work():
-                return self._calls[name](*arguments)
+                return work(*arguments)
         finally:
             # Some modules are loaded when they are first needed.
             note_loaded()
@@ -273,11 +293,7 @@ def _lend(parameters: int, work: Callable[..., pa.Array]) -> Callable[..., pa.Ar
 def _call_by_name(installation: str, function: ScalarFunction) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:  # noqa: ANN401 - columns, or a row's values
         try:
-            if installation in _inherited:
-                raise JammiError(_FORKED)
-            if installation not in _installations:
-                raise JammiError(_CLOSED)
-            return _installations[installation].call(function.name, arguments)
+            return _installed(installation).call(function.name, arguments)
         except JammiError as error:
             keep(error)
             if function.by_row:

@@ -1,0 +1,110 @@
+"""A search of a plain table in small queries, for who holds the caller's connection: DuckDB plans them sooner.
+
+They say what the source is to the caller, and give its rows beside the hits, which are computed in between. So nothing
+is open that one large query, as the macro stands for, has to settle by conditions. All that is not so plain is left to
+the macro.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jammi_duck.retrieval.search import Asked, Query, search
+from jammi_duck.sql import qualified, quoted
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.search_plan import chosen, resolved
+
+# A name of ours, or of what our queries use.
+_OURS = re.compile("_+(?:jammi_.*|row_id|rank|similarity|distance)", re.IGNORECASE | re.DOTALL)
+# A whole number as DuckDB writes it, which has no other value in a type that it fits.
+_WHOLE = re.compile("-?[1-9][0-9]{0,17}|0")
+# By the type of the key, which row has a hit's id. Whatever collation the column or the session has, a text is its own
+# row only; this is no join by that as well, for which DuckDB would look at the letters of every row.
+_NUMBER = "{key} = _jammi_row_id::BIGINT"
+_TEXT = '{key} = _jammi_row_id AND ({key}::VARCHAR COLLATE "C" = _jammi_row_id OR _jammi_rank < 0)'
+_CONDITIONS = {"BIGINT": _NUMBER, "INTEGER": _NUMBER, "VARCHAR": _TEXT}
+
+# Where the caller is: the database, and the search path.
+PATH = qualified("SELECT current_database(), current_setting('search_path')")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a search is asked for."""
+
+    source: str
+    query: Query
+    asked: Asked
+    model: str | None = None
+    table: str | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is to be looked at, before a search.
+
+    `state` gives the source's number of rows, the type of its key, the caller's database and search path. DuckDB cannot
+    bind it where the source is not the table, or view, that the embeddings in `entry` are of. `columns` gives its
+    columns.
+    """
+
+    entry: Entry
+    source: str
+    state: str
+    columns: str
+
+
+def look_of(engine: Engine, path: Sequence[str], question: Question) -> Look | None:
+    """What to look at where the caller's database and search path are `path`; None for what is no table or view.
+
+    Raises:
+        JammiError: the source has no name that can be used, or no embeddings.
+    """
+    source = resolved(engine, question.source, path)
+    entry, meaning = chosen(engine, source, question.model, question.table)
+    if meaning.relation is None:
+        return None
+    # A column that is called by database, schema and table is found only in that table.
+    key_type = f"typeof((SELECT {meaning.relation.sql}.{quoted(entry.definition.key)} FROM {source.sql} LIMIT 0))"
+    state = f"SELECT count(*), {key_type}, current_database(), current_setting('search_path') FROM {source.sql}"
+    return Look(entry, source.sql, qualified(state), f"SELECT * FROM {source.sql}")
+
+
+def answer_of(
+    engine: Engine, question: Question, look: Look, columns: Sequence[str], rows: int, key_type: str
+) -> tuple[str, list[list[Any]]] | None:
+    """The query for the rows that were found, with `{}` for each of its values; None where there is more to be settled.
+
+    Raises:
+        JammiError: whatever a search may refuse.
+    """
+    counts = look.entry.counts
+    has_changed = rows != counts.rows + counts.skipped + counts.failed
+    if has_changed or key_type not in _CONDITIONS or any(map(_OURS.fullmatch, columns)):
+        return None
+    selected = engine.selections.of(look.entry.build)
+    _, answers = search(engine.tables, engine.encoders, selected, question.asked, [question.query])
+    keys = answers.row_ids.to_pylist()
+    if key_type != "VARCHAR" and not all(map(_WHOLE.fullmatch, keys)):
+        return None
+    near = answers.similarities
+    values = [keys, list(range(len(keys))), near.tolist(), (np.float32(1) - near).tolist()]
+    return _rows_query(look, key_type), values
+
+
+def _rows_query(look: Look, key_type: str) -> str:
+    key = f"_jammi_there.{quoted(look.entry.definition.key)}"
+    rows = f"{look.source} AS _jammi_there ON {_CONDITIONS[key_type].format(key=key)}"
+    return qualified(
+        "SELECT _jammi_there.*, _jammi_row_id AS _row_id, (row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS "
+        "_rank, _jammi_similarity AS _similarity, _jammi_distance AS _distance FROM (SELECT unnest({}::VARCHAR[]) AS "
+        "_jammi_row_id, unnest({}::INTEGER[]) AS _jammi_rank, unnest({}::FLOAT[]) AS _jammi_similarity, "
+        f"unnest({{}}::FLOAT[]) AS _jammi_distance) _jammi_hits JOIN {rows.replace('{', '{{').replace('}', '}}')} "
+        "ORDER BY _jammi_rank ASC"
+    )
