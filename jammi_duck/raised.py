@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import duckdb
 
 from jammi_duck.config.redaction import redacted
-from jammi_duck.errors import InputError, JammiError, NoSourceError, StorageError
+from jammi_duck.errors import InputError, JammiError, NoSourceError, StorageError, did_you_mean
 
 # By the identity of the call. Kept with DuckDB, also when this module is loaded again.
 _calls: dict[int, deque[BaseException]] = vars(duckdb).setdefault("_jammi_duck_calls", {})
@@ -50,6 +50,8 @@ def errors_of_ours() -> Iterator[None]:
         raise _ours(error, raised) from cause
     finally:
         del _calls[id(raised)]
+        # Whoever holds the error would hold these, with all that their functions worked on.
+        raised.clear()
 
 
 def _ours(error: duckdb.Error, raised: Iterable[BaseException]) -> BaseException:
@@ -73,6 +75,9 @@ def _text(error: BaseException) -> str:
 def _redacted(error: BaseException) -> BaseException:
     """Without users and signatures of URLs, which a source may have."""
     error.args = tuple(redacted(each) if isinstance(each, str) else each for each in error.args)
+    for name, value in vars(error).items():
+        if isinstance(value, str):
+            setattr(error, name, redacted(value))
     return error
 
 
@@ -81,8 +86,10 @@ def _of_duckdbs(error: BaseException) -> JammiError:
     text = told["message"] if told else redacted(str(error))
     missing = _NO_SOURCE.match(text) if isinstance(error, duckdb.CatalogException | duckdb.IOException) else None
     if missing:
-        near = f"; did you mean '{missing['near']}'?" if missing["near"] else ""
-        return NoSourceError(f"there is no table, view or file '{missing['name']}'{near}", missing["name"])
+        name, near = missing["name"], missing["near"]
+        # DuckDB's is the nearest of all, however far.
+        meant = did_you_mean(name, [near]) if near else ""
+        return NoSourceError(f"there is no table, view or file '{name}'{meant}", name)
     if isinstance(error, _WRONG):
         return InputError(text)
     return StorageError(text) if isinstance(error, duckdb.IOException) else JammiError(text)

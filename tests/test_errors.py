@@ -83,6 +83,8 @@ class TestMethods:
             "^there is no table, view or file 'animal'; did you mean 'animals'\\?",
         )
         assert error.name == "animal"
+        error = raised(NoSourceError, lambda: jammi.generate("xyz", "text", "id"), "^there is no [^;]* 'xyz'$")
+        assert error.name == "xyz"
         error = raised(NoSourceError, lambda: jammi.infer("no.csv", "text", "id"), "^there is no table, view or file")
         assert error.name.endswith("no.csv")
 
