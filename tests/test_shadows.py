@@ -126,6 +126,18 @@ class TestMacros:
         with pytest.raises(InputError, match=f'a macro would be called: DROP MACRO "memory"."main"."{name}"'):
             jammi.search("t", "word7", 2, filter="id = $id", parameters={"id": 3})
 
+    def test_one_that_comes_with_a_database_is_seen_at_once(self, fake, tmp_path):
+        jammi = fake()
+        jammi.con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
+        jammi.generate("t", "text", "id")
+        found = "FROM jammi_search('memory.main.t', 'word7', 2, filter := 'id = $id', parameters := {'id': 3})"
+        assert len(jammi.con.execute(found).fetchall()) == 1
+        with duckdb.connect(tmp_path / "other.duckdb") as other:
+            other.execute(f"CREATE MACRO array_extract(a, b) AS system.main.error('{RAN}')")
+        jammi.con.execute(f"ATTACH '{tmp_path / 'other.duckdb'}' AS other; USE other")
+        with pytest.raises(duckdb.Error, match='a macro would be called: DROP MACRO "other"."main"."array_extract"'):
+            jammi.con.execute(found)
+
     @pytest.mark.parametrize(
         ("macro", "named"),
         [
