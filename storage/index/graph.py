@@ -143,6 +143,8 @@ class OpenGraph:
         distances = matches.distances.reshape(positions.shape)
         reached = np.asarray(matches.counts if len(queries) > 1 else [len(matches)])
         there = np.arange(positions.shape[1]) < reached[:, None]
+        # Beyond these, USearch leaves what was in memory.
+        distances = np.where(there, distances, np.inf)
         if allowed is not None:
             there &= allowed[np.where(there, positions, 0)]
             # Move allowed rows to the front, and drop columns without any.
