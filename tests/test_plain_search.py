@@ -38,8 +38,10 @@ def words(con):
 
 def by_macro(con, source, query, k=10, **options):
     named = "".join(f", {name} := ?" for name in options)
-    found = con.sql(f"SELECT * FROM jammi_search(?, ?, ?{named})", params=[source, query, k, *options.values()])
-    return found.columns, list(map(str, found.types)), found.fetchall()
+    # DuckDB 1 may wait for ever in con.sql with parameters.
+    found = con.execute(f"SELECT * FROM jammi_search(?, ?, ?{named})", [source, query, k, *options.values()])
+    names, types = zip(*((column[0], str(column[1])) for column in found.description), strict=True)
+    return list(names), list(types), found.fetchall()
 
 
 def by_method(jammi, source, query, k=10, **options):
