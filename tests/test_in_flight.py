@@ -10,6 +10,7 @@ import pytest
 from jammi_duck.errors import BuildError, EncodingError
 from jammi_duck.storage.files import marker
 from jammi_duck.work import text_buffer
+from jammi_duck.work.jobs import Jobs
 from jammi_duck.work.text_buffer import IN_FLIGHT
 from tests.fakes import FakeEncoder
 from tests.test_generate import error_of
@@ -232,3 +233,19 @@ def test_threads_that_wait_hear_of_an_interrupt(parts):
         generate(con)
     assert heard
     hang.set()
+
+
+def test_ctrl_c_between_the_plan_of_a_query_and_the_start_of_its_job(parts, monkeypatch):
+    """As a handler of the signal calls it, while another thread than the main one begins."""
+    con = parts(Meeting(1))
+    start = Jobs.start
+
+    def later(jobs, make):
+        jobs.ctrl_c()
+        return start(jobs, make)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Jobs, "start", later)
+        with pytest.raises(duckdb.Error, match="the build was interrupted"):
+            generate(con)
+    generate(con)

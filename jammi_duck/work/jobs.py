@@ -107,6 +107,8 @@ class Jobs:
         self._ended = ended
         # Whose queries the main thread has planned lately: one of them may be running there.
         self._in_main_thread: deque[Caller] = deque(maxlen=_MAIN_THREAD_CALLERS)
+        # Of these, those that Ctrl-C was pressed for: a query may not have begun its work by then.
+        self._interrupted: set[Caller] = set()
         self._running: dict[str, Job[Work]] = {}
         self._failures: OrderedDict[str, JammiError] = OrderedDict()
         # Held while work is settled, and while some begins: so none is taken for that of the dead.
@@ -117,6 +119,8 @@ class Jobs:
         with self._settling:
             job = make()
             self._running[job.work.id] = job  # type: ignore[assignment]
+        if job.caller in self._interrupted:
+            job.interrupted.set()
         return job
 
     def known(self, token: str, kind: type[W]) -> Job[W]:
@@ -220,11 +224,13 @@ class Jobs:
 
     def hear_ctrl_c(self, caller: Caller) -> None:
         """Let Ctrl-C stop what the caller's query will begin, if the main thread plans it: it is meant for that one."""
+        self._interrupted.discard(caller)
         if listen(self):
             self._in_main_thread.append(caller)
 
     def ctrl_c(self) -> None:
         """See `jammi_duck.work.interrupts.Interruptible`."""
+        self._interrupted = set(self._in_main_thread)
         for job in list(self._running.values()):
             if job.caller in self._in_main_thread:
                 job.interrupted.set()
