@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overload
 
 import duckdb
@@ -18,7 +18,7 @@ from jammi_duck.errors import InputError
 from jammi_duck.kept import kept
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.retrieval.search import Asked, Query
-from jammi_duck.sql import literal, qualified, quoted
+from jammi_duck.sql import NULL, Sql, Template, joined, literal, quoted, sql, template
 from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
@@ -140,8 +140,9 @@ class Jammi:
             [False, True]
         """
         texts = [text] if text is None or isinstance(text, str) else list(text)
-        call = "embed(text, model := {}, role := {}, dims := {})"
-        query = qualified(f"SELECT {call} FROM (SELECT unnest({{}}::VARCHAR[]) AS text)")
+        query = template(
+            "SELECT embed(text, model := {}, role := {}, dims := {}) FROM (SELECT unnest({}::VARCHAR[]) AS text)"
+        )
         rows = self._statements.rows(query, (), model, role, dims, texts)
         vectors = [None if vector is None else np.array(vector, np.float32) for (vector,) in rows]
         return vectors[0] if text is None or isinstance(text, str) else vectors
@@ -183,7 +184,7 @@ class Jammi:
             >>> jammi.generate("animals", ["name", "text"], "id").row_count
             5
         """
-        text = "SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, reuse := {}, resume := {})"
+        text = template("SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, reuse := {}, resume := {})")
         names = _listed(columns)
         return Generated(*self._row(text, (source,), names, key, model, dims, reuse, resume))
 
@@ -219,7 +220,7 @@ class Jammi:
             >>> jammi.import_vectors("animals", "mine", "id", "v", "fake/small", "text").row_count
             5
         """
-        text = "SELECT * FROM jammi_import({}, {}, {}, {}, model := {}, cols := {})"
+        text = template("SELECT * FROM jammi_import({}, {}, {}, {}, model := {}, cols := {})")
         names = None if columns is None else _listed(columns)
         return Generated(*self._row(text, (source, vectors), key, vector, model, names))
 
@@ -259,10 +260,10 @@ class Jammi:
             [('1', 'ok'), ('2', 'ok')]
         """
         # Not as parameters: with those, older versions of DuckDB would run the whole query here and now.
-        names = f"system.main.list_value({', '.join(map(literal, _listed(columns)))})"
-        text = "SELECT * FROM jammi_infer({}, {}, {}, model := {}, task := {}, dims := {})"
+        names = sql("list_value({})", joined(", ", map(literal, _listed(columns))))
+        text = template("SELECT * FROM jammi_infer({}, {}, {}, model := {}, task := {}, dims := {})")
         return self._statements.planned(
-            text, (source,), names, literal(key), *map(_literal, (model, task, None if dims is None else plain(dims)))
+            text, (source,), names, *map(literal, (key, model, task, None if dims is None else str(plain(dims))))
         )
 
     def search(
@@ -434,7 +435,7 @@ class Jammi:
             >>> jammi.status("animals").project('current, "new", changed, gone').fetchall()
             [(5, 0, 0, 0)]
         """
-        text = "SELECT * FROM jammi_status({}, model := {}, embedding_table := {})"
+        text = template("SELECT * FROM jammi_status({}, model := {}, embedding_table := {})")
         return self._statements.kept(text, (source,), model, embedding_table)
 
     def refresh(self, source: Source, *, model: str | None = None, embedding_table: str | None = None) -> Refreshed:
@@ -460,7 +461,7 @@ class Jammi:
             >>> jammi.refresh("animals").added
             1
         """
-        text = "SELECT * FROM jammi_refresh({}, model := {}, embedding_table := {})"
+        text = template("SELECT * FROM jammi_refresh({}, model := {}, embedding_table := {})")
         return Refreshed(*self._row(text, (source,), model, embedding_table))
 
     def compact(self, source: Source, *, model: str | None = None, embedding_table: str | None = None) -> Compacted:
@@ -484,7 +485,7 @@ class Jammi:
             >>> jammi.compact("animals").segments
             1
         """
-        text = "SELECT * FROM jammi_compact({}, model := {}, embedding_table := {})"
+        text = template("SELECT * FROM jammi_compact({}, model := {}, embedding_table := {})")
         return Compacted(*self._row(text, (source,), model, embedding_table))
 
     def check(
@@ -510,7 +511,7 @@ class Jammi:
             >>> jammi.check("animals", 2).project("recall, advice").fetchall()
             [(1.0, 'the index is good')]
         """
-        text = "SELECT * FROM jammi_check({}, {}, model := {}, embedding_table := {})"
+        text = template("SELECT * FROM jammi_check({}, {}, model := {}, embedding_table := {})")
         return self._statements.kept(text, (source,), k, model, embedding_table)
 
     def tables(self) -> duckdb.DuckDBPyRelation:
@@ -529,7 +530,7 @@ class Jammi:
             >>> jammi.tables().project("source, status, row_count").fetchall()
             [('animals', 'ready', 5)]
         """
-        return self._statements.kept("SELECT * FROM jammi_tables()", ())
+        return self._statements.kept(template("SELECT * FROM jammi_tables()"), ())
 
     def models(self) -> duckdb.DuckDBPyRelation:
         """Every model that can be used without a download: SQL's `jammi_models`.
@@ -543,7 +544,7 @@ class Jammi:
             >>> jammi.models().filter("error IS NULL").project("name").fetchall()
             [('fake/small',), ('fake/other',)]
         """
-        return self._statements.kept("SELECT * FROM jammi_models()", ())
+        return self._statements.kept(template("SELECT * FROM jammi_models()"), ())
 
     def recover(self) -> list[Action]:
         """Settle what processes that died have left, and mend what can be mended: SQL's `jammi_recover`.
@@ -558,7 +559,7 @@ class Jammi:
             >>> jammi.recover()
             []
         """
-        return [Action(*row) for row in self._statements.rows("SELECT * FROM jammi_recover()", ())]
+        return [Action(*row) for row in self._statements.rows(template("SELECT * FROM jammi_recover()"), ())]
 
     def drop(self, embedding_table: str) -> Action:
         """Remove an embedding table with its files: SQL's `jammi_drop`.
@@ -578,7 +579,7 @@ class Jammi:
             >>> jammi.drop(name).status
             'dropped'
         """
-        return Action(*self._row("SELECT * FROM jammi_drop({})", (), embedding_table))
+        return Action(*self._row(template("SELECT * FROM jammi_drop({})"), (), embedding_table))
 
     def vacuum(self) -> list[Removed]:
         """Remove files of ours that nothing names and that are older than the retention: SQL's `jammi_vacuum`.
@@ -593,9 +594,9 @@ class Jammi:
             >>> jammi.vacuum()
             []
         """
-        return [Removed(*row) for row in self._statements.rows("SELECT * FROM jammi_vacuum()", ())]
+        return [Removed(*row) for row in self._statements.rows(template("SELECT * FROM jammi_vacuum()"), ())]
 
-    def _row(self, text: str, tables: Sequence[object], *values: object) -> tuple[Any, ...]:
+    def _row(self, text: Template, tables: Sequence[object], *values: object) -> tuple[Any, ...]:
         (row,) = self._statements.rows(text, tables, *values)
         return row
 
@@ -647,16 +648,22 @@ class Jammi:
         parameters: Mapping[str, object] | None = None,
         **options: object,
     ) -> duckdb.DuckDBPyRelation:
-        named = [f"{name} := {{}}" for name in options]
-        if parameters:
-            fields = (quoted(name).replace("{", "{{").replace("}", "}}") for name in parameters)
-            packed = ", ".join(f"{field} := {{}}" for field in fields)
-            named.append(f"parameters := system.main.struct_pack({packed})")
-        text = f"SELECT * FROM {function}({', '.join(['{}', '{}', '{}', *named])})"
-        return self._statements.kept(text, (source,), asked, k, *options.values(), *(parameters or {}).values())
+        parameters = parameters or {}
+
+        def text(source: Sql, query: Sql, k: Sql, *values: Sql) -> Sql:
+            given = [*_named(options, values), *_named(parameters, values[len(options) :])]
+            bound = sql("struct_pack({})", joined(", ", given[len(options) :])) if parameters else NULL
+            named = joined(", ", [source, query, k, *given[: len(options)], sql("parameters := {}", bound)])
+            return sql("SELECT * FROM {}({})", Sql(function), named)
+
+        return self._statements.kept(text, (source,), asked, k, *options.values(), *parameters.values())
 
 
-def _bound(con: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
+def _named(names: Iterable[str], values: Iterable[Sql]) -> list[Sql]:
+    return [sql("{} := {}", quoted(name), value) for name, value in zip(names, values)]  # noqa: B905
+
+
+def _bound(con: duckdb.DuckDBPyConnection, text: Sql) -> duckdb.DuckDBPyRelation:
     """A query of which no name is that of a variable."""
     found: duckdb.DuckDBPyRelation = with_variables(functools.partial(con.sql, text), {})
     return found
@@ -677,7 +684,3 @@ def _asked_plainly(query: str | Vector | None, k: int, exact: bool, least: float
 
 def _listed(columns: str | Sequence[str]) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns)
-
-
-def _literal(value: object) -> str:
-    return "NULL" if value is None else literal(str(value))

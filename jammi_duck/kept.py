@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import duckdb
 
-from jammi_duck.sql import literal, quoted
+from jammi_duck.sql import NULL, Sql, Template, joined, literal, quoted, sql
 
 # Makes a call of DuckDB that looks for variables.
 Call: TypeAlias = Callable[[Callable[[], Any]], Any]
@@ -22,8 +22,10 @@ _PLAIN = frozenset((
 _NESTED = ("list", "array", "struct", "map")
 
 
-def kept(con: duckdb.DuckDBPyConnection, text: str, values: Sequence[object], call: Call) -> duckdb.DuckDBPyRelation:
-    """The rows of the query `text`, whose `{}` stand for `values` in turn.
+def kept(
+    con: duckdb.DuckDBPyConnection, text: Template, values: Sequence[object], call: Call
+) -> duckdb.DuckDBPyRelation:
+    """The rows of the query that `text` gives from SQL for each of the `values`.
 
     DuckDB 1 has no relation of rows that has every type: there, one with a type that Arrow lacks runs again.
     """
@@ -37,12 +39,21 @@ def kept(con: duckdb.DuckDBPyConnection, text: str, values: Sequence[object], ca
     rows = con.from_arrow(call(found.to_arrow_table))
     if list(map(str, rows.types)) == list(map(str, found.types)):
         return rows
-    names = map(quoted, found.columns)
-    return rows.project(", ".join(f"{name}::{kind} AS {name}" for name, kind in zip(names, found.types, strict=True)))
+    casts = (
+        sql("{name}::{kind} AS {name}", name=quoted(name), kind=Sql(kind))
+        for name, kind in zip(found.columns, found.types, strict=True)
+    )
+    # DuckDB takes a subclass of str for the name of a column.
+    return rows.project(str(joined(", ", casts)))
+
+
+def numbered(values: Sequence[object]) -> list[Sql]:
+    """The parameter of each value."""
+    return [sql("${}", number) for number in range(1, len(values) + 1)]
 
 
 def _planned(
-    con: duckdb.DuckDBPyConnection, text: str, values: Sequence[object], call: Call
+    con: duckdb.DuckDBPyConnection, text: Template, values: Sequence[object], call: Call
 ) -> duckdb.DuckDBPyRelation:
     """A query with values, which has not run yet.
 
@@ -51,10 +62,9 @@ def _planned(
     literals there.
     """
     if _HANGS:
-        found = call(functools.partial(con.sql, text.format(*_literals(con, values))))
+        found = call(functools.partial(con.sql, text(*_literals(con, values))))
     else:
-        numbered = text.format(*(f"${number}" for number in range(1, len(values) + 1)))
-        found = call(functools.partial(con.sql, numbered, params=list(values)))
+        found = call(functools.partial(con.sql, text(*numbered(values)), params=list(values)))
     relation: duckdb.DuckDBPyRelation = found
     return relation
 
@@ -65,19 +75,18 @@ def _is_plain(kind: Any) -> bool:  # noqa: ANN401 - a type of DuckDB's, for whic
     return kind.id in _PLAIN
 
 
-def _literals(con: duckdb.DuckDBPyConnection, values: Sequence[object]) -> list[str]:
+def _literals(con: duckdb.DuckDBPyConnection, values: Sequence[object]) -> list[Sql]:
     if not values:
         return []
-    numbers = range(1, len(values) + 1)
-    asked = ", ".join(f"system.main.typeof(${number}), CAST(${number} AS VARCHAR)" for number in numbers)
-    (row,) = con.sql(f"SELECT {asked}", params=list(values)).fetchall()
+    asked = (sql("typeof({value}), CAST({value} AS VARCHAR)", value=value) for value in numbered(values))
+    (row,) = con.sql(sql("SELECT {}", joined(", ", asked)), params=list(values)).fetchall()
     return [
-        "NULL" if text is None else f"CAST({_text(text)} AS {kind})"
+        NULL if text is None else sql("CAST({} AS {})", _text(text), Sql(kind))
         for kind, text in zip(row[::2], row[1::2], strict=True)
     ]
 
 
-def _text(text: str) -> str:
+def _text(text: str) -> Sql:
     # A statement ends at a zero byte.
-    parts = ", system.main.chr(0), ".join(map(literal, text.split("\x00")))
-    return f"system.main.concat({parts})" if "\x00" in text else parts
+    parts = joined(", chr(0), ", map(literal, text.split("\x00")))
+    return sql("concat({})", parts) if "\x00" in text else literal(text)

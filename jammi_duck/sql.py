@@ -1,48 +1,85 @@
-"""Writes SQL: quotes names and texts, and calls functions by their full names.
+"""SQL as a type of its own: made of templates, quoted names and literals, and never of a plain text.
 
-A macro in a database file takes precedence over a function of the same name, unless the full name is written.
+    sql("SELECT {key} FROM t WHERE source = {source}", key=quoted("id"), source=literal("it's"))
+
+A macro in a database file takes precedence over a function of the same name, unless the full name is written. So
+templates call functions by their short names, and the SQL has the full ones.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Iterable
+from typing import LiteralString, TypeAlias
 
 # The functions that our SQL calls. A test defines a macro for every name that DuckDB has, and calls all verbs.
 _FUNCTIONS = frozenset((
-    "any_value", "arg_min", "bool_or", "cast_to_type", "concat_ws", "contains", "count", "current_database",
-    "current_setting", "duckdb_columns", "duckdb_constraints", "duckdb_databases", "duckdb_extensions",
-    "duckdb_functions", "duckdb_indexes", "duckdb_schemas", "duckdb_tables", "duckdb_triggers", "duckdb_types",
-    "duckdb_views", "hash", "hex", "isfinite", "json_deserialize_sql", "json_keys", "json_serialize_sql", "len",
-    "list", "list_aggr", "list_filter", "list_transform", "list_value", "lower", "max", "md5", "min", "nullif",
-    "pragma_collations", "query", "query_table", "range", "read_csv", "read_json", "read_parquet", "regexp_matches",
-    "row", "row_number", "sha256", "string_agg", "struct_extract", "struct_pack", "suffix", "sum", "to_json",
-    "to_seconds", "translate", "trim", "txid_current", "typeof", "unhex", "unnest",
+    "any_value", "arg_min", "bool_or", "cast_to_type", "chr", "concat", "concat_ws", "contains", "count", "count_star",
+    "current_database", "current_setting", "duckdb_columns", "duckdb_constraints", "duckdb_databases",
+    "duckdb_extensions", "duckdb_functions", "duckdb_indexes", "duckdb_schemas", "duckdb_table_sample", "duckdb_tables",
+    "duckdb_triggers", "duckdb_types", "duckdb_views", "error", "hash", "hex", "isfinite", "json_deserialize_sql",
+    "json_keys", "json_serialize_sql", "len", "list", "list_aggr", "list_filter", "list_transform", "list_value",
+    "lower", "max", "md5", "min", "nullif", "pragma_collations", "query", "query_table", "range", "read_csv",
+    "read_json", "read_parquet", "regexp_matches", "row", "row_number", "sha256", "string_agg", "struct_extract",
+    "struct_pack", "suffix", "sum", "to_json", "to_seconds", "translate", "trim", "txid_current", "typeof", "unhex",
+    "unnest",
 ))  # fmt: skip
 # After a sub-query or AS, this is a list of column names.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
-# The text of a filter can have any length.
-_LONG = 20_000
 
 
-def quoted(name: str) -> str:
+class Sql(str):
+    """Text that may run as SQL. `sql`, `quoted`, `literal` and `joined` make it; `Sql(text)` trusts a text."""
+
+    __slots__ = ()
+
+
+# Gives SQL from the parts of a template.
+Template: TypeAlias = Callable[..., Sql]
+
+
+def sql(text: LiteralString, /, *parts: Sql | int, **named: Sql | int) -> Sql:
+    """A template with its parts in place of `{}` and `{name}`, and the full names of its functions.
+
+    Raises TypeError where a part is a plain text, which must be made a name or a literal first.
+    """
+    for part in (*parts, *named.values()):
+        if not isinstance(part, Sql | int):
+            raise TypeError(f"{part!r} is no SQL: pass it through literal() or quoted()")
+    return Sql(_full(text).format(*parts, **named))
+
+
+def template(text: LiteralString, /, **named: Sql) -> Template:
+    """A template for later, with some of its named parts."""
+    return functools.partial(sql, text, **named)
+
+
+def quoted(name: str) -> Sql:
     """A name as a quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
+    return Sql('"' + name.replace('"', '""') + '"')
 
 
-def literal(text: str) -> str:
-    """A text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
+NULL = Sql("NULL")
 
 
-def qualified(text: str) -> str:
-    """A statement of ours with the full names of its functions; texts and quoted names are unchanged."""
-    return _known(text) if len(text) < _LONG else _TOKEN.sub(_full_name, text)
+def literal(value: str | None) -> Sql:
+    """A text as a SQL literal; None as NULL."""
+    return NULL if value is None else Sql("'" + value.replace("'", "''") + "'")
 
 
-@functools.lru_cache(1000)
-def _known(text: str) -> str:
-    return _TOKEN.sub(_full_name, text)
+def joined(separator: LiteralString, parts: Iterable[Sql]) -> Sql:
+    """Several pieces of SQL with a separator between them."""
+    return Sql(separator.join(parts))
+
+
+def with_full_names(text: str) -> Sql:
+    """SQL that was not made of a template, with the full names of its functions; texts and quoted names stay."""
+    return Sql(_TOKEN.sub(_full_name, text))
+
+
+# Templates are constants of the code, and so not many.
+_full = functools.cache(with_full_names)
 
 
 def _full_name(token: re.Match[str]) -> str:

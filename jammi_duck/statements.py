@@ -9,9 +9,9 @@ from typing import Any
 
 import duckdb
 
-from jammi_duck.kept import kept
+from jammi_duck.kept import kept, numbered
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.sql import literal
+from jammi_duck.sql import Sql, Template, literal
 from jammi_duck.udfs.arguments import plain
 from jammi_duck.variables import named, with_variables
 
@@ -19,7 +19,7 @@ from jammi_duck.variables import named, with_variables
 class Statements:
     """Statements on a connection, and on a cursor of its own in each other thread than the one that made this.
 
-    In a text, each `{}` stands for one of the tables, and then of the values, in turn.
+    A template gives a statement from SQL for each of the tables, and then of the values.
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, equip: Callable[[duckdb.DuckDBPyConnection], object]) -> None:
@@ -46,17 +46,17 @@ class Statements:
             self._equip(cursor)
             return cursor
 
-    def rows(self, text: str, tables: Sequence[object], *values: object) -> list[tuple[Any, ...]]:
+    def rows(self, text: Template, tables: Sequence[object], *values: object) -> list[tuple[Any, ...]]:
         """All rows of a statement, which runs once."""
         with errors_of_ours():
             con = self.con()
             names, given = named(con, tables)
-            numbered = text.format(*(f"${number}" for number in range(1, len(names) + len(values) + 1)))
-            call = functools.partial(con.execute, numbered, [*names, *map(plain, values)])
+            parameters = [*names, *map(plain, values)]
+            call = functools.partial(con.execute, text(*numbered(parameters)), parameters)
             found: list[tuple[Any, ...]] = with_variables(call, given).fetchall()
             return found
 
-    def kept(self, text: str, tables: Sequence[object], *values: object) -> duckdb.DuckDBPyRelation:
+    def kept(self, text: Template, tables: Sequence[object], *values: object) -> duckdb.DuckDBPyRelation:
         """All rows of a query, as a relation that does not run it again."""
         with errors_of_ours():
             con = self.con()
@@ -64,13 +64,11 @@ class Statements:
             call = functools.partial(with_variables, given=given)
             return kept(con, text, [*names, *map(plain, values)], call)
 
-    def planned(self, text: str, tables: Sequence[object], *literals: str) -> duckdb.DuckDBPyRelation:
+    def planned(self, text: Template, tables: Sequence[object], *literals: Sql) -> duckdb.DuckDBPyRelation:
         """A query with literals as a relation, which runs it each time that it is looked at."""
         with errors_of_ours():
             con = self.con()
             names, given = named(con, tables)
-            quoted = ["NULL" if name is None else literal(name) for name in names]
-            relation: duckdb.DuckDBPyRelation = with_variables(
-                functools.partial(con.sql, text.format(*quoted, *literals)), given
-            )
+            query = functools.partial(con.sql, text(*map(literal, names), *literals))
+            relation: duckdb.DuckDBPyRelation = with_variables(query, given)
             return relation

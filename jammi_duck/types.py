@@ -13,21 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.fields import Amount, Dimensions, NoSha256, Number, Record, Text, canonical, parsed, record
+from jammi_duck.sql import Sql
 
 Vectors = NDArray[np.float32]
 Role = Literal["document", "query"]
 # A whole number that is an INTEGER in SQL; others are BIGINT.
 Integer = Annotated[int, "INTEGER"]
+Float = Annotated[float, "FLOAT"]
 
 
 class Host(Protocol):
     """Runs the engine's SQL: on a connection in Python, or in the stock shell."""
 
-    def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def sql(self, text: Sql, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run one statement, committed by itself, and return all of its rows."""
         ...
 
-    def untouched(self, text: str) -> list[tuple[Any, ...]]:
+    def untouched(self, text: Sql) -> list[tuple[Any, ...]]:
         """Run a statement on a database to which nobody has added functions, if one is available."""
         ...
 

@@ -12,18 +12,18 @@ from typing import Any
 import duckdb
 
 from jammi_duck.errors import InputError
-from jammi_duck.sql import qualified, quoted
+from jammi_duck.sql import quoted, sql
 from jammi_duck.udfs.arguments import plain
 
 # DuckDB looks in the frame of Python that calls it, so one is made that has just the variables that are meant.
 _CALL = compile("_jammi_call()", "<a source of jammi_duck>", "eval")
 _PACKAGE = __name__.partition(".")[0]
 _PLAIN = re.compile(r"[^\W\d]\w*")
-_RELATIONS = """
+_RELATIONS = sql("""
     SELECT 1 FROM (SELECT table_name AS name FROM duckdb_tables() WHERE NOT internal
         UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal)
     WHERE lower(name) = lower(?) LIMIT 1
-"""
+""")
 
 
 def with_variables(call: Callable[[], Any], given: Mapping[str, object]) -> Any:  # noqa: ANN401 - what the call gives
@@ -109,7 +109,7 @@ def _variable(con: duckdb.DuckDBPyConnection, table: object) -> str:
 
 def _is_in(con: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether the database has a table or a view of this name, in any schema."""
-    return bool(con.sql(qualified(_RELATIONS), params=[name]).fetchall())
+    return bool(con.sql(_RELATIONS, params=[name]).fetchall())
 
 
 def _readable(con: duckdb.DuckDBPyConnection, table: Any) -> object:  # noqa: ANN401 - whatever a variable holds

@@ -53,3 +53,13 @@ def test_every_room_says_what_it_is_for():
     rooms = [path for path in (ROOT / room for room in ("jammi_duck", "udfs", "storage")) if path.is_dir()]
     for path in (each for room in rooms for each in room.rglob("__init__.py")):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_sql_is_made_of_templates_that_are_constants():
+    makers = [path for path in modules("jammi_duck", "udfs", "storage") if "from jammi_duck.sql" in path.read_text()]
+    assert len(makers) > 20
+    for path in makers:
+        for call in (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)):
+            if getattr(call.func, "id", None) in ("sql", "template", "joined"):
+                text = call.args[0]
+                assert isinstance(text, ast.Constant), f"{path}:{call.lineno}: a template that is no constant"

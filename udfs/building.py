@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import DamagedError, InputError
-from jammi_duck.sql import literal
+from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.types import Caller
 from jammi_duck.udfs.arguments import whole
@@ -55,9 +55,13 @@ class Imported:
     caller: Caller
 
 
+_RESUMED = sql("_jammi_resumed(b.token, f.pushed, t.pushed)")
 # Texts are compared letter by letter, whatever collation the column or the session has; numbers need no text for that.
-_TEXTS = "typeof(r.c0) = 'VARCHAR'"
-_DIFFERENT = f'"+"(count(DISTINCT {KEY}) FILTER ({_TEXTS}), count(DISTINCT r.c0) FILTER (NOT {_TEXTS}))'
+_DIFFERENT = sql(
+    '"+"(count(DISTINCT {}) FILTER ({is_text}), count(DISTINCT r.c0) FILTER (NOT {is_text}))',
+    KEY,
+    is_text=sql("typeof(r.c0) = 'VARCHAR'"),
+)
 
 
 def generate_plan(
@@ -72,7 +76,7 @@ def generate_plan(
     resume: bool | None,
     transaction: int,
     session: str,
-) -> str:
+) -> Sql:
     """The query that embeds a source, or goes on with what is left of a build of the same."""
     if source is None or cols is None or key is None:
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
@@ -92,7 +96,7 @@ def generate_plan(
     wanted, chosen = whole(dims, "dims"), model or engine.default_model
     request = Request(meaning.identity, tuple(names), key, chosen, wanted)
     if resume and (left := to_resume(engine.tables, engine.encoders, request)):
-        return refresh_query(engine, named, meaning, left, caller, finish="_jammi_resumed")
+        return refresh_query(engine, named, meaning, left, caller, finish=_RESUMED)
     comparison = None
     if reuse and (made := to_reuse(engine.tables, engine.encoders, request)):
         try:
@@ -100,15 +104,15 @@ def generate_plan(
             request = dataclasses.replace(request, reuse=made.name)
         except DamagedError as error:
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
-    rows = comparison or f"_jammi_rows AS NOT MATERIALIZED ({picked(named, names, key)})"
+    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(named, names, key))
     asked = json.dumps(dataclasses.asdict(request))
     identity = identified(named, new or (meaning if comparison else None), key)
     return _generate_query(rows, identity, asked, caller, columns=names, compared=comparison is not None)
 
 
 def _generate_query(
-    rows: str, identity: str, request: str, caller: Caller, *, columns: Sequence[str], compared: bool
-) -> str:
+    rows: Sql, identity: Sql, request: str, caller: Caller, *, columns: Sequence[str], compared: bool
+) -> Sql:
     """The query that embeds a source's rows within the caller's own transaction.
 
     `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
@@ -116,26 +120,29 @@ def _generate_query(
     source is known by. `request` is passed through to `_jammi_begin`, which is told how many rows differ from a table
     that may be used again, if `rows` were `compared` with one.
     """
-    differing = '(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)' if compared else "NULL"
+    differing = sql('(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)') if compared else NULL
     begun = packed(
         Begun,
         request=literal(request),
         source=identity,
         census=packed(
             Census,
-            rows="count(*)",
-            keyed="count(c0)",
+            rows=sql("count(*)"),
+            keyed=sql("count(c0)"),
             different=_DIFFERENT,
-            key_type="coalesce(any_value(typeof(c0)), '')",
+            key_type=sql("coalesce(any_value(typeof(c0)), '')"),
         ),
         differing=differing,
         caller=caller_sql(caller),
     )
-    return (
-        f"WITH {rows}, _jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS token FROM _jammi_rows r) "
+    return sql(
+        "WITH {rows}, _jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS token FROM _jammi_rows r) "
         "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
-        f"SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text_of(columns)})) AS pushed "
-        "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b"
+        "SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text})) AS pushed "
+        "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b",
+        rows=rows,
+        begun=begun,
+        text=text_of(columns),
     )
 
 
@@ -150,7 +157,7 @@ def import_plan(
     cols: str | None,
     transaction: int,
     session: str,
-) -> str:
+) -> Sql:
     """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
     if source is None or vectors is None or key is None or vector is None:
         raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
@@ -166,35 +173,34 @@ def import_plan(
         Imported,
         request=literal(json.dumps(request)),
         source=identified(named, meaning, key),
-        census=counted("s", "_jammi_rows"),
+        census=counted(sql("s"), sql("_jammi_rows")),
         vectors=literal(theirs.written),
         vector=literal(vector),
-        vector_census=counted("v", "_jammi_theirs"),
+        vector_census=counted(sql("v"), sql("_jammi_theirs")),
         found=packed(
             VectorCensus,
-            kind="coalesce(v.kind, '')",
-            there="v.there",
-            least="v.least",
-            most="v.most",
-            bad="v.bad",
-            bad_key="v.bad_key",
-            matched="m.matched",
-            with_text="m.with_text",
+            kind=sql("coalesce(v.kind, '')"),
+            there=sql("v.there"),
+            least=sql("v.least"),
+            most=sql("v.most"),
+            bad=sql("v.bad"),
+            bad_key=sql("v.bad_key"),
+            matched=sql("m.matched"),
+            with_text=sql("m.with_text"),
         ),
         caller=caller_sql(caller),
     )
-    return (
-        f"WITH _jammi_rows AS NOT MATERIALIZED ({picked(named, columns, key)}), "
-        f"_jammi_keys AS MATERIALIZED (SELECT {KEY} AS key, "
-        f"{digest_of(columns)} AS digest FROM _jammi_rows r), "
-        f"_jammi_theirs AS NOT MATERIALIZED ({picked(theirs, [vector], key)}), "
-        f"_jammi_vectors AS NOT MATERIALIZED (SELECT {KEY} AS key, "
+    return sql(
+        "WITH _jammi_rows AS NOT MATERIALIZED ({rows}), "
+        "_jammi_keys AS MATERIALIZED (SELECT {key} AS key, {digest} AS digest FROM _jammi_rows r), "
+        "_jammi_theirs AS NOT MATERIALIZED ({theirs}), "
+        "_jammi_vectors AS NOT MATERIALIZED (SELECT {key} AS key, "
         "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs r), "
         "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_aggr(vector, 'count') = len(vector) "
         "THEN list_aggr(list_transform(vector, lambda x: \"*\"(x, x)), 'sum') END AS square FROM _jammi_vectors), "
-        f"_jammi_build AS MATERIALIZED (SELECT _jammi_import({imported}) AS token FROM "
-        f"(SELECT {CENSUS} FROM _jammi_keys) s, "
-        f"(SELECT {CENSUS}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
+        "_jammi_build AS MATERIALIZED (SELECT _jammi_import({imported}) AS token FROM "
+        "(SELECT {census} FROM _jammi_keys) s, "
+        "(SELECT {census}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
         "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
         "min(key) FILTER (is_bad) AS bad_key FROM "
         "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v, "
@@ -202,7 +208,13 @@ def import_plan(
         "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
         "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
         "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
-        "_jammi_build b"
+        "_jammi_build b",
+        rows=picked(named, columns, key),
+        key=KEY,
+        digest=digest_of(columns),
+        theirs=picked(theirs, [vector], key),
+        imported=imported,
+        census=CENSUS,
     )
 
 

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.sql import Sql, joined, quoted, sql
 from jammi_duck.types import Caller, Vectors
 
 Column: TypeAlias = pa.ChunkedArray
-# The columns of a table or the fields of a STRUCT: a dataclass, or names and SQL types.
-Shape: TypeAlias = type | Mapping[str, str]
 T = TypeVar("T")
 
 _ROWS_IN_TURN = 64
@@ -72,18 +71,21 @@ def _record(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
     )
 
 
-def packed(kind: type, /, **fields: str) -> str:
+def packed(kind: type, /, **fields: Sql) -> Sql:
     """SQL for a STRUCT of a dataclass's fields, each given as SQL. Raises TypeError where one is missing or unknown."""
     names = [each.name for each in dataclasses.fields(kind)]
     if set(fields) != set(names):
         raise TypeError(f"{kind.__name__} has the fields {', '.join(names)}, not {', '.join(fields)}")
-    return f"struct_pack({', '.join(f'{name} := {fields[name]}' for name in names)})"
+    return sql("struct_pack({})", joined(", ", (sql("{} := {}", quoted(name), fields[name]) for name in names)))
 
 
 def table(rows: Sequence[Sequence[object]], kind: type) -> pa.Array:
     """A column of lists of structs from dataclasses, whose fields are the columns of a table."""
-    names = fields_of(kind)
-    return structs([[{name: getattr(row, name) for name in names} for row in some] for some in rows], kind)
+    fields = fields_of(kind)
+    struct = pa.struct([pa.field(name, _ARROW[sql_type]) for name, sql_type in fields.items()])
+    return pa.array(
+        [[{name: getattr(row, name) for name in fields} for row in some] for some in rows], pa.list_(struct)
+    )
 
 
 def caller_of(columns: Sequence[Column]) -> Caller:
@@ -92,24 +94,14 @@ def caller_of(columns: Sequence[Column]) -> Caller:
     return Caller(session, transaction)
 
 
-def structs(rows: list[list[dict[str, Any]]], shape: Shape) -> pa.Array:
-    """A column of lists of structs, whose fields and SQL types `shape` has."""
-    struct = pa.struct([pa.field(name, _ARROW[kind]) for name, kind in _fields(shape).items()])
-    return pa.array(rows, pa.list_(struct))
+def struct_type(kind: type) -> str:
+    """The SQL type of a STRUCT with a dataclass's fields."""
+    return f"STRUCT({', '.join(f'{name} {sql_type}' for name, sql_type in fields_of(kind).items())})"
 
 
-def struct_type(shape: Shape) -> str:
-    """The SQL type of one such struct."""
-    return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in _fields(shape).items())})"
-
-
-def _fields(shape: Shape) -> Mapping[str, str]:
-    return fields_of(shape) if isinstance(shape, type) else shape
-
-
-def table_type(shape: Shape) -> str:
-    """The SQL type of a list of such structs, which the macros make a table of."""
-    return f"{struct_type(shape)}[]"
+def table_type(kind: type) -> str:
+    """The SQL type of a list of them, which the macros make a table of."""
+    return f"{struct_type(kind)}[]"
 
 
 def vector_column(rows: int, parts: Sequence[tuple[Sequence[int], Vectors]]) -> pa.Array:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,24 +13,26 @@ import pyarrow as pa
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, wanted
 from jammi_duck.errors import InputError
-from jammi_duck.sql import literal
+from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.types import Role, Vectors
 from jammi_duck.udfs.arguments import whole
-from jammi_duck.udfs.columns import Column, vector_column
+from jammi_duck.udfs.columns import Column, fields_of, vector_column
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import column_names, picked, text_of
 from jammi_duck.udfs.settling import settle_new
 from jammi_duck.udfs.sources import Source, resolve
 from jammi_duck.work.infer import check_task, infer
 
-# What there is of a row's inference, by column.
-INFERRED = {
-    "_model": "VARCHAR",
-    "_status": "VARCHAR",
-    "_error": "VARCHAR",
-    "_latency_ms": "DOUBLE",
-    "vector": "FLOAT[]",
-}
+
+@dataclass(frozen=True)
+class InferredRow:
+    """What a row of `jammi_infer` has beside its id and its source."""
+
+    _model: str
+    _status: str
+    _error: str | None
+    _latency_ms: float
+    vector: Annotated[object, "FLOAT[]"]
 
 
 def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Column) -> pa.Array:
@@ -62,7 +65,7 @@ def inference_plan(
     model: str | None,
     task: str | None,
     dims: str | None,
-) -> str:
+) -> Sql:
     """The query that embeds a source's rows as they are read."""
     check_task(task)
     if source is None or cols is None or key is None:
@@ -73,17 +76,23 @@ def inference_plan(
     return _inference(named, name, column_names(cols), key, model or engine.default_model, whole(dims, "dims"))
 
 
-def _inference(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> str:
+def _inference(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> Sql:
     """The query that embeds a source's rows as they are read, so that a LIMIT or a condition spares the others.
 
     There is no `unnest` in it: DuckDB moves a LIMIT, and a condition on the key, to below a projection only.
     """
-    cut = "NULL" if dims is None else f"{dims:d}"
-    fields = ", ".join(f"struct_extract(inferred, {literal(field)}) AS {field}" for field in INFERRED)
-    return (
-        f"SELECT _row_id, {literal(name)} AS _source, {fields} FROM (SELECT r.c0::VARCHAR AS _row_id, "
-        f"_jammi_infer({text_of(columns)}, {literal(model)}, {cut}::BIGINT) AS inferred "
-        f"FROM ({picked(source, columns, key)}) r)"
+    fields = (
+        sql("struct_extract(inferred, {}) AS {}", literal(field), quoted(field)) for field in fields_of(InferredRow)
+    )
+    return sql(
+        "SELECT _row_id, {name} AS _source, {fields} FROM (SELECT r.c0::VARCHAR AS _row_id, "
+        "_jammi_infer({text}, {model}, {dims}::BIGINT) AS inferred FROM ({rows}) r)",
+        name=literal(name),
+        fields=joined(", ", fields),
+        text=text_of(columns),
+        model=literal(model),
+        dims=NULL if dims is None else dims,
+        rows=picked(source, columns, key),
     )
 
 
@@ -103,4 +112,4 @@ def infer_texts(engine: Engine, texts: Column, model: Column, dims: Column) -> p
         pa.array([each.latency_ms for each in inferred], pa.float64()),
         vector_column(len(inferred), vectors),
     ]
-    return pa.StructArray.from_arrays(columns, names=list(INFERRED))
+    return pa.StructArray.from_arrays(columns, names=list(fields_of(InferredRow)))

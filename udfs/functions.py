@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.errors import InputError
-from jammi_duck.sql import qualified
+from jammi_duck.retrieval.check import Checked
+from jammi_duck.sql import Sql
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.udfs import building, embedding, refreshing, search_plan, searching, upkeep
@@ -39,14 +40,14 @@ def _function(
     return ScalarFunction(f"_jammi_{name}", tuple(parameters), returns, volatile, call)
 
 
-def _text(name: str, parameters: Sequence[str], call: Callable[..., str]) -> ScalarFunction:
+def _text(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
     """A function whose text becomes part of a query while that is bound.
 
     The first parameter is a source; the database and the search path by which it is read come after it.
     """
 
-    def statement(engine: Engine, source: str | None, database: str, path: str, *more: Any) -> str:
-        return qualified(call(engine, source, (database, path), *more))
+    def statement(engine: Engine, source: str | None, database: str, path: str, *more: Any) -> Sql:
+        return call(engine, source, (database, path), *more)
 
     signature = (parameters[0], *_PATH, *parameters[1:])
     return ScalarFunction(f"_jammi_{name}", signature, "VARCHAR", False, statement, by_row=True)
@@ -60,7 +61,7 @@ _PATH = (_TEXT, _TEXT)
 _CHOICE = (_TEXT, _TEXT, _TEXT, _NUMBER)
 # How many, whether exactly, how near, and the names of the parameters: those that are given, and those of the filter.
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]")
-_HITS = table_type(searching.HIT)
+_HITS = table_type(searching.Hit)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
@@ -85,7 +86,7 @@ FUNCTIONS = (
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, building.take),
     _function("imported", (_TEXT, _NUMBER), table_type(Generated), True, building.finish_import),
     _text("plan_inference", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
-    _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.INFERRED), True, embedding.infer_texts),
+    _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.InferredRow), True, embedding.infer_texts),
     _text("rows", _CHOICE, search_plan.rows_query),
     _text("found", (*_CHOICE, _TEXT), search_plan.found_query),
     _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), search_plan.selection_query),
@@ -100,8 +101,8 @@ FUNCTIONS = (
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),
     _function("search", (_TEXT, _TEXT, "FLOAT[]", "BOOLEAN", *_ASKED), _HITS, True, searching.search_rows),
     _function("search_like", (_TEXT, _TEXT, _TEXT, *_ASKED), _HITS, True, searching.search_like_rows),
-    _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.STAGE), True, searching.stages),
-    _function("check", (_TEXT, *_PATH, *_CHOICE[1:], _TEXT), table_type(searching.CHECK), True, searching.check_index),
+    _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.StageRow), True, searching.stages),
+    _function("check", (_TEXT, *_PATH, *_CHOICE[1:], _TEXT), table_type(Checked), True, searching.check_index),
     _function("tables", _CALLER, table_type(upkeep.TableRow), True, upkeep.tables),
     _function("models", (_NUMBER,), table_type(ModelRow), True, upkeep.models),
     _function("recover", _CALLER, table_type(Action), True, upkeep.recover),

@@ -7,6 +7,7 @@ the macro.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jammi_duck.retrieval.search import Asked, Query, search
-from jammi_duck.sql import qualified, quoted
+from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.search_plan import chosen, resolved
@@ -26,12 +27,12 @@ _OURS = re.compile("_+(?:jammi_.*|row_id|rank|similarity|distance)", re.IGNORECA
 _WHOLE = re.compile("-?[1-9][0-9]{0,17}|0")
 # By the type of the key, which row has a hit's id. Whatever collation the column or the session has, a text is its own
 # row only; this is no join by that as well, for which DuckDB would look at the letters of every row.
-_NUMBER = "{key} = _jammi_row_id::BIGINT"
-_TEXT = '{key} = _jammi_row_id AND ({key}::VARCHAR COLLATE "C" = _jammi_row_id OR _jammi_rank < 0)'
+_NUMBER = template("{key} = _jammi_row_id::BIGINT")
+_TEXT = template('{key} = _jammi_row_id AND ({key}::VARCHAR COLLATE "C" = _jammi_row_id OR _jammi_rank < 0)')
 _CONDITIONS = {"BIGINT": _NUMBER, "INTEGER": _NUMBER, "VARCHAR": _TEXT}
 
 # Where the caller is: the database, and the search path.
-PATH = qualified("SELECT current_database(), current_setting('search_path')")
+PATH = sql("SELECT current_database(), current_setting('search_path')")
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Look:
     """
 
     entry: Entry
-    source: str
-    state: str
-    columns: str
+    source: Sql
+    state: Sql
+    columns: Sql
 
 
 def look_of(engine: Engine, path: Sequence[str], question: Question) -> Look | None:
@@ -71,15 +72,20 @@ def look_of(engine: Engine, path: Sequence[str], question: Question) -> Look | N
     if meaning.relation is None:
         return None
     # A column that is called by database, schema and table is found only in that table.
-    key_type = f"typeof((SELECT {meaning.relation.sql}.{quoted(entry.definition.key)} FROM {source.sql} LIMIT 0))"
-    state = f"SELECT count(*), {key_type}, current_database(), current_setting('search_path') FROM {source.sql}"
-    return Look(entry, source.sql, qualified(state), f"SELECT * FROM {source.sql}")
+    state = sql(
+        "SELECT count(*), typeof((SELECT {relation}.{key} FROM {source} LIMIT 0)), "
+        "current_database(), current_setting('search_path') FROM {source}",
+        relation=meaning.relation.sql,
+        key=quoted(entry.definition.key),
+        source=source.sql,
+    )
+    return Look(entry, source.sql, state, sql("SELECT * FROM {}", source.sql))
 
 
 def answer_of(
     engine: Engine, question: Question, look: Look, columns: Sequence[str], rows: int, key_type: str
-) -> tuple[str, list[list[Any]]] | None:
-    """The query for the rows that were found, with `{}` for each of its values; None where there is more to be settled.
+) -> tuple[Template, list[list[Any]]] | None:
+    """The query for the rows that were found, from SQL for each value, and these; None where there is more to settle.
 
     Raises:
         JammiError: whatever a search may refuse.
@@ -95,16 +101,20 @@ def answer_of(
         return None
     near = answers.similarities
     values = [keys, list(range(len(keys))), near.tolist(), (np.float32(1) - near).tolist()]
-    return _rows_query(look, key_type), values
+    return functools.partial(_rows_query, look, key_type), values
 
 
-def _rows_query(look: Look, key_type: str) -> str:
-    key = f"_jammi_there.{quoted(look.entry.definition.key)}"
-    rows = f"{look.source} AS _jammi_there ON {_CONDITIONS[key_type].format(key=key)}"
-    return qualified(
+def _rows_query(look: Look, key_type: str, row_ids: Sql, ranks: Sql, similarities: Sql, distances: Sql) -> Sql:
+    return sql(
         "SELECT _jammi_there.*, _jammi_row_id AS _row_id, (row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS "
-        "_rank, _jammi_similarity AS _similarity, _jammi_distance AS _distance FROM (SELECT unnest({}::VARCHAR[]) AS "
-        "_jammi_row_id, unnest({}::INTEGER[]) AS _jammi_rank, unnest({}::FLOAT[]) AS _jammi_similarity, "
-        f"unnest({{}}::FLOAT[]) AS _jammi_distance) _jammi_hits JOIN {rows.replace('{', '{{').replace('}', '}}')} "
-        "ORDER BY _jammi_rank ASC"
+        "_rank, _jammi_similarity AS _similarity, _jammi_distance AS _distance FROM "
+        "(SELECT unnest({row_ids}::VARCHAR[]) AS _jammi_row_id, unnest({ranks}::INTEGER[]) AS _jammi_rank, "
+        "unnest({similarities}::FLOAT[]) AS _jammi_similarity, unnest({distances}::FLOAT[]) AS _jammi_distance) "
+        "_jammi_hits JOIN {source} AS _jammi_there ON {condition} ORDER BY _jammi_rank ASC",
+        row_ids=row_ids,
+        ranks=ranks,
+        similarities=similarities,
+        distances=distances,
+        source=look.source,
+        condition=_CONDITIONS[key_type](key=sql("_jammi_there.{}", quoted(look.entry.definition.key))),
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.errors import InputError, NotFoundError, StorageError
-from jammi_duck.sql import literal
+from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.files.table_files import files_of
@@ -64,7 +64,9 @@ class TableStatus:
 
 
 # Of a table: its rows, those with a key, and the distinct keys.
-CENSUS = "count(*) AS row_count, count(key) AS keyed, count(DISTINCT key) AS different"
+CENSUS = sql("count(*) AS row_count, count(key) AS keyed, count(DISTINCT key) AS different")
+_DIGESTS = sql("_text_digest, _segment, _place")
+_FINISH = sql("_jammi_refreshed(b.token, f.pushed, t.pushed)")
 
 
 def refresh_plan(
@@ -75,7 +77,7 @@ def refresh_plan(
     table: str | None,
     transaction: int,
     session: str,
-) -> str:
+) -> Sql:
     """The query that refreshes a table within the caller's own transaction."""
     named = _resolved(engine, source, path)
     caller = Caller(session, transaction)
@@ -97,10 +99,10 @@ def refresh_query(
     entry: Entry,
     caller: Caller,
     *,
-    finish: str = "_jammi_refreshed",
+    finish: Sql = _FINISH,
     attach: str | None = None,
-) -> str:
-    """The query that compares a source with a table, and pushes what differs; `finish` is called at the end.
+) -> Sql:
+    """The query that compares a source with a table, and pushes what differs; the call `finish` gives its result.
 
     Each text that the table lacks comes once, with the keys of all rows that have it; where a row of the table has
     that text already, with the place of its vector, and else with the text itself, read in a second look at the source.
@@ -116,28 +118,35 @@ def refresh_query(
         "attach": attach,
     }
     asked = proven(json.dumps(request), source, meaning, entry.definition.key)
-    compared = _compared(asked, "(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)", caller)
     columns = entry.definition.columns
-    known = live_rows("_text_digest, _segment, _place", [(number, str(path)) for number, path in planned.spare], ())
-    pool = "SELECT _text_digest, _segment, _place FROM _jammi_live" + (f" UNION ALL {known}" if planned.spare else "")
-    return (
-        f"WITH {_comparison(source, entry, planned)}, "
+    pool = sql("SELECT {} FROM _jammi_live", _DIGESTS)
+    if planned.spare:
+        spare = live_rows(_DIGESTS, [(number, str(path)) for number, path in planned.spare], ())
+        pool = sql("{} UNION ALL {}", pool, spare)
+    return sql(
+        "WITH {comparison}, "
         "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, min(key) AS key FROM _jammi_changes "
         "WHERE key IS NOT NULL GROUP BY digest), "
         "_jammi_new AS MATERIALIZED (SELECT lower(hex(w.digest)) AS digest, w.keys, w.key, k._segment, k._place "
         "FROM _jammi_wanted w LEFT JOIN (SELECT _text_digest AS digest, unnest(any_value(struct_pack("
-        f"_segment := _segment, _place := _place))) FROM ({pool}) "
+        "_segment := _segment, _place := _place))) FROM ({pool}) "
         "WHERE _text_digest IN (SELECT digest FROM _jammi_wanted) GROUP BY 1) k "
         "USING (digest)), "
-        f"_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({compared}) AS token FROM _jammi_census c) "
-        f"SELECT unnest({finish}(b.token, f.pushed, t.pushed), recursive := true) FROM "
+        "_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({compared}) AS token FROM _jammi_census c) "
+        "SELECT unnest({finish}, recursive := true) FROM "
         "(SELECT count(_jammi_forget(b.token, c._row_id, c._segment, c._place)) AS pushed "
         "FROM _jammi_changes c, _jammi_begun b WHERE c._row_id IS NOT NULL) f, "
         "(SELECT count(_jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place)) AS pushed FROM "
         "(SELECT keys, digest, NULL::VARCHAR AS text, _segment, _place FROM _jammi_new WHERE _place IS NOT NULL "
-        f"UNION ALL SELECT n.keys, n.digest, {text_of(columns) if columns else 'NULL'} AS text, NULL, NULL "
-        f"FROM _jammi_rows r JOIN _jammi_new n ON {KEY} = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
-        "_jammi_begun b"
+        "UNION ALL SELECT n.keys, n.digest, {text} AS text, NULL, NULL "
+        "FROM _jammi_rows r JOIN _jammi_new n ON {key} = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
+        "_jammi_begun b",
+        comparison=_comparison(source, entry, planned),
+        pool=pool,
+        compared=_compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
+        finish=finish,
+        text=text_of(columns) if columns else NULL,
+        key=KEY,
     )
 
 
@@ -149,7 +158,7 @@ def status_plan(
     table: str | None,
     transaction: int,
     session: str,
-) -> str:
+) -> Sql:
     """The query that says how a table differs from its source."""
     named = _resolved(engine, source, path)
     follow_others(engine.tables, at_once=True)
@@ -172,9 +181,11 @@ def status_plan(
     catch_up(engine.tables, entry, planned.start.manifest, at_work=True)
     request = {"table": entry.name, "start": planned.token, "source": named.written}
     asked = proven(json.dumps(request), named, meaning, entry.definition.key)
-    return (
-        f"WITH {_comparison(named, entry, planned)} SELECT * REPLACE (to_seconds(age) AS age) FROM (SELECT "
-        f"unnest(_jammi_status({_compared(asked, '0', caller)}), recursive := true) FROM _jammi_census c)"
+    return sql(
+        "WITH {} SELECT * REPLACE (to_seconds(age) AS age) FROM "
+        "(SELECT unnest(_jammi_status({}), recursive := true) FROM _jammi_census c)",
+        _comparison(named, entry, planned),
+        _compared(asked, sql("0"), caller),
     )
 
 
@@ -185,33 +196,39 @@ def _has_segments(engine: Engine, entry: Entry) -> bool:
     return False
 
 
-def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) -> str:
+def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) -> Sql:
     """The common table expressions that compare a source with a table."""
     return _comparison(source, entry, plan(engine.tables, entry, caller))
 
 
-def _comparison(source: Source, entry: Entry, planned: Planned) -> str:
+def _comparison(source: Source, entry: Entry, planned: Planned) -> Sql:
     """Common table expressions: the source's rows and keys, the table's rows, `_jammi_changes` and `_jammi_census`.
 
     A change has a key, and the digest of its text, where the source has such a row with a text; and the place of the
     table's row, where that has one. Only keys and digests are kept, which DuckDB writes to disk where they are many.
     """
     definition = entry.definition
-    segments = [(number, str(path)) for number, path in planned.segments]
-    live = live_rows("_row_id, _text_digest, _segment, _place", segments, [str(path) for path in planned.tombstones])
-    return (
-        f"_jammi_rows AS NOT MATERIALIZED "
-        f"({picked(source, definition.columns, definition.key, entry.name)}), "
-        f"_jammi_keys AS MATERIALIZED (SELECT {KEY} AS key, unhex({digest_of(definition.columns)}) "
-        "AS digest FROM _jammi_rows r), "
-        f"_jammi_live AS NOT MATERIALIZED ({live}), "
+    live = live_rows(
+        sql("_row_id, _text_digest, _segment, _place"),
+        [(number, str(path)) for number, path in planned.segments],
+        [str(path) for path in planned.tombstones],
+    )
+    return sql(
+        "_jammi_rows AS NOT MATERIALIZED ({rows}), "
+        "_jammi_keys AS MATERIALIZED (SELECT {key} AS key, unhex({digest}) AS digest FROM _jammi_rows r), "
+        "_jammi_live AS NOT MATERIALIZED ({live}), "
         "_jammi_changes AS MATERIALIZED (SELECT key, digest, _row_id, _segment, _place FROM "
         "(SELECT * FROM _jammi_keys WHERE digest IS NOT NULL) FULL JOIN _jammi_live ON key = _row_id "
         "WHERE digest IS DISTINCT FROM _text_digest), "
-        "_jammi_census AS MATERIALIZED (SELECT * FROM (SELECT "
-        f"{CENSUS} FROM _jammi_keys), (SELECT count(*) FILTER (_row_id IS NULL) AS added, "
+        "_jammi_census AS MATERIALIZED (SELECT * FROM (SELECT {census} FROM _jammi_keys), "
+        "(SELECT count(*) FILTER (_row_id IS NULL) AS added, "
         "count(*) FILTER (key IS NOT NULL AND _row_id IS NOT NULL) AS changed, "
-        "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))"
+        "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))",
+        rows=picked(source, definition.columns, definition.key, entry.name),
+        key=KEY,
+        digest=digest_of(definition.columns),
+        live=live,
+        census=CENSUS,
     )
 
 
@@ -223,15 +240,19 @@ def compact_plan(
     table: str | None,
     transaction: int,
     session: str,
-) -> str:
+) -> Sql:
     """The query that compacts a table."""
     named = _resolved(engine, source, path)
     meaning = settle(engine, named, table)
     with telling_renames(engine, named):
         entry = find_table(engine.tables, engine.encoders.names, meaning.identity, model, table, called=named.written)
     engine.jobs.hear_ctrl_c(Caller(session, transaction))
-    caller = f"{literal(session)}, {transaction:d}"
-    return f"SELECT unnest(_jammi_compact({literal(entry.name)}, {caller}), recursive := true)"
+    return sql(
+        "SELECT unnest(_jammi_compact({}, {}, {}), recursive := true)",
+        literal(entry.name),
+        literal(session),
+        transaction,
+    )
 
 
 def begin(engine: Engine, compared: Column) -> pa.Array:
@@ -316,26 +337,31 @@ def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
     return table(done, Compacted)
 
 
-def counted(rows: str, of: str) -> str:
+def counted(rows: Sql, of: Sql) -> Sql:
     """SQL for the census of a table `of` keys as `c0`, whose counts the row `rows` has."""
-    kind = f"coalesce((SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {of} LIMIT 1)), '')"
-    return packed(Census, rows=f"{rows}.row_count", keyed=f"{rows}.keyed", different=f"{rows}.different", key_type=kind)
+    return packed(
+        Census,
+        rows=sql("{}.row_count", rows),
+        keyed=sql("{}.keyed", rows),
+        different=sql("{}.different", rows),
+        key_type=sql("coalesce((SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {} LIMIT 1)), '')", of),
+    )
 
 
-def caller_sql(caller: Caller) -> str:
+def caller_sql(caller: Caller) -> Sql:
     """SQL for who calls."""
-    return packed(Caller, session=literal(caller.session), transaction=f"{caller.transaction:d}")
+    return packed(Caller, session=literal(caller.session), transaction=sql("{}", caller.transaction))
 
 
-def _compared(request: str, texts: str, caller: Caller) -> str:
+def _compared(request: Sql, texts: Sql, caller: Caller) -> Sql:
     """SQL for what a comparison found, beside its row `c`."""
     return packed(
         Compared,
         request=request,
-        census=counted("c", "_jammi_rows"),
-        added="c.added",
-        changed="c.changed",
-        deleted="c.deleted",
+        census=counted(sql("c"), sql("_jammi_rows")),
+        added=sql("c.added"),
+        changed=sql("c.changed"),
+        deleted=sql("c.deleted"),
         texts=texts,
         caller=caller_sql(caller),
     )

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterator
 
 from jammi_duck.errors import NotFoundError
-from jammi_duck.sql import literal
+from jammi_duck.sql import literal, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.settling import meanings
 from jammi_duck.udfs.sources import Relation, Source, folded, found, still_there
 
-_COLUMNS = (
+_COLUMNS = sql(
     "SELECT column_name FROM duckdb_columns() "
     "WHERE (lower(database_name), lower(schema_name), lower(table_name)) = (lower(?), lower(?), lower(?))"
 )

@@ -10,45 +10,46 @@ import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.sql import literal
+from jammi_duck.sql import Sql, joined, literal, sql, template
 from jammi_duck.udfs.columns import Column
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import Source, folded
 
 # The key of a row `r`. Keys are compared letter by letter, whatever collation the column or the session has.
-KEY = 'r.c0::VARCHAR COLLATE "C"'
+KEY = sql('r.c0::VARCHAR COLLATE "C"')
 # In place of a text's digest where the text is not known.
 _NO_DIGEST = "00" * 16
 # Each column of a text takes an expression over all columns of the source.
 _MOST_COLUMNS = 1000
 
 
-def picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> str:
+def picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> Sql:
     """The key of a source as `c0`, its columns as `c1` and so on.
 
     `_jammi_column` sees the columns that the source really has, whatever it is, and so says best which one is missing;
     it tells of the embedding `table` whose columns these are.
     """
-    told = f"{literal(source.written)}, {literal(table)}"
-    picked = ", ".join(
-        f"COLUMNS(list_filter(*, lambda c: _jammi_column(c, {literal(column)}, {told}))) AS c{place}"
-        for place, column in enumerate([key, *columns])
+    column = template(
+        "COLUMNS(list_filter(*, lambda c: _jammi_column(c, {name}, {source}, {table}))) AS c{place}",
+        source=literal(source.written),
+        table=literal(table),
     )
-    return f"SELECT {picked} FROM {source.sql}"
+    picked = (column(name=literal(name), place=place) for place, name in enumerate([key, *columns]))
+    return sql("SELECT {} FROM {}", joined(", ", picked), source.sql)
 
 
-def text_of(columns: Sequence[str]) -> str:
+def text_of(columns: Sequence[str]) -> Sql:
     """The text of a row `r` of what `picked` gives."""
-    texts = ", ".join(f"r.c{place}::VARCHAR" for place in range(1, len(columns) + 1))
-    return f"concat_ws(' ', {texts})"
+    texts = (sql("r.c{}::VARCHAR", place) for place in range(1, len(columns) + 1))
+    return sql("concat_ws(' ', {})", joined(", ", texts))
 
 
-def digest_of(columns: Sequence[str]) -> str:
+def digest_of(columns: Sequence[str]) -> Sql:
     """The MD5 of the text of a row `r`, in hexadecimal, as SQL: NULL for a blank one. Without columns, that of none."""
     if not columns:
         return literal(_NO_DIGEST)
     text = text_of(columns)
-    return f"CASE WHEN regexp_matches({text}, {literal(VISIBLE)}) THEN md5({text}) END"
+    return sql("CASE WHEN regexp_matches({text}, {visible}) THEN md5({text}) END", text=text, visible=literal(VISIBLE))
 
 
 def column_names(cols: str) -> list[str]:

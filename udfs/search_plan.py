@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.retrieval.selection import refusal
-from jammi_duck.sql import literal, quoted
+from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.lookup import find_table
 from jammi_duck.udfs.engine import Engine
@@ -18,32 +18,39 @@ from jammi_duck.udfs.sources import Meaning, Source, found, has_relations, resol
 # Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
 # then, once the filter was asked, what the search gives; without a filter both at once.
 _INNER, _OURS, _ALL = (
-    f"COLUMNS('(?is)^(?:(_)(_*(?:{names}))|(.*))$') AS '\\1\\1\\2\\3'"
+    sql("COLUMNS({}) AS '\\1\\1\\2\\3'", literal(f"(?is)^(?:(_)(_*(?:{names}))|(.*))$"))
     for names in ("jammi_.*", "row_id|rank|similarity|distance", "jammi_.*|row_id|rank|similarity|distance")
 )
 # Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
-_EXACT = ("DOUBLE", "TIMESTAMP")
+_EXACT = (sql("DOUBLE"), sql("TIMESTAMP"))
 # The keys as a list of texts, and as one of whole numbers, of which the other is NULL or empty, and their type. The
 # usual whole numbers need no text. The type of a column is known when a query is bound, and so DuckDB works out one of
 # the two only.
-_WHOLE = "typeof(_jammi_key) IN ('BIGINT', 'INTEGER')"
-_KEYS = (
-    f"list(CASE WHEN {_WHOLE} THEN NULL ELSE _jammi_key::VARCHAR END) FILTER (WHERE NOT {_WHOLE}), "
-    f"coalesce(list(CASE WHEN {_WHOLE} THEN TRY_CAST(_jammi_key AS BIGINT) END) FILTER (WHERE {_WHOLE}), "
-    "list_value()), any_value(typeof(_jammi_key))"
+_KEYS = sql(
+    "list(CASE WHEN {whole} THEN NULL ELSE _jammi_key::VARCHAR END) FILTER (WHERE NOT {whole}), "
+    "coalesce(list(CASE WHEN {whole} THEN TRY_CAST(_jammi_key AS BIGINT) END) FILTER (WHERE {whole}), "
+    "list_value()), any_value(typeof(_jammi_key))",
+    whole=sql("typeof(_jammi_key) IN ('BIGINT', 'INTEGER')"),
 )
+# The same where the source has lost rows: texts, whatever their type, and how many rows it has.
+_KEYS_LEFT = sql("list(_jammi_key::VARCHAR), NULL, any_value(typeof(_jammi_key))")
+_NO_KEYS = sql("NULL, NULL, NULL")
 
 
 def rows_query(
     engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
-) -> str:
+) -> Sql:
     """The keys of the source's rows, as `_jammi_key`, of which `found_query` has said that there is such a column."""
     named = resolved(engine, source, path)
     try:
         entry, _meaning = chosen(engine, named, model, table)
     except NotFoundError:
-        return "SELECT NULL::VARCHAR AS _jammi_key LIMIT 0"
-    return f"SELECT {quoted(entry.definition.key)} AS _jammi_key FROM {named.sql} AS {quoted(named.alias)}"
+        return sql("SELECT NULL::VARCHAR AS _jammi_key LIMIT 0")
+    return _keys(quoted(entry.definition.key), named)
+
+
+def _keys(key: Sql, source: Source) -> Sql:
+    return sql("SELECT {} AS _jammi_key FROM {} AS {}", key, source.sql, quoted(source.alias))
 
 
 def found_query(
@@ -54,7 +61,7 @@ def found_query(
     table: str | None,
     transaction: int,
     predicate: str | None,
-) -> str:
+) -> Sql:
     """The source's rows that a search has found, each with its hit and the search's token.
 
     A key may have been doubled in the source meanwhile, so the filter is there once more. It is asked of the rows that
@@ -69,22 +76,30 @@ def found_query(
     except NotFoundError as error:
         _check_there(engine, named, error)
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
-        key_column, predicate = "''::VARCHAR", None
-    alias, renamed = ("_jammi_there", _ALL) if predicate is None else (quoted(named.alias), _INNER)
-    key = f"{alias}._jammi_found"
-    same = " ".join(f"TRY_CAST(_jammi_row_id AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind})," for kind in _EXACT)
+        key_column, predicate = sql("''::VARCHAR"), None
+    alias, renamed = (sql("_jammi_there"), _ALL) if predicate is None else (quoted(named.alias), _INNER)
+    key = sql("{}._jammi_found", alias)
+    same = (
+        sql("TRY_CAST(_jammi_row_id AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind}),", key=key, kind=kind)
+        for kind in _EXACT
+    )
     # Whatever collation the column or the session has, a text is its own row only.
-    letters = f"(typeof({key}) <> 'VARCHAR' OR {key}::VARCHAR COLLATE \"C\" = _jammi_row_id)"
-    rows = f"SELECT {key_column} AS _jammi_found, {renamed} FROM {named.sql} AS {alias}"
-    joined = (
-        f"SELECT * FROM ({rows}) AS {alias} JOIN _jammi_hits "
-        f"ON {key} = TRY(cast_to_type(_jammi_row_id, {key})) AND coalesce({same} true) AND {letters}"
+    joins = sql(
+        "{columns} FROM (SELECT {key_column} AS _jammi_found, {renamed} FROM {source} AS {alias}) AS {alias} "
+        "JOIN _jammi_hits ON {key} = TRY(cast_to_type(_jammi_row_id, {key})) AND coalesce({same} true) "
+        "AND (typeof({key}) <> 'VARCHAR' OR {key}::VARCHAR COLLATE \"C\" = _jammi_row_id)",
+        columns=sql("SELECT *") if predicate is None else sql("SELECT {}", _OURS),
+        key_column=key_column,
+        renamed=renamed,
+        source=named.sql,
+        alias=alias,
+        key=key,
+        same=joined(" ", same),
     )
     if predicate is None:
-        return joined
+        return joins
     condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction).beside_hits
-    only = f" WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {condition}::BOOLEAN END"
-    return f"{joined.replace('*', _OURS, 1)}{only}"
+    return sql("{} WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {}::BOOLEAN END", joins, condition)
 
 
 def selection_query(
@@ -96,9 +111,9 @@ def selection_query(
     transaction: int,
     session: str,
     predicate: str | None,
-    joined: bool,
+    is_joined: bool,
     traced: bool,
-) -> str:
+) -> Sql:
     """A token for the rows that a search may find, as one row, and the parameters that its filter names.
 
     With a filter they are those of the source's rows that pass. Without one, where the source is joined and its
@@ -110,38 +125,51 @@ def selection_query(
     try:
         entry, meaning = chosen(engine, named, model, table)
     except NotFoundError as error:
-        return f"SELECT {literal(refusal(error))} AS _jammi_token, NULL AS _jammi_named"
-    build, caller = literal(entry.build), f"{literal(session)}, txid_current()::BIGINT"
-    began, clock = "NULL", ""
+        return sql("SELECT {} AS _jammi_token, NULL AS _jammi_named", literal(refusal(error)))
+    build = literal(entry.build)
+    began, clock = NULL, sql("")
     if traced:
-        began, clock = "min(_jammi_began)", '(SELECT _jammi_clock(0)) "_jammi_clocked"(_jammi_began), '
+        began, clock = sql("min(_jammi_began)"), sql('(SELECT _jammi_clock(0)) "_jammi_clocked"(_jammi_began), ')
 
-    def kept(row_ids: str, source_rows: str = "NULL", start: str = began) -> str:
-        return f"_jammi_select({caller}, {traced}, {build}, {row_ids}, {source_rows}, {start})"
+    def kept(row_ids: Sql, source_rows: Sql = NULL, start: Sql = began) -> Sql:
+        return sql(
+            "_jammi_select({session}, txid_current()::BIGINT, {traced}, {build}, {row_ids}, {source_rows}, {start})",
+            session=literal(session),
+            traced=traced,
+            build=build,
+            row_ids=row_ids,
+            source_rows=source_rows,
+            start=start,
+        )
 
-    everything = kept("NULL, NULL, NULL", start="NULL") if traced else build
+    everything = kept(_NO_KEYS, start=NULL) if traced else build
     # Where the source is joined, `found_query` is bound first, and has said that there is such a column.
-    key = quoted(entry.definition.key) if joined else _key_column(entry)
-    keys = f"SELECT {key} AS _jammi_key FROM {named.sql} AS {quoted(named.alias)}"
-    names = "NULL"
+    keys = _keys(quoted(entry.definition.key) if is_joined else _key_column(entry), named)
+    names, rows = NULL, sql("")
     if predicate is not None:
         condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction)
-        names = f"list_value({', '.join(map(literal, condition.parameters))})::VARCHAR[]"
-        token, rows = kept(_KEYS), f" FROM {clock}({keys} WHERE {condition.proven()})"
-    elif joined:
+        names = sql("list_value({})::VARCHAR[]", joined(", ", map(literal, condition.parameters)))
+        token, rows = kept(_KEYS), sql(" FROM {}({} WHERE {})", clock, keys, condition.proven())
+    elif is_joined:
         counts = entry.counts
-        then = counts.rows + counts.skipped + counts.failed
-        changed = f'(SELECT count(*) FROM {named.sql} HAVING count(*) <> {then:d}) "_jammi_changed"(_jammi_now)'
-        there = kept("list(_jammi_key::VARCHAR), NULL, any_value(typeof(_jammi_key))", "max(_jammi_now)")
-        token, rows = (
-            f"CASE WHEN max(_jammi_now) IS NULL THEN {everything} ELSE {there} END",
-            f" FROM {clock}{changed}, ({keys})",
+        token = sql(
+            "CASE WHEN max(_jammi_now) IS NULL THEN {} ELSE {} END",
+            everything,
+            kept(_KEYS_LEFT, sql("max(_jammi_now)")),
+        )
+        rows = sql(
+            " FROM {clock}(SELECT count(*) FROM {source} HAVING count(*) <> {then}) "
+            '"_jammi_changed"(_jammi_now), ({keys})',
+            clock=clock,
+            source=named.sql,
+            then=counts.rows + counts.skipped + counts.failed,
+            keys=keys,
         )
     else:
-        token, rows = everything, ""
-    reads = joined or predicate is not None
-    token = proven_in_search(token, named, meaning, entry.definition.key, joined=reads)
-    return f"SELECT {token} AS _jammi_token, {names} AS _jammi_named{rows}"
+        token = everything
+    reads = is_joined or predicate is not None
+    token = proven_in_search(token, named, meaning, entry.definition.key, is_read=reads)
+    return sql("SELECT {} AS _jammi_token, {} AS _jammi_named{}", token, names, rows)
 
 
 def resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source:
@@ -168,7 +196,7 @@ def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:
         raise error
 
 
-def _key_column(entry: Entry) -> str:
+def _key_column(entry: Entry) -> Sql:
     """The key's column of a source, chosen by its name.
 
     Where there is none, DuckDB says that nothing matches the pattern, and with it what that means: the key was renamed.
@@ -182,10 +210,10 @@ def _key_column(entry: Entry) -> str:
 
 
 @functools.lru_cache(1000)
-def _column_or(key: str, message: str) -> str:
+def _column_or(key: str, message: str) -> Sql:
     # DuckDB takes ASCII letters alone for the same in both cases.
     letters = "".join(f"[{c.lower()}{c.upper()}]" if c.isascii() and c.isalpha() else _exactly(c) for c in key)
-    return f"COLUMNS({literal(f'^({letters})$|^({_exactly(message)})$')})"
+    return sql("COLUMNS({})", literal(f"^({letters})$|^({_exactly(message)})$"))
 
 
 def _exactly(text: str) -> str:

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jammi_duck.errors import InputError
-from jammi_duck.retrieval.check import check
+from jammi_duck.retrieval.check import Checked, check
 from jammi_duck.retrieval.search import Asked, Like, Query, search
 from jammi_duck.retrieval.selection import RowsThere
 from jammi_duck.storage.tables.table import Answers
-from jammi_duck.types import Caller, Stage
+from jammi_duck.types import Caller, Float, Integer, Stage
 from jammi_duck.udfs.arguments import whole
-from jammi_duck.udfs.columns import Column, caller_of, offsets_of, rows_of, structs
+from jammi_duck.udfs.columns import Column, caller_of, fields_of, offsets_of, rows_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
 from jammi_duck.udfs.search_plan import chosen, resolved
 
-HIT = {"_row_id": "VARCHAR", "_source_id": "VARCHAR", "_rank": "INTEGER", "_similarity": "FLOAT", "_distance": "FLOAT"}
-STAGE = {"stage": "VARCHAR", "detail": "VARCHAR", "row_count": "BIGINT", "milliseconds": "DOUBLE"}
-CHECK = {
-    "embedding_table": "VARCHAR", "row_count": "BIGINT", "segments": "INTEGER", "k": "INTEGER", "queries": "INTEGER",
-    "recall": "DOUBLE", "index_ms": "DOUBLE", "exact_ms": "DOUBLE", "advice": "VARCHAR",
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that a search has found."""
+
+    _row_id: str
+    _source_id: str
+    _rank: Integer
+    _similarity: Float
+    _distance: Float
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """What is told of a stage of a search."""
+
+    stage: str
+    detail: str
+    row_count: int
+    milliseconds: float
 
 
 def select(
@@ -120,18 +134,19 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
         done = selections.of(token) if token else selections.traced(Caller(session, transaction))
         done.traced = False
         fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
-        rows = [(stage.name, stage.detail, stage.rows, stage.seconds * 1000) for stage in (*done.stages, fetch)]
-        traces.append([dict(zip(STAGE, row, strict=True)) for row in rows])
-    return structs(traces, STAGE)
+        traces.append(
+            [StageRow(each.name, each.detail, each.rows, each.seconds * 1000) for each in (*done.stages, fetch)]
+        )
+    return table(traces, StageRow)
 
 
 def check_index(engine: Engine, *columns: Column) -> pa.Array:
     """The recall of a table's index on a sample."""
     checked = []
-    for source, database, path, model, table, _, k in rows_of(columns):
-        entry, _meaning = chosen(engine, resolved(engine, source, (database, path)), model, table)
-        checked.append([dataclasses.asdict(check(engine.tables, entry, whole(k, "k")))])
-    return structs(checked, CHECK)
+    for source, database, path, model, name, _, k in rows_of(columns):
+        entry, _meaning = chosen(engine, resolved(engine, source, (database, path)), model, name)
+        checked.append([check(engine.tables, entry, whole(k, "k"))])
+    return table(checked, Checked)
 
 
 def _names(names: pa.ListScalar) -> tuple[str, ...] | None:
@@ -145,7 +160,7 @@ def _vector(vectors: Any, i: int) -> np.ndarray[Any, np.dtype[np.float32]] | Non
 
 def _hits(rows: int, answered: Sequence[tuple[list[int], str, Answers]]) -> pa.Array:
     if not answered:
-        return structs([[]] * rows, HIT)
+        return table([[]] * rows, Hit)
     lengths = np.zeros(rows, np.int64)
     for mine, _, answers in answered:
         lengths[mine] = answers.counts
@@ -159,4 +174,4 @@ def _hits(rows: int, answered: Sequence[tuple[list[int], str, Answers]]) -> pa.A
     offsets = offsets_of(lengths)
     ranks = np.arange(1, len(near) + 1, dtype=np.int32) - np.repeat(offsets[:-1], lengths)
     columns = [row_ids, names, pa.array(ranks), pa.array(near), pa.array(np.float32(1) - near)]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, names=list(HIT)))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, names=list(fields_of(Hit))))

@@ -12,14 +12,24 @@ from dataclasses import dataclass
 
 from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.retrieval.selection import refusal
-from jammi_duck.sql import literal, quoted
+from jammi_duck.sql import Sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Status
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.sources import RELATIONS, Meaning, Relation, Source, folded, found, name_parts, still_there
+from jammi_duck.udfs.sources import (
+    RELATIONS,
+    Meaning,
+    Relation,
+    Source,
+    folded,
+    folded_sql,
+    found,
+    name_parts,
+    still_there,
+)
 
 # A type that no key has.
-_ELSEWHERE = "_jammi_elsewhere"
+_ELSEWHERE = sql("ENUM('_jammi_elsewhere')")
 _READY: tuple[Status, ...] = ("ready", "gone")
 _FAILED: tuple[Status, ...] = ("failed",)
 
@@ -60,41 +70,49 @@ def settle_new(engine: Engine, source: Source) -> Meaning | None:
     return next((each for each in source.meanings if each.relation in there[:1]), None)
 
 
-def proven(text: str, source: Source, meaning: Meaning, key: str) -> str:
+def proven(text: str, source: Source, meaning: Meaning, key: str) -> Sql:
     """A text as SQL, with an error in its place where the source is not what is meant in the caller's own query."""
     proof = _proof(source, meaning, key)
     if proof is None:
         return literal(text)
     # What was seen is an argument, or the error would end the planning of the query.
-    refused = f"_jammi_refuse({literal(_refusal(source, meaning))}, p.seen)"
-    return (
-        f"(SELECT CASE WHEN p.seen {proof.is_meant} THEN {literal(text)} ELSE {refused} END "
-        f"FROM (SELECT {proof.seen} AS seen) p)"
+    return sql(
+        "(SELECT CASE WHEN p.seen {is_meant} THEN {text} ELSE _jammi_refuse({refusal}, p.seen) END "
+        "FROM (SELECT {seen} AS seen) p)",
+        seen=proof.seen,
+        is_meant=proof.is_meant,
+        text=literal(text),
+        refusal=literal(_refusal(source, meaning)),
     )
 
 
-def proven_in_search(token: str, source: Source, meaning: Meaning, key: str, *, joined: bool) -> str:
+def proven_in_search(token: Sql, source: Source, meaning: Meaning, key: str, *, is_read: bool) -> Sql:
     """The token of a search as SQL, with a refusal in its place where the source is not what is meant.
 
     A CTE of the source's name may be in its place: a search finds those of its rows that the source's embeddings have.
-    Where the source is not `joined`, it need not be there.
+    Where the query does not read the source, it need not be there.
     """
-    proof = _proof_in_search(source, meaning, key) if joined else _proof_beside(source, meaning)
+    proof = _proof_in_search(source, meaning, key) if is_read else _proof_beside(source, meaning)
     if proof is None:
         return token
-    refused = literal(refusal(InputError(_refusal(source, meaning))))
-    return f"CASE WHEN {proof.seen} {proof.is_meant} THEN {token} ELSE {refused} END"
+    return sql(
+        "CASE WHEN {seen} {is_meant} THEN {token} ELSE {refusal} END",
+        seen=proof.seen,
+        is_meant=proof.is_meant,
+        token=token,
+        refusal=literal(refusal(InputError(_refusal(source, meaning)))),
+    )
 
 
-def identified(source: Source, meaning: Meaning | None, key: str) -> str:
+def identified(source: Source, meaning: Meaning | None, key: str) -> Sql:
     """SQL for what embeddings are to be known by, with an error in its place where that cannot be said."""
     if meaning is not None:
         return proven(meaning.identity, source, meaning, key)
     seen = _looked_up(source)
     if source.session:
-        return f"coalesce((SELECT {seen}), {literal(source.session.identity)})"
-    refused = f"_jammi_refuse({literal(f'there is no table, view or file {source.written} here')}, p.seen)"
-    return f"(SELECT coalesce(p.seen, {refused}) FROM (SELECT {seen}) p)"
+        return sql("coalesce((SELECT {}), {})", seen, literal(source.session.identity))
+    missing = literal(f"there is no table, view or file {source.written} here")
+    return sql("(SELECT coalesce(p.seen, _jammi_refuse({}, p.seen)) FROM (SELECT {}) p)", missing, seen)
 
 
 def is_only(engine: Engine, meaning: Meaning) -> bool:
@@ -102,7 +120,7 @@ def is_only(engine: Engine, meaning: Meaning) -> bool:
     relation = meaning.relation
     if relation is None:
         return True
-    text = f"SELECT database_name FROM {RELATIONS} WHERE (lower(schema_name), lower(name)) = (lower(?), lower(?))"
+    text = sql("SELECT database_name FROM {} WHERE (lower(schema_name), lower(name)) = (lower(?), lower(?))", RELATIONS)
     others = engine.host.sql(text, [relation.schema, relation.name])
     return all(folded(database) == relation.database for (database,) in others)
 
@@ -143,8 +161,8 @@ def _named(engine: Engine, source: Source, table: str) -> Meaning:
 class _Proof:
     """What DuckDB takes a source's name for, as SQL that stands in a query, and the end of the condition on it."""
 
-    seen: str
-    is_meant: str
+    seen: Sql
+    is_meant: Sql
 
 
 def _proof(source: Source, meaning: Meaning, key: str) -> _Proof | None:
@@ -158,66 +176,75 @@ def _proof_in_search(source: Source, meaning: Meaning, key: str) -> _Proof | Non
     if meaning.relation is None or not source.session:
         return _proof(source, meaning, key)
     if (source.relations[0], meaning.relation.schema) != (meaning.relation, "main"):
-        return _Proof(f"(SELECT {_looked_up(source)})", f"= {literal(meaning.identity)}")
+        return _Proof(sql("(SELECT {})", _looked_up(source)), sql("= {}", literal(meaning.identity)))
     # No CTE is called so, and a TEMP table is.
-    return _proof_by_key(f"main.{quoted(meaning.relation.name)}", meaning.relation, key)
+    return _proof_by_key(sql("main.{}", quoted(meaning.relation.name)), meaning.relation, key)
 
 
 def _proof_beside(source: Source, meaning: Meaning) -> _Proof | None:
     """The same, for a query that does not read the source."""
     if not source.session or not meaning.relation:
         return None
-    return _Proof(f"(SELECT {_temporary(source.session)})", "IS NULL")
+    return _Proof(sql("(SELECT {})", _temporary(source.session)), sql("IS NULL"))
 
 
 def _proof_of_session(source: Source, meaning: Meaning) -> _Proof | None:
     if meaning != source.session or not source.meanings:
         return None
     identity = literal(meaning.identity)
-    return _Proof(f"coalesce((SELECT {_looked_up(source)}), {identity})", f"= {identity}")
+    return _Proof(sql("coalesce((SELECT {}), {})", _looked_up(source), identity), sql("= {}", identity))
 
 
-def _proof_by_key(sql: str, relation: Relation, key: str) -> _Proof:
-    """By the type of a relation's key where `sql` names that relation, and otherwise one that no key has.
+def _proof_by_key(named: Sql, relation: Relation, key: str) -> _Proof:
+    """By the type of a relation's key where `named` is that relation, and otherwise one that no key has.
 
     A column that is called by database, schema and table is found only in that table. For all others there is another
     column of that name: a field of a field of a STRUCT that is called as the database is. DuckDB knows a type once it
     has bound a query, and so plans nothing of this one.
     """
-    other = f"ENUM({literal(_ELSEWHERE)})"
-    for name in (key, relation.name, relation.schema):
-        other = f"STRUCT({quoted(name)} {other})"
-    instead = f"(SELECT NULL::{other} AS {quoted(relation.database)}) p"
-    seen = f"typeof((SELECT {relation.sql}.{quoted(key)} FROM {instead}, {sql} LIMIT 0))"
-    return _Proof(seen, f"<> {literal(f'ENUM({literal(_ELSEWHERE)})')}")
+    other = sql("STRUCT({} {})", quoted(key), _ELSEWHERE)
+    for name in (relation.name, relation.schema):
+        other = sql("STRUCT({} {})", quoted(name), other)
+    seen = sql(
+        "typeof((SELECT {relation}.{key} FROM (SELECT NULL::{other} AS {database}) p, {named} LIMIT 0))",
+        relation=relation.sql,
+        key=quoted(key),
+        other=other,
+        database=quoted(relation.database),
+        named=named,
+    )
+    return _Proof(seen, sql("<> {}", literal(_ELSEWHERE)))
 
 
-def _looked_up(source: Source) -> str:
+def _looked_up(source: Source) -> Sql:
     """What the source is among the tables and views that the caller sees, as SQL: what it is known by, or NULL."""
     places = [each for each in source.meanings if each.relation]
     if source.session:
         name = name_parts(source.session.identity)[-1]
         places.insert(0, Meaning(source.session.identity, Relation("temp", "main", name)))
-    rows = ", ".join(
-        f"({number}, {', '.join(map(literal, (each.identity, *_names(each))))})" for number, each in enumerate(places)
+    rows = (
+        sql("({}, {})", number, joined(", ", map(literal, (each.identity, *_names(each)))))
+        for number, each in enumerate(places)
     )
-    lower = "translate({}, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')"
-    same = " AND ".join(
-        f"{lower.format(f'r.{column}')} = c.{column}" for column in ("database_name", "schema_name", "name")
-    )
-    return (
-        f"arg_min(c.identity, c.place) AS seen FROM (VALUES {rows}) "
-        f"c(place, identity, database_name, schema_name, name) JOIN {RELATIONS} r ON {same}"
+    return sql(
+        "arg_min(c.identity, c.place) AS seen FROM (VALUES {rows}) "
+        "c(place, identity, database_name, schema_name, name) JOIN {relations} r ON "
+        "{folded_database} = c.database_name AND {folded_schema} = c.schema_name AND {folded_name} = c.name",
+        rows=joined(", ", rows),
+        relations=RELATIONS,
+        folded_database=folded_sql(sql("r.database_name")),
+        folded_schema=folded_sql(sql("r.schema_name")),
+        folded_name=folded_sql(sql("r.name")),
     )
 
 
-def _temporary(session: Meaning) -> str:
+def _temporary(session: Meaning) -> Sql:
     """The TEMP table or view of a name that the caller sees, as SQL, or NULL: less than all that the name may be."""
-    name = literal(name_parts(session.identity)[-1])
-    return (
+    return sql(
         "any_value(name) AS seen FROM (SELECT table_name AS name FROM duckdb_tables() WHERE database_name = 'temp' "
-        f"AND lower(table_name) = lower({name}) UNION ALL SELECT view_name FROM duckdb_views() "
-        f"WHERE database_name = 'temp' AND lower(view_name) = lower({name}))"
+        "AND lower(table_name) = lower({name}) UNION ALL SELECT view_name FROM duckdb_views() "
+        "WHERE database_name = 'temp' AND lower(view_name) = lower({name}))",
+        name=literal(name_parts(session.identity)[-1]),
     )
 
 

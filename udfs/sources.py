@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from jammi_duck.config.redaction import public_url
 from jammi_duck.errors import InputError
-from jammi_duck.sql import quoted
+from jammi_duck.sql import Sql, joined, quoted, sql
 from jammi_duck.storage.tables.catalog import SCHEMA
 from jammi_duck.types import Host
 
@@ -25,8 +25,8 @@ _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _PLAIN = re.compile(r"[^\"./\\:]+")
 _SYSTEM_SCHEMAS = ("information_schema", "pg_catalog")
 
-_DATABASES = "SELECT database_name, path FROM duckdb_databases() WHERE NOT internal"
-RELATIONS = (
+_DATABASES = sql("SELECT database_name, path FROM duckdb_databases() WHERE NOT internal")
+RELATIONS = sql(
     "(SELECT database_name, schema_name, table_name AS name FROM duckdb_tables() "
     "UNION ALL SELECT database_name, schema_name, view_name FROM duckdb_views())"
 )
@@ -41,9 +41,9 @@ class Relation:
     name: str
 
     @property
-    def sql(self) -> str:
+    def sql(self) -> Sql:
         """As it stands in a query, whatever the search path is."""
-        return ".".join(map(quoted, (self.database, self.schema, self.name)))
+        return joined(".", map(quoted, (self.database, self.schema, self.name)))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Source:
     """
 
     written: str
-    sql: str
+    sql: Sql
     alias: str
     meanings: tuple[Meaning, ...]
     session: Meaning | None = None
@@ -114,6 +114,11 @@ def folded(name: str) -> str:
     return name.translate(_LOWER)
 
 
+def folded_sql(name: Sql) -> Sql:
+    """SQL for a name as DuckDB compares it."""
+    return sql("translate({}, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')", name)
+
+
 def name_parts(source: str) -> list[str]:
     """The parts of a name as SQL has it: `a."b.c"` is `a` and `b.c`. Raises InputError where it is none."""
     if not _NAME.fullmatch(source):
@@ -126,14 +131,15 @@ def found(relations: Sequence[Relation], host: Host) -> list[Relation]:
     """Those of the tables and views that are there, as far as they are committed, in the order given."""
     if not relations:
         return []
-    rows = host.sql(f"SELECT * FROM {RELATIONS} WHERE lower(name) = lower(?)", [relations[0].name])
+    text = sql("SELECT * FROM {} WHERE lower(name) = lower(?)", RELATIONS)
+    rows = host.sql(text, [relations[0].name])
     there = {Relation(*map(folded, row)) for row in rows}
     return [relation for relation in relations if relation in there]
 
 
 def has_relations(host: Host) -> bool:
     """Whether the database has any table or view of its user's, as far as they are committed."""
-    text = f"SELECT 1 FROM {RELATIONS} WHERE database_name = current_database() AND schema_name <> ? LIMIT 1"
+    text = sql("SELECT 1 FROM {} WHERE database_name = current_database() AND schema_name <> ? LIMIT 1", RELATIONS)
     return bool(host.sql(text, [SCHEMA]))
 
 
@@ -185,8 +191,8 @@ def _file(written: str, directory: str) -> Source:
     folder, name = os.path.split(os.path.join(directory, os.path.expanduser(path)))
     identity = os.path.join(os.path.realpath(folder), name)
     # Of a name without a folder, DuckDB would think of tables first.
-    sql = quoted(written if "/" in written or "\\" in written else f"./{written}")
-    return Source(written, sql, alias, (Meaning(identity),), legacy=(Meaning(written),) if written != identity else ())
+    read = quoted(written if "/" in written or "\\" in written else f"./{written}")
+    return Source(written, read, alias, (Meaning(identity),), legacy=(Meaning(written),) if written != identity else ())
 
 
 def _table(written: str, path: Sequence[str], host: Host) -> Source:
@@ -204,10 +210,8 @@ def _table(written: str, path: Sequence[str], host: Host) -> Source:
     legacy = [Meaning(_identity(each, each.database, {}), each) for each in relations if each.database != home]
     if len(parts) == 1 and legacy:
         legacy.append(Meaning(_part(name), Relation(home, "main", name)))
-    sql = ".".join(map(quoted, parts))
-    if len(parts) == 3 and relations:
-        sql = relations[0].sql
-    return Source(written, sql, parts[-1], tuple(meanings), session, tuple(legacy))
+    named = relations[0].sql if len(parts) == 3 and relations else joined(".", map(quoted, parts))
+    return Source(written, named, parts[-1], tuple(meanings), session, tuple(legacy))
 
 
 def _relations(

@@ -8,6 +8,7 @@ from jammi_duck.config.options import Config
 from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.retrieval.selection import Selections
+from jammi_duck.sql import sql
 from jammi_duck.storage.tables.catalog import EXPECTED, SCHEMA, Catalog
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.impostors import refuse_macros, refuse_tables
@@ -94,7 +95,7 @@ def _is_known(model: str, config: Config, encoders: Encoders, catalog: Catalog) 
 
 def _open_catalog(host: Host) -> Catalog:
     """The catalog in the database itself; in memory beside it, if that is read-only or has none yet."""
-    text = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
+    text = sql("SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()")
     ((database, readonly),) = host.sql(text)
     refuse_macros(host, reserved())
     refuse_tables(host, database, SCHEMA, EXPECTED)

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from jammi_duck.errors import JammiError
-from jammi_duck.sql import qualified
+from jammi_duck.sql import Sql, sql
 
 
 class ConnectionHost:
@@ -81,12 +81,12 @@ class ConnectionHost:
                     return root.cursor()
         raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
 
-    def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def sql(self, text: Sql, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`."""
         with self.cursor() as cursor:
-            return list(cursor.execute(qualified(text), list(parameters)).fetchall())
+            return list(cursor.execute(text, list(parameters)).fetchall())
 
-    def untouched(self, text: str) -> list[tuple[Any, ...]]:
+    def untouched(self, text: Sql) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`."""
         with duckdb.connect() as fresh:
             return list(fresh.execute(text).fetchall())
@@ -94,7 +94,7 @@ class ConnectionHost:
     def home(self) -> str:
         """See `jammi_duck.types.Host`."""
         if self._home is None:
-            ((self._home,),) = self.sql("SELECT current_database()")
+            ((self._home,),) = self.sql(sql("SELECT current_database()"))
         return str(self._home)
 
     def directory(self) -> str:

@@ -26,7 +26,7 @@ from jammi_duck.errors import ConfigError, JammiError, StorageError
 from jammi_duck.jammi import Jammi
 from jammi_duck.lifetime import at_work, forever, stop_at_exit
 from jammi_duck.raised import errors_of_ours, keep
-from jammi_duck.sql import literal
+from jammi_duck.sql import Sql, literal, sql
 from jammi_duck.storage.files.local_store import LocalStore
 from jammi_duck.storage.files.location import open_store
 from jammi_duck.storage.tables.embedding_tables import PROTOCOL, EmbeddingTables
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PROBE = "_jammi_installation"
+_PROBE = sql("_jammi_installation")
 # Kept with DuckDB, whose functions find them by name, also when this module is loaded again.
 _installations: dict[str, Installation] = vars(duckdb).setdefault("_jammi_duck_installations", {})
 # DuckDB calls a function as long as the database is open, but frees it with the connection that registered it. So each
@@ -256,7 +256,7 @@ def _installation_of(con: duckdb.DuckDBPyConnection) -> str | None:
     """The name of the installation whose functions a connection's database has."""
     cursor = con.cursor()
     try:
-        ((name,),) = cursor.execute(f"SELECT system.main.{_PROBE}(0)").fetchall()
+        ((name,),) = cursor.execute(sql("SELECT system.main.{}(0)", _PROBE)).fetchall()
     except duckdb.CatalogException:
         return None
     finally:
@@ -306,9 +306,9 @@ def _call_by_name(installation: str, function: ScalarFunction) -> Callable[..., 
     return call
 
 
-def _refusal(error: JammiError) -> str:
+def _refusal(error: JammiError) -> Sql:
     """A query that DuckDB refuses with the text of an error, without words of its own about functions of Python's."""
-    return f"FROM system.main.query(system.main.error({literal(f'{type(error).__name__}: {error}')}))"
+    return sql("FROM query(error({}))", literal(f"{type(error).__name__}: {error}"))
 
 
 _CLOSED = "every connection that jammi_duck was installed on is closed; call install again"

@@ -22,7 +22,7 @@ import pyarrow as pa
 from jammi_duck.config import logs, settings
 from jammi_duck.doors.composition import loaded_encoders, open_engine
 from jammi_duck.errors import JammiError
-from jammi_duck.sql import literal, qualified
+from jammi_duck.sql import Sql, joined, literal, sql
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.functions import FUNCTIONS
 from jammi_duck.udfs.wire import (
@@ -127,23 +127,23 @@ class ShellHost:
         finally:
             del self._here.conversation
 
-    def sql(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def sql(self, text: Sql, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`."""
         conversation: Conversation = self._here.conversation
-        text = qualified(text)
         if not parameters:
             return conversation.sql(text)
         # In one statement, so that another thread's prepared statement of that name cannot come between.
-        return conversation.sql(f"PREPARE _jammi AS {text}; EXECUTE _jammi({', '.join(map(_literal, parameters))})")
+        values = joined(", ", map(_literal, parameters))
+        return conversation.sql(sql("PREPARE _jammi AS {}; EXECUTE _jammi ({})", text, values))
 
-    def untouched(self, text: str) -> list[tuple[Any, ...]]:
+    def untouched(self, text: Sql) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`; in the shell, only an extension can add a function."""
         return self.sql(text)
 
     def home(self) -> str:
         """See `jammi_duck.types.Host`."""
         if self._home is None:
-            ((self._home,),) = self.sql("SELECT current_database()")
+            ((self._home,),) = self.sql(sql("SELECT current_database()"))
         return str(self._home)
 
     def directory(self) -> str:
@@ -153,17 +153,15 @@ class ShellHost:
         return os.getcwd()
 
 
-def _literal(value: object) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool | int | float):
-        return repr(value)
-    if isinstance(value, datetime):
-        return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
-    if isinstance(value, str):
+def _literal(value: object) -> Sql:
+    if value is None or isinstance(value, str):
         return literal(value)
+    if isinstance(value, bool | int | float):
+        return Sql(repr(value))
+    if isinstance(value, datetime):
+        return sql("TIMESTAMP {}", literal(value.isoformat(sep=" ")))
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_literal, value))}]"
+        return sql("[{}]", joined(", ", map(_literal, value)))
     raise TypeError(f"{type(value).__name__} is no parameter of the engine")
 
 

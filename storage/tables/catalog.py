@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from jammi_duck.errors import StateError, StorageError
-from jammi_duck.sql import literal, quoted
+from jammi_duck.sql import Sql, joined, literal, quoted, sql
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones, Truth
 from jammi_duck.storage.files.store import Digest
@@ -97,9 +97,9 @@ class Catalog:
         """
         self._host = host
         self.database = database
-        self._database = quoted(database)
-        self._tables = f"{self._database}.{SCHEMA}.embedding_tables"
-        self._segments = f"{self._database}.{SCHEMA}.segments"
+        self._schema = _schema(database)
+        self._tables = sql("{}.embedding_tables", self._schema)
+        self._segments = sql("{}.segments", self._schema)
         self._views = views
         self._home = home
         # Every change of the catalog goes through this object, so what it has read stays true until it writes.
@@ -107,32 +107,37 @@ class Catalog:
         self._gone: frozenset[str] = frozenset()
         # Two statements that change one row at once would be in conflict.
         self._writing = threading.RLock()
-        self._view_schema = f"{quoted(views[0])}.{quoted(views[1])}"
+        self._view_schema = joined(".", map(quoted, views))
 
     def create(self) -> None:
         """Make the schemas and tables that are not there yet, and bring a catalog of an earlier version to this one.
 
         Raises UnsupportedError where a later version of jammi_duck has made it what it is.
         """
-        migrations.migrate(self._host, self.database, SCHEMA, f"{self._database}.{SCHEMA}")
-        self._host.sql(f"CREATE SCHEMA IF NOT EXISTS {self._view_schema}")
+        migrations.migrate(self._host, self.database, SCHEMA, self._schema)
+        self._host.sql(sql("CREATE SCHEMA IF NOT EXISTS {}", self._view_schema))
 
     def copy_ready(self, database: str) -> None:
         """Take over the ready tables of another database's catalog, where it has one, of whatever version."""
-        other = f"{quoted(database)}.{SCHEMA}"
-        ready = f"SELECT build FROM {other}.embedding_tables WHERE status = 'ready'"
-        for table, columns, which in (
-            ("embedding_tables", migrations.BUILDS, "status = 'ready'"),
-            ("segments", migrations.FILES, f"build IN ({ready})"),
-        ):
-            where = "database_name = ? AND schema_name = ? AND table_name = ?"
-            known = f"SELECT column_name FROM duckdb_columns() WHERE {where}"
+        other = _schema(database)
+        is_ready = sql("build IN (SELECT build FROM {}.embedding_tables WHERE status = 'ready')", other)
+        for table, columns in (("embedding_tables", migrations.BUILDS), ("segments", migrations.FILES)):
+            known = sql(
+                "SELECT column_name FROM duckdb_columns() "
+                "WHERE database_name = ? AND schema_name = ? AND table_name = ?"
+            )
             theirs = {name for (name,) in self._host.sql(known, [database, SCHEMA, table])}
-            names = ", ".join(name for name in columns if name in theirs)
+            names = joined(", ", (quoted(name) for name in columns if name in theirs))
             if names:
                 self._write(
-                    f"INSERT INTO {self._database}.{SCHEMA}.{table} BY NAME "
-                    f"SELECT {names} FROM {other}.{table} WHERE {which}"
+                    sql(
+                        "INSERT INTO {ours}.{table} BY NAME SELECT {names} FROM {other}.{table} WHERE {is_ready}",
+                        ours=self._schema,
+                        table=quoted(table),
+                        names=names,
+                        other=other,
+                        is_ready=is_ready,
+                    )
                 )
 
     def _go_home(self) -> None:
@@ -145,9 +150,14 @@ class Catalog:
             home.create()
             # The files first: a build without them would be taken for one that has none.
             for to, known in ((home._segments, self._segments), (home._tables, self._tables)):
-                new = f"SELECT * FROM {known} WHERE build NOT IN (SELECT build FROM {to})"
-                self._host.sql(f"INSERT INTO {to} BY NAME {new}")
-            self.database, self._database = home.database, home._database
+                self._host.sql(
+                    sql(
+                        "INSERT INTO {to} BY NAME SELECT * FROM {known} WHERE build NOT IN (SELECT build FROM {to})",
+                        to=to,
+                        known=known,
+                    )
+                )
+            self.database, self._schema = home.database, home._schema
             self._tables, self._segments = home._tables, home._segments
             self._home, self._read = None, {}
 
@@ -161,35 +171,23 @@ class Catalog:
 
     def stage(self, build: str, stage: str) -> None:
         """Note what a running build is doing."""
-        self._write(f"UPDATE {self._tables} SET stage = ? WHERE build = ? AND status = 'building'", [stage, build])
+        self._update(build, {"stage": stage}, only="building")
 
     def rename(self, build: str, name: str) -> None:
         """Give a running build another name, because its own was taken in the shared location."""
-        self._write(f"UPDATE {self._tables} SET name = ? WHERE build = ? AND status = 'building'", [name, build])
+        self._update(build, {"name": name}, only="building")
 
     def relocate(self, build: str, location: str) -> None:
         """Note that a table's files have moved."""
         with self._writing:
             self._gone -= {build}
-            self._write(f"UPDATE {self._tables} SET location = ? WHERE build = ?", [location, build])
+            self._update(build, {"location": location})
 
     def ready(self, manifest: Manifest) -> None:
         """Move a build from `building` to `ready`, as its manifest says. Raises StateError."""
         self._set_files(manifest)
-        counts = manifest.counts
-        self._move(
-            manifest.build,
-            "building",
-            "ready",
-            {
-                "stage": None,
-                "row_count": counts.rows,
-                "skipped_count": counts.skipped,
-                "failed_count": counts.failed,
-                "truncated_count": counts.truncated,
-                "finished": _utc(manifest.finished),
-            },
-        )
+        changes = {"stage": None, **_counts(manifest.counts), "finished": _utc(manifest.finished)}
+        self._move(manifest.build, "building", "ready", changes)
 
     def failed(self, build: str, error: str) -> None:
         """Move a build from `building` to `failed`, with the reason. Raises StateError."""
@@ -204,10 +202,7 @@ class Catalog:
         """Note what is being done with a ready table, and who does it; nothing, if these are None."""
         if stage is not None:
             self._go_home()
-        self._write(
-            f"UPDATE {self._tables} SET stage = ?, owner = ? WHERE build = ? AND status = 'ready'",
-            [stage, owner, build],
-        )
+        self._update(build, {"stage": stage, "owner": owner}, only="ready")
 
     def lose(self, looked_for: Set[str], gone: Set[str]) -> Set[str]:
         """Note for which builds, of those that were `looked_for`, no file was found; gives those that are new."""
@@ -227,25 +222,21 @@ class Catalog:
 
         Where the table is not ready any more, nothing is noted, which False says.
         """
-        counts = manifest.counts
-        noted = "" if at_work else ", stage = NULL, owner = NULL"
-        values = [counts.rows, counts.skipped, counts.failed, counts.truncated, _utc(manifest.finished), manifest.build]
+        changes = {**_counts(manifest.counts), "finished": _utc(manifest.finished)}
+        if not at_work:
+            changes |= {"stage": None, "owner": None}
         with self._writing:
-            ready = f"SELECT build FROM {self._tables} WHERE build = ? AND status = 'ready'"
+            ready = sql("SELECT build FROM {} WHERE build = ? AND status = 'ready'", self._tables)
             if not self._host.sql(ready, [manifest.build]):
                 return False
             # The files first: by the time of its end, a state that is not entered as a whole is told from one that is.
             self._set_files(manifest)
-            self._write(
-                f"UPDATE {self._tables} SET row_count = ?, skipped_count = ?, failed_count = ?, truncated_count = ?, "
-                f"finished = ?{noted} WHERE build = ? AND status = 'ready'",
-                values,
-            )
+            self._update(manifest.build, changes, only="ready")
         return True
 
     def attach(self, build: str, source: str) -> None:
         """Note that a table's source is known by another name now."""
-        self._write(f"UPDATE {self._tables} SET source = ? WHERE build = ?", [source, build])
+        self._update(build, {"source": source})
 
     def dropped(self, entry: Entry) -> None:
         """Move a table that is ready, gone or failed to `dropped`. Raises StateError."""
@@ -278,21 +269,21 @@ class Catalog:
             before = {(each.number, each.rows, *_written(each.parquet)) for each in self._truth(manifest.build)}
             # What stays is not written again: a later version may have noted more of it.
             for _, _, file, _, _ in before - now:
-                self._host.sql(f"DELETE FROM {self._segments} WHERE build = ? AND parquet = ?", [manifest.build, file])
-            rows = [(manifest.build, *row) for row in sorted(now - before)]
-            if rows:
-                marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
-                names = ", ".join(migrations.FILES)
-                values = [value for row in rows for value in row]
-                self._host.sql(f"INSERT INTO {self._segments} ({names}) VALUES {marks}", values)
+                text = sql("DELETE FROM {} WHERE build = ? AND parquet = ?", self._segments)
+                self._host.sql(text, [manifest.build, file])
+            self._insert_into(
+                self._segments, migrations.FILES, [(manifest.build, *row) for row in sorted(now - before)]
+            )
 
     def _truth(self, build: str) -> list[Truth]:
         return [each for files in self.files(build) for each in files]
 
     def files(self, build: str) -> tuple[tuple[Segment, ...], tuple[Tombstones, ...]]:
         """A build's segments in order, without their sidecars, and its tombstones."""
-        columns = "segment, row_count, parquet, bytes, sha256"
-        text = f"SELECT {columns} FROM {self._segments} WHERE build = ? ORDER BY segment ASC"
+        text = sql(
+            "SELECT segment, row_count, parquet, bytes, sha256 FROM {} WHERE build = ? ORDER BY segment ASC",
+            self._segments,
+        )
         segments: list[Segment] = []
         tombstones: list[Tombstones] = []
         with self._writing:
@@ -312,19 +303,18 @@ class Catalog:
         known = self._read
         if asked in known:
             return known[asked]
-        conditions: list[str] = []
+        conditions: list[Sql] = []
         values: list[object] = []
         stored = {"ready" if status == "gone" else status for status in statuses}
         if stored:
-            conditions.append(f"status IN ({', '.join('?' * len(stored))})")
+            conditions.append(sql("status IN ({})", _marks(len(stored))))
             values += stored
         for column, value in (("source", source), ("name", name)):
             if value is not None:
-                conditions.append(f"{column} = ?")
+                conditions.append(sql("{} = ?", quoted(column)))
                 values.append(value)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        text = f"SELECT {', '.join(_READ)} FROM {self._tables}{where} ORDER BY started DESC, name DESC"
-        read = [each for row in self._host.sql(text, values) if isinstance(each := _entry(row), Entry)]
+        rows = self._select(_READ, joined(" AND ", conditions or [sql("true")]), values)
+        read = [each for row in rows if isinstance(each := _entry(row), Entry)]
         # A session's collation may have found more.
         meant = [each for each in read if source in (None, each.source) and name in (None, each.name)]
         found = [entry for entry in map(self._as_seen, meant) if not statuses or entry.status in statuses]
@@ -341,40 +331,55 @@ class Catalog:
     def refused(self) -> list[Refused]:
         """The rows that are not understood, which `entries` leaves out, those that were dropped with them."""
         names = [each.name for each in dataclasses.fields(Refused) if each.name != "error"]
-        text = f"SELECT {', '.join((*names, *_READ))} FROM {self._tables} ORDER BY started DESC, name DESC"
-        read = [(row[: len(names)], _entry(row[len(names) :])) for row in self._host.sql(text)]
+        rows = self._select((*names, *_READ), sql("true"))
+        read = [(row[: len(names)], _entry(row[len(names) :])) for row in rows]
         refused = [(dict(zip(names, row, strict=True)), why) for row, why in read if isinstance(why, str)]
         return [Refused(**{**row, **_times(row)}, error=why) for row, why in refused]
 
     def names(self) -> dict[str, str]:
         """The name of every table that there ever was, by its build, whether its row is understood or not."""
-        return dict(self._host.sql(f"SELECT build, name FROM {self._tables}"))
+        return dict(self._host.sql(sql("SELECT build, name FROM {}", self._tables)))
 
     def show(self, name: str, dimensions: int, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> None:
         """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open.
 
         Segments come with their numbers.
         """
-        columns = f"_row_id, _source_id, _model_id, vector::FLOAT[{dimensions:d}] AS vector, _text_digest"
-        self._host.sql(
-            f"CREATE OR REPLACE VIEW {self._view_schema}.{quoted(name)} AS {live_rows(columns, segments, tombstones)}"
-        )
+        columns = sql("_row_id, _source_id, _model_id, vector::FLOAT[{}] AS vector, _text_digest", dimensions)
+        rows = live_rows(columns, segments, tombstones)
+        self._host.sql(sql("CREATE OR REPLACE VIEW {}.{} AS {}", self._view_schema, quoted(name), rows))
 
     def hide(self, name: str) -> None:
         """Remove the view of a table that is ready no more."""
-        self._host.sql(f"DROP VIEW IF EXISTS {self._view_schema}.{quoted(name)}")
+        self._host.sql(sql("DROP VIEW IF EXISTS {}.{}", self._view_schema, quoted(name)))
 
     def shown(self) -> set[str]:
         """The names of the views that there are."""
-        text = "SELECT view_name FROM duckdb_views() WHERE database_name = ? AND schema_name = ?"
+        text = sql("SELECT view_name FROM duckdb_views() WHERE database_name = ? AND schema_name = ?")
         return {name for (name,) in self._host.sql(text, self._views)}
 
-    def _write(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def _select(self, columns: Sequence[str], condition: Sql, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        text = sql(
+            "SELECT {} FROM {} WHERE {} ORDER BY started DESC, name DESC",
+            joined(", ", map(quoted, columns)),
+            self._tables,
+            condition,
+        )
+        return self._host.sql(text, values)
+
+    def _write(self, text: Sql, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._writing:
             try:
                 return self._host.sql(text, parameters)
             finally:
                 self._read = {}
+
+    def _insert_into(self, table: Sql, columns: Iterable[str], rows: Sequence[Sequence[object]]) -> None:
+        names = [quoted(name) for name in columns]
+        marks = joined(", ", [sql("({})", _marks(len(names)))] * len(rows))
+        text = sql("INSERT INTO {} ({}) VALUES {}", table, joined(", ", names), marks)
+        if rows:
+            self._write(text, [value for row in rows for value in row])
 
     def _insert(self, entry: Entry) -> None:
         definition = entry.definition
@@ -389,27 +394,28 @@ class Catalog:
             "definition": definition.to_json(),
             "fingerprint": definition.fingerprint,
             "status": entry.status,
-            "row_count": entry.counts.rows,
-            "skipped_count": entry.counts.skipped,
-            "failed_count": entry.counts.failed,
-            "truncated_count": entry.counts.truncated,
+            **_counts(entry.counts),
             "location": entry.location,
             "owner": entry.owner,
             "started": entry.started,
             "finished": entry.finished,
         }
-        marks = ", ".join("?" * len(row))
-        self._write(f"INSERT INTO {self._tables} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+        self._insert_into(self._tables, row, [list(row.values())])
 
     def _move(self, build: str, old: Status, new: Status, changes: dict[str, Any]) -> None:
         if new not in MOVES[old]:
             raise StateError(f"a build cannot go from '{old}' to '{new}'")
-        sets = ", ".join(f"{column} = ?" for column in ("status", *changes))
-        text = f"UPDATE {self._tables} SET {sets} WHERE build = ? AND status = ?"
-        # The count of rows, not RETURNING: with that, DuckDB 1.4 moves a row once only while an older query runs.
-        ((moved,),) = self._write(text, [new, *changes.values(), build, old])
-        if not moved:
+        if not self._update(build, {"status": new, **changes}, only=old):
             raise StateError(f"the build {build} is not '{old}' any more: another connection was first")
+
+    def _update(self, build: str, changes: Mapping[str, object], *, only: Status | None = None) -> int:
+        """Change columns of a build's row, where it has the status `only`, if that is given; returns how many rows."""
+        sets = joined(", ", (sql("{} = ?", quoted(column)) for column in changes))
+        condition = sql("build = ?") if only is None else sql("build = ? AND status = {}", literal(only))
+        # The count of rows, not RETURNING: with that, DuckDB 1.4 moves a row once only while an older query runs.
+        text = sql("UPDATE {} SET {} WHERE {}", self._tables, sets, condition)
+        ((rows,),) = self._write(text, [*changes.values(), build])
+        return int(rows)
 
 
 _READ = (
@@ -421,7 +427,7 @@ _READ = (
 def _entry(row: Iterable[Any]) -> Entry | str:
     """A build as a row says, or why the row is not understood."""
     fields = dict(zip(_READ, row, strict=True))
-    counts = Counts(*(fields.pop(f"{kind}_count") or 0 for kind in ("row", "skipped", "failed", "truncated")))
+    counts = Counts(*(fields.pop(f"{kind}_count") or 0 for kind in _KINDS))
     try:
         definition = Definition.from_json(fields["definition"])
     except StorageError as error:
@@ -436,6 +442,8 @@ def _entry(row: Iterable[Any]) -> Entry | str:
 
 
 _TIMES = ("started", "finished")
+# Of the rows that are counted, in the order of `Counts`.
+_KINDS = ("row", "skipped", "failed", "truncated")
 
 
 def _times(fields: Mapping[str, Any]) -> dict[str, datetime | None]:
@@ -443,26 +451,44 @@ def _times(fields: Mapping[str, Any]) -> dict[str, datetime | None]:
     return {name: each if isinstance(each := fields[name], datetime) else None for name in _TIMES}
 
 
+def _counts(counts: Counts) -> dict[str, object]:
+    """The columns of a build's counts."""
+    numbers = (counts.rows, counts.skipped, counts.failed, counts.truncated)
+    return {f"{kind}_count": number for kind, number in zip(_KINDS, numbers, strict=True)}
+
+
+def _marks(number: int) -> Sql:
+    return joined(", ", [sql("?")] * number)
+
+
+def _schema(database: str) -> Sql:
+    return joined(".", (quoted(database), quoted(SCHEMA)))
+
+
 def _written(digest: Digest) -> tuple[str, int, str]:
     return digest.file, digest.size, digest.sha256
 
 
-def live_rows(columns: str, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> str:
+def live_rows(columns: Sql, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> Sql:
     """A query for the rows of segments that no tombstones list; `columns` may have `_segment` and `_place` in them."""
     if not tombstones and "_segment" not in columns:
-        return f"SELECT {columns} FROM {_parquet(file for _, file in segments)}"
-    rows = " UNION ALL ".join(
-        f"SELECT *, {number:d}::INTEGER AS _segment, file_row_number AS _place "
-        f"FROM read_parquet({literal(file)}, file_row_number := true, hive_partitioning := false)"
+        return sql("SELECT {} FROM {}", columns, _parquet(file for _, file in segments))
+    rows = (
+        sql(
+            "SELECT *, {}::INTEGER AS _segment, file_row_number AS _place "
+            "FROM read_parquet({}, file_row_number := true, hive_partitioning := false)",
+            number,
+            literal(file),
+        )
         for number, file in segments
     )
-    gone = f" ANTI JOIN {_parquet(tombstones)} USING (_segment, _place)" if tombstones else ""
-    return f"SELECT {columns} FROM ({rows}){gone}"
+    closed = sql(" ANTI JOIN {} USING (_segment, _place)", _parquet(tombstones)) if tombstones else sql("")
+    return sql("SELECT {} FROM ({}){}", columns, joined(" UNION ALL ", rows), closed)
 
 
-def _parquet(files: Iterable[str]) -> str:
+def _parquet(files: Iterable[str]) -> Sql:
     # A folder on the way may be called `vector=1`.
-    return f"read_parquet(list_value({', '.join(map(literal, files))}), hive_partitioning := false)"
+    return sql("read_parquet(list_value({}), hive_partitioning := false)", joined(", ", map(literal, files)))
 
 
 def _now() -> datetime:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from jammi_duck.errors import StorageError
+from jammi_duck.sql import Sql, sql
 from jammi_duck.types import Host
 
 _CONSTANT = re.compile(r"NULL|true|false|-?\d+|'[^']*'", re.IGNORECASE)
@@ -21,10 +22,11 @@ def refuse_macros(host: Host, names: Collection[str]) -> None:
     Raises:
         StorageError: one has the name of a function of ours.
     """
-    found = host.sql(
+    text = sql(
         "SELECT database_name, schema_name, function_name FROM duckdb_functions() "
         "WHERE database_name NOT IN ('temp', 'system') AND function_type IN ('macro', 'table_macro')"
     )
+    found = host.sql(text)
     for database, schema, name in found:
         if name.lower() in names or name.lower().startswith("_jammi_"):
             raise StorageError(
@@ -40,8 +42,8 @@ def refuse_tables(host: Host, database: str, schema: str, expected: Mapping[str,
         StorageError: something else than a table that only keeps rows is there, or a column is missing or another.
     """
 
-    def rows(text: str) -> list[tuple[str, ...]]:
-        return host.sql(f"{text} WHERE database_name = ? AND lower(schema_name) = ?", [database, schema])
+    def rows(text: Sql) -> list[tuple[str, ...]]:
+        return host.sql(sql("{} WHERE database_name = ? AND lower(schema_name) = ?", text), [database, schema])
 
     def refuse(what: str) -> StorageError:
         return StorageError(
@@ -49,17 +51,17 @@ def refuse_tables(host: Host, database: str, schema: str, expected: Mapping[str,
             f"written. If the file is yours, DROP SCHEMA {schema} CASCADE: tables in the location are found again"
         )
 
-    for (view,) in rows("SELECT view_name FROM duckdb_views()"):
+    for (view,) in rows(sql("SELECT view_name FROM duckdb_views()")):
         raise refuse(f"a view {schema}.{view}")
-    for table, kind in rows("SELECT table_name, constraint_type FROM duckdb_constraints()"):
+    for table, kind in rows(sql("SELECT table_name, constraint_type FROM duckdb_constraints()")):
         if kind not in ("PRIMARY KEY", "NOT NULL", "UNIQUE"):
             raise refuse(f"a {kind} on {schema}.{table}")
-    for table, index in rows("SELECT table_name, index_name FROM duckdb_indexes()"):
+    for table, index in rows(sql("SELECT table_name, index_name FROM duckdb_indexes()")):
         raise refuse(f"an index {index} on {schema}.{table}")
     for table, trigger in _triggers(rows):
         raise refuse(f"a trigger {trigger} on {schema}.{table}")
     found: dict[str, dict[str, str]] = {}
-    text = "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()"
+    text = sql("SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()")
     for table, column, kind, default in rows(text):
         if default is not None and not _CONSTANT.fullmatch(default):
             raise refuse(f"a column {schema}.{table}.{column} that is computed")
@@ -73,9 +75,9 @@ def refuse_tables(host: Host, database: str, schema: str, expected: Mapping[str,
                 raise refuse(f"a table {schema}.{table} in which '{column}' is no {kind}")
 
 
-def _triggers(rows: Callable[[str], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
+def _triggers(rows: Callable[[Sql], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
     try:
-        return rows("SELECT table_name, trigger_name FROM duckdb_triggers()")
+        return rows(sql("SELECT table_name, trigger_name FROM duckdb_triggers()"))
     except Exception as error:
         # Before 2.0, DuckDB has none, and no list of them.
         if "duckdb_triggers does not exist" not in str(error):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 
 from jammi_duck.config.logs import log
-from jammi_duck.sql import quoted
+from jammi_duck.sql import joined, quoted, sql
 from jammi_duck.storage.tables.catalog import SCHEMA, VIEWS
 from jammi_duck.types import Host
 
@@ -24,40 +24,40 @@ def views_of(host: Host, database: str, *, readonly: bool) -> tuple[str, tuple[s
         _take_out(host, database)
     has_own = has_schema(host, database, VIEWS)
     names = (VIEWS, f"{VIEWS}_memory", secrets.token_hex(8))
-    found = host.sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()")
+    found = host.sql(sql("SELECT database_name, path IS NULL AND NOT readonly FROM duckdb_databases()"))
     there = {name.lower(): may_be_ours for name, may_be_ours in found}
     ours = {name for name in names if name != database.lower() and there.get(name) and has_schema(host, name, SCHEMA)}
     free = (name for name in names if name in ours or name not in there)
     beside = next(name for name in free if not (has_own and name == VIEWS))
     if beside not in there:
-        host.sql(f"ATTACH ':memory:' AS {quoted(beside)} (READ_WRITE)")
+        host.sql(sql("ATTACH ':memory:' AS {} (READ_WRITE)", quoted(beside)))
         # By this it is known again.
-        host.sql(f"CREATE SCHEMA {quoted(beside)}.{SCHEMA}")
+        host.sql(sql("CREATE SCHEMA {}.{}", quoted(beside), quoted(SCHEMA)))
     for view in _views(host, beside, "main"):
         # Of an earlier installation on this open database, and perhaps of an earlier state.
-        host.sql(f"DROP VIEW {quoted(beside)}.main.{quoted(view)}")
+        host.sql(sql("DROP VIEW {}.main.{}", quoted(beside), quoted(view)))
     return beside, (database, VIEWS) if has_own and not readonly else (beside, "main")
 
 
 def has_schema(host: Host, database: str, schema: str) -> bool:
     """Whether a database has a schema of this name."""
-    text = "SELECT 1 FROM duckdb_schemas() WHERE database_name = ? AND lower(schema_name) = ?"
+    text = sql("SELECT 1 FROM duckdb_schemas() WHERE database_name = ? AND lower(schema_name) = ?")
     return bool(host.sql(text, [database, schema]))
 
 
 def _take_out(host: Host, database: str) -> None:
-    schema = f"{quoted(database)}.{quoted(VIEWS)}"
+    schema = joined(".", (quoted(database), quoted(VIEWS)))
     try:
         for view in _views(host, database, VIEWS):
-            host.sql(f"DROP VIEW {schema}.{quoted(view)}")
-        host.sql(f"DROP SCHEMA IF EXISTS {schema}")
+            host.sql(sql("DROP VIEW {}.{}", schema, quoted(view)))
+        host.sql(sql("DROP SCHEMA IF EXISTS {}", schema))
     except Exception as error:
         log.info("the schema %s stays: %s", schema, error)
 
 
 def _views(host: Host, database: str, schema: str) -> list[str]:
     """The views in a schema that are over files of embedding tables."""
-    text = (
+    text = sql(
         "SELECT view_name FROM duckdb_views() WHERE database_name = ? AND lower(schema_name) = ? "
         "AND contains(view_name, '__embedding__') AND contains(sql, 'read_parquet')"
     )

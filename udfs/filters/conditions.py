@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jammi_duck.errors import InputError
+from jammi_duck.sql import Sql, joined, literal, sql, with_full_names
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.check import PARAMETERS, Parsed, RefusedError
 from jammi_duck.udfs.filters.definitions import Definitions
@@ -46,20 +47,20 @@ class Condition:
     `beside_hits` is the text where the source's columns that are called like ours have one more underscore.
     """
 
-    text: str
-    beside_hits: str
+    text: Sql
+    beside_hits: Sql
     tables: tuple[str, ...]
     parameters: tuple[str, ...]
     definitions: Definitions
     transaction: int
 
-    def proven(self) -> str:
+    def proven(self) -> Sql:
         """The text, behind a proof that the tables are tables: DuckDB binds this first, and no view passes it."""
         proofs = [
-            f"(SELECT system.main.count_star() FROM system.main.duckdb_table_sample('{name}') WHERE false) = 0"
-            for name in (table.replace("'", "''") for table in self.tables)
+            sql("(SELECT count_star() FROM duckdb_table_sample({}) WHERE false) = 0", literal(table))
+            for table in self.tables
         ]
-        return f"({' AND '.join([*proofs, self.text])})"
+        return sql("({})", joined(" AND ", [*proofs, self.text]))
 
 
 class Conditions:
@@ -114,13 +115,13 @@ class Conditions:
             raise InputError(f"the filter '{predicate[:100]}' is nested too deeply") from None
         return Condition(text, other, tuple(parsed.tables), tuple(parsed.parameters), definitions, transaction)
 
-    def _text_of(self, tree: Tree, predicate: str) -> str:
+    def _text_of(self, tree: Tree, predicate: str) -> Sql:
         """The condition of a tree as SQL, which DuckDB reads as the same tree again."""
         text = written(self._host, tree)
         again = parse(self._host, text)
         if (again != tree and _bare(again) != _bare(tree)) or not text.startswith(_BEFORE):
             raise InputError(f"the filter '{predicate}' cannot be written as DuckDB has read it; write it otherwise")
-        return f"({text.removeprefix(_BEFORE)})"
+        return sql("({})", with_full_names(text.removeprefix(_BEFORE)))
 
 
 def check_parameters(given: Sequence[str] | None, wanted: Sequence[str]) -> None:

@@ -10,37 +10,41 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from jammi_duck.sql import literal
+from jammi_duck.sql import Template, joined, literal, sql, template
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import NAMES
-from jammi_duck.udfs.sources import folded
+from jammi_duck.udfs.sources import folded, folded_sql
 
-_SIGNATURES = """
+_SIGNATURES = sql("""
     SELECT function_name, md5(string_agg(signature, ';' ORDER BY hash(signature) ASC)) FROM (
         SELECT function_name, concat_ws('|', parameter_types::VARCHAR, varargs, return_type) AS signature,
             coalesce(has_side_effects, false) OR coalesce(stability, '') = 'VOLATILE' AS acts
         FROM duckdb_functions() WHERE database_name = 'system' AND schema_name = 'main'
             AND function_type IN ('scalar', 'aggregate', 'window')
     ) GROUP BY function_name HAVING NOT bool_or(acts)
-"""
-# As DuckDB compares names: ASCII letters alone are the same in both cases.
-_FOLDED = "translate({column}, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz') IN ({{names}})"
-_VIEWS = (
+""")
+# Each with the names that are looked for, which are folded.
+_VIEWS = template(
     "SELECT database_name, schema_name, view_name, sql, internal FROM duckdb_views() "
-    f"WHERE {_FOLDED.format(column='view_name')} AND database_name <> 'temp' ORDER BY ALL"
+    "WHERE {folded} IN ({names}) AND database_name <> 'temp' ORDER BY ALL",
+    folded=folded_sql(sql("view_name")),
 )
-_TABLES = (
+_TABLES = template(
     "SELECT database_name, schema_name, table_name FROM duckdb_tables() "
-    f"WHERE {_FOLDED.format(column='table_name')} AND database_name <> 'temp' ORDER BY ALL"
+    "WHERE {folded} IN ({names}) AND database_name <> 'temp' ORDER BY ALL",
+    folded=folded_sql(sql("table_name")),
 )
-_MACROS = (
+_MACROS = template(
     "SELECT database_name, schema_name, function_name, function_type, to_json(parameters)::VARCHAR, "
     "to_json(parameter_types)::VARCHAR, macro_definition FROM duckdb_functions() "
-    f"WHERE macro_definition IS NOT NULL AND {_FOLDED.format(column='function_name')} AND database_name <> 'temp' "
-    "ORDER BY ALL"
+    "WHERE macro_definition IS NOT NULL AND {folded} IN ({names}) AND database_name <> 'temp' ORDER BY ALL",
+    folded=folded_sql(sql("function_name")),
 )
-_TYPES = f"SELECT DISTINCT database_name, type_name FROM duckdb_types() WHERE {_FOLDED.format(column='type_name')}"
-_COLLATIONS = "SELECT collname FROM pragma_collations()"
+_TYPES = template(
+    "SELECT DISTINCT database_name, type_name FROM duckdb_types() WHERE {folded} IN ({names})",
+    folded=folded_sql(sql("type_name")),
+)
+_COLLATIONS = sql("SELECT collname FROM pragma_collations()")
 # A Python function may be added to one of DuckDB's by the same name; that is looked for this often.
 _SECONDS = 1.0
 _HEAD = re.compile(
@@ -145,9 +149,8 @@ class Definitions:
             if names
         )
 
-    def _found(self, text: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
-        literals = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-        return self._host.sql(text.format(names=literals))
+    def _found(self, text: Template, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        return self._host.sql(text(names=joined(", ", map(literal, names))))
 
 
 def _users(rows: _Rows) -> _Rows:
@@ -163,7 +166,7 @@ def _types(names: str, types: str | None) -> tuple[str | None, ...]:
 
 # What DuckDB calls by its bare name for `values['name']`.
 _SUBSCRIPTS = ("array_extract", "map_extract", "map_extract_value", "struct_extract")
-_ATTACHED = "SELECT database_name, database_oid FROM duckdb_databases() WHERE NOT internal ORDER BY ALL"
+_ATTACHED = sql("SELECT database_name, database_oid FROM duckdb_databases() WHERE NOT internal ORDER BY ALL")
 _subscripts: WeakKeyDictionary[Host, tuple[float, list[tuple[Any, ...]], list[tuple[Any, ...]]]] = WeakKeyDictionary()
 
 
@@ -176,8 +179,8 @@ def subscript_macros(host: Host) -> list[tuple[str, str, str]]:
     attached = host.sql(_ATTACHED)
     looked, then, macros = _subscripts.get(host, (0.0, [], []))
     if not looked or then != attached or time.monotonic() - looked >= _SECONDS:
-        names = ", ".join(map(literal, _SUBSCRIPTS))
-        macros = [row[:3] for row in host.sql(_MACROS.format(names=names)) if row[0] != "system"]
+        found = host.sql(_MACROS(names=joined(", ", map(literal, _SUBSCRIPTS))))
+        macros = [row[:3] for row in found if row[0] != "system"]
         _subscripts[host] = time.monotonic(), attached, macros
     return [(str(database), str(schema), str(name)) for database, schema, name in macros]
 
@@ -199,8 +202,8 @@ def as_duckdb_has_them(host: Host) -> frozenset[str]:
     return names
 
 
-def _view(database: str, schema: str, name: str, sql: str, internal: bool) -> View:
-    head = _HEAD.fullmatch(sql)
+def _view(database: str, schema: str, name: str, text: str, internal: bool) -> View:
+    head = _HEAD.fullmatch(text)
     if head is None:
         return View(database, schema, name, (), "", internal)
     columns = [a.replace('""', '"') or b for a, b in _COLUMN.findall(head["columns"] or "")]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from jammi_duck.sql import sql
 from jammi_duck.types import Host
 from jammi_duck.udfs.sources import folded
 
@@ -17,13 +18,13 @@ _PLACE = re.compile(r'"query_location(?:_length)?":\d+')
 
 def parse(host: Host, text: str) -> Tree:
     """What DuckDB's parser makes of a statement, as a tree with `error`, or with `statements`; without any places."""
-    ((found,),) = host.sql("SELECT system.main.json_serialize_sql(?::VARCHAR)::VARCHAR", [text])
+    ((found,),) = host.sql(sql("SELECT json_serialize_sql(?::VARCHAR)::VARCHAR"), [text])
     return json.loads(_PLACE.sub('"query_location":0', found))
 
 
 def written(host: Host, tree: Tree) -> str:
     """The SQL text of a tree."""
-    ((text,),) = host.sql("SELECT system.main.json_deserialize_sql(?::JSON)", [json.dumps(tree)])
+    ((text,),) = host.sql(sql("SELECT json_deserialize_sql(?::JSON)"), [json.dumps(tree)])
     return str(text)
 
 

@@ -19,18 +19,18 @@ from jammi_duck.doors.installation import equip_as
 from jammi_duck.errors import InputError, NoSourceError, NotFoundError, did_you_mean
 from jammi_duck.jammi import Jammi
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.sql import qualified
+from jammi_duck.sql import sql
 
 IN_MEMORY = ":memory:"
-_IS_FILE = "SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()"
-_SOURCES = """
+_IS_FILE = sql("SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()")
+_SOURCES = sql("""
     SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
     FROM duckdb_tables() WHERE database_name = current_database() AND schema_name != 'jammi_catalog'
     UNION ALL
     SELECT concat_ws('.', nullif(schema_name, 'main'), view_name), 'view', column_count
     FROM duckdb_views() WHERE database_name = current_database() AND schema_name != 'jammi' AND NOT internal
     ORDER BY source ASC
-"""
+""")
 
 
 def arguments(options: argparse.Namespace) -> dict[str, object]:
@@ -78,7 +78,7 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
     file = path if path == IN_MEMORY else os.path.abspath(path)
     con = duckdb.connect(file, read_only=read_only and path != IN_MEMORY)
     try:
-        if path != IN_MEMORY and con.execute(qualified(_IS_FILE)).fetchone() == (False,):
+        if path != IN_MEMORY and con.execute(_IS_FILE).fetchone() == (False,):
             # DuckDB opens a CSV file as an in-memory database, and nothing would be saved.
             raise InputError(f"'{path}' is not a DuckDB database; name another with --db")
         con.execute("SET enable_progress_bar = false")
@@ -90,7 +90,7 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
 
 def sources(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
     """The tables and views of a database, except our own, with kind and number of columns."""
-    return con.sql(qualified(_SOURCES))
+    return con.sql(_SOURCES)
 
 
 def _existing(settings: Settings) -> str:

@@ -12,13 +12,13 @@ from fsspec import AbstractFileSystem
 
 from jammi_duck.errors import StorageError
 from jammi_duck.raised import keep
-from jammi_duck.sql import qualified
+from jammi_duck.sql import sql
 
 
 def read_s3_through_fsspec(con: duckdb.DuckDBPyConnection, options: Mapping[str, Any]) -> None:
     """Register s3:// with the options of the location, unless the user has installed httpfs."""
-    text = "SELECT installed FROM duckdb_extensions() WHERE extension_name = 'httpfs'"
-    if (True,) not in con.execute(qualified(text)).fetchall():
+    text = sql("SELECT installed FROM duckdb_extensions() WHERE extension_name = 'httpfs'")
+    if (True,) not in con.execute(text).fetchall():
         con.register_filesystem(S3Files(options))
 
 

@@ -15,7 +15,7 @@ from jammi_duck.doors.cli.commands import Commands, add_command, add_database, a
 from jammi_duck.doors.cli.connection import IN_MEMORY, opened, sources
 from jammi_duck.doors.cli.output import print_json, print_rows
 from jammi_duck.errors import InputError
-from jammi_duck.sql import literal, quoted
+from jammi_duck.sql import joined, literal, quoted, sql
 from jammi_duck.udfs.sources import folded, name_parts
 
 _GROUP = """\
@@ -37,7 +37,7 @@ List the tables and views of the database.
 
   jammi-duck sources list
 """
-_READERS = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}
+_READERS = {"parquet": sql("read_parquet"), "csv": sql("read_csv"), "json": sql("read_json")}
 _ENDINGS = {"parquet": "parquet", "csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json"}
 _PACKED = (".gz", ".zst", ".bz2")
 
@@ -58,7 +58,7 @@ def add_to(commands: Commands) -> None:
 
 def _add(options: argparse.Namespace) -> None:
     parts = name_parts(options.name)
-    name = ".".join(map(quoted, parts))
+    name = joined(".", map(quoted, parts))
     if has_secret(options.path):
         raise InputError(
             f"'{public_url(options.path)}' has a user or a signature in it, and a view shows its text to all; put keys "
@@ -66,16 +66,16 @@ def _add(options: argparse.Namespace) -> None:
         )
     path = options.path if "://" in options.path else os.path.abspath(os.path.expanduser(options.path))
     config = options.settings.config
-    query = f"SELECT * FROM {_READERS[options.format or _format(options.path)]}({literal(path)})"
+    query = sql("SELECT * FROM {}({})", _READERS[options.format or _format(options.path)], literal(path))
     with opened(IN_MEMORY, config) as con:
         # Before the database is created or changed.
-        con.execute(f"{query} LIMIT 1").fetchall()
+        con.execute(sql("{} LIMIT 1", query)).fetchall()
     if config.database == IN_MEMORY:
         raise InputError("a view in memory would be gone at once; name a database file with --db")
     with opened(config.database, config) as con:
-        replace = "OR REPLACE " if options.replace else ""
+        create = sql("CREATE OR REPLACE VIEW") if options.replace else sql("CREATE VIEW")
         try:
-            con.execute(f"CREATE {replace}VIEW {name} AS {query}")
+            con.execute(sql("{} {} AS {}", create, name, query))
         except duckdb.CatalogException as error:
             known = {folded(each) for each, _, _ in sources(con).fetchall()}
             if options.replace or folded(".".join(parts[-2:]).removeprefix("main.")) not in known:
@@ -83,7 +83,7 @@ def _add(options: argparse.Namespace) -> None:
             raise InputError(
                 f"'{options.name}' is in '{config.database}' already; --replace takes a view's place"
             ) from error
-        columns = con.sql(f"SELECT column_name, column_type FROM (DESCRIBE {name})")
+        columns = con.sql(sql("SELECT column_name, column_type FROM (DESCRIBE {})", name))
         if options.json:
             print_json(columns)
             return

@@ -11,7 +11,7 @@ from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, print_rows
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.jammi import Jammi
-from jammi_duck.sql import literal, quoted
+from jammi_duck.sql import Sql, joined, literal, quoted, sql
 
 _LARGEST = 2**31 - 1
 
@@ -66,8 +66,8 @@ Files younger than storage.retention stay: 7 days by default.
 """
 _SHORT = "embedding_table, source, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
 _OWN = ("_row_id", "_rank", "_similarity", "_distance")
-_FIRST = "_rank, round(_similarity, 3) AS _similarity"
-_LAST = "_rank, _similarity"
+_FIRST = sql("_rank, round(_similarity, 3) AS _similarity")
+_LAST = sql("_rank, _similarity")
 
 
 def add_to(commands: Commands) -> None:
@@ -176,14 +176,15 @@ def _parameter(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: str) -> str:
+def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: Sql) -> str:
     """A select list: `ours`, then the chosen columns of the source, by default all."""
     columns = found.columns[: -len(_OWN)]
     for name in options.columns or ():
         if name not in columns:
             near = did_you_mean(name, columns) or ";"
             raise InputError(f"no column '{name}' in '{options.source}'{near} columns: {', '.join(columns)}")
-    return ", ".join([ours, *map(quoted, options.columns or columns)])
+    # DuckDB takes a subclass of str for the name of a column.
+    return str(joined(", ", [ours, *map(quoted, options.columns or columns)]))
 
 
 def _tables(options: argparse.Namespace) -> None:
@@ -193,18 +194,18 @@ def _tables(options: argparse.Namespace) -> None:
 
 
 def _recover(options: argparse.Namespace) -> None:
-    _print_actions(options, "SELECT * FROM jammi_recover()", "nothing to repair")
+    _print_actions(options, sql("SELECT * FROM jammi_recover()"), "nothing to repair")
 
 
 def _vacuum(options: argparse.Namespace) -> None:
-    _print_actions(options, "SELECT * FROM jammi_vacuum()", "nothing to remove")
+    _print_actions(options, sql("SELECT * FROM jammi_vacuum()"), "nothing to remove")
 
 
 def _drop(options: argparse.Namespace) -> None:
-    _print_actions(options, f"SELECT * FROM jammi_drop({literal(options.name)})", "")
+    _print_actions(options, sql("SELECT * FROM jammi_drop({})", literal(options.name)), "")
 
 
-def _print_actions(options: argparse.Namespace, query: str, nothing: str) -> None:
+def _print_actions(options: argparse.Namespace, query: Sql, nothing: str) -> None:
     with equipped(options.settings) as jammi:
         _print(options, jammi, jammi.con.sql(query), nothing)
 
