@@ -19,7 +19,6 @@ JammiWarning             a search was slower than usual, or may not do what was 
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -131,5 +130,8 @@ def nearest(wrong: str, known: Iterable[str]) -> str | None:
         return None
     some = itertools.islice(known, _MOST_LOOKED_AT)
     by_folded = {name.casefold(): name for name in some if len(name) <= _LONGEST_NAME}
+    # Imported here, because an installation does without.
+    import difflib
+
     near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[near[0]] if near else None

@@ -113,6 +113,7 @@ def test_every_function_and_argument_is_documented_in_its_section():
 
 def test_every_column_is_documented_in_its_section():
     from jammi_duck.encoder.listing import ModelRow
+    from jammi_duck.retrieval.check import Checked
     from jammi_duck.storage.tables.recovery import Action
     from jammi_duck.storage.tables.removal import Removed
     from jammi_duck.udfs import embedding, searching
@@ -124,15 +125,15 @@ def test_every_column_is_documented_in_its_section():
     from jammi_duck.work.refresh import Refreshed
 
     shapes = {
-        "jammi_search": [column for column in searching.HIT if column != "_source_id"],
-        "jammi_matches": searching.HIT,
-        "jammi_explain": searching.STAGE,
-        "jammi_check": searching.CHECK,
+        "jammi_search": [column for column in fields_of(searching.Hit) if column != "_source_id"],
+        "jammi_matches": fields_of(searching.Hit),
+        "jammi_explain": fields_of(searching.StageRow),
+        "jammi_check": fields_of(Checked),
         "jammi_refresh": fields_of(Refreshed),
         "jammi_status": fields_of(TableStatus),
         "jammi_compact": fields_of(Compacted),
         "jammi_generate": fields_of(Generated),
-        "jammi_infer": embedding.INFERRED,
+        "jammi_infer": fields_of(embedding.InferredRow),
         "jammi_tables": fields_of(TableRow),
         "jammi_recover": fields_of(Action),
         "jammi_models": fields_of(ModelRow),

@@ -64,7 +64,7 @@ class TestResumed:
 
         def late(self, found, caller):
             monkeypatch.setattr(self._jobs, "settle", lambda caller: None)
-            self._tables.catalog.resumed(found.build, "another")
+            self._tables.catalog.mark_resumed(found.build, "another")
             return begin(self, found, caller)
 
         monkeypatch.setattr(Refresher, "begin", late)

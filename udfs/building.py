@@ -17,10 +17,10 @@ from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.types import Caller
 from jammi_duck.udfs.arguments import whole
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
+from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
 from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of
-from jammi_duck.udfs.settling import identified, settle, settle_new
 from jammi_duck.udfs.sources import resolve, shown
 from jammi_duck.work.generate import Census, Generated, Request, to_reuse
 from jammi_duck.work.importing import VectorCensus, Vectored
@@ -89,14 +89,14 @@ def generate_plan(
         engine.jobs.settle(caller)
     if reuse:
         follow_others(engine.tables, at_once=True)
-    new = settle_new(engine, named)
-    meaning = settle(engine, named, failed=True)
-    if new and meaning.relation != new.relation:
-        meaning = new
+    new = disambiguate_new(engine, named)
+    meant = disambiguate(engine, named, failed=True)
+    if new and meant.relation != new.relation:
+        meant = new
     wanted, chosen = whole(dims, "dims"), model or engine.default_model
-    request = Request(meaning.identity, tuple(names), key, chosen, wanted)
+    request = Request(meant.identity, tuple(names), key, chosen, wanted)
     if resume and (left := to_resume(engine.tables, engine.encoders, request)):
-        return refresh_query(engine, named, meaning, left, caller, finish=_RESUMED)
+        return refresh_query(engine, named, meant, left, caller, finish=_RESUMED)
     comparison = None
     if reuse and (made := to_reuse(engine.tables, engine.encoders, request)):
         try:
@@ -106,7 +106,7 @@ def generate_plan(
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
     rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(named, names, key))
     asked = json.dumps(dataclasses.asdict(request))
-    identity = identified(named, new or (meaning if comparison else None), key)
+    identity = identified(named, new or (meant if comparison else None), key)
     return _generate_query(rows, identity, asked, caller, columns=names, compared=comparison is not None)
 
 
@@ -165,14 +165,14 @@ def import_plan(
         raise InputError("jammi_import needs the name of the model that made the vectors: model := '...'")
     columns = () if cols in (None, "null") else tuple(column_names(str(cols)))
     named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
-    meaning = settle_new(engine, named)
+    meant = disambiguate_new(engine, named)
     caller = Caller(session, transaction)
     engine.jobs.hear_ctrl_c(caller)
     request = dataclasses.asdict(Request(named.written, columns, key, model))
     imported = packed(
         Imported,
         request=literal(json.dumps(request)),
-        source=identified(named, meaning, key),
+        source=identified(named, meant, key),
         census=counted(sql("s"), sql("_jammi_rows")),
         vectors=literal(theirs.written),
         vector=literal(vector),

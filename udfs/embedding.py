@@ -17,9 +17,9 @@ from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.types import Role, Vectors
 from jammi_duck.udfs.arguments import whole
 from jammi_duck.udfs.columns import Column, fields_of, vector_column
+from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import column_names, picked, text_of
-from jammi_duck.udfs.settling import settle_new
 from jammi_duck.udfs.sources import Source, resolve
 from jammi_duck.work.infer import check_task, infer
 
@@ -71,7 +71,7 @@ def inference_plan(
     if source is None or cols is None or key is None:
         raise InputError("jammi_infer needs a source, its columns and its key: none of them may be NULL")
     named = resolve(source, path, engine.host)
-    known = settle_new(engine, named)
+    known = disambiguate_new(engine, named)
     name = known.identity if known else named.written
     return _inference(named, name, column_names(cols), key, model or engine.default_model, whole(dims, "dims"))
 

@@ -65,7 +65,11 @@ _HITS = table_type(searching.Hit)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
-    _text("plan", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT), building.generate_plan),
+    _text(
+        "generate_plan",
+        (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT),
+        building.generate_plan,
+    ),
     # Not volatile, since a selection that may call it is none.
     _function("refuse", (_TEXT, _TEXT), _TEXT, False, _refuse),
     _function("begin", (struct_type(building.Begun),), _TEXT, True, building.begin),
@@ -85,7 +89,7 @@ FUNCTIONS = (
     _function("import", (struct_type(building.Imported),), _TEXT, True, building.begin_import),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, building.take),
     _function("imported", (_TEXT, _NUMBER), table_type(Generated), True, building.finish_import),
-    _text("plan_inference", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
+    _text("infer_plan", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.InferredRow), True, embedding.infer_texts),
     _text("rows", _CHOICE, search_plan.rows_query),
     _text("found", (*_CHOICE, _TEXT), search_plan.found_query),

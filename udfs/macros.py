@@ -109,7 +109,7 @@ def macros(session: str) -> list[Sql]:
         ),
         sql(
             "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false) AS "
-            "TABLE SELECT * FROM query(_jammi_plan(source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, "
+            "TABLE SELECT * FROM query(_jammi_generate_plan(source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, "
             "model::VARCHAR, dims::VARCHAR, reuse::BOOLEAN, resume::BOOLEAN, {}))",
             _PATH,
             caller_of,
@@ -126,7 +126,7 @@ def macros(session: str) -> list[Sql]:
         sql("jammi_compact{} AS TABLE SELECT * FROM query(_jammi_compact_plan({}, {}))", _TABLE, _CHOICE, me),
         sql(
             "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "
-            "TABLE SELECT * FROM query(_jammi_plan_inference(source::VARCHAR, {}, "
+            "TABLE SELECT * FROM query(_jammi_infer_plan(source::VARCHAR, {}, "
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))",
             _PATH,
         ),

@@ -19,7 +19,8 @@ from jammi_duck.retrieval.search import Asked, Query, search
 from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.search_plan import chosen, resolved
+from jammi_duck.udfs.sources import resolve
+from jammi_duck.udfs.table_lookup import find_embeddings
 
 # A name of ours, or of what our queries use.
 _OURS = re.compile("_+(?:jammi_.*|row_id|rank|similarity|distance)", re.IGNORECASE | re.DOTALL)
@@ -67,15 +68,15 @@ def look_of(engine: Engine, path: Sequence[str], question: Question) -> Look | N
     Raises:
         JammiError: the source has no name that can be used, or no embeddings.
     """
-    source = resolved(engine, question.source, path)
-    entry, meaning = chosen(engine, source, question.model, question.table)
-    if meaning.relation is None:
+    source = resolve(question.source, path, engine.host)
+    entry, meant = find_embeddings(engine, source, question.model, question.table)
+    if meant.relation is None:
         return None
     # A column that is called by database, schema and table is found only in that table.
     state = sql(
         "SELECT count(*), typeof((SELECT {relation}.{key} FROM {source} LIMIT 0)), "
         "current_database(), current_setting('search_path') FROM {source}",
-        relation=meaning.relation.sql,
+        relation=meant.relation.sql,
         key=quoted(entry.definition.key),
         source=source.sql,
     )

@@ -12,23 +12,22 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.errors import InputError, NotFoundError, StorageError
+from jammi_duck.errors import NotFoundError, StorageError
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.files.table_files import files_of
-from jammi_duck.storage.tables import snapshot as present
+from jammi_duck.storage.tables import snapshot
 from jammi_duck.storage.tables.catalog import Entry, live_rows
 from jammi_duck.storage.tables.catalog_sync import catch_up, follow_others
-from jammi_duck.storage.tables.lookup import find_table
 from jammi_duck.storage.tables.snapshot import Planned, plan
 from jammi_duck.types import Caller, Integer
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
+from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, proven
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.renames import telling_renames
 from jammi_duck.udfs.rows import KEY, digest_of, picked, text_of
-from jammi_duck.udfs.settling import meanings, proven, settle, settle_new
-from jammi_duck.udfs.sources import Meaning, Source, resolve
+from jammi_duck.udfs.sources import Candidate, Source, resolve
+from jammi_duck.udfs.table_lookup import find_embeddings, telling_renames
 from jammi_duck.work.compact import Compacted, advice, call, compact, size
 from jammi_duck.work.generate import STAYS, Census, check_keys
 from jammi_duck.work.refresh import Comparison, Refreshed, choose_refreshable
@@ -79,23 +78,23 @@ def refresh_plan(
     session: str,
 ) -> Sql:
     """The query that refreshes a table within the caller's own transaction."""
-    named = _resolved(engine, source, path)
+    named = resolve(source, path, engine.host)
     caller = Caller(session, transaction)
     # A build that this session has left is not over before.
     engine.jobs.settle(caller)
-    meaning = settle(engine, named, table, failed=True)
+    meant = disambiguate(engine, named, table, failed=True)
     with telling_renames(engine, named):
-        entry = choose_refreshable(engine.tables, engine.encoders, meaning.identity, model, table, called=named.written)
-    is_renamed = meaning not in (*meanings(named), *named.legacy)
-    now = settle_new(engine, named) if is_renamed else None
+        entry = choose_refreshable(engine.tables, engine.encoders, meant.identity, model, table, called=named.written)
+    is_renamed = meant not in (*named.all_candidates, *named.legacy)
+    now = disambiguate_new(engine, named) if is_renamed else None
     attach = now.identity if now else None
-    return refresh_query(engine, named, now or meaning, entry, caller, attach=attach)
+    return refresh_query(engine, named, now or meant, entry, caller, attach=attach)
 
 
 def refresh_query(
     engine: Engine,
     source: Source,
-    meaning: Meaning,
+    meant: Candidate,
     entry: Entry,
     caller: Caller,
     *,
@@ -117,7 +116,7 @@ def refresh_query(
         "began": time.monotonic(),
         "attach": attach,
     }
-    asked = proven(json.dumps(request), source, meaning, entry.definition.key)
+    asked = proven(json.dumps(request), source, meant, entry.definition.key)
     columns = entry.definition.columns
     pool = sql("SELECT {} FROM _jammi_live", _DIGESTS)
     if planned.spare:
@@ -160,16 +159,13 @@ def status_plan(
     session: str,
 ) -> Sql:
     """The query that says how a table differs from its source."""
-    named = _resolved(engine, source, path)
+    named = resolve(source, path, engine.host)
     follow_others(engine.tables, at_once=True)
-    meaning = settle(engine, named, table, failed=True)
     try:
-        with telling_renames(engine, named):
-            entry = find_table(
-                engine.tables, engine.encoders.names, meaning.identity, model, table, called=named.written
-            )
+        entry, meant = find_embeddings(engine, named, model, table, failed=True)
     except NotFoundError as error:
-        failed = engine.tables.catalog.entries("failed", source=meaning.identity) if table is None else ()
+        known = disambiguate(engine, named, table, failed=True).identity
+        failed = engine.tables.catalog.entries("failed", source=known) if table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
         first = f"{error.remedy}, or" if error.remedy else "jammi_generate"
@@ -180,7 +176,7 @@ def status_plan(
     # What is told is what a search finds.
     catch_up(engine.tables, entry, planned.start.manifest, at_work=True)
     request = {"table": entry.name, "start": planned.token, "source": named.written}
-    asked = proven(json.dumps(request), named, meaning, entry.definition.key)
+    asked = proven(json.dumps(request), named, meant, entry.definition.key)
     return sql(
         "WITH {} SELECT * REPLACE (to_seconds(age) AS age) FROM "
         "(SELECT unnest(_jammi_status({}), recursive := true) FROM _jammi_census c)",
@@ -242,10 +238,8 @@ def compact_plan(
     session: str,
 ) -> Sql:
     """The query that compacts a table."""
-    named = _resolved(engine, source, path)
-    meaning = settle(engine, named, table)
-    with telling_renames(engine, named):
-        entry = find_table(engine.tables, engine.encoders.names, meaning.identity, model, table, called=named.written)
+    named = resolve(source, path, engine.host)
+    entry, _ = find_embeddings(engine, named, model, table)
     engine.jobs.hear_ctrl_c(Caller(session, transaction))
     return sql(
         "SELECT unnest(_jammi_compact({}, {}, {}), recursive := true)",
@@ -299,7 +293,7 @@ def status(engine: Engine, compared: Column) -> pa.Array:
         entry = engine.tables.ready(request["table"])
         definition = entry.definition
         check_keys(definition.source, definition.key, found.census, STAYS)
-        state = present.planned(engine.tables, entry, request["start"]).manifest
+        state = snapshot.planned(engine.tables, entry, request["start"]).manifest
         engine.tables.pins.done(request["start"])
         current = state.rows - changed - deleted
         wanted = current + added + changed
@@ -365,9 +359,3 @@ def _compared(request: Sql, texts: Sql, caller: Caller) -> Sql:
         texts=texts,
         caller=caller_sql(caller),
     )
-
-
-def _resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source:
-    if source is None:
-        raise InputError("the source is NULL; name the table whose embeddings are meant")
-    return resolve(source, path, engine.host)

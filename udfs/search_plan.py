@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from jammi_duck.errors import InputError, NotFoundError
+from jammi_duck.errors import NotFoundError
 from jammi_duck.retrieval.selection import refusal
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
-from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.udfs.disambiguation import proven_in_search
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.renames import telling_renames
-from jammi_duck.udfs.settling import proven_in_search, settle
-from jammi_duck.udfs.sources import Meaning, Source, found, has_relations, resolve, schemas_of
+from jammi_duck.udfs.sources import Source, found, has_relations, resolve, schemas_of
+from jammi_duck.udfs.table_lookup import find_embeddings
 
 # Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
 # then, once the filter was asked, what the search gives; without a filter both at once.
@@ -41,9 +40,9 @@ def rows_query(
     engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
 ) -> Sql:
     """The keys of the source's rows, as `_jammi_key`, of which `found_query` has said that there is such a column."""
-    named = resolved(engine, source, path)
+    named = resolve(source, path, engine.host)
     try:
-        entry, _meaning = chosen(engine, named, model, table)
+        entry = find_embeddings(engine, named, model, table)[0]
     except NotFoundError:
         return sql("SELECT NULL::VARCHAR AS _jammi_key LIMIT 0")
     return _keys(quoted(entry.definition.key), named)
@@ -70,9 +69,9 @@ def found_query(
     A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
     finds the row, if that is of the same value: 2 is not the row that was 1.5.
     """
-    named = resolved(engine, source, path)
+    named = resolve(source, path, engine.host)
     try:
-        key_column = _key_column(chosen(engine, named, model, table)[0])
+        key_column = _key_column(find_embeddings(engine, named, model, table)[0])
     except NotFoundError as error:
         _check_there(engine, named, error)
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
@@ -121,9 +120,9 @@ def selection_query(
     Otherwise they are all of the table's. Where there is no table, that is said when it is searched: a view that
     searches is made before, when a database is imported.
     """
-    named = resolved(engine, source, path)
+    named = resolve(source, path, engine.host)
     try:
-        entry, meaning = chosen(engine, named, model, table)
+        entry, meant = find_embeddings(engine, named, model, table)
     except NotFoundError as error:
         return sql("SELECT {} AS _jammi_token, NULL AS _jammi_named", literal(refusal(error)))
     build = literal(entry.build)
@@ -168,23 +167,8 @@ def selection_query(
     else:
         token = everything
     reads = is_joined or predicate is not None
-    token = proven_in_search(token, named, meaning, entry.definition.key, is_read=reads)
+    token = proven_in_search(token, named, meant, entry.definition.key, is_read=reads)
     return sql("SELECT {} AS _jammi_token, {} AS _jammi_named{}", token, names, rows)
-
-
-def resolved(engine: Engine, source: str | None, path: Sequence[str]) -> Source:
-    """What the name of a source means to the caller. Raises InputError."""
-    if source is None:
-        raise InputError("the source is NULL; name the table whose rows are searched")
-    return resolve(source, path, engine.host)
-
-
-def chosen(engine: Engine, source: Source, model: str | None, table: str | None) -> tuple[Entry, Meaning]:
-    """The embedding table that is searched, and what the source must be for it. Raises NotFoundError."""
-    meaning = settle(engine, source, table)
-    with telling_renames(engine, source):
-        entry = find_table(engine.tables, engine.encoders.names, meaning.identity, model, table, called=source.written)
-    return entry, meaning
 
 
 def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:

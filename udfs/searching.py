@@ -22,7 +22,8 @@ from jammi_duck.udfs.arguments import whole
 from jammi_duck.udfs.columns import Column, caller_of, fields_of, offsets_of, rows_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
-from jammi_duck.udfs.search_plan import chosen, resolved
+from jammi_duck.udfs.sources import resolve
+from jammi_duck.udfs.table_lookup import find_embeddings
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def check_index(engine: Engine, *columns: Column) -> pa.Array:
     """The recall of a table's index on a sample."""
     checked = []
     for source, database, path, model, name, _, k in rows_of(columns):
-        entry, _meaning = chosen(engine, resolved(engine, source, (database, path)), model, name)
+        entry, _ = find_embeddings(engine, resolve(source, (database, path), engine.host), model, name)
         checked.append([check(engine.tables, entry, whole(k, "k"))])
     return table(checked, Checked)
 

@@ -1,7 +1,7 @@
 """What a source is: how its name is read in the caller's own query, and the one name by which its embeddings are known.
 
 DuckDB takes a name for a CTE, then for a TEMP table, then for a table of the search path, then for a variable of Python
-or a file. What is settled here while a query is bound is looked at again when it runs: `udfs/settling.py`.
+or a file. What is settled here while a query is bound is looked at again when it runs: `udfs/disambiguation.py`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Meaning:
+class Candidate:
     """Something that a source may be, and `identity`, by which its embeddings are known.
 
     `relation` is the table or view that it is then; None for a file, and for what only the caller's session has.
@@ -62,7 +62,7 @@ class Source:
     """What a user's text may name.
 
     `written` is how the user calls it, without what may be secret. `sql` stands behind FROM in the user's own query.
-    `alias` is what a filter may call its rows. `meanings` are in the order in which DuckDB looks. `session`
+    `alias` is what a filter may call its rows. `candidates` are in the order in which DuckDB looks. `session`
     is a TEMP table or view, a registered object, a CTE or a variable of Python of this name, where it may be one.
     `legacy` is what earlier versions called it, where no other is called so.
     """
@@ -70,27 +70,34 @@ class Source:
     written: str
     sql: Sql
     alias: str
-    meanings: tuple[Meaning, ...]
-    session: Meaning | None = None
-    legacy: tuple[Meaning, ...] = ()
+    candidates: tuple[Candidate, ...]
+    session: Candidate | None = None
+    legacy: tuple[Candidate, ...] = ()
 
     @property
     def relations(self) -> list[Relation]:
         """The tables and views that it may be, in the order in which DuckDB looks."""
-        return [each.relation for each in self.meanings if each.relation]
+        return [each.relation for each in self.candidates if each.relation]
+
+    @property
+    def all_candidates(self) -> tuple[Candidate, ...]:
+        """All that it may be: what the session alone has is last."""
+        return self.candidates if self.session is None else (*self.candidates, self.session)
 
     @property
     def is_file(self) -> bool:
         """Whether it is a file, or files."""
-        return self.session is None and self.meanings[0].relation is None
+        return self.session is None and self.candidates[0].relation is None
 
 
-def resolve(written: str, path: Sequence[str], host: Host) -> Source:
+def resolve(written: str | None, path: Sequence[str], host: Host) -> Source:
     """What a name or a path means to a caller whose database and search path are `path`, as DuckDB shows them.
 
     Raises:
-        InputError: it is empty, is not a name that DuckDB could read, or is both a table's and a file's.
+        InputError: it is NULL or empty, is not a name that DuckDB could read, or is both a table's and a file's.
     """
+    if written is None:
+        raise InputError("the source is NULL; name a table, a view or a file")
     if folded(written).startswith("_jammi_"):
         raise InputError(f"'{written}' is a name of jammi_duck's own; give it another, such as that of a view")
     if _looks_like_file(written):
@@ -186,13 +193,15 @@ def _file(written: str, directory: str) -> Source:
     name = re.split(r"[/\\]", public_url(written))[-1]
     alias = name.split(".")[0] or "_jammi_source"
     if "://" in written and not written.startswith("file://"):
-        return Source(public_url(written), quoted(written), alias, (Meaning(public_url(written)),))
+        return Source(public_url(written), quoted(written), alias, (Candidate(public_url(written)),))
     path = re.sub(r"^file://(localhost)?(?=/)", "", written)
     folder, name = os.path.split(os.path.join(directory, os.path.expanduser(path)))
     identity = os.path.join(os.path.realpath(folder), name)
     # Of a name without a folder, DuckDB would think of tables first.
     read = quoted(written if "/" in written or "\\" in written else f"./{written}")
-    return Source(written, read, alias, (Meaning(identity),), legacy=(Meaning(written),) if written != identity else ())
+    return Source(
+        written, read, alias, (Candidate(identity),), legacy=(Candidate(written),) if written != identity else ()
+    )
 
 
 def _table(written: str, path: Sequence[str], host: Host) -> Source:
@@ -205,13 +214,13 @@ def _table(written: str, path: Sequence[str], host: Host) -> Source:
         databases = _databases(host)
     relations = list(dict.fromkeys(_relations(list(map(folded, parts)), parts[0], schemas, databases)))
     name = folded(parts[-1])
-    session = Meaning(f"temp.{_part(name)}") if _may_be_temp(parts) else None
-    meanings = [Meaning(_identity(each, home, databases), each) for each in relations]
-    legacy = [Meaning(_identity(each, each.database, {}), each) for each in relations if each.database != home]
+    session = Candidate(f"temp.{_part(name)}") if _may_be_temp(parts) else None
+    candidates = [Candidate(_identity(each, home, databases), each) for each in relations]
+    legacy = [Candidate(_identity(each, each.database, {}), each) for each in relations if each.database != home]
     if len(parts) == 1 and legacy:
-        legacy.append(Meaning(_part(name), Relation(home, "main", name)))
+        legacy.append(Candidate(_part(name), Relation(home, "main", name)))
     named = relations[0].sql if len(parts) == 3 and relations else joined(".", map(quoted, parts))
-    return Source(written, named, parts[-1], tuple(meanings), session, tuple(legacy))
+    return Source(written, named, parts[-1], tuple(candidates), session, tuple(legacy))
 
 
 def _relations(

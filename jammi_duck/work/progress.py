@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from typing import Self
-
-from tqdm import tqdm
 
 from jammi_duck.config.logs import log
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-# A bar of another thread may have held the lock that all bars share.
-os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
+def _after_fork() -> None:
+    # A bar of another thread may have held the lock that all bars share.
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.set_lock(threading.RLock())
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Progress:
@@ -23,6 +27,9 @@ class Progress:
 
     def __init__(self, stage: str, source: str, total: int) -> None:
         """`stage` and `source` stand before the bar and in each line of the log."""
+        # Imported here, because an installation does without.
+        from tqdm import tqdm
+
         self._fields: dict[str, object] = {"stage": stage, "source": source}
         self._label = f"{stage} {source}"
         self._total = total

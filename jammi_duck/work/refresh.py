@@ -177,7 +177,7 @@ class Refresher:
         job, finished = self._finish(token)
         change, found = job.work, job.work.found
         if found.attach:
-            self._tables.catalog.attach(found.build, found.attach)
+            self._tables.catalog.rename_source(found.build, found.attach)
         refreshed = Refreshed(
             embedding_table=finished.table,
             added=found.added,

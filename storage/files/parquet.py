@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
@@ -63,6 +62,9 @@ class SegmentWriter:
 
     def __init__(self, path: Path, definition: Definition, build: str, change: str | None = None) -> None:
         """Open `path` for writing. `build` is the id of the build, and `change` that of a later change of its table."""
+        # Imported here, because an installation does without.
+        import pyarrow.parquet as pq
+
         self.path = path
         self.rows = 0
         self._definition = definition
@@ -172,6 +174,8 @@ def read_rows(path: Path) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSiz
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
     rows = 0
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -220,6 +224,8 @@ class TombstoneWriter:
 
     def __init__(self, path: Path, definition: Definition, build: str, change: str) -> None:
         """Open `path` for writing. The id of the `change` distinguishes files of changes that remove the same rows."""
+        import pyarrow.parquet as pq
+
         self.path = path
         self.rows = 0
         fields = [("_row_id", pa.string()), ("_segment", pa.int32()), ("_place", pa.int64())]
@@ -280,6 +286,8 @@ def read_state(path: Path) -> Closing:
 
 def _metadata(path: Path) -> tuple[Any, dict[str, str]]:
     """The Parquet footer, and our own metadata in it, by names without their prefix."""
+    import pyarrow.parquet as pq
+
     try:
         check_footer(path)
         found = pq.read_metadata(path)

@@ -83,13 +83,13 @@ class Build:
         """
         self._files.open()
         self._files.close(counts)
-        self._tables.catalog.stage(self.id, "indexing")
+        self._tables.catalog.note_stage(self.id, "indexing")
         dimensions = self.definition.dimensions
         segments = [
             add_sidecars(self._store, self.name, self.id, segment, dimensions, progress)
             for segment in self._files.written
         ]
-        self._tables.catalog.stage(self.id, "committing")
+        self._tables.catalog.note_stage(self.id, "committing")
         finished = Manifest(
             table=self.name,
             build=self.id,
@@ -123,7 +123,7 @@ class Build:
                 self._store.delete(file)
             for file in [] if kept else written_by(self._store, files_of(self._store, self.name), self.id):
                 self._store.delete(file)
-        self._tables.catalog.failed(self.id, reason + what_is_kept(kept, self.definition, self.name))
+        self._tables.catalog.mark_failed(self.id, reason + what_is_kept(kept, self.definition, self.name))
 
     def _is_committed(self) -> bool:
         try:
@@ -164,5 +164,5 @@ def what_is_kept(rows: int, definition: Definition, table: str) -> str:
 
 def make_ready(tables: EmbeddingTables, finished: Manifest, location: str) -> None:
     """Move a build whose manifest is committed to `ready`, and show its view."""
-    tables.catalog.ready(finished)
+    tables.catalog.mark_ready(finished)
     tables.show(finished.table, finished.definition.dimensions, location, finished.segments, finished.tombstones)

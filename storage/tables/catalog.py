@@ -26,7 +26,7 @@ from jammi_duck.types import Counts, Definition, Host
 
 Status = Literal["building", "ready", "failed", "dropped", "gone"]
 
-MOVES: dict[Status, tuple[Status, ...]] = {
+TRANSITIONS: dict[Status, tuple[Status, ...]] = {
     "building": ("ready", "failed"),
     "ready": ("dropped",),
     "failed": ("building", "dropped"),
@@ -169,7 +169,7 @@ class Catalog:
         begun = _utc(started)
         self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, begun, None, None))
 
-    def stage(self, build: str, stage: str) -> None:
+    def note_stage(self, build: str, stage: str) -> None:
         """Note what a running build is doing."""
         self._update(build, {"stage": stage}, only="building")
 
@@ -183,28 +183,28 @@ class Catalog:
             self._gone -= {build}
             self._update(build, {"location": location})
 
-    def ready(self, manifest: Manifest) -> None:
+    def mark_ready(self, manifest: Manifest) -> None:
         """Move a build from `building` to `ready`, as its manifest says. Raises StateError."""
         self._set_files(manifest)
         changes = {"stage": None, **_counts(manifest.counts), "finished": _utc(manifest.finished)}
-        self._move(manifest.build, "building", "ready", changes)
+        self._transition(manifest.build, "building", "ready", changes)
 
-    def failed(self, build: str, error: str) -> None:
+    def mark_failed(self, build: str, error: str) -> None:
         """Move a build from `building` to `failed`, with the reason. Raises StateError."""
-        self._move(build, "building", "failed", {"stage": None, "finished": _now(), "error": error})
+        self._transition(build, "building", "failed", {"stage": None, "finished": _now(), "error": error})
 
-    def resumed(self, build: str, owner: str) -> None:
+    def mark_resumed(self, build: str, owner: str) -> None:
         """Move a build from `failed` back to `building`. Raises StateError."""
         self._go_home()
-        self._move(build, "failed", "building", {"owner": owner, "finished": None, "error": None})
+        self._transition(build, "failed", "building", {"owner": owner, "finished": None, "error": None})
 
-    def note(self, build: str, stage: str | None, owner: str | None) -> None:
+    def note_change(self, build: str, stage: str | None, owner: str | None) -> None:
         """Note what is being done with a ready table, and who does it; nothing, if these are None."""
         if stage is not None:
             self._go_home()
         self._update(build, {"stage": stage, "owner": owner}, only="ready")
 
-    def lose(self, looked_for: Set[str], gone: Set[str]) -> Set[str]:
+    def note_missing(self, looked_for: Set[str], gone: Set[str]) -> Set[str]:
         """Note for which builds, of those that were `looked_for`, no file was found; gives those that are new."""
         with self._writing:
             before = self._gone
@@ -217,7 +217,7 @@ class Catalog:
         """Whether a build is ready."""
         return any(entry.build == build for entry in self.entries("ready"))
 
-    def changed(self, manifest: Manifest, *, at_work: bool = False) -> bool:
+    def set_state(self, manifest: Manifest, *, at_work: bool = False) -> bool:
         """Note the present state of a ready table, as its manifest says, and what is being done with it if `at_work`.
 
         Where the table is not ready any more, nothing is noted, which False says.
@@ -234,14 +234,16 @@ class Catalog:
             self._update(manifest.build, changes, only="ready")
         return True
 
-    def attach(self, build: str, source: str) -> None:
+    def rename_source(self, build: str, source: str) -> None:
         """Note that a table's source is known by another name now."""
         self._update(build, {"source": source})
 
-    def dropped(self, entry: Entry) -> None:
+    def mark_dropped(self, entry: Entry) -> None:
         """Move a table that is ready, gone or failed to `dropped`. Raises StateError."""
         self._go_home()
-        self._move(entry.build, "ready" if entry.status == "gone" else entry.status, "dropped", {"finished": _now()})
+        self._transition(
+            entry.build, "ready" if entry.status == "gone" else entry.status, "dropped", {"finished": _now()}
+        )
 
     def adopt(self, manifest: Manifest, location: str) -> None:
         """Enter a ready table that was found in storage."""
@@ -313,7 +315,7 @@ class Catalog:
             if value is not None:
                 conditions.append(sql("{} = ?", quoted(column)))
                 values.append(value)
-        rows = self._select(_READ, joined(" AND ", conditions or [sql("true")]), values)
+        rows = self._select(_COLUMNS, joined(" AND ", conditions or [sql("true")]), values)
         read = [each for row in rows if isinstance(each := _entry(row), Entry)]
         # A session's collation may have found more.
         meant = [each for each in read if source in (None, each.source) and name in (None, each.name)]
@@ -331,7 +333,7 @@ class Catalog:
     def refused(self) -> list[Refused]:
         """The rows that are not understood, which `entries` leaves out, those that were dropped with them."""
         names = [each.name for each in dataclasses.fields(Refused) if each.name != "error"]
-        rows = self._select((*names, *_READ), sql("true"))
+        rows = self._select((*names, *_COLUMNS), sql("true"))
         read = [(row[: len(names)], _entry(row[len(names) :])) for row in rows]
         refused = [(dict(zip(names, row, strict=True)), why) for row, why in read if isinstance(why, str)]
         return [Refused(**{**row, **_times(row)}, error=why) for row, why in refused]
@@ -340,7 +342,9 @@ class Catalog:
         """The name of every table that there ever was, by its build, whether its row is understood or not."""
         return dict(self._host.sql(sql("SELECT build, name FROM {}", self._tables)))
 
-    def show(self, name: str, dimensions: int, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]) -> None:
+    def create_view(
+        self, name: str, dimensions: int, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]
+    ) -> None:
         """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open.
 
         Segments come with their numbers.
@@ -349,11 +353,11 @@ class Catalog:
         rows = live_rows(columns, segments, tombstones)
         self._host.sql(sql("CREATE OR REPLACE VIEW {}.{} AS {}", self._view_schema, quoted(name), rows))
 
-    def hide(self, name: str) -> None:
+    def drop_view(self, name: str) -> None:
         """Remove the view of a table that is ready no more."""
         self._host.sql(sql("DROP VIEW IF EXISTS {}.{}", self._view_schema, quoted(name)))
 
-    def shown(self) -> set[str]:
+    def view_names(self) -> set[str]:
         """The names of the views that there are."""
         text = sql("SELECT view_name FROM duckdb_views() WHERE database_name = ? AND schema_name = ?")
         return {name for (name,) in self._host.sql(text, self._views)}
@@ -402,8 +406,8 @@ class Catalog:
         }
         self._insert_into(self._tables, row, [list(row.values())])
 
-    def _move(self, build: str, old: Status, new: Status, changes: dict[str, Any]) -> None:
-        if new not in MOVES[old]:
+    def _transition(self, build: str, old: Status, new: Status, changes: dict[str, Any]) -> None:
+        if new not in TRANSITIONS[old]:
             raise StateError(f"a build cannot go from '{old}' to '{new}'")
         if not self._update(build, {"status": new, **changes}, only=old):
             raise StateError(f"the build {build} is not '{old}' any more: another connection was first")
@@ -418,7 +422,7 @@ class Catalog:
         return int(rows)
 
 
-_READ = (
+_COLUMNS = (
     "build", "name", "definition", "status", "stage", "row_count", "skipped_count", "failed_count",
     "truncated_count", "location", "owner", "started", "finished", "error", "source",
 )  # fmt: skip
@@ -426,13 +430,13 @@ _READ = (
 
 def _entry(row: Iterable[Any]) -> Entry | str:
     """A build as a row says, or why the row is not understood."""
-    fields = dict(zip(_READ, row, strict=True))
+    fields = dict(zip(_COLUMNS, row, strict=True))
     counts = Counts(*(fields.pop(f"{kind}_count") or 0 for kind in _KINDS))
     try:
         definition = Definition.from_json(fields["definition"])
     except StorageError as error:
         return f"its definition in the catalog {error}"
-    if fields["status"] not in MOVES:
+    if fields["status"] not in TRANSITIONS:
         return f"it has the status '{fields['status']}', which this version of jammi_duck does not know"
     if _times(fields) != {name: fields[name] for name in _TIMES}:
         return "it has a time in the catalog that cannot be"

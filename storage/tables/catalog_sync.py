@@ -22,15 +22,15 @@ def enter(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_work: 
     with tables.recording:
         if tables.recorded.get(entry.build, 0) > present.number:
             if not at_work:
-                tables.catalog.note(entry.build, None, None)
+                tables.catalog.note_change(entry.build, None, None)
             return tables.catalog.is_ready(entry.build)
         # The view first: what dies in between is settled, as long as the catalog has not the new state.
         tables.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
-        is_ready = tables.catalog.changed(present, at_work=at_work)
+        is_ready = tables.catalog.set_state(present, at_work=at_work)
         if is_ready:
             tables.recorded[entry.build] = present.number
         else:
-            tables.catalog.hide(entry.name)
+            tables.catalog.drop_view(entry.name)
         tables.forget(entry.build)
     return is_ready
 
@@ -68,13 +68,13 @@ def _take_in(tables: EmbeddingTables, entries: dict[str, Entry], seen: Seen) -> 
             catch_up(tables, entry, state, at_work=True)
     looked_for = {entry.build for name, entry in entries.items() if name in seen.known}
     gone = {entry.build for name, entry in entries.items() if name in seen.gone}
-    lost = tables.catalog.lose(looked_for, gone)
+    lost = tables.catalog.note_missing(looked_for, gone)
     for entry in entries.values():
         if entry.build in lost:
             tables.forget(entry.build)
             with contextlib.suppress(Exception):
                 # Another thing of that name, which somebody has put there, stays.
-                tables.catalog.hide(entry.name)
+                tables.catalog.drop_view(entry.name)
         elif entry.status == "gone" and entry.build in looked_for - gone:
             tables.show(entry.name, entry.definition.dimensions, entry.location, *tables.catalog.files(entry.build))
 

@@ -106,9 +106,9 @@ class Change:
             self._store, entry.name, entry.definition, entry.build, self.id, tables.segment_rows, first, self._taken
         )
         if entry.status == "ready":
-            tables.catalog.note(entry.build, stage, self.id)
+            tables.catalog.note_change(entry.build, stage, self.id)
         else:
-            tables.catalog.resumed(entry.build, self.id)
+            tables.catalog.mark_resumed(entry.build, self.id)
             # Of a build that has no manifest; those that are wanted again get the same names.
             remove_files(self._store, sidecars_of(self.name, base.segments))
 
@@ -190,7 +190,7 @@ class Change:
         if is_same and self.base.number and self._counts(counts) == self.base.counts:
             self._marker.remove()
             if not catch_up(self._tables, self.entry, self.base):
-                self._tables.catalog.note(self.entry.build, None, None)
+                self._tables.catalog.note_change(self.entry.build, None, None)
             return self.base
         self._files.close()
         self._index(progress)
@@ -246,12 +246,12 @@ class Change:
         with contextlib.suppress(StorageError):
             remove_files(self._store, [*mine, *sidecars_of(self.name, indexed)])
         if self.entry.status == "ready":
-            self._tables.catalog.note(self.entry.build, None, None)
+            self._tables.catalog.note_change(self.entry.build, None, None)
         else:
             left = [*self._before, *(self._files.written if keep else ())]
             kept = sum(segment.rows for segment in left)
             reason += what_is_kept(kept, self.definition, self.name)
-            self._tables.catalog.failed(self.entry.build, reason)
+            self._tables.catalog.mark_failed(self.entry.build, reason)
 
     def _is_committed(self) -> bool:
         """Whether a manifest names our files, or nobody can tell."""

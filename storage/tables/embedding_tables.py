@@ -145,7 +145,7 @@ class EmbeddingTables:
                 return f"{PROTOCOL}://{location_id(location)}/{file}"
 
             rows = [(segment.number, url(segment.parquet.file)) for segment in segments]
-            self.catalog.show(
+            self.catalog.create_view(
                 entry_name, dimensions, rows, [url(each.parquet.file) for each in tombstones if each.rows]
             )
         except Exception as error:
@@ -154,7 +154,7 @@ class EmbeddingTables:
             log.warning("no view jammi.%s: %s", entry_name, error)
             with contextlib.suppress(Exception):
                 # Another thing of that name, which somebody has put there, stays.
-                self.catalog.hide(entry_name)
+                self.catalog.drop_view(entry_name)
 
     def stores(self) -> dict[str, Store]:
         """Every open store by the id that stands for its location in the URLs of views."""

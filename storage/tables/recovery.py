@@ -63,7 +63,7 @@ def finish_drops(tables: EmbeddingTables) -> list[Action]:
     done = []
     for entry in tables.catalog.entries("dropped"):
         if entry.name in names and entry.location == tables.store.location:
-            tables.catalog.hide(entry.name)
+            tables.catalog.drop_view(entry.name)
             try:
                 gone = delete_table(tables.store, entry.name, entry.build, was_ready=False)
             except StorageError as error:
@@ -90,7 +90,7 @@ def follow(tables: EmbeddingTables, *, adopt: bool) -> list[Action]:
     """
     names = {entry.name: entry for entry in tables.catalog.entries("ready", "gone")}
     builds = tables.catalog.names()
-    shown = tables.catalog.shown()
+    shown = tables.catalog.view_names()
     files = tables.store.files()
     done = []
     for table, file in manifest.newest(files).items():
@@ -160,7 +160,7 @@ def _settle_change(tables: EmbeddingTables, entry: Entry) -> Action:
     try:
         found = newest_manifest(store, entry, *tables.catalog.files(entry.build))
     except DamagedError as error:
-        tables.catalog.note(entry.build, None, None)
+        tables.catalog.note_change(entry.build, None, None)
         return Action(entry.name, "ready", f"a change of it was interrupted, and {error}")
     _delete_interrupted(store, entry, found)
     was_committed = found.finished.replace(tzinfo=None) != entry.finished
@@ -209,7 +209,7 @@ def _settle(tables: EmbeddingTables, entry: Entry) -> Action:
             reason = str(error)
         if owner and not any(map(layout.is_manifest, files)):
             reason += _give_up(store, entry, files)
-    tables.catalog.failed(entry.build, reason)
+    tables.catalog.mark_failed(entry.build, reason)
     return Action(entry.name, "failed", reason)
 
 

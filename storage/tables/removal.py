@@ -44,10 +44,10 @@ def drop(tables: EmbeddingTables, name: str, at_work: Container[str]) -> Action:
     known = [*tables.catalog.entries("ready", "gone", name=name), *left]
     entry = known[0] if known else tables.ready(name)
     if entry.status == "building":
-        tables.catalog.failed(entry.build, "dropped before it could be settled")
+        tables.catalog.mark_failed(entry.build, "dropped before it could be settled")
         entry = replace(entry, status="failed")
-    tables.catalog.dropped(entry)
-    tables.catalog.hide(name)
+    tables.catalog.mark_dropped(entry)
+    tables.catalog.drop_view(name)
     tables.forget(entry.build)
     store = tables.store_at(entry.location)
     gone = delete_table(store, name, entry.build, was_ready=entry.status != "failed")

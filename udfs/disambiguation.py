@@ -7,7 +7,6 @@ when it runs and before anything is done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jammi_duck.errors import InputError, NotFoundError
@@ -18,7 +17,7 @@ from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import (
     RELATIONS,
-    Meaning,
+    Candidate,
     Relation,
     Source,
     folded,
@@ -34,7 +33,7 @@ _READY: tuple[Status, ...] = ("ready", "gone")
 _FAILED: tuple[Status, ...] = ("failed",)
 
 
-def settle(engine: Engine, source: Source, table: str | None = None, *, failed: bool = False) -> Meaning:
+def disambiguate(engine: Engine, source: Source, table: str | None = None, *, failed: bool = False) -> Candidate:
     """What of the things that a source may be is meant: of those that have embeddings, what DuckDB would take first.
 
     An embedding `table` that the user names is that of its own source, or of one that is gone: that was renamed.
@@ -48,7 +47,9 @@ def settle(engine: Engine, source: Source, table: str | None = None, *, failed: 
     if table is not None:
         return _named(engine, source, table)
     for statuses in _READY, *([_FAILED] if failed else []):
-        embedded = [each for each in meanings(source) if engine.tables.catalog.entries(*statuses, source=each.identity)]
+        embedded = [
+            each for each in source.all_candidates if engine.tables.catalog.entries(*statuses, source=each.identity)
+        ]
         if len(embedded) > 1:
             there = found([each.relation for each in embedded if each.relation], engine.host)
             return next((each for each in embedded if each.relation in there[:1]), embedded[-1])
@@ -57,22 +58,22 @@ def settle(engine: Engine, source: Source, table: str | None = None, *, failed: 
         for each in source.legacy:
             if engine.tables.catalog.entries(*statuses, source=each.identity) and is_only(engine, each):
                 return each
-    return meanings(source)[0]
+    return source.all_candidates[0]
 
 
-def settle_new(engine: Engine, source: Source) -> Meaning | None:
+def disambiguate_new(engine: Engine, source: Source) -> Candidate | None:
     """What embeddings are to be known by that are made now; None where it is seen in the caller's query only."""
     if source.is_file:
-        return source.meanings[0]
-    if not source.meanings:
+        return source.candidates[0]
+    if not source.candidates:
         return source.session
     there = found(source.relations, engine.host)
-    return next((each for each in source.meanings if each.relation in there[:1]), None)
+    return next((each for each in source.candidates if each.relation in there[:1]), None)
 
 
-def proven(text: str, source: Source, meaning: Meaning, key: str) -> Sql:
+def proven(text: str, source: Source, meant: Candidate, key: str) -> Sql:
     """A text as SQL, with an error in its place where the source is not what is meant in the caller's own query."""
-    proof = _proof(source, meaning, key)
+    proof = _proof(source, meant, key)
     if proof is None:
         return literal(text)
     # What was seen is an argument, or the error would end the planning of the query.
@@ -82,17 +83,17 @@ def proven(text: str, source: Source, meaning: Meaning, key: str) -> Sql:
         seen=proof.seen,
         is_meant=proof.is_meant,
         text=literal(text),
-        refusal=literal(_refusal(source, meaning)),
+        refusal=literal(_refusal(source, meant)),
     )
 
 
-def proven_in_search(token: Sql, source: Source, meaning: Meaning, key: str, *, is_read: bool) -> Sql:
+def proven_in_search(token: Sql, source: Source, meant: Candidate, key: str, *, is_read: bool) -> Sql:
     """The token of a search as SQL, with a refusal in its place where the source is not what is meant.
 
     A CTE of the source's name may be in its place: a search finds those of its rows that the source's embeddings have.
     Where the query does not read the source, it need not be there.
     """
-    proof = _proof_in_search(source, meaning, key) if is_read else _proof_beside(source, meaning)
+    proof = _proof_in_search(source, meant, key) if is_read else _proof_beside(source, meant)
     if proof is None:
         return token
     return sql(
@@ -100,14 +101,14 @@ def proven_in_search(token: Sql, source: Source, meaning: Meaning, key: str, *, 
         seen=proof.seen,
         is_meant=proof.is_meant,
         token=token,
-        refusal=literal(refusal(InputError(_refusal(source, meaning)))),
+        refusal=literal(refusal(InputError(_refusal(source, meant)))),
     )
 
 
-def identified(source: Source, meaning: Meaning | None, key: str) -> Sql:
+def identified(source: Source, meant: Candidate | None, key: str) -> Sql:
     """SQL for what embeddings are to be known by, with an error in its place where that cannot be said."""
-    if meaning is not None:
-        return proven(meaning.identity, source, meaning, key)
+    if meant is not None:
+        return proven(meant.identity, source, meant, key)
     seen = _looked_up(source)
     if source.session:
         return sql("coalesce((SELECT {}), {})", seen, literal(source.session.identity))
@@ -115,9 +116,9 @@ def identified(source: Source, meaning: Meaning | None, key: str) -> Sql:
     return sql("(SELECT coalesce(p.seen, _jammi_refuse({}, p.seen)) FROM (SELECT {}) p)", missing, seen)
 
 
-def is_only(engine: Engine, meaning: Meaning) -> bool:
+def is_only(engine: Engine, meant: Candidate) -> bool:
     """Whether a name that earlier versions gave to a table of any database can be of this one only."""
-    relation = meaning.relation
+    relation = meant.relation
     if relation is None:
         return True
     text = sql("SELECT database_name FROM {} WHERE (lower(schema_name), lower(name)) = (lower(?), lower(?))", RELATIONS)
@@ -125,36 +126,31 @@ def is_only(engine: Engine, meaning: Meaning) -> bool:
     return all(folded(database) == relation.database for (database,) in others)
 
 
-def meanings(source: Source) -> Sequence[Meaning]:
-    """All that a source may be, in DuckDB's order but for what the session alone has, which is last."""
-    return source.meanings if source.session is None else (*source.meanings, source.session)
-
-
-def _if_it_was_there(engine: Engine, source: Source, meaning: Meaning) -> Meaning:
+def _if_it_was_there(engine: Engine, source: Source, meant: Candidate) -> Candidate:
     """What is meant: a table or a view if one was ever seen under that name, or else what the session has."""
-    relation = meaning.relation
+    relation = meant.relation
     bare = source.session and source.session.identity.removeprefix("temp.")
-    if relation is None or meaning.identity != bare or relation in engine.seen:
-        return meaning
+    if relation is None or meant.identity != bare or relation in engine.seen:
+        return meant
     if not found([relation], engine.host):
-        return Meaning(meaning.identity)
+        return Candidate(meant.identity)
     engine.seen.add(relation)
-    return meaning
+    return meant
 
 
-def _named(engine: Engine, source: Source, table: str) -> Meaning:
+def _named(engine: Engine, source: Source, table: str) -> Candidate:
     for entry in engine.tables.catalog.entries("ready", "gone", "failed", "building", name=table)[:1]:
         own = entry.source
-        for meaning in meanings(source):
-            if meaning.identity == own:
-                return meaning
-        for meaning in source.legacy:
-            if meaning.identity == own and is_only(engine, meaning):
-                return meaning
+        for meant in source.all_candidates:
+            if meant.identity == own:
+                return meant
+        for meant in source.legacy:
+            if meant.identity == own and is_only(engine, meant):
+                return meant
         if still_there(own, engine.host):
             raise NotFoundError(f"'{table}' is an embedding table of '{own}', not of '{source.written}'")
-        return Meaning(own)
-    return meanings(source)[0]
+        return Candidate(own)
+    return source.all_candidates[0]
 
 
 @dataclass(frozen=True)
@@ -165,33 +161,33 @@ class _Proof:
     is_meant: Sql
 
 
-def _proof(source: Source, meaning: Meaning, key: str) -> _Proof | None:
-    if meaning.relation is None:
-        return _proof_of_session(source, meaning)
-    return _proof_by_key(source.sql, meaning.relation, key)
+def _proof(source: Source, meant: Candidate, key: str) -> _Proof | None:
+    if meant.relation is None:
+        return _proof_of_session(source, meant)
+    return _proof_by_key(source.sql, meant.relation, key)
 
 
-def _proof_in_search(source: Source, meaning: Meaning, key: str) -> _Proof | None:
+def _proof_in_search(source: Source, meant: Candidate, key: str) -> _Proof | None:
     """The same, for a query in which a CTE may be in the source's place."""
-    if meaning.relation is None or not source.session:
-        return _proof(source, meaning, key)
-    if (source.relations[0], meaning.relation.schema) != (meaning.relation, "main"):
-        return _Proof(sql("(SELECT {})", _looked_up(source)), sql("= {}", literal(meaning.identity)))
+    if meant.relation is None or not source.session:
+        return _proof(source, meant, key)
+    if (source.relations[0], meant.relation.schema) != (meant.relation, "main"):
+        return _Proof(sql("(SELECT {})", _looked_up(source)), sql("= {}", literal(meant.identity)))
     # No CTE is called so, and a TEMP table is.
-    return _proof_by_key(sql("main.{}", quoted(meaning.relation.name)), meaning.relation, key)
+    return _proof_by_key(sql("main.{}", quoted(meant.relation.name)), meant.relation, key)
 
 
-def _proof_beside(source: Source, meaning: Meaning) -> _Proof | None:
+def _proof_beside(source: Source, meant: Candidate) -> _Proof | None:
     """The same, for a query that does not read the source."""
-    if not source.session or not meaning.relation:
+    if not source.session or not meant.relation:
         return None
     return _Proof(sql("(SELECT {})", _temporary(source.session)), sql("IS NULL"))
 
 
-def _proof_of_session(source: Source, meaning: Meaning) -> _Proof | None:
-    if meaning != source.session or not source.meanings:
+def _proof_of_session(source: Source, meant: Candidate) -> _Proof | None:
+    if meant != source.session or not source.candidates:
         return None
-    identity = literal(meaning.identity)
+    identity = literal(meant.identity)
     return _Proof(sql("coalesce((SELECT {}), {})", _looked_up(source), identity), sql("= {}", identity))
 
 
@@ -218,10 +214,10 @@ def _proof_by_key(named: Sql, relation: Relation, key: str) -> _Proof:
 
 def _looked_up(source: Source) -> Sql:
     """What the source is among the tables and views that the caller sees, as SQL: what it is known by, or NULL."""
-    places = [each for each in source.meanings if each.relation]
+    places = [each for each in source.candidates if each.relation]
     if source.session:
         name = name_parts(source.session.identity)[-1]
-        places.insert(0, Meaning(source.session.identity, Relation("temp", "main", name)))
+        places.insert(0, Candidate(source.session.identity, Relation("temp", "main", name)))
     rows = (
         sql("({}, {})", number, joined(", ", map(literal, (each.identity, *_names(each)))))
         for number, each in enumerate(places)
@@ -238,7 +234,7 @@ def _looked_up(source: Source) -> Sql:
     )
 
 
-def _temporary(session: Meaning) -> Sql:
+def _temporary(session: Candidate) -> Sql:
     """The TEMP table or view of a name that the caller sees, as SQL, or NULL: less than all that the name may be."""
     return sql(
         "any_value(name) AS seen FROM (SELECT table_name AS name FROM duckdb_tables() WHERE database_name = 'temp' "
@@ -248,22 +244,22 @@ def _temporary(session: Meaning) -> Sql:
     )
 
 
-def _names(meaning: Meaning) -> tuple[str, str, str]:
-    assert meaning.relation is not None
-    return meaning.relation.database, meaning.relation.schema, meaning.relation.name
+def _names(meant: Candidate) -> tuple[str, str, str]:
+    assert meant.relation is not None
+    return meant.relation.database, meant.relation.schema, meant.relation.name
 
 
-def _refusal(source: Source, meaning: Meaning) -> str:
+def _refusal(source: Source, meant: Candidate) -> str:
     written = source.written
-    if meaning.relation is None:
-        table = source.meanings[0].relation
+    if meant.relation is None:
+        table = source.candidates[0].relation
         assert table is not None
         return (
             f"'{written}' is a table here, and its embeddings are of a TEMP table, a DataFrame or a CTE of that name: "
             f"write temp.{quoted(table.name)} for a TEMP table, or generate those of the table"
         )
     return (
-        f"'{written}' is not the table {meaning.relation.sql} in this query, but a CTE, a TEMP table, or one that is "
-        f"nearer on the search path: write {meaning.relation.sql} for the table, temp.{quoted(meaning.relation.name)} "
+        f"'{written}' is not the table {meant.relation.sql} in this query, but a CTE, a TEMP table, or one that is "
+        f"nearer on the search path: write {meant.relation.sql} for the table, temp.{quoted(meant.relation.name)} "
         "for a TEMP table, or give the CTE another name"
     )

@@ -1,4 +1,4 @@
-"""Suggests the embedding table that a renamed source had, and the SQL that attaches it again."""
+"""Finds the embedding table of a source, and suggests the one that a renamed source had."""
 
 from __future__ import annotations
 
@@ -8,14 +8,29 @@ from collections.abc import Iterator
 from jammi_duck.errors import NotFoundError
 from jammi_duck.sql import literal, sql
 from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.udfs.disambiguation import disambiguate
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.settling import meanings
-from jammi_duck.udfs.sources import Relation, Source, folded, found, still_there
+from jammi_duck.udfs.sources import Candidate, Relation, Source, folded, found, still_there
 
 _COLUMNS = sql(
     "SELECT column_name FROM duckdb_columns() "
     "WHERE (lower(database_name), lower(schema_name), lower(table_name)) = (lower(?), lower(?), lower(?))"
 )
+
+
+def find_embeddings(
+    engine: Engine, source: Source, model: str | None, table: str | None, *, failed: bool = False
+) -> tuple[Entry, Candidate]:
+    """The embedding table that is meant, and what the source must be for it.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    meant = disambiguate(engine, source, table, failed=failed)
+    with telling_renames(engine, source):
+        entry = find_table(engine.tables, engine.encoders.names, meant.identity, model, table, called=source.written)
+    return entry, meant
 
 
 @contextlib.contextmanager
@@ -37,7 +52,7 @@ def telling_renames(engine: Engine, source: Source) -> Iterator[None]:
 def _made_before(engine: Engine, source: Source) -> Entry | None:
     """The newest table of the one source that is gone, and whose columns a source without embeddings has."""
     entries = engine.tables.catalog.entries("ready", "gone")
-    if {each.source for each in entries} & {each.identity for each in meanings(source)}:
+    if {each.source for each in entries} & {each.identity for each in source.all_candidates}:
         return None
     there = found(source.relations, engine.host)
     has = _columns(engine, there[0]) if there else set()
