@@ -17,7 +17,7 @@ from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
 from jammi_duck.kept import kept
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.retrieval.search import Asked, Query
+from jammi_duck.retrieval.search import Query, SearchOptions
 from jammi_duck.sql import NULL, Sql, Template, joined, literal, quoted, sql, template
 from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
@@ -314,7 +314,7 @@ class Jammi:
             <BLANKLINE>
         """
         is_plain = filter is None and not parameters and isinstance(source, str)
-        asked = _asked_plainly(query, k, exact, min_similarity) if is_plain else None
+        asked = _plain(query, k, exact, min_similarity) if is_plain else None
         found = self._found_plainly(Question(str(source), *asked, model, embedding_table)) if asked else None
         if found is not None:
             return found
@@ -669,16 +669,18 @@ def _bound(con: duckdb.DuckDBPyConnection, text: Sql) -> duckdb.DuckDBPyRelation
     return found
 
 
-def _asked_plainly(query: str | Vector | None, k: int, exact: bool, least: float | None) -> tuple[Query, Asked] | None:
+def _plain(
+    query: str | Vector | None, k: int, exact: bool, min_similarity: float | None
+) -> tuple[Query, SearchOptions] | None:
     """What is asked for, where it is so plainly: all else is for DuckDB to read, or to refuse."""
-    is_number = least is None or (type(least) in (int, float) and math.isfinite(least))
+    is_number = min_similarity is None or (type(min_similarity) in (int, float) and math.isfinite(min_similarity))
     is_plain = type(k) is int and type(exact) is bool and is_number
     if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
         return None
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
         if isinstance(wanted, str) or wanted.ndim == 1:
-            return wanted, Asked(k, exact, least)
+            return wanted, SearchOptions(k, exact, min_similarity)
     return None
 
 

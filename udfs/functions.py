@@ -22,6 +22,7 @@ from jammi_duck.udfs.columns import Column, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.refreshing import TableStatus
 from jammi_duck.udfs.rows import which_column
+from jammi_duck.udfs.table_lookup import Choice
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
 from jammi_duck.work.refresh import Refreshed
@@ -53,6 +54,23 @@ def _text(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> Sca
     return ScalarFunction(f"_jammi_{name}", signature, "VARCHAR", False, statement, by_row=True)
 
 
+def _table_text(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
+    """The same, of an embedding table that the query chooses."""
+
+    def statement(
+        engine: Engine,
+        source: str | None,
+        path: tuple[str, str],
+        model: str | None,
+        table: str | None,
+        transaction: int,
+        *more: Any,
+    ) -> Sql:
+        return call(engine, Choice(source, path, model, table, transaction), *more)
+
+    return _text(name, (*_CHOICE, *parameters), statement)
+
+
 _TEXT, _NUMBER = "VARCHAR", "BIGINT"
 _CALLER = (_TEXT, _NUMBER)
 # The database and the search path.
@@ -75,15 +93,15 @@ FUNCTIONS = (
     _function("begin", (struct_type(building.Begun),), _TEXT, True, building.begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, building.push),
     _function("finish", (_TEXT, _NUMBER), table_type(Generated), True, building.finish),
-    _text("refresh_plan", (*_CHOICE, _TEXT), refreshing.refresh_plan),
+    _table_text("refresh_plan", (_TEXT,), refreshing.refresh_plan),
     _function("refresh", (struct_type(refreshing.Compared),), _TEXT, True, refreshing.begin),
     _function("forget", (_TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.forget),
     _function("renew", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.renew),
     _function("refreshed", (_TEXT, _NUMBER, _NUMBER), table_type(Refreshed), True, refreshing.finish),
     _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(Generated), True, building.finish_resumed),
-    _text("status_plan", (*_CHOICE, _TEXT), refreshing.status_plan),
+    _table_text("status_plan", (_TEXT,), refreshing.status_plan),
     _function("status", (struct_type(refreshing.Compared),), table_type(TableStatus), True, refreshing.status),
-    _text("compact_plan", (*_CHOICE, _TEXT), refreshing.compact_plan),
+    _table_text("compact_plan", (_TEXT,), refreshing.compact_plan),
     _function("compact", (_TEXT, *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
     _text("import_plan", (_TEXT, *[_TEXT] * 5, _NUMBER, _TEXT), building.import_plan),
     _function("import", (struct_type(building.Imported),), _TEXT, True, building.begin_import),
@@ -91,9 +109,9 @@ FUNCTIONS = (
     _function("imported", (_TEXT, _NUMBER), table_type(Generated), True, building.finish_import),
     _text("infer_plan", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.InferredRow), True, embedding.infer_texts),
-    _text("rows", _CHOICE, search_plan.rows_query),
-    _text("found", (*_CHOICE, _TEXT), search_plan.found_query),
-    _text("selection", (*_CHOICE, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), search_plan.selection_query),
+    _table_text("rows", (), search_plan.rows_query),
+    _table_text("found", (_TEXT,), search_plan.found_query),
+    _table_text("selection", (_TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), search_plan.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function(
         "select",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jammi_duck.retrieval.search import Asked, Query, search
+from jammi_duck.retrieval.search import Query, SearchOptions, search
 from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
@@ -42,7 +42,7 @@ class Question:
 
     source: str
     query: Query
-    asked: Asked
+    options: SearchOptions
     model: str | None = None
     table: str | None = None
 
@@ -96,7 +96,7 @@ def answer_of(
     if has_changed or key_type not in _CONDITIONS or any(map(_OURS.fullmatch, columns)):
         return None
     selected = engine.selections.of(look.entry.build)
-    _, answers = search(engine.tables, engine.encoders, selected, question.asked, [question.query])
+    _, answers = search(engine.tables, engine.encoders, selected, question.options, [question.query])
     keys = answers.row_ids.to_pylist()
     if key_type != "VARCHAR" and not all(map(_WHOLE.fullmatch, keys)):
         return None

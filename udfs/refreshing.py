@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,7 +26,7 @@ from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, prove
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import KEY, digest_of, picked, text_of
 from jammi_duck.udfs.sources import Candidate, Source, resolve
-from jammi_duck.udfs.table_lookup import find_embeddings, telling_renames
+from jammi_duck.udfs.table_lookup import Choice, find_embeddings, telling_renames
 from jammi_duck.work.compact import Compacted, advice, call, compact, size
 from jammi_duck.work.generate import STAYS, Census, check_keys
 from jammi_duck.work.refresh import Comparison, Refreshed, choose_refreshable
@@ -68,23 +67,17 @@ _DIGESTS = sql("_text_digest, _segment, _place")
 _FINISH = sql("_jammi_refreshed(b.token, f.pushed, t.pushed)")
 
 
-def refresh_plan(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    model: str | None,
-    table: str | None,
-    transaction: int,
-    session: str,
-) -> Sql:
+def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that refreshes a table within the caller's own transaction."""
-    named = resolve(source, path, engine.host)
-    caller = Caller(session, transaction)
+    named = resolve(choice.source, choice.path, engine.host)
+    caller = Caller(session, choice.transaction)
     # A build that this session has left is not over before.
     engine.jobs.settle(caller)
-    meant = disambiguate(engine, named, table, failed=True)
+    meant = disambiguate(engine, named, choice.table, failed=True)
     with telling_renames(engine, named):
-        entry = choose_refreshable(engine.tables, engine.encoders, meant.identity, model, table, called=named.written)
+        entry = choose_refreshable(
+            engine.tables, engine.encoders, meant.identity, choice.model, choice.table, called=named.written
+        )
     is_renamed = meant not in (*named.all_candidates, *named.legacy)
     now = disambiguate_new(engine, named) if is_renamed else None
     attach = now.identity if now else None
@@ -149,29 +142,21 @@ def refresh_query(
     )
 
 
-def status_plan(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    model: str | None,
-    table: str | None,
-    transaction: int,
-    session: str,
-) -> Sql:
+def status_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that says how a table differs from its source."""
-    named = resolve(source, path, engine.host)
+    named = resolve(choice.source, choice.path, engine.host)
     follow_others(engine.tables, at_once=True)
     try:
-        entry, meant = find_embeddings(engine, named, model, table, failed=True)
+        entry, meant = find_embeddings(engine, named, choice.model, choice.table, failed=True)
     except NotFoundError as error:
-        known = disambiguate(engine, named, table, failed=True).identity
-        failed = engine.tables.catalog.entries("failed", source=known) if table is None else ()
+        known = disambiguate(engine, named, choice.table, failed=True).identity
+        failed = engine.tables.catalog.entries("failed", source=known) if choice.table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
         first = f"{error.remedy}, or" if error.remedy else "jammi_generate"
         resumed = f"{first} goes on with one that was interrupted, with resume := true"
         raise NotFoundError(error.message, resumed) from error
-    caller = Caller(session, transaction)
+    caller = Caller(session, choice.transaction)
     planned = plan(engine.tables, entry, caller)
     # What is told is what a search finds.
     catch_up(engine.tables, entry, planned.start.manifest, at_work=True)
@@ -228,24 +213,16 @@ def _comparison(source: Source, entry: Entry, planned: Planned) -> Sql:
     )
 
 
-def compact_plan(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    model: str | None,
-    table: str | None,
-    transaction: int,
-    session: str,
-) -> Sql:
+def compact_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that compacts a table."""
-    named = resolve(source, path, engine.host)
-    entry, _ = find_embeddings(engine, named, model, table)
-    engine.jobs.hear_ctrl_c(Caller(session, transaction))
+    named = resolve(choice.source, choice.path, engine.host)
+    entry, _ = find_embeddings(engine, named, choice.model, choice.table)
+    engine.jobs.hear_ctrl_c(Caller(session, choice.transaction))
     return sql(
         "SELECT unnest(_jammi_compact({}, {}, {}), recursive := true)",
         literal(entry.name),
         literal(session),
-        transaction,
+        choice.transaction,
     )
 
 

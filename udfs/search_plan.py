@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 from jammi_duck.errors import NotFoundError
 from jammi_duck.retrieval.selection import refusal
@@ -11,8 +10,9 @@ from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.disambiguation import proven_in_search
 from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.filters.conditions import Condition
 from jammi_duck.udfs.sources import Source, found, has_relations, resolve, schemas_of
-from jammi_duck.udfs.table_lookup import find_embeddings
+from jammi_duck.udfs.table_lookup import Choice, find_embeddings
 
 # Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
 # then, once the filter was asked, what the search gives; without a filter both at once.
@@ -36,13 +36,11 @@ _KEYS_LEFT = sql("list(_jammi_key::VARCHAR), NULL, any_value(typeof(_jammi_key))
 _NO_KEYS = sql("NULL, NULL, NULL")
 
 
-def rows_query(
-    engine: Engine, source: str | None, path: Sequence[str], model: str | None, table: str | None, _: int
-) -> Sql:
+def rows_query(engine: Engine, choice: Choice) -> Sql:
     """The keys of the source's rows, as `_jammi_key`, of which `found_query` has said that there is such a column."""
-    named = resolve(source, path, engine.host)
+    named = resolve(choice.source, choice.path, engine.host)
     try:
-        entry = find_embeddings(engine, named, model, table)[0]
+        entry = find_embeddings(engine, named, choice.model, choice.table)[0]
     except NotFoundError:
         return sql("SELECT NULL::VARCHAR AS _jammi_key LIMIT 0")
     return _keys(quoted(entry.definition.key), named)
@@ -52,15 +50,7 @@ def _keys(key: Sql, source: Source) -> Sql:
     return sql("SELECT {} AS _jammi_key FROM {} AS {}", key, source.sql, quoted(source.alias))
 
 
-def found_query(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    model: str | None,
-    table: str | None,
-    transaction: int,
-    predicate: str | None,
-) -> Sql:
+def found_query(engine: Engine, choice: Choice, predicate: str | None) -> Sql:
     """The source's rows that a search has found, each with its hit and the search's token.
 
     A key may have been doubled in the source meanwhile, so the filter is there once more. It is asked of the rows that
@@ -69,9 +59,9 @@ def found_query(
     A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
     finds the row, if that is of the same value: 2 is not the row that was 1.5.
     """
-    named = resolve(source, path, engine.host)
+    named = resolve(choice.source, choice.path, engine.host)
     try:
-        key_column = _key_column(find_embeddings(engine, named, model, table)[0])
+        key_column = _key_column(find_embeddings(engine, named, choice.model, choice.table)[0])
     except NotFoundError as error:
         _check_there(engine, named, error)
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
@@ -97,21 +87,12 @@ def found_query(
     )
     if predicate is None:
         return joins
-    condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction).beside_hits
+    condition = _condition(engine, choice, named, predicate).beside_hits
     return sql("{} WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {}::BOOLEAN END", joins, condition)
 
 
 def selection_query(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    model: str | None,
-    table: str | None,
-    transaction: int,
-    session: str,
-    predicate: str | None,
-    is_joined: bool,
-    traced: bool,
+    engine: Engine, choice: Choice, session: str, predicate: str | None, is_joined: bool, traced: bool
 ) -> Sql:
     """A token for the rows that a search may find, as one row, and the parameters that its filter names.
 
@@ -120,9 +101,9 @@ def selection_query(
     Otherwise they are all of the table's. Where there is no table, that is said when it is searched: a view that
     searches is made before, when a database is imported.
     """
-    named = resolve(source, path, engine.host)
+    named = resolve(choice.source, choice.path, engine.host)
     try:
-        entry, meant = find_embeddings(engine, named, model, table)
+        entry, meant = find_embeddings(engine, named, choice.model, choice.table)
     except NotFoundError as error:
         return sql("SELECT {} AS _jammi_token, NULL AS _jammi_named", literal(refusal(error)))
     build = literal(entry.build)
@@ -146,7 +127,7 @@ def selection_query(
     keys = _keys(quoted(entry.definition.key) if is_joined else _key_column(entry), named)
     names, rows = NULL, sql("")
     if predicate is not None:
-        condition = engine.conditions.of(predicate, named.alias, path[0], schemas_of(path), transaction)
+        condition = _condition(engine, choice, named, predicate)
         names = sql("list_value({})::VARCHAR[]", joined(", ", map(literal, condition.parameters)))
         token, rows = kept(_KEYS), sql(" FROM {}({} WHERE {})", clock, keys, condition.proven())
     elif is_joined:
@@ -169,6 +150,11 @@ def selection_query(
     reads = is_joined or predicate is not None
     token = proven_in_search(token, named, meant, entry.definition.key, is_read=reads)
     return sql("SELECT {} AS _jammi_token, {} AS _jammi_named{}", token, names, rows)
+
+
+def _condition(engine: Engine, choice: Choice, source: Source, predicate: str) -> Condition:
+    database, _ = choice.path
+    return engine.conditions.of(predicate, source.alias, database, schemas_of(choice.path), choice.transaction)
 
 
 def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.check import Checked, check
-from jammi_duck.retrieval.search import Asked, Like, Query, search
-from jammi_duck.retrieval.selection import RowsThere
+from jammi_duck.retrieval.search import Like, Query, SearchOptions, search
+from jammi_duck.retrieval.selection import SourceRows
 from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Caller, Float, Integer, Stage
 from jammi_duck.udfs.arguments import whole
@@ -64,7 +64,7 @@ def select(
     tokens = []
     for i, (of, kind, rows, start, trace) in enumerate(rows_of((build, key_type, source_rows, began, traced))):
         chosen = [each[i].values for each in (lists, whole) if each[i].is_valid]
-        there = RowsThere(chosen, kind, rows)
+        there = SourceRows(chosen, kind, rows)
         caller = caller_of((session[i:], transaction[i:]))
         tokens.append(engine.selections.keep(caller, of, there, start, traced=trace))
     return pa.array(tokens, pa.string())
@@ -104,7 +104,7 @@ def _answered(
     named: Column,
 ) -> pa.Array:
     """The hits of each query, none for None; those that ask for the same are answered together."""
-    alike: defaultdict[tuple[str, Asked], list[int]] = defaultdict(list)
+    alike: defaultdict[tuple[str, SearchOptions], list[int]] = defaultdict(list)
     for i, (of, count, exactly, near) in enumerate(rows_of((token, k, exact, least))):
         if queries[i] is None:
             # Where there is no table, no row of it can be asked for either, and that is said.
@@ -115,7 +115,7 @@ def _answered(
             raise InputError("k is NULL; it must be at least 1")
         if near is not None and math.isnan(near):
             raise InputError("min_similarity is not a number; it must be a cosine, such as 0.5")
-        alike[of, Asked(k_wanted, bool(exactly), near)].append(i)
+        alike[of, SearchOptions(k_wanted, bool(exactly), near)].append(i)
     chosen = {key: engine.selections.of(key[0]) for key in alike}
     for given_names, wanted_names in set(zip(map(_names, parameters), map(_names, named), strict=True)):
         check_parameters(given_names, wanted_names or ())

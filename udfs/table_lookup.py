@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from jammi_duck.errors import NotFoundError
 from jammi_duck.sql import literal, sql
@@ -17,6 +18,20 @@ _COLUMNS = sql(
     "SELECT column_name FROM duckdb_columns() "
     "WHERE (lower(database_name), lower(schema_name), lower(table_name)) = (lower(?), lower(?), lower(?))"
 )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a query chooses an embedding table: by its source, and perhaps by a model or the table's name.
+
+    `path` is the database and the search path by which the source is read.
+    """
+
+    source: str | None
+    path: tuple[str, str]
+    model: str | None
+    table: str | None
+    transaction: int
 
 
 def find_embeddings(

@@ -21,7 +21,7 @@ from jammi_duck.retrieval.selection import Selected, opened
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.storage.tables.table import Among, Answers, Table
+from jammi_duck.storage.tables.table import Answers, RowSubset, Table
 from jammi_duck.types import Stage, Vectors
 
 
@@ -34,12 +34,12 @@ class Like:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The options of a search: `k` rows with a similarity of `least` or more; compares every vector if `exact`."""
+class SearchOptions:
+    """The options of a search: `k` rows of this similarity or more; compares every vector if `exact`."""
 
     k: int
     exact: bool = False
-    least: float | None = None
+    min_similarity: float | None = None
 
 
 # How often a search starts again if files of the table are missing.
@@ -49,7 +49,7 @@ Query = str | NDArray[np.float32] | Like
 
 
 def search(
-    tables: EmbeddingTables, encoders: Encoders, selected: Selected, asked: Asked, queries: Sequence[Query]
+    tables: EmbeddingTables, encoders: Encoders, selected: Selected, options: SearchOptions, queries: Sequence[Query]
 ) -> tuple[str, Answers]:
     """Answer many queries on one table at once; returns the source's name, and the answers in the same order.
 
@@ -58,46 +58,46 @@ def search(
         NotFoundError: the embedding table was dropped meanwhile.
         ModelError: the table's model is not available, or its files have changed.
     """
-    if asked.k < 1:
-        raise InputError(f"k is {asked.k}; it must be at least 1")
+    if options.k < 1:
+        raise InputError(f"k is {options.k}; it must be at least 1")
     for _ in range(_TRIES):
         state = tables.recorded.get(selected.build)
         try:
             # The table may have been refreshed since rows of it were selected. It is opened to see whether it is there.
             present = opened(tables, selected.build)
-            return _answered(encoders, selected, asked, queries, selected.chosen or (present, None))
+            return _answered(encoders, selected, options, queries, selected.chosen or (present, None))
         except DamagedError:
             # Its files may be missing because of a later state, or a drop, which opening it again reports.
             follow_others(tables, at_once=True)
             if tables.recorded.get(selected.build) == state and tables.catalog.is_ready(selected.build):
                 raise
             if selected.chosen:
-                table, among = selected.chosen
+                table, subset = selected.chosen
                 now = opened(tables, selected.build)
                 # At once: other threads search with it.
-                selected.chosen = now, now.among(table.row_ids_of(among))
-    return _answered(encoders, selected, asked, queries, selected.chosen or (opened(tables, selected.build), None))
+                selected.chosen = now, now.subset(table.row_ids_of(subset))
+    return _answered(encoders, selected, options, queries, selected.chosen or (opened(tables, selected.build), None))
 
 
 def _answered(
     encoders: Encoders,
     selected: Selected,
-    asked: Asked,
+    options: SearchOptions,
     queries: Sequence[Query],
-    chosen: tuple[Table, Among | None],
+    chosen: tuple[Table, RowSubset | None],
 ) -> tuple[str, Answers]:
-    table, among = chosen
+    table, subset = chosen
     entry = table.entry
     began = time.perf_counter()
     like = _rows_like(table, queries)
     vectors, known = _vectors(encoders, entry, queries, {i: vector for i, (_, vector) in like.items()})
     encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
     # A row is its own nearest neighbour.
-    k = asked.k + 1 if like else asked.k
-    answers = table.search(vectors, k, exact=asked.exact, among=among, least=asked.least)
+    k = options.k + 1 if like else options.k
+    answers = table.search(vectors, k, exact=options.exact, subset=subset, min_similarity=options.min_similarity)
     stages = [encoding, *answers.stages]
     if like or len(known) < len(queries):
-        answers = _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, asked.k)
+        answers = _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, options.k)
     if selected.traced:
         filtering = [selected.filtering] if selected.filtering else []
         selected.stages = [_described(entry, table), *filtering, *stages]

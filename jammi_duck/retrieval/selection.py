@@ -20,7 +20,7 @@ import pyarrow as pa
 from jammi_duck.errors import InputError, JammiWarning, NotFoundError
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.storage.tables.table import Among, Table
+from jammi_duck.storage.tables.table import RowSubset, Table
 from jammi_duck.types import Caller, Stage
 
 # A session runs one query at a time, with at most this many searches.
@@ -38,7 +38,7 @@ class Selected:
     """
 
     build: str
-    chosen: tuple[Table, Among] | None = None
+    chosen: tuple[Table, RowSubset] | None = None
     filtering: Stage | None = None
     traced: bool = False
     stages: list[Stage] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Selected:
 
 
 @dataclass(frozen=True)
-class RowsThere:
+class SourceRows:
     """Rows of a source, by their ids as texts or whole numbers, and the current type of its key.
 
     No ids at all means all rows. `source_rows` is the number of rows in the source, if its change is why they are
@@ -73,7 +73,7 @@ class Selections:
         self,
         caller: Caller,
         build: str,
-        there: RowsThere,
+        there: SourceRows,
         began: float | None = None,
         *,
         traced: bool = False,
@@ -88,13 +88,13 @@ class Selections:
         table = opened(self._tables, build)
         selected = Selected(build, traced=traced)
         if there.row_ids:
-            among = table.among(there.row_ids, there.key_type)
-            selected.chosen = table, among
+            subset = table.subset(there.row_ids, there.key_type)
+            selected.chosen = table, subset
             if there.source_rows is not None:
                 self._tell(table.entry, there.source_rows)
             what = "the rows that pass" if there.source_rows is None else "the rows that the source still has"
             seconds = time.perf_counter() - began if began else 0.0
-            selected.filtering = Stage("filter", what, among.rows, seconds)
+            selected.filtering = Stage("filter", what, subset.rows, seconds)
         token = f"{build}/{caller.session}/{next(self._number)}"
         with self._lock:
             transaction, kept = self._kept.get(caller.session, (None, OrderedDict()))

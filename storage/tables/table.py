@@ -35,7 +35,7 @@ _ALL: Mapping[int, Mask] = {}
 
 
 @dataclass(frozen=True)
-class Among:
+class RowSubset:
     """The rows that may be found: a mask for each segment, a bit for each row, and how many rows each mask has."""
 
     masks: tuple[NDArray[np.uint8], ...]
@@ -138,7 +138,7 @@ class Table:
             damage = why or damage
         return cls(entry, segments, damage, live_masks(store, found.segments, found.tombstones))
 
-    def among(self, row_ids: Sequence[pa.Array], key_type: str | None = None) -> Among:
+    def subset(self, row_ids: Sequence[pa.Array], key_type: str | None = None) -> RowSubset:
         """The rows whose id is in one of these arrays, of texts or of whole numbers; others count for nothing.
 
         Keys of a type that is not that of the table's ids any more find them by their values.
@@ -151,7 +151,7 @@ class Table:
         form = form_of(key_type)
         if form and sum(int(mask.sum()) for mask in masks) < sum(len(each) - each.null_count for each in row_ids):
             self._add_alike(masks, row_ids, form)
-        return Among(tuple(map(np.packbits, masks)), tuple(int(mask.sum()) for mask in masks))
+        return RowSubset(tuple(map(np.packbits, masks)), tuple(int(mask.sum()) for mask in masks))
 
     def _add_alike(self, masks: Sequence[Mask], row_ids: Sequence[pa.Array], form: Form) -> None:
         """Add the rows to masks whose id is written in another way than the wanted one of the same value."""
@@ -166,9 +166,9 @@ class Table:
             positions = ids.alike(wanted, form)
             mask[positions if live is None else positions[live[positions]]] = True
 
-    def row_ids_of(self, among: Among) -> list[pa.StringArray]:
-        """The ids of the rows of a selection, which `among` has looked up here."""
-        masks = (np.unpackbits(mask, count=each.rows) for mask, each in zip(among.masks, self.segments, strict=True))
+    def row_ids_of(self, subset: RowSubset) -> list[pa.StringArray]:
+        """The ids of the rows of a selection, which `subset` has looked up here."""
+        masks = (np.unpackbits(mask, count=each.rows) for mask, each in zip(subset.masks, self.segments, strict=True))
         return [
             ids.filter(pa.array(mask.view(bool)))
             for ids, mask in zip((s.row_ids for s in self.segments), masks, strict=True)
@@ -229,39 +229,39 @@ class Table:
         k: int,
         *,
         exact: bool = False,
-        among: Among | None = None,
-        least: float | None = None,
+        subset: RowSubset | None = None,
+        min_similarity: float | None = None,
     ) -> Answers:
         """The `k` rows nearest to each of the L2-normalised queries, float32 [n, dimensions]: all, if there are fewer.
 
-        Only the rows of `among` are found, and of these only those whose similarity is `least` or more. Similarity is
+        Only the rows of `subset` are found, and of these only those of `min_similarity` or more. Similarity is
         the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
         Raises DamagedError where rows can be had neither from a sidecar nor from the Parquet.
         """
         k = min(k, self.rows)
         if not len(queries):
             return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
-        parts = self._parts(among)
+        parts = self._parts(subset)
         if not all(part.segment.indexes for part in parts):
             self._warn()
         found, stages = nearest(parts, queries, k, exact=exact)
         ranking = Stage("rank", "by exact similarity, ties by row id")
         began = time.perf_counter()
         positions, near = found.positions, found.similarities
-        if least is not None:
-            near = np.where(near >= np.float32(np.clip(least, -2, 2)), near, np.float32(-np.inf))
+        if min_similarity is not None:
+            near = np.where(near >= np.float32(np.clip(min_similarity, -2, 2)), near, np.float32(-np.inf))
         answers = self._best(positions, near, k)
         ranking.rows, ranking.seconds = len(answers.similarities), time.perf_counter() - began
         return Answers(answers.counts, answers.row_ids, answers.similarities, [*stages, ranking])
 
-    def _parts(self, among: Among | None) -> list[Part]:
+    def _parts(self, subset: RowSubset | None) -> list[Part]:
         masks: Sequence[Mask | None] = self.live
         there: Sequence[int] = self._there
-        if among:
-            there = among.counts
+        if subset:
+            there = subset.counts
             masks = [
                 np.unpackbits(mask, count=segment.rows).view(bool)
-                for mask, segment in zip(among.masks, self.segments, strict=True)
+                for mask, segment in zip(subset.masks, self.segments, strict=True)
             ]
         parts = zip(self.numbers, self.segments, self._starts[:-1].tolist(), masks, there, strict=True)
         return [
