@@ -31,6 +31,7 @@ from benchmarks.search_contenders import (
     LANCE_SQL,
     LANCEDB,
     LANCEDB_PQ,
+    METHOD,
     OURS,
     PYTHON,
     USEARCH,
@@ -45,7 +46,7 @@ from jammi_duck.storage.index.graph import CONNECTIVITY, EXPANSION_ADD, expansio
 PARTS = ("contenders", "filters", "exact", "sweep")
 RECALL = 0.99
 # Those that are measured with more rows than there are texts.
-LARGE = (OURS, PYTHON, USEARCH, LANCEDB)
+LARGE = (OURS, METHOD, PYTHON, USEARCH, LANCEDB)
 # Rivals that ours should be ahead of in everything.
 AHEAD_OF = (LANCEDB, LANCEDB_PQ, VSS)
 CONTENDER = ("contender", "setting", "recall@10", "p50", "batch", "build", "index", "all it reads", "first answer")
@@ -228,9 +229,10 @@ def _goals(
 ) -> None:
     ours = entrants[OURS]
     report.add("recall@10", f"{ours.recall:.4f}", "", "", ours.recall, f">= {RECALL}")
-    more = [a - b for a, b in zip(latencies[OURS], latencies[USEARCH], strict=True)]
-    figures = f"{median(latencies[OURS]):.3g} ms", USEARCH, f"{median(latencies[USEARCH]):.3g} ms"
-    report.add("p50 of a query, ms more", *figures, median(more), "<= 3")
+    for name, goal in ((OURS, "<= 1.8"), (METHOD, "<= 1.2")):
+        more = [a - b for a, b in zip(latencies[name], latencies[USEARCH], strict=True)]
+        figures = f"{median(latencies[name]):.3g} ms", USEARCH, f"{median(latencies[USEARCH]):.3g} ms"
+        report.add(f"p50 of {name}, ms more", *figures, median(more), goal)
     report.compare("batch", rates[OURS], USEARCH, rates[USEARCH], "queries/s", ">= 0.7")
     for rival in (*AHEAD_OF, LANCE_SQL):
         if rival not in entrants:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jammi_duck.types import Vectors
 
 OURS = "jammi_search"
+METHOD = "jammi.search"
 PYTHON = "Table.search"
 USEARCH = "USearch alone"
 LANCEDB = "LanceDB IVF_HNSW_SQ"
@@ -34,6 +35,7 @@ HNSWLIB = "hnswlib"
 # Module and class of each, in the order in which they build: some build on others' files.
 CONTENDERS = {
     OURS: "search_ours.Ours",
+    METHOD: "search_ours.OursByMethod",
     PYTHON: "search_ours.OursInPython",
     USEARCH: "search_ours.Graph",
     LANCEDB: "search_rivals.LanceDB",

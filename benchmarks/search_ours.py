@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +45,7 @@ class Ours(Contender):
 
         self._con = duckdb.connect(self._database)
         config = _config(self.folder)
-        jammi_duck.install(self._con, storage=config.storage, cache_dir=config.cache_dir)
+        self._jammi = jammi_duck.install(self._con, storage=config.storage, cache_dir=config.cache_dir)
 
     def load(self) -> None:
         """The queries are in the database."""
@@ -82,6 +83,31 @@ class Ours(Contender):
     def _searched(self, query: int, options: str) -> Found:
         text = f"SELECT id FROM jammi_search('t', (SELECT v FROM q WHERE n = {query:d}), {K}{options})"
         return np.array(self._con.execute(text).fetchall(), np.int64).reshape(-1)
+
+
+class OursByMethod(Ours):
+    """This project through `jammi.search`, with an array; on a copy of the database, which one process can open."""
+
+    def prepare(self) -> None:
+        """The database is there."""
+
+    def build(self, connectivity: int, expansion: int) -> None:
+        """Copy the database; the embedding table is that of `Ours`."""
+        shutil.copy(super()._database, self._database)
+
+    def load(self) -> None:
+        """See `Contender`."""
+        Contender.load(self)
+
+    @property
+    def _database(self) -> str:
+        return str(self.folder / "method.duckdb")
+
+    def _searched(self, query: int, options: str) -> Found:
+        if options:
+            return super()._searched(query, options)
+        found = self._jammi.search("t", self.queries[query], K)
+        return np.array([row[0] for row in found.fetchall()], np.int64)
 
 
 class OursInPython(Contender):

@@ -271,8 +271,8 @@ class TestParquet:
                 def failing(*_, error=error, **__):
                     raise error
 
-                patch.setattr(parquet.pq, "read_metadata", failing)
-                patch.setattr(parquet.pq, "ParquetFile", failing)
+                patch.setattr(pq, "read_metadata", failing)
+                patch.setattr(pq, "ParquetFile", failing)
                 for read in (read_footer, lambda path: list(read_vectors(path))):
                     with pytest.raises(StorageError) as caught:
                         read(path)

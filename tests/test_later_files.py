@@ -322,7 +322,7 @@ class TestNewestState:
         assert recovered(con) == {}
         assert found(con) == AFTER
         states = [manifest.read(store, layout.manifest(shared.name, number)) for number in (1, 3)]
-        named = {each.parquet.file for state in states for each in state.truth}
+        named = {each.parquet.file for state in states for each in state.parquet_files}
         assert set(filter(layout.is_truth, store.files())) == named
 
     def test_that_is_damaged_when_a_change_fails_is_not_deleted(self, shared, before):

@@ -62,13 +62,13 @@ def open_engine(
     )
     selections = Selections(tables)
 
-    def let_go() -> Sequence[str]:
+    def release() -> Sequence[str]:
         sessions = ended()
         tables.pins.drop(sessions)
         selections.drop(sessions)
         return sessions
 
-    jobs = Jobs(tables, let_go)
+    jobs = Jobs(tables, release)
     opened(tables)
     jobs.settle()
     finish_drops(tables)

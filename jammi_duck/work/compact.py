@@ -87,7 +87,7 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -
 
         job = jobs.start(start)
         try:
-            with jobs.abandoning(job):
+            with jobs.ending_on_error(job):
                 indexed = merge(job.work, store, todo, tables.segment_rows, job.advance)
                 job.progress.done()
                 with indexing(job, indexed) as advance:

@@ -123,7 +123,7 @@ class Generator:
             return Job(build, "build", caller, progress)
 
         job = self._jobs.start(start)
-        with self._jobs.abandoning(job):
+        with self._jobs.ending_on_error(job):
             job.work.open()
         return job.work.id
 
@@ -131,7 +131,7 @@ class Generator:
         """Take keys with texts, and embed what has gathered whenever it is enough. Threads may push at once."""
         if token.startswith(_REUSED):
             return
-        job = self._jobs.known(token, _Build)
+        job = self._jobs.find(token, _Build)
         build = job.work
         skipped = 0
 
@@ -143,8 +143,8 @@ class Generator:
                 else:
                     yield [key], text
 
-        with self._jobs.abandoning(job):
-            job.keep_going()
+        with self._jobs.ending_on_error(job):
+            job.raise_if_stopped()
             counts = build.buffer.add(with_text(), job, job.advance)
             with job.lock:
                 build.counts += counts + Counts(skipped=skipped)
@@ -153,9 +153,9 @@ class Generator:
         """Embed the rest, build the index, and make the table ready. `pushed` is how many rows came."""
         if token.startswith(_REUSED):
             return _again(self._tables.ready(token.removeprefix(_REUSED)))
-        job = self._jobs.known(token, _Build)
+        job = self._jobs.find(token, _Build)
         build = job.work
-        with self._jobs.abandoning(job):
+        with self._jobs.ending_on_error(job):
             if pushed != build.census.rows:
                 raise BuildError(
                     f"the source was counted with {build.census.rows} rows, and then gave {pushed}; if it can be "
@@ -252,7 +252,7 @@ def indexing(job: Job[W], rows: int) -> Iterator[Callable[[int], None]]:
     with Progress("indexing", job.work.definition.label, rows) as bar:
 
         def advance(done: int) -> None:
-            job.keep_going()
+            job.raise_if_stopped()
             bar.advance(done)
 
         yield advance

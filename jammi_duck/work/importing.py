@@ -93,7 +93,7 @@ class Importer:
             return Job(build, "import", caller, progress)
 
         job = self._jobs.start(start)
-        with self._jobs.abandoning(job):
+        with self._jobs.ending_on_error(job):
             job.work.open()
         return job.work.id
 
@@ -109,9 +109,9 @@ class Importer:
 
         Raises BuildError for a vector that was not there when they were checked.
         """
-        job = self._jobs.known(token, _Import)
-        with self._jobs.abandoning(job):
-            job.keep_going()
+        job = self._jobs.find(token, _Import)
+        with self._jobs.ending_on_error(job):
+            job.raise_if_stopped()
             dimensions = job.work.definition.dimensions
             if (lengths != dimensions).any():
                 raise BuildError(READ_AGAIN)
@@ -125,9 +125,9 @@ class Importer:
 
     def finish(self, token: str, pushed: int) -> Generated:
         """Build the index, and make the table ready; rows of the source that have no vector count as skipped."""
-        job = self._jobs.known(token, _Import)
+        job = self._jobs.find(token, _Import)
         build = job.work
-        with self._jobs.abandoning(job):
+        with self._jobs.ending_on_error(job):
             if not build.rows == pushed == build.found.with_text:
                 raise BuildError(READ_AGAIN)
             job.progress.done()

@@ -39,7 +39,7 @@ class Work(Sink, Protocol):
         """The embedding table's name."""
         ...
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Remove what is half written, and leave the rest to be settled."""
         ...
 
@@ -68,7 +68,7 @@ class Job(Generic[W]):
     interrupted: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
 
-    def keep_going(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise BuildError where somebody wants the work to end, and the error where another thread had one."""
         if self.failure is not None:
             raise self.failure
@@ -77,14 +77,14 @@ class Job(Generic[W]):
 
     def advance(self, done: int) -> None:
         """Note that so many more rows are done, if the work is to go on."""
-        self.keep_going()
+        self.raise_if_stopped()
         with self.lock:
             self.progress.advance(done)
 
     def write(self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes]) -> None:
         """See `Sink`: rows of the work, if it is to go on."""
         with self.writing:
-            self.keep_going()
+            self.raise_if_stopped()
             self.work.write(row_ids, vectors, digests)
 
     def stop(self, failure: BaseException | None = None) -> bool:
@@ -123,7 +123,7 @@ class Jobs:
             job.interrupted.set()
         return job
 
-    def known(self, token: str, kind: type[W]) -> Job[W]:
+    def find(self, token: str, kind: type[W]) -> Job[W]:
         """The work of this kind that a token stands for. Raises what has ended it, or BuildError, where it is over."""
         job = self._running.get(token)
         if job is None and token in self._failures:
@@ -138,18 +138,18 @@ class Jobs:
         del self._running[job.work.id]
 
     @contextlib.contextmanager
-    def abandoning(self, job: Job[W]) -> Iterator[None]:
+    def ending_on_error(self, job: Job[W]) -> Iterator[None]:
         """What goes wrong inside ends the work. An interrupted build is settled later.
 
         Vectors in whole files are kept, unless the input was wrong, or the table is gone.
         """
         if job.stopped.is_set():
-            job.keep_going()
+            job.raise_if_stopped()
         try:
             yield
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or job.interrupted.is_set():
-                self._let_go(job.work.id)
+                self._release(job.work.id)
             elif job.stop(error):
                 fields = {"embedding_table": job.work.name, "status": "failed"}
                 # Somebody else was first: what follows from that is for the caller to say.
@@ -192,7 +192,7 @@ class Jobs:
                 theirs = job.caller
                 earlier = caller and theirs.session == caller.session and theirs.transaction != caller.transaction
                 if (earlier or theirs.session in ended) and not job.stopped.is_set():
-                    self._let_go(token)
+                    self._release(token)
             settled = settle(self._tables, frozenset(self._running))
         finally:
             self._settling.release()
@@ -235,13 +235,13 @@ class Jobs:
             if job.caller in self._in_main_thread:
                 job.interrupted.set()
 
-    def _let_go(self, token: str) -> None:
+    def _release(self, token: str) -> None:
         job = self._running.get(token)
         if job is None or not job.stop():
             return
         try:
             with job.writing:
-                job.work.let_go()
+                job.work.release()
         finally:
             # Not before: work that nobody runs is settled, and this one is removing its own files.
             self._running.pop(token, None)

@@ -130,9 +130,9 @@ class Refresher:
 
     def forget(self, token: str, row_ids: Sequence[str], segments: Sequence[int], positions: Sequence[int]) -> None:
         """Take rows of the table that are gone or replaced. Threads may call at once."""
-        job = self._jobs.known(token, _Change)
-        with self._jobs.abandoning(job), job.writing:
-            job.keep_going()
+        job = self._jobs.find(token, _Change)
+        with self._jobs.ending_on_error(job), job.writing:
+            job.raise_if_stopped()
             job.work.forget(row_ids, segments, positions)
             job.work.forgotten += len(row_ids)
 
@@ -142,7 +142,7 @@ class Refresher:
         Of each that is the keys of the rows that have it, its digest, the text, and the segment and the position of a
         vector of it; only where there is no vector, there is a text.
         """
-        job = self._jobs.known(token, _Change)
+        job = self._jobs.find(token, _Change)
         change = job.work
         known: defaultdict[int, list[tuple[int, Sequence[str], str]]] = defaultdict(list)
         renewed = encoded = 0
@@ -159,13 +159,13 @@ class Refresher:
                     encoded += 1
                     yield keys, text
 
-        with self._jobs.abandoning(job):
-            job.keep_going()
+        with self._jobs.ending_on_error(job):
+            job.raise_if_stopped()
             counts = change.buffer.add(new(), job, job.advance) if change.buffer else _none(new())
             for segment, mine in known.items():
                 positions, keys_of, digests = zip(*mine, strict=True)
                 with job.writing:
-                    job.keep_going()
+                    job.raise_if_stopped()
                     counts += change.copy(segment, positions, keys_of, digests)
             with job.lock:
                 change.counts += counts
@@ -210,9 +210,9 @@ class Refresher:
         return generated
 
     def _finish(self, token: str) -> tuple[Job[_Change], Manifest]:
-        job = self._jobs.known(token, _Change)
+        job = self._jobs.find(token, _Change)
         change, found = job.work, job.work.found
-        with self._jobs.abandoning(job):
+        with self._jobs.ending_on_error(job):
             if (change.forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
                 raise BuildError(READ_AGAIN)
             if change.buffer:
@@ -240,9 +240,9 @@ class _Change(Change):
         self.counts = Counts()
         self.buffer = TextBuffer(for_stream(encoder), entry.definition.dimensions) if encoder else None
 
-    def let_go(self) -> None:
-        """See `Change.let_go`."""
-        super().let_go()
+    def release(self) -> None:
+        """See `Change.release`."""
+        super().release()
         self._tables.pins.done(self.found.start)
 
     def abandon(self, reason: str, *, keep: bool) -> None:

@@ -34,7 +34,7 @@ _BACKEND = {"backend": "usearch", "metric": "cos"}
 
 
 @dataclass(frozen=True)
-class Truth(Record):
+class TableFile(Record):
     """A Parquet file of a table, with its number and its number of rows."""
 
     number: Number
@@ -43,7 +43,7 @@ class Truth(Record):
 
 
 @dataclass(frozen=True)
-class Segment(Truth):
+class Segment(TableFile):
     """The files of one segment: its Parquet file, and `sidecars` by kind, which can be rebuilt.
 
     Sidecars of kinds that this version does not know are in `unknown`.
@@ -56,7 +56,7 @@ class Segment(Truth):
 
 
 @dataclass(frozen=True)
-class Tombstones(Truth):
+class Tombstones(TableFile):
     """A file that lists rows of segments that are gone or replaced; no two files list the same row."""
 
 
@@ -81,7 +81,7 @@ class Manifest(Record):
         return sum(segment.rows for segment in self.segments) - sum(each.rows for each in self.tombstones)
 
     @property
-    def truth(self) -> tuple[Truth, ...]:
+    def parquet_files(self) -> tuple[TableFile, ...]:
         """The Parquet files; the other files can be rebuilt from them."""
         return *self.segments, *self.tombstones
 
@@ -89,7 +89,7 @@ class Manifest(Record):
     def files(self) -> tuple[Digest, ...]:
         """All files of the state, except the manifest itself."""
         sidecars = (file for segment in self.segments for file in segment.sidecars.values())
-        return *(each.parquet for each in self.truth), *sidecars
+        return *(each.parquet for each in self.parquet_files), *sidecars
 
     @property
     def file(self) -> str:
@@ -241,7 +241,7 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
     content = manifest.to_bytes()
     check_size(manifest.file, len(content))
     files = store.files()
-    gone = [each.parquet.file for each in manifest.truth if each.parquet.file not in files]
+    gone = [each.parquet.file for each in manifest.parquet_files if each.parquet.file not in files]
     if gone:
         raise StateError(f"'{manifest.table}' has changed meanwhile: '{gone[0]}' is gone; run this again")
     scratch = store.scratch(manifest.file, change)

@@ -66,7 +66,7 @@ class Build:
         self._marker.set()
         self._files.open()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
         self._files.discard()
         self._marker.remove()
@@ -112,7 +112,7 @@ class Build:
 
         A table whose manifest was committed stays, and the next `jammi_recover()` makes it ready.
         """
-        self.let_go()
+        self.release()
         if self._committing and self._is_committed():
             return
         # Without columns, nothing can be compared, so it cannot be resumed.

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from jammi_duck.errors import StateError, StorageError
 from jammi_duck.sql import Sql, joined, literal, quoted, sql
 from jammi_duck.storage.files import layout
-from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones, Truth
+from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones
 from jammi_duck.storage.files.store import Digest
 from jammi_duck.storage.tables import migrations
 from jammi_duck.storage.tables.impostors import refuse_tables
@@ -266,9 +266,9 @@ class Catalog:
 
     def _set_files(self, manifest: Manifest) -> None:
         """Note a build's Parquet files, in place of what was noted before, at once."""
-        now = {(each.number, each.rows, *_written(each.parquet)) for each in manifest.truth}
+        now = {(each.number, each.rows, *_written(each.parquet)) for each in manifest.parquet_files}
         with self._writing:
-            before = {(each.number, each.rows, *_written(each.parquet)) for each in self._truth(manifest.build)}
+            before = {(each.number, each.rows, *_written(each.parquet)) for each in self._parquet_files(manifest.build)}
             # What stays is not written again: a later version may have noted more of it.
             for _, _, file, _, _ in before - now:
                 text = sql("DELETE FROM {} WHERE build = ? AND parquet = ?", self._segments)
@@ -277,7 +277,7 @@ class Catalog:
                 self._segments, migrations.FILES, [(manifest.build, *row) for row in sorted(now - before)]
             )
 
-    def _truth(self, build: str) -> list[Truth]:
+    def _parquet_files(self, build: str) -> list[TableFile]:
         return [each for files in self.files(build) for each in files]
 
     def files(self, build: str) -> tuple[tuple[Segment, ...], tuple[Tombstones, ...]]:

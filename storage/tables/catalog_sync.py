@@ -84,7 +84,9 @@ def _has(tables: EmbeddingTables, entry: Entry, present: Manifest) -> bool:
     if entry.build in tables.recorded:
         return tables.recorded[entry.build] >= present.number
     files = {each.parquet for kind in tables.catalog.files(entry.build) for each in kind}
-    has = present.finished.replace(tzinfo=None) == entry.finished and files == {each.parquet for each in present.truth}
+    has = present.finished.replace(tzinfo=None) == entry.finished and files == {
+        each.parquet for each in present.parquet_files
+    }
     if has:
         tables.recorded[entry.build] = present.number
     return has

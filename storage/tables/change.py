@@ -219,7 +219,7 @@ class Change:
     def _dropped(self) -> NotFoundError:
         return NotFoundError(f"'{self.name}' was dropped while it was changed")
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
         self._files.discard()
         if self._gone is not None:
@@ -235,7 +235,7 @@ class Change:
 
         A state whose manifest was committed stays, and the next `install` or `jammi_recover()` enters it.
         """
-        self.let_go()
+        self.release()
         if self._is_committed():
             return
         keep = keep and self._kept is None

@@ -140,7 +140,7 @@ def superseded(store: Store, files: Sequence[str], old: Container[str], given_up
     newest = manifest.read(store, manifests[-1])
     named = {newest.file, *(digest.file for digest in newest.files)}
     others = [file for file in files if file not in named]
-    last = max(each.number for each in newest.truth)
+    last = max(each.number for each in newest.parquet_files)
     said = _said(store, [file for file in others if file in old or layout.number_of(file) > last])
     # Its manifest may be away, or about to be written.
     later = [found.closes for found in said.values() if found and found.closes and found.closes.number > newest.number]
@@ -168,9 +168,9 @@ def _of_no_state(store: Store, files: Sequence[str], given_up: Container[str]) -
     """Files of builds that never came to a state. One that is whole may have lost its manifest, and is none of them."""
     said = _said(store, files)
     whole = {found.build for found in said.values() if found and (found.counted or found.closes)}
-    truth = [file for file, found in said.items() if found and (found.build in given_up or found.build not in whole)]
-    is_all = len(truth) == len(said)
-    return [*truth, *(file for file in files if is_all and layout.is_sidecar(file))]
+    parquets = [file for file, found in said.items() if found and (found.build in given_up or found.build not in whole)]
+    is_all = len(parquets) == len(said)
+    return [*parquets, *(file for file in files if is_all and layout.is_sidecar(file))]
 
 
 def _said(store: Store, files: Sequence[str]) -> dict[str, Origin | None]:
@@ -186,7 +186,7 @@ def _said(store: Store, files: Sequence[str]) -> dict[str, Origin | None]:
         except DamagedError:
             said[file] = None
         else:
-            mine = [each.parquet for each in found.truth if each.parquet.file in sizes]
+            mine = [each.parquet for each in found.parquet_files if each.parquet.file in sizes]
             same = [digest.file for digest in mine if sizes[digest.file].size == digest.size]
             said |= dict.fromkeys([file, *(each for each in same if each in asked)], Origin(found.build))
     return said | {file: origin(store, file) for file in filter(layout.is_truth, files) if file not in said}

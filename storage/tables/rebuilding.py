@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage.files import layout, manifest
-from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones, Truth
+from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones
 from jammi_duck.storage.files.parquet import Closing, Footer, State, read_tombstones
 from jammi_duck.storage.files.store import Digest, Store, called
 from jammi_duck.storage.files.table_files import files_of
@@ -38,7 +38,7 @@ class _Closed:
         return (*self.state.deleted, *own)
 
 
-def rebuilt(store: Store, entry: Entry, known: Sequence[Truth] = ()) -> Manifest | None:
+def rebuilt(store: Store, entry: Entry, known: Sequence[TableFile] = ()) -> Manifest | None:
     """The newest state of a table that was committed, without sidecars; None where no file says of one what it holds.
 
     Where the newest manifest is there and is damaged, that is the state with its number; where it is missing, the
@@ -77,7 +77,7 @@ def _newest(found: _Files, wanted: int | None) -> _Closed | None:
 class _Files:
     """The files of one table."""
 
-    def __init__(self, store: Store, entry: Entry, known: Sequence[Truth]) -> None:
+    def __init__(self, store: Store, entry: Entry, known: Sequence[TableFile]) -> None:
         self.table = entry.name
         self.known = known
         self._store = store

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from jammi_duck.errors import DamagedError, StateError, StorageError, UnsupportedError
 from jammi_duck.storage.files import layout, manifest
-from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones, Truth
+from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones
 from jammi_duck.storage.files.marker import Marker, marked
 from jammi_duck.storage.files.parquet import State, TombstoneWriter
 from jammi_duck.storage.files.store import Store
@@ -104,7 +104,7 @@ def follow(tables: EmbeddingTables, *, adopt: bool) -> list[Action]:
             if known is None and table not in builds.values():
                 done.append(Action(table, "refused", f"left alone: {error}"))
             continue
-        if not all(each.parquet.file in files for each in found.truth):
+        if not all(each.parquet.file in files for each in found.parquet_files):
             continue
         if known is None and found.build not in builds:
             tables.catalog.adopt(found, tables.store.location)
@@ -279,15 +279,15 @@ def _state(store: Store, entry: Entry, known: tuple[Sequence[Segment], Sequence[
             _check_there(store, listed)
             raise DamagedError(f"{error}, and no Parquet file says what it held") from error
         state = found
-    _check_there(store, state.truth)
+    _check_there(store, state.parquet_files)
     for each in state.tombstones:
         store.checked(each.parquet)
     return state, is_there
 
 
-def _check_there(store: Store, truth: Iterable[Truth]) -> None:
+def _check_there(store: Store, parts: Iterable[TableFile]) -> None:
     files = store.files()
-    gone = [each.parquet.file for each in truth if each.parquet.file not in files]
+    gone = [each.parquet.file for each in parts if each.parquet.file not in files]
     if gone:
         raise DamagedError(f"{', '.join(gone)} is missing")
 

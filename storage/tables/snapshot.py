@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jammi_duck.errors import DamagedError, StateError, UnsupportedError
 from jammi_duck.storage.files import layout, manifest
-from jammi_duck.storage.files.manifest import Manifest, Segment, Truth
+from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile
 from jammi_duck.storage.files.parquet import Footer, read_footer, read_rows
 from jammi_duck.storage.files.store import Store
 from jammi_duck.storage.files.table_files import files_of
@@ -97,7 +97,7 @@ def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Se
         with contextlib.suppress(DamagedError, UnsupportedError):
             before = manifest.read(store, earlier.pop())
             left -= {each.parquet.file for each in before.segments}
-            last = max(each.number for each in before.truth)
+            last = max(each.number for each in before.parquet_files)
     return [(segment, footer) for segment, footer in _whole(store, entry, left, last) if footer.change]
 
 
@@ -172,7 +172,7 @@ def plan(tables: EmbeddingTables, entry: Entry, caller: Caller, *, spare: bool =
 def _held(tables: EmbeddingTables, entry: Entry, caller: Caller, start: Snapshot) -> Planned:
     store = tables.store_at(entry.location)
 
-    def local(files: Sequence[Truth]) -> list[tuple[int, Path]]:
+    def local(files: Sequence[TableFile]) -> list[tuple[int, Path]]:
         return [(each.number, store.checked(each.parquet)) for each in files]
 
     state = start.manifest

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, JammiWarning, UnsupportedError
 from jammi_duck.storage.files import manifest
-from jammi_duck.storage.files.manifest import Tombstones, Truth
+from jammi_duck.storage.files.manifest import TableFile, Tombstones
 from jammi_duck.storage.files.parquet import read_tombstones
 from jammi_duck.storage.files.store import Store, called
 from jammi_duck.storage.index import sidecars
@@ -112,7 +112,7 @@ class Table:
                 return table
 
     @classmethod
-    def _without_manifest(cls, store: Store, entry: Entry, known: Sequence[Truth], damage: DamagedError) -> Table:
+    def _without_manifest(cls, store: Store, entry: Entry, known: Sequence[TableFile], damage: DamagedError) -> Table:
         """The newest state by the word of its Parquet files: what the catalog has may be an earlier one."""
         found = rebuilt(store, entry, known)
         if found is None:
@@ -373,8 +373,8 @@ def _read_newest(store: Store, table: str) -> tuple[str, manifest.Manifest]:
 
 def is_older(state: manifest.Manifest, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> bool:
     """Whether a state is older than the one that consists of these segments and tombstones: each has a new number."""
-    known: tuple[manifest.Truth, ...] = (*segments, *tombstones)
-    return max((each.number for each in known), default=0) > max(each.number for each in state.truth)
+    known: tuple[manifest.TableFile, ...] = (*segments, *tombstones)
+    return max((each.number for each in known), default=0) > max(each.number for each in state.parquet_files)
 
 
 def _result(checks: Mapping[str, Future[Path]], kind: str) -> Path:

@@ -170,7 +170,7 @@ def _list(store: Store, known: Mapping[str, int]) -> Seen:
             name = layout.parse(file)
             if table in known and name and name.number > known[table]:
                 state = _state(store, file)
-                if state and all(each.parquet.file in names for each in state.truth):
+                if state and all(each.parquet.file in names for each in state.parquet_files):
                     states.append(state)
                 else:
                     # It is an earlier state by now, and was removed; or a copy is under way; or it cannot be read.
