@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -38,6 +39,7 @@ def rows_in_turn(columns: Sequence[Column]) -> Iterator[tuple[Any, ...]]:
         yield from rows_of([column.slice(start, _ROWS_IN_TURN) for column in columns])
 
 
+@functools.cache
 def fields_of(kind: type) -> dict[str, str]:
     """The columns of a table whose rows a dataclass stands for, or the fields of a STRUCT, with their SQL types.
 
