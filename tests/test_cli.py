@@ -186,6 +186,12 @@ class TestExitCodes:
 class TestProgram:
     """The installed script."""
 
+    def test_alone_it_says_what_it_can_do(self, folder):
+        alone, asked = in_pipe("jammi-duck", folder), in_pipe("jammi-duck --help", folder)
+        assert (alone.returncode, alone.stderr) == (0, "")
+        assert alone.stdout == asked.stdout
+        assert "jammi-duck demo" in alone.stdout
+
     def test_in_a_pipe(self, folder):
         done = in_pipe("jammi-duck generate animals.csv --columns name,text --key id", folder)
         assert done.returncode == 0

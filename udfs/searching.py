@@ -136,7 +136,7 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
         done.traced = False
         fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
         traces.append(
-            [StageRow(each.name, each.detail, each.rows, each.seconds * 1000) for each in (*done.stages, fetch)]
+            [StageRow(each.name, each.detail, each.rows, round(each.seconds * 1000, 3)) for each in (*done.stages, fetch)]
         )
     return table(traces, StageRow)
 

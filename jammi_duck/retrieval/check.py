@@ -69,4 +69,4 @@ def _one_by_one(table: Table, queries: Vectors, k: int, *, exact: bool) -> tuple
         began = time.perf_counter()
         answers.append(table.search(query[None], k, exact=exact))
         seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds)) * 1000, answers
+    return round(float(np.median(seconds)) * 1000, 3), answers

@@ -67,7 +67,7 @@ def run(words: Sequence[str]) -> int:
         " ".join(words).encode()
     except UnicodeEncodeError:
         whole.error("an argument is not UTF-8")
-    options = whole.parse_args(words)
+    options = whole.parse_args(words or ["--help"])
     shown = _Shown()
     ctrl_c = _CtrlC()
     listen(ctrl_c)
