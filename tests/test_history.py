@@ -124,9 +124,9 @@ class History(RuleBasedStateMachine):
         database = self.databases[side]
         commit, waiting = manifest.commit, list(rivals)
 
-        def late(store, state, by):
+        def late(*arguments):
             if not waiting:
-                return commit(store, state, by)
+                return commit(*arguments)
             theirs, what = waiting.pop(0)
             left, waiting[:] = waiting[:], []
             rival = self.databases[theirs]
@@ -135,7 +135,7 @@ class History(RuleBasedStateMachine):
             else:
                 self.compacts(rival.other)
             waiting[:] = left
-            return commit(store, state, by)
+            return commit(*arguments)
 
         base = dict(self.table)
         with pytest.MonkeyPatch.context() as patch:

@@ -108,10 +108,10 @@ def test_a_history_of_two_databases(remote, monkeypatch):
     # The second database compacts, and the first refreshes at the same time: neither is lost.
     commit, waiting = changes.manifest.commit, [True]
 
-    def late(store, state, by):
+    def late(*arguments):
         if waiting and waiting.pop():
             assert second.execute("SELECT segments FROM jammi_compact('t')").fetchall() == [(2,)]
-        return commit(store, state, by)
+        return commit(*arguments)
 
     more = [*TEXTS, "more", "and more"]
     change(first, more)

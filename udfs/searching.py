@@ -136,9 +136,16 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
         done.traced = False
         fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
         traces.append(
-            [StageRow(each.name, each.detail, each.rows, round(each.seconds * 1000, 3)) for each in (*done.stages, fetch)]
+            [
+                StageRow(each.name, each.detail, each.rows, round(each.seconds * 1000, 3))
+                for each in (*done.stages, fetch)
+            ]
         )
     return table(traces, StageRow)
+
+
+def _stage_row(stage: Stage) -> StageRow:
+    return StageRow(stage.name, stage.detail, stage.rows, round(stage.seconds * 1000, 3))
 
 
 def check_index(engine: Engine, *columns: Column) -> pa.Array:

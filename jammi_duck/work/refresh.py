@@ -233,7 +233,7 @@ class _Change(Change):
     def __init__(
         self, tables: EmbeddingTables, entry: Entry, start_from: Snapshot, found: Comparison, encoder: Encoder | None
     ) -> None:
-        super().__init__(tables, entry, start_from.manifest, "refreshing", spare=start_from.spare)
+        super().__init__(tables, entry, start_from.manifest, "refreshing", spare=start_from.spare, free=start_from.free)
         self.found = found
         self.unchanged = start_from.manifest.rows - found.changed - found.deleted
         self.forgotten = self.renewed = self.encoded = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -230,8 +230,10 @@ def read(store: Store, file: str) -> Manifest:
         raise DamagedError(f"'{file}' is missing") from error
 
 
-def commit(store: Store, manifest: Manifest, change: str) -> None:
+def commit(store: Store, manifest: Manifest, change: str, files: Collection[str] | None = None) -> None:
     """Write a manifest, which makes it the table's current state. `change` is the id in the names of scratch files.
+
+    `files` are those of the location, if that was listed just now.
 
     Raises:
         FileExistsError: another writer was first.
@@ -240,10 +242,7 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
     """
     content = manifest.to_bytes()
     check_size(manifest.file, len(content))
-    files = store.files()
-    gone = [each.parquet.file for each in manifest.parquet_files if each.parquet.file not in files]
-    if gone:
-        raise StateError(f"'{manifest.table}' has changed meanwhile: '{gone[0]}' is gone; run this again")
+    _check_there(manifest, store.names() if files is None else files)
     scratch = store.scratch(manifest.file, change)
     try:
         scratch.write_bytes(content)
@@ -251,10 +250,22 @@ def commit(store: Store, manifest: Manifest, change: str) -> None:
     finally:
         store.discard(scratch.name)
     # A vacuum may have freed this number after newer states were committed: then undo, and report the conflict.
-    later = newest(store.names()).get(manifest.table, manifest.file)
+    files = store.names()
+    later = newest(files).get(manifest.table, manifest.file)
     if (highest := layout.parse(later)) and highest.number > manifest.number:
         store.delete(manifest.file)
         raise FileExistsError(later)
+    try:
+        _check_there(manifest, files)
+    except StateError:
+        store.delete(manifest.file)
+        raise
+
+
+def _check_there(manifest: Manifest, files: Collection[str]) -> None:
+    gone = [each.parquet.file for each in manifest.parquet_files if each.parquet.file not in files]
+    if gone:
+        raise StateError(f"'{manifest.table}' has changed meanwhile: '{gone[0]}' is gone; run this again")
 
 
 def segment_of(fields: object) -> Segment:

@@ -37,6 +37,12 @@ def files_of(store: Store, table: str) -> list[str]:
     return by_table(store.files()).get(table, [])
 
 
+def free_number(files: Iterable[str]) -> int:
+    """The number after those of all segments and tombstones among the files of one table."""
+    names = filter(None, map(layout.parse, files))
+    return 1 + max((name.number for name in names if name.kind != "manifest.json"), default=-1)
+
+
 def remove_files(store: Store, files: Iterable[str]) -> int:
     """Delete files of a table, in the order of `files_of`; returns how many were deleted. Only regular files are.
 

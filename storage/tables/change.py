@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -32,7 +32,7 @@ from jammi_duck.storage.files.parquet import (
     read_tombstones,
 )
 from jammi_duck.storage.files.store import Store
-from jammi_duck.storage.files.table_files import files_of, remove_files
+from jammi_duck.storage.files.table_files import by_table, files_of, free_number, remove_files
 from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.graph import Grown
 from jammi_duck.storage.index.row_ids import RowIds
@@ -78,12 +78,14 @@ class Change:
         *,
         spare: Sequence[Segment] = (),
         kept: Sequence[Segment] | None = None,
+        free: int | None = None,
     ) -> None:
         """Start from the state `base`. The catalog notes the `stage`.
 
         If `kept` is given, as in a compaction, the new state consists of these segments and of what is written.
-        `vectors` also reads the `spare` segments, which are not part of the state. A failed build becomes `building`
-        again. Raises StateError if somebody else has resumed it.
+        `vectors` also reads the `spare` segments, which are not part of the state. `free` is the first number for new
+        files, if that was looked for. A failed build becomes `building` again. Raises StateError if somebody else has
+        resumed it.
         """
         self.id = uuid.uuid4().hex
         self.entry = entry
@@ -101,7 +103,7 @@ class Change:
         self._gone: TombstoneWriter | None = None
         self._listed: list[str] = []
         self._marker = Marker(self._store, entry.name, self.id)
-        first = _free_number(_names(self._store, entry.name))
+        first = free_number(files_of(self._store, entry.name)) if free is None else free
         self._files = SegmentFiles(
             self._store, entry.name, entry.definition, entry.build, self.id, tables.segment_rows, first, self._taken
         )
@@ -260,8 +262,7 @@ class Change:
         try:
             newest = newest_manifest(self._store, self.entry)
         except DamagedError:
-            numbers = [name.number for name in _names(self._store, self.name) if name.kind == "manifest.json"]
-            return max(numbers, default=0) > self.base.number
+            return _last_state(files_of(self._store, self.name)) > self.base.number
         except StorageError:
             return True
         mine = {*self._listed, *(segment.parquet.file for segment in self._files.written)}
@@ -287,6 +288,7 @@ class Change:
         segments = (*(base.segments if self._kept is None else self._kept), *self._segments)
         tombstones = base.tombstones if self._kept is None else ()
         now = self._counts(counts)
+        files = self._store.names()
         numbers, gone = (tuple(each.number for each in files) for files in (segments, tombstones))
         finished = replace(
             base,
@@ -294,18 +296,20 @@ class Change:
             counts=now,
             finished=not_before([base.finished], datetime.now(UTC)),
             segments=segments,
-            tombstones=(*tombstones, self._close(State(base.number + 1, numbers, gone, now))),
+            tombstones=(*tombstones, self._close(State(base.number + 1, numbers, gone, now), files)),
         )
-        manifest.commit(self._store, finished, self.id)
+        manifest.commit(self._store, finished, self.id, files | set(self._listed))
         return finished
 
-    def _close(self, state: State) -> Tombstones:
-        """Write the tombstones that close a state. Raises NotFoundError where the table is not there any more."""
-        names = _names(self._store, self.name)
-        manifests = [name.number for name in names if name.kind == "manifest.json"]
-        if self.base.number > max(manifests, default=0):
+    def _close(self, state: State, files: Collection[str]) -> Tombstones:
+        """Write the tombstones that close a state. Raises NotFoundError where the table is not there any more.
+
+        `files` are those of the location.
+        """
+        mine = by_table(files).get(self.name, [])
+        if self.base.number > _last_state(mine):
             raise self._dropped()
-        closed = close_state(self._store, self.name, self._tombstones(), state, _free_number(names))
+        closed = close_state(self._store, self.name, self._tombstones(), state, free_number(mine))
         self._gone = None
         self._listed.append(closed.parquet.file)
         return closed
@@ -357,7 +361,7 @@ class Change:
             _, path = self._store.found(tombstones)
         except FileNotFoundError as error:
             # A drop, or a vacuum: no manifest names it yet.
-            is_there = any(name.kind == "manifest.json" for name in _names(self._store, self.name))
+            is_there = any(map(layout.is_manifest, files_of(self._store, self.name)))
             raise changed_since(self.name) if is_there else self._dropped() from error
         gone = [ids for ids, _, _ in read_tombstones(path)]
         written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
@@ -440,11 +444,7 @@ def _mask(rows: int, positions: NDArray[np.int64]) -> Mask:
     return mask
 
 
-def _names(store: Store, table: str) -> list[layout.FileName]:
-    """What the names of a table's files say."""
-    return [name for name in map(layout.parse, files_of(store, table)) if name]
-
-
-def _free_number(names: Sequence[layout.FileName]) -> int:
-    """The number beyond those of all segments and tombstones."""
-    return 1 + max((name.number for name in names if name.kind != "manifest.json"), default=-1)
+def _last_state(files: Iterable[str]) -> int:
+    """The number of the newest manifest among the files of a table; 0 where there is none."""
+    names = filter(None, map(layout.parse, files))
+    return max((name.number for name in names if name.kind == "manifest.json"), default=0)

@@ -21,11 +21,13 @@ _MOST_KEPT = 256
 class Snapshot:
     """A state of a table, whose number is 0 where it was never committed, and segments that no state has.
 
-    These are `spare`: of a change that was interrupted, and as good as any other for the vector of a text.
+    These are `spare`: of a change that was interrupted, and as good as any other for the vector of a text. `free` is
+    the number after those of all segments and tombstones that were there, if that was looked for.
     """
 
     manifest: Manifest
     spare: tuple[Segment, ...] = ()
+    free: int | None = None
 
 
 @dataclass

@@ -178,7 +178,7 @@ def _delete_interrupted(store: Store, entry: Entry, present: Manifest) -> None:
             store.delete(file)
     if entry.stage == "compacting":
         # What it has copied is of no use to anybody.
-        for segment, footer in spare_segments(store, entry, present):
+        for segment, footer in spare_segments(store, entry, present, files_of(store, entry.name)):
             if footer.change == entry.owner:
                 store.delete(segment.parquet.file)
 

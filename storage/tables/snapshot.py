@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -13,7 +13,7 @@ from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile
 from jammi_duck.storage.files.parquet import Footer, read_footer, read_rows
 from jammi_duck.storage.files.store import Store
-from jammi_duck.storage.files.table_files import files_of
+from jammi_duck.storage.files.table_files import by_table, files_of, free_number
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.pins import Snapshot
@@ -25,11 +25,14 @@ _LOOK_BACK = 20
 _TRIES = 20
 
 
-def state_of(tables: EmbeddingTables, entry: Entry) -> Manifest:
-    """The present state of a ready table. Raises DamagedError where it has no manifest."""
+def state_of(tables: EmbeddingTables, entry: Entry, files: Collection[str] | None = None) -> Manifest:
+    """The present state of a ready table; `files` are those of its location, if that was listed.
+
+    Raises DamagedError where it has no manifest.
+    """
     store = tables.store_at(entry.location)
     try:
-        return newest_manifest(store, entry, *tables.catalog.files(entry.build))
+        return newest_manifest(store, entry, *tables.catalog.files(entry.build), files)
     except DamagedError as error:
         if not store.names():
             # Nothing can be written again of nothing.
@@ -44,18 +47,22 @@ def present(tables: EmbeddingTables, entry: Entry) -> Snapshot:
         DamagedError: a ready table has no manifest, or nothing is left of a build that failed.
     """
     store = tables.store_at(entry.location)
+    everything = store.names()
+    files = by_table(everything).get(entry.name, [])
+    free = free_number(files)
     if entry.status == "ready":
-        state = state_of(tables, entry)
-        return Snapshot(state, tuple(segment for segment, _ in spare_segments(store, entry, state)))
-    manifests = [file for file in files_of(store, entry.name) if layout.is_manifest(file)]
+        state = state_of(tables, entry, everything)
+        return Snapshot(state, tuple(segment for segment, _ in spare_segments(store, entry, state, files)), free)
+    manifests = list(filter(layout.is_manifest, files))
     if manifests:
         again = f"drop '{entry.name}' with jammi_drop and generate it again"
         raise DamagedError(f"'{manifests[-1]}' cannot be read, and nothing else says what it held: {again}")
-    whole = [each for each in whole_segments(store, entry) if _has_whole_pages(store, each[0])]
+    whole = [each for each in _whole(store, entry, files) if _has_whole_pages(store, each[0])]
     kept = tuple(segment for segment, footer in whole if footer.change is None)
     if not kept:
         raise DamagedError(f"nothing is left of '{entry.name}'; generate it again")
-    return Snapshot(_left(entry, kept), tuple(segment for segment, footer in whole if footer.change is not None))
+    spare = tuple(segment for segment, footer in whole if footer.change is not None)
+    return Snapshot(_left(entry, kept), spare, free)
 
 
 def planned(tables: EmbeddingTables, entry: Entry, token: str) -> Snapshot:
@@ -66,9 +73,9 @@ def planned(tables: EmbeddingTables, entry: Entry, token: str) -> Snapshot:
     start = tables.pins.of(token)
     if start is None or (entry.status == "ready") != bool(start.manifest.number):
         raise changed_since(entry.name)
-    names = tables.store_at(entry.location).names()
     kept = () if start.manifest.number else start.manifest.segments
-    if any(each.parquet.file not in names for each in (*kept, *start.spare)):
+    needed = {each.parquet.file for each in (*kept, *start.spare)}
+    if needed and not needed <= tables.store_at(entry.location).names():
         raise changed_since(entry.name)
     return start
 
@@ -83,13 +90,14 @@ def _left(entry: Entry, kept: Sequence[Segment]) -> Manifest:
     return Manifest(entry.name, entry.build, 0, entry.definition, entry.counts, started, started, tuple(kept))
 
 
-def spare_segments(store: Store, entry: Entry, state: Manifest) -> list[tuple[Segment, Footer]]:
+def spare_segments(store: Store, entry: Entry, state: Manifest, files: Sequence[str]) -> list[tuple[Segment, Footer]]:
     """The complete segments of changes to a ready table that no state names, neither the present nor an earlier one.
+
+    `files` are those of the table.
 
     Only the newest manifests are read. Segments numbered below the oldest of these are skipped: they may belong to a
     state that was not read, since a change takes the first free number when it begins.
     """
-    files = files_of(store, entry.name)
     left = set(filter(layout.is_parquet, files)) - {each.parquet.file for each in state.segments}
     earlier = [file for file in files if layout.is_manifest(file) and file != state.file][-_LOOK_BACK:]
     last = 0

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -339,14 +339,18 @@ def live_masks(store: Store, segments: Sequence[manifest.Segment], tombstones: S
 
 
 def newest_manifest(
-    store: Store, entry: Entry, segments: Sequence[manifest.Segment] = (), tombstones: Sequence[Tombstones] = ()
+    store: Store,
+    entry: Entry,
+    segments: Sequence[manifest.Segment] = (),
+    tombstones: Sequence[Tombstones] = (),
+    files: Collection[str] | None = None,
 ) -> manifest.Manifest:
     """The present manifest of a table.
 
-    `segments` and `tombstones` are those that are known of. Raises DamagedError where there is no manifest, it is not
-    this build's, or it is older than what is known.
+    `segments` and `tombstones` are those that are known of, and `files` are those of the location, if it was listed.
+    Raises DamagedError where there is no manifest, it is not this build's, or it is older than what is known.
     """
-    file, found = _read_newest(store, entry.name)
+    file, found = _read_newest(store, entry.name, files)
     if found.build != entry.build:
         raise DamagedError(f"'{file}' is another build's manifest")
     if is_older(found, segments, tombstones):
@@ -354,11 +358,11 @@ def newest_manifest(
     return found
 
 
-def _read_newest(store: Store, table: str) -> tuple[str, manifest.Manifest]:
+def _read_newest(store: Store, table: str, files: Collection[str] | None) -> tuple[str, manifest.Manifest]:
     """The newest manifest, and its file. One that is gone by the time that it is read was followed by another."""
     file = None
     while True:
-        names = store.names()
+        names, files = store.names() if files is None else files, None
         before, file = file, manifest.newest(names).get(table)
         if not names:
             raise DamagedError(f"there is nothing at '{store.location}', where '{table}' was; it may not be mounted")
