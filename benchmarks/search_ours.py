@@ -136,7 +136,8 @@ class OursInPython(Contender):
     def use(self, setting: Setting) -> None:
         """Every graph's expansion."""
         for segment in self._table.segments:
-            segment._graph.expansion_search = setting[0]  # type: ignore[attr-defined]
+            for index in segment.indexes:
+                index._graph.expansion_search = setting[0]  # type: ignore[attr-defined]
 
     def one(self, query: int) -> list[str]:
         """See `Contender`."""

@@ -25,7 +25,7 @@ from jammi_duck.storage.files.parquet import (
     read_tombstones,
     read_vectors,
 )
-from jammi_duck.storage.files.store import Digest
+from jammi_duck.storage.files.store import FileDigest
 from jammi_duck.types import Counts, Definition
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest.json"
@@ -48,7 +48,7 @@ DEFINITION = Definition(
 
 def segment(number, rows, part, letters):
     kinds = zip(("parquet", "usearch", "rowmap", "vectors"), (10, 20, 30, 40), letters, strict=True)
-    files = [Digest(f"{NAME}{part}.{kind}", size + number, letter * 64) for kind, size, letter in kinds]
+    files = [FileDigest(f"{NAME}{part}.{kind}", size + number, letter * 64) for kind, size, letter in kinds]
     parquet, *sidecars = files
     return Segment(number, rows, parquet, {each.file.rpartition(".")[2]: each for each in sidecars})
 
@@ -62,7 +62,7 @@ MANIFEST = Manifest(
     started=datetime(2026, 3, 25, 12, 0, 0, 250000, tzinfo=UTC),
     finished=datetime(2026, 3, 25, 12, 0, 9, tzinfo=UTC),
     segments=(segment(0, 2, "", "abc7"), segment(1, 2, ".00001", "def8")),
-    tombstones=(Tombstones(1, 1, Digest(f"{NAME}.00001.deleted.parquet", 50, "9" * 64)),),
+    tombstones=(Tombstones(1, 1, FileDigest(f"{NAME}.00001.deleted.parquet", 50, "9" * 64)),),
 )
 
 
@@ -108,7 +108,7 @@ class TestManifest:
         with pytest.raises(DamagedError, match="another table's"):
             Manifest.from_bytes(MANIFEST.to_bytes(), f"other{NAME}.manifest.json")
         for file in ("../../etc/passwd", f"x{NAME}.parquet"):
-            stray = dataclasses.replace(MANIFEST.segments[0], parquet=Digest(file, 1, "0" * 64))
+            stray = dataclasses.replace(MANIFEST.segments[0], parquet=FileDigest(file, 1, "0" * 64))
             content = dataclasses.replace(MANIFEST, segments=(stray,)).to_bytes()
             with pytest.raises(DamagedError, match="another table's"):
                 Manifest.from_bytes(content, f"{NAME}.manifest.json")

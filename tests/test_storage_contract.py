@@ -10,7 +10,7 @@ import pytest
 from jammi_duck import DamagedError, StorageError
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.location import open_store
-from jammi_duck.storage.files.store import Digest
+from jammi_duck.storage.files.store import FileDigest
 
 NAME = "docs__embedding__m__20260325T120000"
 FILE = f"{NAME}.parquet"
@@ -100,12 +100,12 @@ class StoreContract:
 
     def test_what_is_missing_or_other_is_damaged(self, store, again):
         with pytest.raises(DamagedError, match="missing"):
-            again.checked(Digest(FILE, 1, "0" * 64))
+            again.checked(FileDigest(FILE, 1, "0" * 64))
         digest = put(store, FILE, b"right")
         with pytest.raises(DamagedError, match="SHA-256 differs"):
-            again.checked(Digest(FILE, digest.size, "0" * 64))
+            again.checked(FileDigest(FILE, digest.size, "0" * 64))
         with pytest.raises(DamagedError, match="has 5 bytes instead of 6"):
-            again.checked(Digest(FILE, 6, digest.sha256[:-1] + "x"))
+            again.checked(FileDigest(FILE, 6, digest.sha256[:-1] + "x"))
 
     @pytest.mark.parametrize("file", ["../outside", "a/b", "", "..", "back\\slash"])
     def test_no_name_leaves_the_folder(self, store, file):

@@ -24,7 +24,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
     return value
 
 
-def whole(text: str | None, option: str) -> int | None:
+def parse_int(text: str | None, option: str) -> int | None:
     """The whole number that an option has, as DuckDB writes it: of any type, such as 10, 10.00 or 1e3.
 
     Raises:

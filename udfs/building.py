@@ -15,35 +15,35 @@ from jammi_duck.errors import DamagedError, InputError
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.types import Caller
-from jammi_duck.udfs.arguments import whole
+from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
 from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of
 from jammi_duck.udfs.sources import resolve, shown
-from jammi_duck.work.generate import Census, Generated, Request, to_reuse
+from jammi_duck.work.generate import Census, Generated, Request, find_reusable
 from jammi_duck.work.importing import VectorCensus, Vectored
-from jammi_duck.work.refresh import to_resume
+from jammi_duck.work.refresh import find_resumable
 
 
 @dataclass(frozen=True)
-class Begun:
+class BeginArguments:
     """Arguments of `_jammi_begin`: the request as JSON, the source's canonical name, and a census of its rows.
 
-    `differing` is how many rows differ from a table that may be used again.
+    `differing_rows` is how many rows differ from a table that may be used again.
     """
 
     request: str
     source: str
     census: Census
-    differing: int | None
+    differing_rows: int | None
     caller: Caller
 
 
 @dataclass(frozen=True)
-class Imported:
-    """Arguments of `_jammi_import`: as `Begun`, with the table and column of the vectors, and a census of these."""
+class ImportArguments:
+    """Arguments of `_jammi_import`: as `BeginArguments`, with the vectors' table and column, and a census of them."""
 
     request: str
     source: str
@@ -64,49 +64,68 @@ _DIFFERENT = sql(
 )
 
 
-def generate_plan(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    cols: str | None,
-    key: str | None,
-    model: str | None,
-    dims: str | None,
-    reuse: bool | None,
-    resume: bool | None,
-    transaction: int,
-    session: str,
-) -> Sql:
+@dataclass(frozen=True)
+class GenerateCall:
+    """The arguments of `jammi_generate` as SQL gives them; `cols` is JSON."""
+
+    source: str | None
+    path: Sequence[str]
+    cols: str | None
+    key: str | None
+    model: str | None
+    dims: str | None
+    reuse: bool | None
+    resume: bool | None
+    transaction: int
+    session: str
+
+
+@dataclass(frozen=True)
+class ImportCall:
+    """The arguments of `jammi_import` as SQL gives them; `cols` is JSON."""
+
+    source: str | None
+    path: Sequence[str]
+    vectors: str | None
+    key: str | None
+    vector: str | None
+    model: str | None
+    cols: str | None
+    transaction: int
+    session: str
+
+
+def generate_plan(engine: Engine, call: GenerateCall) -> Sql:
     """The query that embeds a source, or goes on with what is left of a build of the same."""
     if source is None or cols is None or key is None:
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
     names = column_names(cols)
     caller = Caller(session, transaction)
     engine.jobs.hear_ctrl_c(caller)
-    named = resolve(source, path, engine.host)
+    resolved = resolve(source, path, engine.host)
     if resume:
         # A build that this session has left is not over before.
         engine.jobs.settle(caller)
     if reuse:
         follow_others(engine.tables, at_once=True)
-    new = disambiguate_new(engine, named)
-    meant = disambiguate(engine, named, failed=True)
+    new = disambiguate_new(engine, resolved)
+    meant = disambiguate(engine, resolved, failed=True)
     if new and meant.relation != new.relation:
         meant = new
-    wanted, chosen = whole(dims, "dims"), model or engine.default_model
+    wanted, chosen = parse_int(dims, "dims"), model or engine.default_model
     request = Request(meant.identity, tuple(names), key, chosen, wanted)
-    if resume and (left := to_resume(engine.tables, engine.encoders, request)):
-        return refresh_query(engine, named, meant, left, caller, finish=_RESUMED)
+    if resume and (left := find_resumable(engine.tables, engine.encoders, request)):
+        return refresh_query(engine, resolved, meant, left, caller, finish=_RESUMED)
     comparison = None
-    if reuse and (made := to_reuse(engine.tables, engine.encoders, request)):
+    if reuse and (made := find_reusable(engine.tables, engine.encoders, request)):
         try:
-            comparison = comparison_of(engine, named, made, caller)
+            comparison = comparison_of(engine, resolved, made, caller)
             request = dataclasses.replace(request, reuse=made.name)
         except DamagedError as error:
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
-    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(named, names, key))
+    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(resolved, names, key))
     asked = json.dumps(dataclasses.asdict(request))
-    identity = identified(named, new or (meant if comparison else None), key)
+    identity = identified(resolved, new or (meant if comparison else None), key)
     return _generate_query(rows, identity, asked, caller, columns=names, compared=comparison is not None)
 
 
@@ -120,19 +139,19 @@ def _generate_query(
     source is known by. `request` is passed through to `_jammi_begin`, which is told how many rows differ from a table
     that may be used again, if `rows` were `compared` with one.
     """
-    differing = sql('(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)') if compared else NULL
+    differing_rows = sql('(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)') if compared else NULL
     begun = packed(
-        Begun,
+        BeginArguments,
         request=literal(request),
         source=identity,
         census=packed(
             Census,
             rows=sql("count(*)"),
-            keyed=sql("count(c0)"),
-            different=_DIFFERENT,
+            non_null_keys=sql("count(c0)"),
+            distinct_keys=_DIFFERENT,
             key_type=sql("coalesce(any_value(typeof(c0)), '')"),
         ),
-        differing=differing,
+        differing_rows=differing_rows,
         caller=caller_sql(caller),
     )
     return sql(
@@ -146,33 +165,22 @@ def _generate_query(
     )
 
 
-def import_plan(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    vectors: str | None,
-    key: str | None,
-    vector: str | None,
-    model: str | None,
-    cols: str | None,
-    transaction: int,
-    session: str,
-) -> Sql:
+def import_plan(engine: Engine, call: ImportCall) -> Sql:
     """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
     if source is None or vectors is None or key is None or vector is None:
         raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
     if not model:
         raise InputError("jammi_import needs the name of the model that made the vectors: model := '...'")
     columns = () if cols in (None, "null") else tuple(column_names(str(cols)))
-    named, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
-    meant = disambiguate_new(engine, named)
+    resolved, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
+    meant = disambiguate_new(engine, resolved)
     caller = Caller(session, transaction)
     engine.jobs.hear_ctrl_c(caller)
-    request = dataclasses.asdict(Request(named.written, columns, key, model))
+    request = dataclasses.asdict(Request(resolved.written, columns, key, model))
     imported = packed(
-        Imported,
+        ImportArguments,
         request=literal(json.dumps(request)),
-        source=identified(named, meant, key),
+        source=identified(resolved, meant, key),
         census=counted(sql("s"), sql("_jammi_rows")),
         vectors=literal(theirs.written),
         vector=literal(vector),
@@ -209,7 +217,7 @@ def import_plan(
         "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
         "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
         "_jammi_build b",
-        rows=picked(named, columns, key),
+        rows=picked(resolved, columns, key),
         key=KEY,
         digest=digest_of(columns),
         theirs=picked(theirs, [vector], key),
@@ -221,8 +229,8 @@ def import_plan(
 def begin(engine: Engine, begun: Column) -> pa.Array:
     """Start builds; gives their tokens."""
     tokens = [
-        engine.generator.begin(_request(each.request, each.source), each.census, each.differing, each.caller)
-        for each in records(begun, Begun)
+        engine.generator.begin(_request(each.request, each.source), each.census, each.differing_rows, each.caller)
+        for each in records(begun, BeginArguments)
     ]
     return pa.array(tokens, pa.string())
 
@@ -261,7 +269,7 @@ def _generated(engine: Engine, done: Sequence[Generated]) -> pa.Array:
 def begin_import(engine: Engine, imported: Column) -> pa.Array:
     """Start imports; gives their tokens."""
     tokens = []
-    for each in records(imported, Imported):
+    for each in records(imported, ImportArguments):
         vectors = Vectored(each.vectors, each.vector, each.vector_census, each.found)
         tokens.append(engine.importer.begin(_request(each.request, each.source), each.census, vectors, each.caller))
     return pa.array(tokens, pa.string())
@@ -270,7 +278,7 @@ def begin_import(engine: Engine, imported: Column) -> pa.Array:
 def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column) -> pa.Array:
     """Take vectors."""
     if len(token):
-        # Imported late: it takes longer than a search takes.
+        # ImportArguments late: it takes longer than a search takes.
         import pyarrow.compute as pc
 
         lists = vectors.combine_chunks()

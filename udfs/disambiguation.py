@@ -17,9 +17,9 @@ from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import (
     RELATIONS,
-    Candidate,
     Relation,
     Source,
+    SourceCandidate,
     folded,
     folded_sql,
     found,
@@ -33,7 +33,7 @@ _READY: tuple[Status, ...] = ("ready", "gone")
 _FAILED: tuple[Status, ...] = ("failed",)
 
 
-def disambiguate(engine: Engine, source: Source, table: str | None = None, *, failed: bool = False) -> Candidate:
+def disambiguate(engine: Engine, source: Source, table: str | None = None, *, failed: bool = False) -> SourceCandidate:
     """What of the things that a source may be is meant: of those that have embeddings, what DuckDB would take first.
 
     An embedding `table` that the user names is that of its own source, or of one that is gone: that was renamed.
@@ -61,8 +61,8 @@ def disambiguate(engine: Engine, source: Source, table: str | None = None, *, fa
     return source.all_candidates[0]
 
 
-def disambiguate_new(engine: Engine, source: Source) -> Candidate | None:
-    """What embeddings are to be known by that are made now; None where it is seen in the caller's query only."""
+def disambiguate_new(engine: Engine, source: Source) -> SourceCandidate | None:
+    """The candidate that new embeddings are known by; None if only the caller's own query can tell."""
     if source.is_file:
         return source.candidates[0]
     if not source.candidates:
@@ -71,7 +71,7 @@ def disambiguate_new(engine: Engine, source: Source) -> Candidate | None:
     return next((each for each in source.candidates if each.relation in there[:1]), None)
 
 
-def proven(text: str, source: Source, meant: Candidate, key: str) -> Sql:
+def proven(text: str, source: Source, meant: SourceCandidate, key: str) -> Sql:
     """A text as SQL, with an error in its place where the source is not what is meant in the caller's own query."""
     proof = _proof(source, meant, key)
     if proof is None:
@@ -87,7 +87,7 @@ def proven(text: str, source: Source, meant: Candidate, key: str) -> Sql:
     )
 
 
-def proven_in_search(token: Sql, source: Source, meant: Candidate, key: str, *, is_read: bool) -> Sql:
+def proven_in_search(token: Sql, source: Source, meant: SourceCandidate, key: str, *, is_read: bool) -> Sql:
     """The token of a search as SQL, with a refusal in its place where the source is not what is meant.
 
     A CTE of the source's name may be in its place: a search finds those of its rows that the source's embeddings have.
@@ -105,7 +105,7 @@ def proven_in_search(token: Sql, source: Source, meant: Candidate, key: str, *, 
     )
 
 
-def identified(source: Source, meant: Candidate | None, key: str) -> Sql:
+def identified(source: Source, meant: SourceCandidate | None, key: str) -> Sql:
     """SQL for what embeddings are to be known by, with an error in its place where that cannot be said."""
     if meant is not None:
         return proven(meant.identity, source, meant, key)
@@ -116,7 +116,7 @@ def identified(source: Source, meant: Candidate | None, key: str) -> Sql:
     return sql("(SELECT coalesce(p.seen, _jammi_refuse({}, p.seen)) FROM (SELECT {}) p)", missing, seen)
 
 
-def is_only(engine: Engine, meant: Candidate) -> bool:
+def is_only(engine: Engine, meant: SourceCandidate) -> bool:
     """Whether a name that earlier versions gave to a table of any database can be of this one only."""
     relation = meant.relation
     if relation is None:
@@ -126,19 +126,19 @@ def is_only(engine: Engine, meant: Candidate) -> bool:
     return all(folded(database) == relation.database for (database,) in others)
 
 
-def _if_it_was_there(engine: Engine, source: Source, meant: Candidate) -> Candidate:
+def _if_it_was_there(engine: Engine, source: Source, meant: SourceCandidate) -> SourceCandidate:
     """What is meant: a table or a view if one was ever seen under that name, or else what the session has."""
     relation = meant.relation
     bare = source.session and source.session.identity.removeprefix("temp.")
     if relation is None or meant.identity != bare or relation in engine.seen:
         return meant
     if not found([relation], engine.host):
-        return Candidate(meant.identity)
+        return SourceCandidate(meant.identity)
     engine.seen.add(relation)
     return meant
 
 
-def _named(engine: Engine, source: Source, table: str) -> Candidate:
+def _named(engine: Engine, source: Source, table: str) -> SourceCandidate:
     for entry in engine.tables.catalog.entries("ready", "gone", "failed", "building", name=table)[:1]:
         own = entry.source
         for meant in source.all_candidates:
@@ -149,7 +149,7 @@ def _named(engine: Engine, source: Source, table: str) -> Candidate:
                 return meant
         if still_there(own, engine.host):
             raise NotFoundError(f"'{table}' is an embedding table of '{own}', not of '{source.written}'")
-        return Candidate(own)
+        return SourceCandidate(own)
     return source.all_candidates[0]
 
 
@@ -161,30 +161,30 @@ class _Proof:
     is_meant: Sql
 
 
-def _proof(source: Source, meant: Candidate, key: str) -> _Proof | None:
+def _proof(source: Source, meant: SourceCandidate, key: str) -> _Proof | None:
     if meant.relation is None:
         return _proof_of_session(source, meant)
     return _proof_by_key(source.sql, meant.relation, key)
 
 
-def _proof_in_search(source: Source, meant: Candidate, key: str) -> _Proof | None:
+def _proof_in_search(source: Source, meant: SourceCandidate, key: str) -> _Proof | None:
     """The same, for a query in which a CTE may be in the source's place."""
     if meant.relation is None or not source.session:
         return _proof(source, meant, key)
     if (source.relations[0], meant.relation.schema) != (meant.relation, "main"):
         return _Proof(sql("(SELECT {})", _looked_up(source)), sql("= {}", literal(meant.identity)))
-    # No CTE is called so, and a TEMP table is.
+    # A CTE is never called `main.name`, and a TEMP table is.
     return _proof_by_key(sql("main.{}", quoted(meant.relation.name)), meant.relation, key)
 
 
-def _proof_beside(source: Source, meant: Candidate) -> _Proof | None:
+def _proof_beside(source: Source, meant: SourceCandidate) -> _Proof | None:
     """The same, for a query that does not read the source."""
     if not source.session or not meant.relation:
         return None
     return _Proof(sql("(SELECT {})", _temporary(source.session)), sql("IS NULL"))
 
 
-def _proof_of_session(source: Source, meant: Candidate) -> _Proof | None:
+def _proof_of_session(source: Source, meant: SourceCandidate) -> _Proof | None:
     if meant != source.session or not source.candidates:
         return None
     identity = literal(meant.identity)
@@ -217,7 +217,7 @@ def _looked_up(source: Source) -> Sql:
     places = [each for each in source.candidates if each.relation]
     if source.session:
         name = name_parts(source.session.identity)[-1]
-        places.insert(0, Candidate(source.session.identity, Relation("temp", "main", name)))
+        places.insert(0, SourceCandidate(source.session.identity, Relation("temp", "main", name)))
     rows = (
         sql("({}, {})", number, joined(", ", map(literal, (each.identity, *_names(each)))))
         for number, each in enumerate(places)
@@ -234,7 +234,7 @@ def _looked_up(source: Source) -> Sql:
     )
 
 
-def _temporary(session: Candidate) -> Sql:
+def _temporary(session: SourceCandidate) -> Sql:
     """The TEMP table or view of a name that the caller sees, as SQL, or NULL: less than all that the name may be."""
     return sql(
         "any_value(name) AS seen FROM (SELECT table_name AS name FROM duckdb_tables() WHERE database_name = 'temp' "
@@ -244,12 +244,12 @@ def _temporary(session: Candidate) -> Sql:
     )
 
 
-def _names(meant: Candidate) -> tuple[str, str, str]:
+def _names(meant: SourceCandidate) -> tuple[str, str, str]:
     assert meant.relation is not None
     return meant.relation.database, meant.relation.schema, meant.relation.name
 
 
-def _refusal(source: Source, meant: Candidate) -> str:
+def _refusal(source: Source, meant: SourceCandidate) -> str:
     written = source.written
     if meant.relation is None:
         table = source.candidates[0].relation

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.encoder.blanks import is_blank
-from jammi_duck.encoder.dimensions import cut, wanted
+from jammi_duck.encoder.dimensions import cut, resolve_dims
 from jammi_duck.errors import InputError
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.types import Role, Vectors
-from jammi_duck.udfs.arguments import whole
+from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, fields_of, vector_column
 from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
@@ -49,7 +49,7 @@ def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colum
         encoder = engine.encoders.get(name or engine.default_model) if mine or name else None
         if encoder is None:
             continue
-        dimensions = wanted(whole(dims_of_row, "dims"), encoder)
+        dimensions = resolve_dims(parse_int(dims_of_row, "dims"), encoder)
         if mine:
             vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
             encoded.append((mine, cut(vectors, dimensions)))
@@ -73,7 +73,7 @@ def inference_plan(
     named = resolve(source, path, engine.host)
     known = disambiguate_new(engine, named)
     name = known.identity if known else named.written
-    return _inference(named, name, column_names(cols), key, model or engine.default_model, whole(dims, "dims"))
+    return _inference(named, name, column_names(cols), key, model or engine.default_model, parse_int(dims, "dims"))
 
 
 def _inference(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> Sql:

@@ -41,7 +41,7 @@ def _function(
     return ScalarFunction(f"_jammi_{name}", tuple(parameters), returns, volatile, call)
 
 
-def _text(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
+def _sql_function(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
     """A function whose text becomes part of a query while that is bound.
 
     The first parameter is a source; the database and the search path by which it is read come after it.
@@ -54,7 +54,7 @@ def _text(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> Sca
     return ScalarFunction(f"_jammi_{name}", signature, "VARCHAR", False, statement, by_row=True)
 
 
-def _table_text(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
+def _table_sql_function(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
     """The same, of an embedding table that the query chooses."""
 
     def statement(
@@ -68,7 +68,7 @@ def _table_text(name: str, parameters: Sequence[str], call: Callable[..., Sql]) 
     ) -> Sql:
         return call(engine, Choice(source, path, model, table, transaction), *more)
 
-    return _text(name, (*_CHOICE, *parameters), statement)
+    return _sql_function(name, (*_CHOICE_TYPES, *parameters), statement)
 
 
 _TEXT, _NUMBER = "VARCHAR", "BIGINT"
@@ -76,42 +76,42 @@ _CALLER = (_TEXT, _NUMBER)
 # The database and the search path.
 _PATH = (_TEXT, _TEXT)
 # The source, the model, the embedding table, and the transaction.
-_CHOICE = (_TEXT, _TEXT, _TEXT, _NUMBER)
+_CHOICE_TYPES = (_TEXT, _TEXT, _TEXT, _NUMBER)
 # How many, whether exactly, how near, and the names of the parameters: those that are given, and those of the filter.
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]")
 _HITS = table_type(searching.Hit)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
-    _text(
+    _sql_function(
         "generate_plan",
         (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT),
         building.generate_plan,
     ),
     # Not volatile, since a selection that may call it is none.
     _function("refuse", (_TEXT, _TEXT), _TEXT, False, _refuse),
-    _function("begin", (struct_type(building.Begun),), _TEXT, True, building.begin),
+    _function("begin", (struct_type(building.BeginArguments),), _TEXT, True, building.begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, building.push),
     _function("finish", (_TEXT, _NUMBER), table_type(Generated), True, building.finish),
-    _table_text("refresh_plan", (_TEXT,), refreshing.refresh_plan),
-    _function("refresh", (struct_type(refreshing.Compared),), _TEXT, True, refreshing.begin),
+    _table_sql_function("refresh_plan", (_TEXT,), refreshing.refresh_plan),
+    _function("refresh", (struct_type(refreshing.CompareArguments),), _TEXT, True, refreshing.begin),
     _function("forget", (_TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.forget),
     _function("renew", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.renew),
     _function("refreshed", (_TEXT, _NUMBER, _NUMBER), table_type(Refreshed), True, refreshing.finish),
     _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(Generated), True, building.finish_resumed),
-    _table_text("status_plan", (_TEXT,), refreshing.status_plan),
-    _function("status", (struct_type(refreshing.Compared),), table_type(TableStatus), True, refreshing.status),
-    _table_text("compact_plan", (_TEXT,), refreshing.compact_plan),
+    _table_sql_function("status_plan", (_TEXT,), refreshing.status_plan),
+    _function("status", (struct_type(refreshing.CompareArguments),), table_type(TableStatus), True, refreshing.status),
+    _table_sql_function("compact_plan", (_TEXT,), refreshing.compact_plan),
     _function("compact", (_TEXT, *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
-    _text("import_plan", (_TEXT, *[_TEXT] * 5, _NUMBER, _TEXT), building.import_plan),
-    _function("import", (struct_type(building.Imported),), _TEXT, True, building.begin_import),
+    _sql_function("import_plan", (_TEXT, *[_TEXT] * 5, _NUMBER, _TEXT), building.import_plan),
+    _function("import", (struct_type(building.ImportArguments),), _TEXT, True, building.begin_import),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, building.take),
     _function("imported", (_TEXT, _NUMBER), table_type(Generated), True, building.finish_import),
-    _text("infer_plan", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
+    _sql_function("infer_plan", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.InferredRow), True, embedding.infer_texts),
-    _table_text("rows", (), search_plan.rows_query),
-    _table_text("found", (_TEXT,), search_plan.found_query),
-    _table_text("selection", (_TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), search_plan.selection_query),
+    _table_sql_function("rows", (), search_plan.rows_query),
+    _table_sql_function("found", (_TEXT,), search_plan.found_query),
+    _table_sql_function("selection", (_TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), search_plan.selection_query),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function(
         "select",
@@ -124,7 +124,7 @@ FUNCTIONS = (
     _function("search", (_TEXT, _TEXT, "FLOAT[]", "BOOLEAN", *_ASKED), _HITS, True, searching.search_rows),
     _function("search_like", (_TEXT, _TEXT, _TEXT, *_ASKED), _HITS, True, searching.search_like_rows),
     _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.StageRow), True, searching.stages),
-    _function("check", (_TEXT, *_PATH, *_CHOICE[1:], _TEXT), table_type(Checked), True, searching.check_index),
+    _function("check", (_TEXT, *_PATH, *_CHOICE_TYPES[1:], _TEXT), table_type(Checked), True, searching.check_index),
     _function("tables", _CALLER, table_type(upkeep.TableRow), True, upkeep.tables),
     _function("models", (_NUMBER,), table_type(ModelRow), True, upkeep.models),
     _function("recover", _CALLER, table_type(Action), True, upkeep.recover),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from jammi_duck.sql import Sql, literal, sql
 
-_GIVEN = sql("query")
+_QUERY_COLUMN = sql("query")
 # The text or the vector that is asked for, or the row, with the type that its key has now.
-_QUERY = sql(
+_SEARCH_CALL = sql(
     "_jammi_search(_jammi_token, CASE WHEN NOT _jammi_listed THEN _jammi_query::VARCHAR END, "
     "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS FLOAT[]) END, _jammi_query IS NOT NULL"
 )
-_LIKE = sql("_jammi_search_like(_jammi_token, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')")
+_SEARCH_LIKE_CALL = sql(
+    "_jammi_search_like(_jammi_token, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
+)
 # By which the caller's names are resolved.
 _PATH = sql("current_database(), current_setting('search_path')")
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
-_CHOICE = sql("source::VARCHAR, {}, model, embedding_table, txid_current()::BIGINT", _PATH)
+_CHOICE_ARGUMENTS = sql("source::VARCHAR, {}, model, embedding_table, txid_current()::BIGINT", _PATH)
 # The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
 # take 7.4 for 7, too. Where a collation makes several keys equal, that of the same letters comes first.
 _KEY = sql(
@@ -24,18 +26,18 @@ _KEY = sql(
     '(SELECT key) "_jammi_a"(_jammi_given), (SELECT _jammi_key FROM query(_jammi_rows({choice}))) _jammi_row '
     "WHERE _jammi_row._jammi_key = TRY(cast_to_type(_jammi_given, _jammi_row._jammi_key)) "
     "AND TRY(_jammi_row._jammi_key = _jammi_given))",
-    choice=_CHOICE,
+    choice=_CHOICE_ARGUMENTS,
 )
-_TABLE = sql("(source, model := NULL, embedding_table := NULL)")
-_OPTIONS = sql(
+_TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL)")
+_OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
 )
-_SEARCH = sql("(source, query, k := 10, {})", _OPTIONS)
-_SIMILAR = sql("(source, key, k := 10, {})", _OPTIONS)
+_SEARCH_PARAMETERS = sql("(source, query, k := 10, {})", _OPTION_PARAMETERS)
+_SIMILAR_PARAMETERS = sql("(source, key, k := 10, {})", _OPTION_PARAMETERS)
 
 
 def _hits(
-    session: Sql, query: Sql = _GIVEN, asked: Sql = _QUERY, *, is_joined: bool = True, traced: bool = False
+    session: Sql, query: Sql = _QUERY_COLUMN, asked: Sql = _SEARCH_CALL, *, is_joined: bool = True, traced: bool = False
 ) -> Sql:
     """A query for the hits of a search: row ids with their ranks.
 
@@ -53,7 +55,7 @@ def _hits(
         "query(_jammi_selection({choice}, {session}, filter::VARCHAR, {is_joined}, {traced}))",
         asked=asked,
         query=query,
-        choice=_CHOICE,
+        choice=_CHOICE_ARGUMENTS,
         session=session,
         is_joined=is_joined,
         traced=traced,
@@ -61,7 +63,7 @@ def _hits(
 
 
 # The source's rows that a search has found, each with its hit, which the query that joins them reads by name.
-_FOUND = sql("query(_jammi_found({}, filter::VARCHAR))", _CHOICE)
+_FOUND = sql("query(_jammi_found({}, filter::VARCHAR))", _CHOICE_ARGUMENTS)
 # The filter's parameters, for its sub-queries.
 _VALUES = sql('"_jammi_values"(_jammi_parameters) AS (SELECT parameters)')
 # A hit's columns are called so, where the source's own may have their names.
@@ -121,29 +123,44 @@ def macros(session: str) -> list[Sql]:
             _PATH,
             caller_of,
         ),
-        sql("jammi_refresh{} AS TABLE SELECT * FROM query(_jammi_refresh_plan({}, {}))", _TABLE, _CHOICE, me),
-        sql("jammi_status{} AS TABLE SELECT * FROM query(_jammi_status_plan({}, {}))", _TABLE, _CHOICE, me),
-        sql("jammi_compact{} AS TABLE SELECT * FROM query(_jammi_compact_plan({}, {}))", _TABLE, _CHOICE, me),
+        sql(
+            "jammi_refresh{} AS TABLE SELECT * FROM query(_jammi_refresh_plan({}, {}))",
+            _TABLE_PARAMETERS,
+            _CHOICE_ARGUMENTS,
+            me,
+        ),
+        sql(
+            "jammi_status{} AS TABLE SELECT * FROM query(_jammi_status_plan({}, {}))",
+            _TABLE_PARAMETERS,
+            _CHOICE_ARGUMENTS,
+            me,
+        ),
+        sql(
+            "jammi_compact{} AS TABLE SELECT * FROM query(_jammi_compact_plan({}, {}))",
+            _TABLE_PARAMETERS,
+            _CHOICE_ARGUMENTS,
+            me,
+        ),
         sql(
             "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "
             "TABLE SELECT * FROM query(_jammi_infer_plan(source::VARCHAR, {}, "
             "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))",
             _PATH,
         ),
-        sql("jammi_search{} AS {}", _SEARCH, _beside(_hits(me), _ROWS)),
-        sql("jammi_similar{} AS {}", _SIMILAR, _beside(_hits(me, _KEY, _LIKE), _ROWS)),
+        sql("jammi_search{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(me), _ROWS)),
+        sql("jammi_similar{} AS {}", _SIMILAR_PARAMETERS, _beside(_hits(me, _KEY, _SEARCH_LIKE_CALL), _ROWS)),
         sql(
             "jammi_matches{} AS TABLE WITH {} SELECT _row_id, _source_id, _rank, _similarity, _distance FROM ({}) "
             "ORDER BY _rank ASC",
-            _SEARCH,
+            _SEARCH_PARAMETERS,
             _VALUES,
             _hits(me, is_joined=False),
         ),
-        sql("jammi_explain{} AS {}", _SEARCH, _beside(_hits(me, traced=True), _stages(caller))),
+        sql("jammi_explain{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(me, traced=True), _stages(caller))),
         sql(
             "jammi_check(source, k := 10, model := NULL, embedding_table := NULL) AS "
             "TABLE SELECT unnest(_jammi_check({}, k::VARCHAR), recursive := true)",
-            _CHOICE,
+            _CHOICE_ARGUMENTS,
         ),
         sql(
             "jammi_tables() AS TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "

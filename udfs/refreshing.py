@@ -19,21 +19,21 @@ from jammi_duck.storage.files.table_files import files_of
 from jammi_duck.storage.tables import snapshot
 from jammi_duck.storage.tables.catalog import Entry, live_rows
 from jammi_duck.storage.tables.catalog_sync import catch_up, follow_others
-from jammi_duck.storage.tables.snapshot import Planned, plan
+from jammi_duck.storage.tables.snapshot import PinnedSnapshot, pin_snapshot
 from jammi_duck.types import Caller, Integer
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, proven
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import KEY, digest_of, picked, text_of
-from jammi_duck.udfs.sources import Candidate, Source, resolve
+from jammi_duck.udfs.sources import Source, SourceCandidate, resolve
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings, telling_renames
 from jammi_duck.work.compact import Compacted, advice, call, compact, size
-from jammi_duck.work.generate import STAYS, Census, check_keys
+from jammi_duck.work.generate import GENERATE_ANEW, Census, check_keys
 from jammi_duck.work.refresh import Comparison, Refreshed, choose_refreshable
 
 
 @dataclass(frozen=True)
-class Compared:
+class CompareArguments:
     """Arguments of `_jammi_refresh` and `_jammi_status`: the request as JSON, a census, and how many rows differ."""
 
     request: str
@@ -62,37 +62,37 @@ class TableStatus:
 
 
 # Of a table: its rows, those with a key, and the distinct keys.
-CENSUS = sql("count(*) AS row_count, count(key) AS keyed, count(DISTINCT key) AS different")
+CENSUS = sql("count(*) AS row_count, count(key) AS non_null_keys, count(DISTINCT key) AS distinct_keys")
 _DIGESTS = sql("_text_digest, _segment, _place")
 _FINISH = sql("_jammi_refreshed(b.token, f.pushed, t.pushed)")
 
 
 def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that refreshes a table within the caller's own transaction."""
-    named = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.path, engine.host)
     caller = Caller(session, choice.transaction)
     # A build that this session has left is not over before.
     engine.jobs.settle(caller)
-    meant = disambiguate(engine, named, choice.table, failed=True)
-    with telling_renames(engine, named):
+    meant = disambiguate(engine, source, choice.table, failed=True)
+    with telling_renames(engine, source):
         entry = choose_refreshable(
-            engine.tables, engine.encoders, meant.identity, choice.model, choice.table, called=named.written
+            engine.tables, engine.encoders, meant.identity, choice.model, choice.table, called=source.written
         )
-    is_renamed = meant not in (*named.all_candidates, *named.legacy)
-    now = disambiguate_new(engine, named) if is_renamed else None
-    attach = now.identity if now else None
-    return refresh_query(engine, named, now or meant, entry, caller, attach=attach)
+    is_renamed = meant not in (*source.all_candidates, *source.legacy)
+    now = disambiguate_new(engine, source) if is_renamed else None
+    new_source_name = now.identity if now else None
+    return refresh_query(engine, source, now or meant, entry, caller, new_source_name=new_source_name)
 
 
 def refresh_query(
     engine: Engine,
     source: Source,
-    meant: Candidate,
+    meant: SourceCandidate,
     entry: Entry,
     caller: Caller,
     *,
     finish: Sql = _FINISH,
-    attach: str | None = None,
+    new_source_name: str | None = None,
 ) -> Sql:
     """The query that compares a source with a table, and pushes what differs; the call `finish` gives its result.
 
@@ -100,20 +100,20 @@ def refresh_query(
     that text already, with the place of its vector, and else with the text itself, read in a second look at the source.
     """
     engine.jobs.hear_ctrl_c(caller)
-    planned = plan(engine.tables, entry, caller, spare=True)
+    pinned = pin_snapshot(engine.tables, entry, caller, spare=True)
     request = {
         "table": entry.name,
         "build": entry.build,
-        "start": planned.token,
+        "snapshot_token": pinned.token,
         "source": source.written,
         "began": time.monotonic(),
-        "attach": attach,
+        "new_source_name": new_source_name,
     }
     asked = proven(json.dumps(request), source, meant, entry.definition.key)
     columns = entry.definition.columns
     pool = sql("SELECT {} FROM _jammi_live", _DIGESTS)
-    if planned.spare:
-        spare = live_rows(_DIGESTS, [(number, str(path)) for number, path in planned.spare], ())
+    if pinned.spare:
+        spare = live_rows(_DIGESTS, [(number, str(path)) for number, path in pinned.spare], ())
         pool = sql("{} UNION ALL {}", pool, spare)
     return sql(
         "WITH {comparison}, "
@@ -133,7 +133,7 @@ def refresh_query(
         "UNION ALL SELECT n.keys, n.digest, {text} AS text, NULL, NULL "
         "FROM _jammi_rows r JOIN _jammi_new n ON {key} = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
         "_jammi_begun b",
-        comparison=_comparison(source, entry, planned),
+        comparison=_comparison(source, entry, pinned),
         pool=pool,
         compared=_compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
         finish=finish,
@@ -144,12 +144,12 @@ def refresh_query(
 
 def status_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that says how a table differs from its source."""
-    named = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.path, engine.host)
     follow_others(engine.tables, at_once=True)
     try:
-        entry, meant = find_embeddings(engine, named, choice.model, choice.table, failed=True)
+        entry, meant = find_embeddings(engine, source, choice.model, choice.table, failed=True)
     except NotFoundError as error:
-        known = disambiguate(engine, named, choice.table, failed=True).identity
+        known = disambiguate(engine, source, choice.table, failed=True).identity
         failed = engine.tables.catalog.entries("failed", source=known) if choice.table is None else ()
         if not any(_has_segments(engine, entry) for entry in failed):
             raise
@@ -157,15 +157,15 @@ def status_plan(engine: Engine, choice: Choice, session: str) -> Sql:
         resumed = f"{first} goes on with one that was interrupted, with resume := true"
         raise NotFoundError(error.message, resumed) from error
     caller = Caller(session, choice.transaction)
-    planned = plan(engine.tables, entry, caller)
+    pinned = pin_snapshot(engine.tables, entry, caller)
     # What is told is what a search finds.
-    catch_up(engine.tables, entry, planned.start.manifest, at_work=True)
-    request = {"table": entry.name, "start": planned.token, "source": named.written}
-    asked = proven(json.dumps(request), named, meant, entry.definition.key)
+    catch_up(engine.tables, entry, pinned.snapshot.manifest, at_work=True)
+    request = {"table": entry.name, "snapshot_token": pinned.token, "source": source.written}
+    asked = proven(json.dumps(request), source, meant, entry.definition.key)
     return sql(
         "WITH {} SELECT * REPLACE (to_seconds(age) AS age) FROM "
         "(SELECT unnest(_jammi_status({}), recursive := true) FROM _jammi_census c)",
-        _comparison(named, entry, planned),
+        _comparison(source, entry, pinned),
         _compared(asked, sql("0"), caller),
     )
 
@@ -179,10 +179,10 @@ def _has_segments(engine: Engine, entry: Entry) -> bool:
 
 def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) -> Sql:
     """The common table expressions that compare a source with a table."""
-    return _comparison(source, entry, plan(engine.tables, entry, caller))
+    return _comparison(source, entry, pin_snapshot(engine.tables, entry, caller))
 
 
-def _comparison(source: Source, entry: Entry, planned: Planned) -> Sql:
+def _comparison(source: Source, entry: Entry, pinned: PinnedSnapshot) -> Sql:
     """Common table expressions: the source's rows and keys, the table's rows, `_jammi_changes` and `_jammi_census`.
 
     A change has a key, and the digest of its text, where the source has such a row with a text; and the place of the
@@ -191,8 +191,8 @@ def _comparison(source: Source, entry: Entry, planned: Planned) -> Sql:
     definition = entry.definition
     live = live_rows(
         sql("_row_id, _text_digest, _segment, _place"),
-        [(number, str(path)) for number, path in planned.segments],
-        [str(path) for path in planned.tombstones],
+        [(number, str(path)) for number, path in pinned.segments],
+        [str(path) for path in pinned.tombstones],
     )
     return sql(
         "_jammi_rows AS NOT MATERIALIZED ({rows}), "
@@ -215,8 +215,8 @@ def _comparison(source: Source, entry: Entry, planned: Planned) -> Sql:
 
 def compact_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that compacts a table."""
-    named = resolve(choice.source, choice.path, engine.host)
-    entry, _ = find_embeddings(engine, named, choice.model, choice.table)
+    source = resolve(choice.source, choice.path, engine.host)
+    entry, _ = find_embeddings(engine, source, choice.model, choice.table)
     engine.jobs.hear_ctrl_c(Caller(session, choice.transaction))
     return sql(
         "SELECT unnest(_jammi_compact({}, {}, {}), recursive := true)",
@@ -229,7 +229,7 @@ def compact_plan(engine: Engine, choice: Choice, session: str) -> Sql:
 def begin(engine: Engine, compared: Column) -> pa.Array:
     """Start a refresh; gives its token."""
     tokens = []
-    for each in records(compared, Compared):
+    for each in records(compared, CompareArguments):
         found = Comparison(
             **json.loads(each.request),
             census=each.census,
@@ -264,14 +264,14 @@ def finish(engine: Engine, token: Column, *_: Column) -> pa.Array:
 def status(engine: Engine, compared: Column) -> pa.Array:
     """What a comparison found, in a row."""
     told = []
-    for found in records(compared, Compared):
+    for found in records(compared, CompareArguments):
         added, changed, deleted = found.added, found.changed, found.deleted
         request = json.loads(found.request)
         entry = engine.tables.ready(request["table"])
         definition = entry.definition
-        check_keys(definition.source, definition.key, found.census, STAYS)
-        state = snapshot.planned(engine.tables, entry, request["start"]).manifest
-        engine.tables.pins.done(request["start"])
+        check_keys(definition.source, definition.key, found.census, GENERATE_ANEW)
+        state = snapshot.pinned_snapshot(engine.tables, entry, request["snapshot_token"]).manifest
+        engine.tables.pins.done(request["snapshot_token"])
         current = state.rows - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)
@@ -313,8 +313,8 @@ def counted(rows: Sql, of: Sql) -> Sql:
     return packed(
         Census,
         rows=sql("{}.row_count", rows),
-        keyed=sql("{}.keyed", rows),
-        different=sql("{}.different", rows),
+        non_null_keys=sql("{}.non_null_keys", rows),
+        distinct_keys=sql("{}.distinct_keys", rows),
         key_type=sql("coalesce((SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {} LIMIT 1)), '')", of),
     )
 
@@ -327,7 +327,7 @@ def caller_sql(caller: Caller) -> Sql:
 def _compared(request: Sql, texts: Sql, caller: Caller) -> Sql:
     """SQL for what a comparison found, beside its row `c`."""
     return packed(
-        Compared,
+        CompareArguments,
         request=request,
         census=counted(sql("c"), sql("_jammi_rows")),
         added=sql("c.added"),

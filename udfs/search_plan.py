@@ -38,12 +38,12 @@ _NO_KEYS = sql("NULL, NULL, NULL")
 
 def rows_query(engine: Engine, choice: Choice) -> Sql:
     """The keys of the source's rows, as `_jammi_key`, of which `found_query` has said that there is such a column."""
-    named = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.path, engine.host)
     try:
-        entry = find_embeddings(engine, named, choice.model, choice.table)[0]
+        entry = find_embeddings(engine, source, choice.model, choice.table)[0]
     except NotFoundError:
         return sql("SELECT NULL::VARCHAR AS _jammi_key LIMIT 0")
-    return _keys(quoted(entry.definition.key), named)
+    return _keys(quoted(entry.definition.key), source)
 
 
 def _keys(key: Sql, source: Source) -> Sql:
@@ -59,14 +59,14 @@ def found_query(engine: Engine, choice: Choice, predicate: str | None) -> Sql:
     A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
     finds the row, if that is of the same value: 2 is not the row that was 1.5.
     """
-    named = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.path, engine.host)
     try:
-        key_column = _key_column(find_embeddings(engine, named, choice.model, choice.table)[0])
+        key_column = _key_column(find_embeddings(engine, source, choice.model, choice.table)[0])
     except NotFoundError as error:
-        _check_there(engine, named, error)
+        _check_there(engine, source, error)
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
         key_column, predicate = sql("''::VARCHAR"), None
-    alias, renamed = (sql("_jammi_there"), _ALL) if predicate is None else (quoted(named.alias), _INNER)
+    alias, renamed = (sql("_jammi_there"), _ALL) if predicate is None else (quoted(source.alias), _INNER)
     key = sql("{}._jammi_found", alias)
     same = (
         sql("TRY_CAST(_jammi_row_id AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind}),", key=key, kind=kind)
@@ -80,14 +80,14 @@ def found_query(engine: Engine, choice: Choice, predicate: str | None) -> Sql:
         columns=sql("SELECT *") if predicate is None else sql("SELECT {}", _OURS),
         key_column=key_column,
         renamed=renamed,
-        source=named.sql,
+        source=source.sql,
         alias=alias,
         key=key,
         same=joined(" ", same),
     )
     if predicate is None:
         return joins
-    condition = _condition(engine, choice, named, predicate).beside_hits
+    condition = _condition(engine, choice, source, predicate).beside_hits
     return sql("{} WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {}::BOOLEAN END", joins, condition)
 
 
@@ -101,9 +101,9 @@ def selection_query(
     Otherwise they are all of the table's. Where there is no table, that is said when it is searched: a view that
     searches is made before, when a database is imported.
     """
-    named = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.path, engine.host)
     try:
-        entry, meant = find_embeddings(engine, named, choice.model, choice.table)
+        entry, meant = find_embeddings(engine, source, choice.model, choice.table)
     except NotFoundError as error:
         return sql("SELECT {} AS _jammi_token, NULL AS _jammi_named", literal(refusal(error)))
     build = literal(entry.build)
@@ -124,10 +124,10 @@ def selection_query(
 
     everything = kept(_NO_KEYS, start=NULL) if traced else build
     # Where the source is joined, `found_query` is bound first, and has said that there is such a column.
-    keys = _keys(quoted(entry.definition.key) if is_joined else _key_column(entry), named)
+    keys = _keys(quoted(entry.definition.key) if is_joined else _key_column(entry), source)
     names, rows = NULL, sql("")
     if predicate is not None:
-        condition = _condition(engine, choice, named, predicate)
+        condition = _condition(engine, choice, source, predicate)
         names = sql("list_value({})::VARCHAR[]", joined(", ", map(literal, condition.parameters)))
         token, rows = kept(_KEYS), sql(" FROM {}({} WHERE {})", clock, keys, condition.proven())
     elif is_joined:
@@ -141,14 +141,14 @@ def selection_query(
             " FROM {clock}(SELECT count(*) FROM {source} HAVING count(*) <> {then}) "
             '"_jammi_changed"(_jammi_now), ({keys})',
             clock=clock,
-            source=named.sql,
+            source=source.sql,
             then=counts.rows + counts.skipped + counts.failed,
             keys=keys,
         )
     else:
         token = everything
     reads = is_joined or predicate is not None
-    token = proven_in_search(token, named, meant, entry.definition.key, is_read=reads)
+    token = proven_in_search(token, source, meant, entry.definition.key, is_read=reads)
     return sql("SELECT {} AS _jammi_token, {} AS _jammi_named{}", token, names, rows)
 
 

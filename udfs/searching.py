@@ -18,7 +18,7 @@ from jammi_duck.retrieval.search import Like, Query, SearchOptions, search
 from jammi_duck.retrieval.selection import SourceRows
 from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Caller, Float, Integer, Stage
-from jammi_duck.udfs.arguments import whole
+from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, caller_of, fields_of, offsets_of, rows_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
@@ -56,13 +56,13 @@ def select(
     row_ids: Column,
     numbers: Column,
     key_type: Column,
-    source_rows: Column,
+    source_row_count: Column,
     began: Column,
 ) -> pa.Array:
     """Keep the rows of a selection, whose ids are texts or whole numbers; gives its token."""
     lists, whole = row_ids.combine_chunks(), numbers.combine_chunks()
     tokens = []
-    for i, (of, kind, rows, start, trace) in enumerate(rows_of((build, key_type, source_rows, began, traced))):
+    for i, (of, kind, rows, start, trace) in enumerate(rows_of((build, key_type, source_row_count, began, traced))):
         chosen = [each[i].values for each in (lists, whole) if each[i].is_valid]
         there = SourceRows(chosen, kind, rows)
         caller = caller_of((session[i:], transaction[i:]))
@@ -99,30 +99,30 @@ def _answered(
     queries: Sequence[Query | None],
     k: Column,
     exact: Column,
-    least: Column,
+    min_similarity: Column,
     parameters: Column,
     named: Column,
 ) -> pa.Array:
     """The hits of each query, none for None; those that ask for the same are answered together."""
-    alike: defaultdict[tuple[str, SearchOptions], list[int]] = defaultdict(list)
-    for i, (of, count, exactly, near) in enumerate(rows_of((token, k, exact, least))):
+    together: defaultdict[tuple[str, SearchOptions], list[int]] = defaultdict(list)
+    for i, (of_row, k_text, is_exact, smallest) in enumerate(rows_of((token, k, exact, min_similarity))):
         if queries[i] is None:
             # Where there is no table, no row of it can be asked for either, and that is said.
-            engine.selections.of(of)
+            engine.selections.of(of_row)
             continue
-        k_wanted = whole(count, "k")
+        k_wanted = parse_int(k_text, "k")
         if k_wanted is None:
             raise InputError("k is NULL; it must be at least 1")
-        if near is not None and math.isnan(near):
+        if smallest is not None and math.isnan(smallest):
             raise InputError("min_similarity is not a number; it must be a cosine, such as 0.5")
-        alike[of, SearchOptions(k_wanted, bool(exactly), near)].append(i)
-    chosen = {key: engine.selections.of(key[0]) for key in alike}
+        together[of_row, SearchOptions(k_wanted, bool(is_exact), smallest)].append(i)
+    selections = {key: engine.selections.of(key[0]) for key in together}
     for given_names, wanted_names in set(zip(map(_names, parameters), map(_names, named), strict=True)):
         check_parameters(given_names, wanted_names or ())
     answers = []
-    for (of, asked), mine in alike.items():
+    for (of_row, options), mine in together.items():
         wanted = [query for query in (queries[i] for i in mine) if query is not None]
-        answers.append((mine, *search(engine.tables, engine.encoders, chosen[of, asked], asked, wanted)))
+        answers.append((mine, *search(engine.tables, engine.encoders, selections[of_row, options], options, wanted)))
     return _hits(len(token), answers)
 
 
@@ -153,7 +153,7 @@ def check_index(engine: Engine, *columns: Column) -> pa.Array:
     checked = []
     for source, database, path, model, name, _, k in rows_of(columns):
         entry, _ = find_embeddings(engine, resolve(source, (database, path), engine.host), model, name)
-        checked.append([check(engine.tables, entry, whole(k, "k"))])
+        checked.append([check(engine.tables, entry, parse_int(k, "k"))])
     return table(checked, Checked)
 
 

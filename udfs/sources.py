@@ -47,7 +47,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SourceCandidate:
     """Something that a source may be, and `identity`, by which its embeddings are known.
 
     `relation` is the table or view that it is then; None for a file, and for what only the caller's session has.
@@ -70,9 +70,9 @@ class Source:
     written: str
     sql: Sql
     alias: str
-    candidates: tuple[Candidate, ...]
-    session: Candidate | None = None
-    legacy: tuple[Candidate, ...] = ()
+    candidates: tuple[SourceCandidate, ...]
+    session: SourceCandidate | None = None
+    legacy: tuple[SourceCandidate, ...] = ()
 
     @property
     def relations(self) -> list[Relation]:
@@ -80,7 +80,7 @@ class Source:
         return [each.relation for each in self.candidates if each.relation]
 
     @property
-    def all_candidates(self) -> tuple[Candidate, ...]:
+    def all_candidates(self) -> tuple[SourceCandidate, ...]:
         """All that it may be: what the session alone has is last."""
         return self.candidates if self.session is None else (*self.candidates, self.session)
 
@@ -193,14 +193,18 @@ def _file(written: str, directory: str) -> Source:
     name = re.split(r"[/\\]", public_url(written))[-1]
     alias = name.split(".")[0] or "_jammi_source"
     if "://" in written and not written.startswith("file://"):
-        return Source(public_url(written), quoted(written), alias, (Candidate(public_url(written)),))
+        return Source(public_url(written), quoted(written), alias, (SourceCandidate(public_url(written)),))
     path = re.sub(r"^file://(localhost)?(?=/)", "", written)
     folder, name = os.path.split(os.path.join(directory, os.path.expanduser(path)))
     identity = os.path.join(os.path.realpath(folder), name)
     # Of a name without a folder, DuckDB would think of tables first.
     read = quoted(written if "/" in written or "\\" in written else f"./{written}")
     return Source(
-        written, read, alias, (Candidate(identity),), legacy=(Candidate(written),) if written != identity else ()
+        written,
+        read,
+        alias,
+        (SourceCandidate(identity),),
+        legacy=(SourceCandidate(written),) if written != identity else (),
     )
 
 
@@ -214,11 +218,11 @@ def _table(written: str, path: Sequence[str], host: Host) -> Source:
         databases = _databases(host)
     relations = list(dict.fromkeys(_relations(list(map(folded, parts)), parts[0], schemas, databases)))
     name = folded(parts[-1])
-    session = Candidate(f"temp.{_part(name)}") if _may_be_temp(parts) else None
-    candidates = [Candidate(_identity(each, home, databases), each) for each in relations]
-    legacy = [Candidate(_identity(each, each.database, {}), each) for each in relations if each.database != home]
+    session = SourceCandidate(f"temp.{_part(name)}") if _may_be_temp(parts) else None
+    candidates = [SourceCandidate(_identity(each, home, databases), each) for each in relations]
+    legacy = [SourceCandidate(_identity(each, each.database, {}), each) for each in relations if each.database != home]
     if len(parts) == 1 and legacy:
-        legacy.append(Candidate(_part(name), Relation(home, "main", name)))
+        legacy.append(SourceCandidate(_part(name), Relation(home, "main", name)))
     named = relations[0].sql if len(parts) == 3 and relations else joined(".", map(quoted, parts))
     return Source(written, named, parts[-1], tuple(candidates), session, tuple(legacy))
 

@@ -12,7 +12,7 @@ from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.lookup import find_table
 from jammi_duck.udfs.disambiguation import disambiguate
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.sources import Candidate, Relation, Source, folded, found, still_there
+from jammi_duck.udfs.sources import Relation, Source, SourceCandidate, folded, found, still_there
 
 _COLUMNS = sql(
     "SELECT column_name FROM duckdb_columns() "
@@ -36,7 +36,7 @@ class Choice:
 
 def find_embeddings(
     engine: Engine, source: Source, model: str | None, table: str | None, *, failed: bool = False
-) -> tuple[Entry, Candidate]:
+) -> tuple[Entry, SourceCandidate]:
     """The embedding table that is meant, and what the source must be for it.
 
     Raises:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jammi_duck.types import Vectors
 
 
-def wanted(dims: int | None, encoder: Encoder) -> int:
+def resolve_dims(dims: int | None, encoder: Encoder) -> int:
     """The number of dimensions: `dims`, or all dimensions of the model if it is None.
 
     Raises:

@@ -17,7 +17,7 @@ from jammi_duck.encoder import Encoder, Encoders
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.errors import DamagedError, InputError, JammiWarning, ModelError
-from jammi_duck.retrieval.selection import Selected, opened
+from jammi_duck.retrieval.selection import Selection, opened
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
@@ -49,7 +49,7 @@ Query = str | NDArray[np.float32] | Like
 
 
 def search(
-    tables: EmbeddingTables, encoders: Encoders, selected: Selected, options: SearchOptions, queries: Sequence[Query]
+    tables: EmbeddingTables, encoders: Encoders, selected: Selection, options: SearchOptions, queries: Sequence[Query]
 ) -> tuple[str, Answers]:
     """Answer many queries on one table at once; returns the source's name, and the answers in the same order.
 
@@ -81,7 +81,7 @@ def search(
 
 def _answered(
     encoders: Encoders,
-    selected: Selected,
+    selected: Selection,
     options: SearchOptions,
     queries: Sequence[Query],
     chosen: tuple[Table, RowSubset | None],

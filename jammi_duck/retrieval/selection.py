@@ -30,7 +30,7 @@ _REFUSALS = (InputError, NotFoundError)
 
 
 @dataclass
-class Selected:
+class Selection:
     """A table to search, and a mask of the rows of one of its states that may be found: `chosen`; None means all rows.
 
     Threads share it, so a state and its mask are exchanged together. `filtering` is the stage that selected these rows.
@@ -49,13 +49,13 @@ class Selected:
 class SourceRows:
     """Rows of a source, by their ids as texts or whole numbers, and the current type of its key.
 
-    No ids at all means all rows. `source_rows` is the number of rows in the source, if its change is why they are
+    No ids at all means all rows. `source_row_count` is the number of rows in the source, if its change is why they are
     listed.
     """
 
     row_ids: Sequence[pa.Array] = ()
     key_type: str | None = None
-    source_rows: int | None = None
+    source_row_count: int | None = None
 
 
 class Selections:
@@ -64,7 +64,7 @@ class Selections:
     def __init__(self, tables: EmbeddingTables) -> None:
         """For searches of the tables in `tables`."""
         self._tables = tables
-        self._kept: OrderedDict[str, tuple[int, OrderedDict[str, Selected]]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[int, OrderedDict[str, Selection]]] = OrderedDict()
         self._told: set[tuple[str, datetime | None]] = set()
         self._number = itertools.count()
         self._lock = threading.Lock()
@@ -86,13 +86,13 @@ class Selections:
         if not there.row_ids and not traced:
             return build
         table = opened(self._tables, build)
-        selected = Selected(build, traced=traced)
+        selected = Selection(build, traced=traced)
         if there.row_ids:
             subset = table.subset(there.row_ids, there.key_type)
             selected.chosen = table, subset
-            if there.source_rows is not None:
-                self._tell(table.entry, there.source_rows)
-            what = "the rows that pass" if there.source_rows is None else "the rows that the source still has"
+            if there.source_row_count is not None:
+                self._tell(table.entry, there.source_row_count)
+            what = "the rows that pass" if there.source_row_count is None else "the rows that the source still has"
             seconds = time.perf_counter() - began if began else 0.0
             selected.filtering = Stage("filter", what, subset.rows, seconds)
         token = f"{build}/{caller.session}/{next(self._number)}"
@@ -115,30 +115,30 @@ class Selections:
             for session in sessions:
                 self._kept.pop(session, None)
 
-    def of(self, token: str) -> Selected:
+    def of(self, token: str) -> Selection:
         """The selection that a token identifies. Raises the error of a `refusal`."""
         for kind in _REFUSALS:
             if token.startswith(kind.__name__):
                 raise kind(token.removeprefix(f"{kind.__name__}: "))
         build, _, rest = token.partition("/")
         if not rest:
-            return Selected(build)
+            return Selection(build)
         with self._lock:
             _, kept = self._kept.get(rest.partition("/")[0], (0, OrderedDict()))
             if token in kept:
                 return kept[token]
         raise InputError(f"a query can hold {_MOST_KEPT} searches with a filter, and this one holds more; split it")
 
-    def traced(self, caller: Caller) -> Selected:
+    def traced(self, caller: Caller) -> Selection:
         """The last search in the caller's query that is still traced."""
-        nothing = Selected("", traced=True)
+        nothing = Selection("", traced=True)
         with self._lock:
             transaction, kept = self._kept.get(caller.session, (0, OrderedDict()))
             if transaction != caller.transaction:
                 return nothing
             return next((selected for selected in reversed(kept.values()) if selected.traced), nothing)
 
-    def _tell(self, entry: Entry, source_rows: int) -> None:
+    def _tell(self, entry: Entry, source_row_count: int) -> None:
         state = entry.build, entry.finished
         with self._lock:
             told = state in self._told
@@ -146,7 +146,7 @@ class Selections:
         if not told:
             counts = entry.counts
             warnings.warn(
-                f"'{entry.source}' has {source_rows:,} rows now, and had "
+                f"'{entry.source}' has {source_row_count:,} rows now, and had "
                 f"{counts.rows + counts.skipped + counts.failed:,} when '{entry.name}' was generated: a search leaves "
                 "out the rows that are gone, and cannot find new or changed ones; SELECT * FROM "
                 f"jammi_refresh('{entry.source}') brings it up to date",

@@ -14,8 +14,8 @@ from jammi_duck.storage.tables.catalog_sync import catch_up
 from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.compaction import Compaction, merge, plan_compaction, segments_needed
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.storage.tables.recovery import release
-from jammi_duck.storage.tables.snapshot import plan
+from jammi_duck.storage.tables.recovery import release_snapshot
+from jammi_duck.storage.tables.snapshot import pin_snapshot
 from jammi_duck.storage.tables.table import live_masks
 from jammi_duck.types import Caller, Counts, Integer
 from jammi_duck.work.generate import indexing
@@ -72,12 +72,12 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -
     for _ in range(_TRIES):
         began = time.monotonic()
         # Its files are held as long as rows are copied out of them.
-        planned = plan(tables, entry, caller)
-        base = planned.start.manifest
+        pinned = pin_snapshot(tables, entry, caller)
+        base = pinned.snapshot.manifest
         todo = plan_compaction(base, live_masks(store, base.segments, base.tombstones), tables.segment_rows)
         if not todo.mergers and not todo.others:
             catch_up(tables, entry, base)
-            tables.pins.done(planned.token)
+            tables.pins.done(pinned.token)
             return _report(base, base, began)
 
         def start(base: Manifest = base, todo: Compaction = todo) -> Job[Change]:
@@ -97,7 +97,7 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -
             log.info("%s has changed while it was compacted; starting again", entry.name)
             continue
         finally:
-            release(tables, planned.token, entry.build)
+            release_snapshot(tables, pinned.token, entry.build)
         jobs.done(job)
         return _report(base, finished, began)
     raise BuildError(f"'{entry.name}' was changed each time that it was compacted; try again later")

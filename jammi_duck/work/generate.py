@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encoders, Identity, for_stream
 from jammi_duck.encoder.blanks import is_blank
-from jammi_duck.encoder.dimensions import wanted
+from jammi_duck.encoder.dimensions import resolve_dims
 from jammi_duck.errors import BuildError, InputError
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.build import Build
@@ -26,13 +26,13 @@ from jammi_duck.work.jobs import Job, Jobs, W
 from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import TextBuffer
 
-READ_AGAIN = (
+SOURCE_CHANGED = (
     "the source did not give the same rows when it was read again; if it can be read only once, or changes while it is "
     "read, CREATE TEMP TABLE from it first"
 )
 
-# What can be done where the keys of a table that was made are not what they must be any more.
-STAYS = "generate anew with another key"
+# The advice when the keys of an existing embedding table are no longer valid.
+GENERATE_ANEW = "generate anew with another key"
 
 # The token of a build that is none: a table is there already.
 _REUSED = "ready/"
@@ -63,8 +63,8 @@ class Census:
     """What a first look at the source found: its rows, those with a key, the distinct keys, and the key's type."""
 
     rows: int
-    keyed: int
-    different: int
+    non_null_keys: int
+    distinct_keys: int
     key_type: str
 
 
@@ -94,10 +94,10 @@ class Generator:
         self._encoders = encoders
         self._jobs = jobs
 
-    def begin(self, request: Request, census: Census, differing: int | None, caller: Caller) -> str:
+    def begin(self, request: Request, census: Census, differing_rows: int | None, caller: Caller) -> str:
         """Check everything that can be wrong, and start a build; returns its token.
 
-        `differing` is how many rows differ from the table that the request would use again.
+        `differing_rows` is how many rows differ from the table that the request would use again.
 
         Raises:
             InputError: the keys are not unique, not all there, or of a type that cannot be a key; or the model has
@@ -108,12 +108,12 @@ class Generator:
         self._jobs.settle(caller)
         check_keys(request.source, request.key, census)
         encoder = self._encoders.get(request.model)
-        definition = define(request, encoder.identity, wanted(request.dims, encoder))
-        if request.reuse and differing == 0:
+        definition = define(request, encoder.identity, resolve_dims(request.dims, encoder))
+        if request.reuse and differing_rows == 0:
             made = self._tables.ready(request.reuse)
             # It may be known by an older name of the source or revision of the model: neither changes its vectors.
-            alike = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
-            if alike == definition:
+            same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
+            if same == definition:
                 return _REUSED + made.name
         owner = f"{caller.session}/{caller.transaction}"
 
@@ -184,13 +184,13 @@ class _Build(Build):
         self.began = time.monotonic()
 
 
-def to_reuse(tables: EmbeddingTables, encoders: Encoders, request: Request) -> Entry | None:
+def find_reusable(tables: EmbeddingTables, encoders: Encoders, request: Request) -> Entry | None:
     """The newest ready table that may be what a request would make."""
     made = tables.catalog.entries("ready", source=request.source)
-    return next(alike(made, encoders, request), None)
+    return next(matching_entries(made, encoders, request), None)
 
 
-def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Iterator[Entry]:
+def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Iterator[Entry]:
     """The tables whose definition may be that of a request.
 
     Raises:
@@ -200,7 +200,7 @@ def alike(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Ite
     if not entries:
         return
     names = encoders.names(request.model)
-    dimensions = wanted(request.dims, encoders.get(request.model))
+    dimensions = resolve_dims(request.dims, encoders.get(request.model))
     for entry in entries:
         made = entry.definition
         is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
@@ -219,11 +219,11 @@ def check_keys(source: str, key: str, census: Census, otherwise: str = "choose a
             f"{where} is a {census.key_type}, whose text depends on the session or does not identify the value; "
             "cast it first"
         )
-    if census.keyed < census.rows:
-        missing = census.rows - census.keyed
+    if census.non_null_keys < census.rows:
+        missing = census.rows - census.non_null_keys
         raise InputError(f"{where} is NULL in {missing} of {census.rows} rows; filter them out, or {otherwise}")
-    if census.different < census.keyed:
-        repeated = census.keyed - census.different
+    if census.distinct_keys < census.non_null_keys:
+        repeated = census.non_null_keys - census.distinct_keys
         raise InputError(
             f"{where} is not unique: {repeated} of {census.rows} rows repeat another's; make it so, or {otherwise}"
         )

@@ -16,7 +16,7 @@ from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.types import Caller, Counts, Definition
 from jammi_duck.work.generate import (
-    READ_AGAIN,
+    SOURCE_CHANGED,
     Census,
     Generated,
     Request,
@@ -114,11 +114,11 @@ class Importer:
             job.raise_if_stopped()
             dimensions = job.work.definition.dimensions
             if (lengths != dimensions).any():
-                raise BuildError(READ_AGAIN)
+                raise BuildError(SOURCE_CHANGED)
             vectors = numbers.reshape(len(keys), dimensions)
             norms = np.linalg.norm(vectors, axis=1)
             if not np.isfinite(norms).all() or not norms.all():
-                raise BuildError(READ_AGAIN)
+                raise BuildError(SOURCE_CHANGED)
             unit = (vectors / norms[:, None]).astype(np.float32)
             job.write(keys, unit, list(map(bytes.fromhex, digests)))
             job.advance(len(keys))
@@ -129,7 +129,7 @@ class Importer:
         build = job.work
         with self._jobs.ending_on_error(job):
             if not build.rows == pushed == build.found.with_text:
-                raise BuildError(READ_AGAIN)
+                raise BuildError(SOURCE_CHANGED)
             job.progress.done()
             with indexing(job, pushed) as advance:
                 finished = build.finish(Counts(rows=pushed, skipped=build.source.rows - pushed), advance)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.blanks import is_blank
-from jammi_duck.encoder.dimensions import cut, wanted
+from jammi_duck.encoder.dimensions import cut, resolve_dims
 from jammi_duck.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def infer(encoder: Encoder, texts: Sequence[str | None], dims: int | None) -> li
     Raises:
         InputError: the model has not so many dimensions.
     """
-    dimensions = wanted(dims, encoder)
+    dimensions = resolve_dims(dims, encoder)
     inferred = [Inferred(None, NO_TEXT, 0.0)] * len(texts)
     batch = {i: text for i, text in enumerate(texts) if text is not None and not is_blank(text)}
     if not batch:

@@ -102,7 +102,7 @@ class Jobs:
     """The work that runs in one database of this process."""
 
     def __init__(self, tables: EmbeddingTables, ended: Callable[[], Sequence[str]]) -> None:
-        """Of the tables in `tables`. `ended` tells each session once that has ended."""
+        """For the tables in `tables`. `ended` returns the sessions that have ended since it was last called."""
         self._tables = tables
         self._ended = ended
         # Whose queries the main thread has planned lately: one of them may be running there.

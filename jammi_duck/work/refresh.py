@@ -29,20 +29,20 @@ from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.lookup import find_table
 from jammi_duck.storage.tables.pins import Snapshot
-from jammi_duck.storage.tables.recovery import release
-from jammi_duck.storage.tables.snapshot import changed_since, planned, present
+from jammi_duck.storage.tables.recovery import release_snapshot
+from jammi_duck.storage.tables.snapshot import changed_since, pinned_snapshot, present
 from jammi_duck.types import Caller, Counts
 from jammi_duck.work.compact import advice
 from jammi_duck.work.generate import (
-    READ_AGAIN,
-    STAYS,
+    GENERATE_ANEW,
+    SOURCE_CHANGED,
     Census,
     Generated,
     Request,
-    alike,
     check_keys,
     indexing,
     log_built,
+    matching_entries,
     report,
 )
 from jammi_duck.work.jobs import Job, Jobs
@@ -54,23 +54,23 @@ from jammi_duck.work.text_buffer import TextBuffer, digest, write_repeated
 class Comparison:
     """What DuckDB found: a look at the source, and how the table differs from it.
 
-    `source` is how the user writes it, `build` that of the table, `start` what was compared, by its token. `added` rows
-    are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no text any
-    more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`. `attach` is what the
-    table's source is to be known by from now on, where it was renamed.
+    `source` is how the user writes it, `build` that of the table, `snapshot_token` identifies what was compared.
+    `added` rows are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no
+    text any more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`. If the source
+    was renamed, the table's is to be known by `new_source_name` from now on.
     """
 
     source: str
     table: str
     build: str
-    start: str
+    snapshot_token: str
     census: Census
     added: int
     changed: int
     deleted: int
     texts: int
     began: float
-    attach: str | None = None
+    new_source_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Refresher:
         self._jobs.settle(caller)
         entry = _entry(self._tables, found.table, found.build)
         definition = entry.definition
-        check_keys(definition.source, definition.key, found.census, STAYS)
+        check_keys(definition.source, definition.key, found.census, GENERATE_ANEW)
         if found.added and not definition.columns:
             raise InputError(
                 f"'{entry.name}' was imported without the columns of its text, so {found.added} new rows of "
@@ -119,10 +119,10 @@ class Refresher:
         encoder = self._encoders.get(definition.model) if found.texts else None
         if encoder is not None:
             check_same(entry, encoder)
-        start_from = planned(self._tables, entry, found.start)
+        snapshot = pinned_snapshot(self._tables, entry, found.snapshot_token)
 
         def start() -> Job[_Change]:
-            change = _Change(self._tables, entry, start_from, found, encoder)
+            change = _Change(self._tables, entry, snapshot, found, encoder)
             progress = Progress("refreshing", definition.label, found.texts)
             return Job(change, "refresh", caller, progress)
 
@@ -137,10 +137,10 @@ class Refresher:
             job.work.forgotten += len(row_ids)
 
     def renew(self, token: str, texts: Iterable[tuple[Sequence[str], str, str | None, int | None, int | None]]) -> None:
-        """Take the texts that the table is to have.
+        """Take texts that the table lacks.
 
-        Of each that is the keys of the rows that have it, its digest, the text, and the segment and the position of a
-        vector of it; only where there is no vector, there is a text.
+        Each comes as the keys of the rows that have it, its digest, and either the text itself or the segment and
+        position of an existing vector.
         """
         job = self._jobs.find(token, _Change)
         change = job.work
@@ -154,7 +154,7 @@ class Refresher:
                 if segment is not None:
                     known[segment].append((position or 0, keys, of))
                 elif text is None or digest(text).hex() != of:
-                    raise BuildError(READ_AGAIN)
+                    raise BuildError(SOURCE_CHANGED)
                 else:
                     encoded += 1
                     yield keys, text
@@ -176,8 +176,8 @@ class Refresher:
         """Embed the rest, and commit the new state."""
         job, finished = self._finish(token)
         change, found = job.work, job.work.found
-        if found.attach:
-            self._tables.catalog.rename_source(found.build, found.attach)
+        if found.new_source_name:
+            self._tables.catalog.rename_source(found.build, found.new_source_name)
         refreshed = Refreshed(
             embedding_table=finished.table,
             added=found.added,
@@ -214,7 +214,7 @@ class Refresher:
         change, found = job.work, job.work.found
         with self._jobs.ending_on_error(job):
             if (change.forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
-                raise BuildError(READ_AGAIN)
+                raise BuildError(SOURCE_CHANGED)
             if change.buffer:
                 change.counts += change.buffer.flush(job, job.advance)
             job.progress.done()
@@ -223,7 +223,7 @@ class Refresher:
             with indexing(job, change.rows_to_index) as advance:
                 finished = change.finish(counts, advance)
         self._jobs.done(job)
-        self._tables.pins.done(found.start)
+        self._tables.pins.done(found.snapshot_token)
         return job, finished
 
 
@@ -231,11 +231,11 @@ class _Change(Change):
     """A change of a table, and what it is made of so far."""
 
     def __init__(
-        self, tables: EmbeddingTables, entry: Entry, start_from: Snapshot, found: Comparison, encoder: Encoder | None
+        self, tables: EmbeddingTables, entry: Entry, snapshot: Snapshot, found: Comparison, encoder: Encoder | None
     ) -> None:
-        super().__init__(tables, entry, start_from.manifest, "refreshing", spare=start_from.spare, free=start_from.free)
+        super().__init__(tables, entry, snapshot.manifest, "refreshing", spare=snapshot.spare, free=snapshot.free)
         self.found = found
-        self.unchanged = start_from.manifest.rows - found.changed - found.deleted
+        self.unchanged = snapshot.manifest.rows - found.changed - found.deleted
         self.forgotten = self.renewed = self.encoded = 0
         self.counts = Counts()
         self.buffer = TextBuffer(for_stream(encoder), entry.definition.dimensions) if encoder else None
@@ -243,12 +243,12 @@ class _Change(Change):
     def release(self) -> None:
         """See `Change.release`."""
         super().release()
-        self._tables.pins.done(self.found.start)
+        self._tables.pins.done(self.found.snapshot_token)
 
     def abandon(self, reason: str, *, keep: bool) -> None:
         """See `Change.abandon`; the files of a table that was dropped meanwhile are not read any more."""
         super().abandon(reason, keep=keep)
-        release(self._tables, self.found.start, self.entry.build)
+        release_snapshot(self._tables, self.found.snapshot_token, self.entry.build)
 
     def copy(self, segment: int, positions: Sequence[int], keys: Sequence[Sequence[str]], of: Sequence[str]) -> Counts:
         """Give rows with these keys the vectors at these positions of a segment, whose texts have these digests."""
@@ -259,7 +259,7 @@ class _Change(Change):
 def _none(texts: Iterable[object]) -> Counts:
     """What becomes of texts where none is to be embedded. Raises BuildError where there is one."""
     for _ in texts:
-        raise BuildError(READ_AGAIN)
+        raise BuildError(SOURCE_CHANGED)
     return Counts()
 
 
@@ -299,13 +299,13 @@ def _entry(tables: EmbeddingTables, name: str, build: str) -> Entry:
     return entry
 
 
-def to_resume(tables: EmbeddingTables, encoders: Encoders, request: Request) -> Entry | None:
+def find_resumable(tables: EmbeddingTables, encoders: Encoders, request: Request) -> Entry | None:
     """The newest build that was interrupted, of which something is left, and that may be what a request would make.
 
     None where a newer one of these is ready.
     """
     entries = tables.catalog.entries("failed", "ready", source=request.source)
-    for entry in alike(entries, encoders, request):
+    for entry in matching_entries(entries, encoders, request):
         if entry.status == "ready":
             break
         if is_kept(tables, entry):

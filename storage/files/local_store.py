@@ -15,7 +15,7 @@ from jammi_duck.errors import DamagedError
 from jammi_duck.storage.files import layout, locks
 from jammi_duck.storage.files.store import (
     MOST_READ,
-    Digest,
+    FileDigest,
     Stored,
     bare,
     check,
@@ -40,7 +40,7 @@ class LocalStore:
         self.location = os.path.abspath(os.path.expanduser(path))
         self._folder = os.path.join(self.location, layout.FOLDER)
         # Digests of files that were read before, by name, inode, times and size.
-        self._known: dict[tuple[str, int, int, int], Digest] = {}
+        self._known: dict[tuple[str, int, int, int], FileDigest] = {}
 
     def change_token(self) -> object:
         """See `Store.change_token`: the folder, and when an entry of it last changed."""
@@ -78,12 +78,12 @@ class LocalStore:
         with explained("delete", path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
-    def create(self, file: str, scratch: Path) -> Digest:
+    def create(self, file: str, scratch: Path) -> FileDigest:
         """See `Store.create`."""
         path = self.path(file)
         with explained("write", path):
             fsync(scratch)
-            digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
+            digest = FileDigest(file, os.stat(scratch).st_size, sha256_of(scratch))
             os.link(scratch, path)
             try:
                 fsync(self._folder)
@@ -121,7 +121,7 @@ class LocalStore:
         check_size(file, len(content))
         return content
 
-    def checked(self, digest: Digest) -> Path:
+    def checked(self, digest: FileDigest) -> Path:
         """See `Store.checked`."""
         path = Path(self.path(digest.file))
         with explained("read", path):
@@ -134,13 +134,13 @@ class LocalStore:
                 self._known[identity] = digest
         return path
 
-    def found(self, file: str) -> tuple[Digest, Path]:
+    def found(self, file: str) -> tuple[FileDigest, Path]:
         """See `Store.found`."""
         path = Path(self.path(file))
         with explained("read", path):
             identity = _identity(path)
             if identity not in self._known:
-                self._known[identity] = Digest(file, identity[-1], sha256_of(path))
+                self._known[identity] = FileDigest(file, identity[-1], sha256_of(path))
         return self._known[identity], path
 
     def abort_uploads(self, before: datetime) -> list[str]:

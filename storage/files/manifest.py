@@ -26,7 +26,7 @@ from jammi_duck.fields import (
     record,
 )
 from jammi_duck.storage.files import layout
-from jammi_duck.storage.files.store import Digest, Store, check_size
+from jammi_duck.storage.files.store import FileDigest, Store, check_size
 from jammi_duck.types import Counts, Definition
 
 FORMAT_VERSION = 1
@@ -39,7 +39,7 @@ class TableFile(Record):
 
     number: Number
     rows: Number
-    parquet: Digest
+    parquet: FileDigest
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Segment(TableFile):
     Sidecars of kinds that this version does not know are in `unknown`.
     """
 
-    sidecars: Mapping[str, Digest] = field(default_factory=dict, hash=False, metadata=ELSEWHERE)
+    sidecars: Mapping[str, FileDigest] = field(default_factory=dict, hash=False, metadata=ELSEWHERE)
 
     def _others(self) -> dict[str, Any]:
         return {kind: digest.as_fields() for kind, digest in self.sidecars.items()}
@@ -86,7 +86,7 @@ class Manifest(Record):
         return *self.segments, *self.tombstones
 
     @property
-    def files(self) -> tuple[Digest, ...]:
+    def files(self) -> tuple[FileDigest, ...]:
         """All files of the state, except the manifest itself."""
         sidecars = (file for segment in self.segments for file in segment.sidecars.values())
         return *(each.parquet for each in self.parquet_files), *sidecars
@@ -183,7 +183,7 @@ def _check_names(found: Manifest, file: str) -> None:
             raise DamagedError(f"is another table's manifest: it names '{each.parquet.file[:300]}'")
 
 
-def _is_sidecar(digest: Digest, table: str, number: int, kind: str) -> bool:
+def _is_sidecar(digest: FileDigest, table: str, number: int, kind: str) -> bool:
     name = layout.parse(digest.file)
     return name is not None and (name.table, name.number, name.kind) == (table, number, kind)
 
@@ -272,16 +272,16 @@ def segment_of(fields: object) -> Segment:
     """A segment from its fields, as written by `as_fields`. Raises DamagedError or UnsupportedError."""
     if not isinstance(fields, Mapping):
         return record(Segment, fields)
-    digests = {kind: record(Digest, fields[kind]) for kind in layout.SIDECARS if kind in fields}
+    digests = {kind: record(FileDigest, fields[kind]) for kind in layout.SIDECARS if kind in fields}
     others = {name: value for name, value in fields.items() if name not in digests}
     # Earlier versions listed a missing sidecar with an empty name.
     sidecars = {kind: digest for kind, digest in digests.items() if digest.file}
-    return record(Segment, others, parquet=record(Digest, fields.get("parquet")), sidecars=sidecars)
+    return record(Segment, others, parquet=record(FileDigest, fields.get("parquet")), sidecars=sidecars)
 
 
 def _tombstones(fields: object) -> Tombstones:
     given = fields if isinstance(fields, Mapping) else {}
-    return record(Tombstones, fields, parquet=record(Digest, given.get("parquet")))
+    return record(Tombstones, fields, parquet=record(FileDigest, given.get("parquet")))
 
 
 def _checksum(document: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from jammi_duck.errors import DamagedError, UnsupportedError
 from jammi_duck.fields import is_sha256
 from jammi_duck.storage.files import layout, locks
 from jammi_duck.storage.files.store import (
-    Digest,
+    FileDigest,
     Stored,
     bare,
     check,
@@ -63,7 +63,7 @@ class ObjectStore:
         self._secrets = secrets
         self._checked: set[str] = set()
         # Digests of files that were read before, by name, size, and the store's own version of the content.
-        self._known: dict[tuple[str, int, str], Digest] = {}
+        self._known: dict[tuple[str, int, str], FileDigest] = {}
         self._creating = threading.Lock()
 
     def change_token(self) -> object:
@@ -108,9 +108,9 @@ class ObjectStore:
         with self._explained("delete", path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
-    def create(self, file: str, scratch: Path) -> Digest:
+    def create(self, file: str, scratch: Path) -> FileDigest:
         """See `Store.create`."""
-        digest = Digest(file, os.stat(scratch).st_size, sha256_of(scratch))
+        digest = FileDigest(file, os.stat(scratch).st_size, sha256_of(scratch))
         with self._explained("write", self._url(file)), self._creating:
             try:
                 self.filesystem.put_file(os.fspath(scratch), self.url_path(file), mode="create")
@@ -131,7 +131,7 @@ class ObjectStore:
                 os.unlink(scratch)
         return digest
 
-    def _is_there(self, digest: Digest) -> bool:
+    def _is_there(self, digest: FileDigest) -> bool:
         """Whether the file of this name in the store has this digest."""
         if self.filesystem.size(self.url_path(digest.file)) != digest.size:
             return False
@@ -156,7 +156,7 @@ class ObjectStore:
             check_size(file, self._info(file)[0])
             return bytes(self.filesystem.cat_file(self.url_path(file)))
 
-    def checked(self, digest: Digest) -> Path:
+    def checked(self, digest: FileDigest) -> Path:
         """See `Store.checked`: the file is in the cache, under its SHA-256."""
         path = Path(self._cache, digest.sha256)
         # Only a SHA-256 can be the name of a file in the cache.
@@ -176,20 +176,20 @@ class ObjectStore:
         self._checked.add(digest.sha256)
         return path
 
-    def found(self, file: str) -> tuple[Digest, Path]:
+    def found(self, file: str) -> tuple[FileDigest, Path]:
         """See `Store.found`: the file is downloaded to the cache."""
         with self._explained("read", self._url(file)):
             identity = (file, *self._info(file))
         if identity not in self._known:
             with self._arriving(file) as arriving:
-                digest = Digest(file, os.stat(arriving).st_size, sha256_of(arriving))
+                digest = FileDigest(file, os.stat(arriving).st_size, sha256_of(arriving))
                 os.replace(arriving, os.path.join(self._cache, digest.sha256))
             self._checked.add(digest.sha256)
             self._known[identity] = digest
         return self._known[identity], self.checked(self._known[identity])
 
     @contextlib.contextmanager
-    def _arriving(self, file: str, wanted: Digest | None = None) -> Iterator[Path]:
+    def _arriving(self, file: str, wanted: FileDigest | None = None) -> Iterator[Path]:
         """A copy of a file in the cache, under a temporary name that exists until the context ends.
 
         A file of another size than `wanted` is not downloaded.

@@ -38,7 +38,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Digest(Record):
+class FileDigest(Record):
     """The identity of a file: its name, its size in bytes, and its SHA-256 in hexadecimal."""
 
     file: str
@@ -79,7 +79,7 @@ class Store(Protocol):
         """Remove a scratch file by name; it may be missing."""
         ...
 
-    def create(self, file: str, scratch: Path) -> Digest:
+    def create(self, file: str, scratch: Path) -> FileDigest:
         """Give a written scratch file its final name, durably. Raises FileExistsError if the name is taken."""
         ...
 
@@ -98,14 +98,14 @@ class Store(Protocol):
         """A small file's bytes. Raises FileNotFoundError, and UnsupportedError if it has more than `MOST_READ`."""
         ...
 
-    def checked(self, digest: Digest) -> Path:
+    def checked(self, digest: FileDigest) -> Path:
         """A local path of exactly this file; its SHA-256 is checked once per process.
 
         Raises DamagedError, and UnsupportedError if it is not a regular file.
         """
         ...
 
-    def found(self, file: str) -> tuple[Digest, Path]:
+    def found(self, file: str) -> tuple[FileDigest, Path]:
         """The digest of a file, and a local path of it.
 
         Raises FileNotFoundError, and UnsupportedError if it is not a regular file.
@@ -158,7 +158,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(path: Path, digest: Digest) -> None:
+def check(path: Path, digest: FileDigest) -> None:
     """Raise DamagedError if a local file has another digest, and UnsupportedError if it is not a regular file."""
     try:
         size = regular(path).st_size
@@ -181,7 +181,7 @@ def called(file: str, path: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(path.name, file)) from error
 
 
-def wrong_size(digest: Digest, size: int) -> DamagedError:
+def wrong_size(digest: FileDigest, size: int) -> DamagedError:
     """The error for a file of the wrong size."""
     return DamagedError(f"'{digest.file}' has {size} bytes instead of {digest.size}")
 

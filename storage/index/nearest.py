@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from jammi_duck.storage.index import plan
 from jammi_duck.storage.index.exact import LEAST, Block, Candidates, Mask, joined, scan
-from jammi_duck.storage.index.segment import LEAST_ROWS, Segment
+from jammi_duck.storage.index.segment import LEAST_ROWS, OpenSegment
 from jammi_duck.types import Stage, Vectors
 
 _WIDER = 4
@@ -33,7 +33,7 @@ class Part:
     """
 
     number: int
-    segment: Segment
+    segment: OpenSegment
     first: int
     allowed: Mask | None
     there: int

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jammi_duck.errors import DamagedError
 from jammi_duck.storage.files.parquet import check_shape, read_row_ids, read_vectors
 from jammi_duck.storage.files.parquet_checks import check_numbers
-from jammi_duck.storage.files.store import Digest, Store, called
+from jammi_duck.storage.files.store import FileDigest, Store, called
 from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
 from jammi_duck.types import Vectors
@@ -26,7 +26,7 @@ from jammi_duck.types import Vectors
 LEAST_ROWS, _MOST_BYTES = 1 << 11, 10 << 20
 
 
-class Segment(Protocol):
+class OpenSegment(Protocol):
     """The rows of one segment; row i has `row_ids[i]`. Threads may share it.
 
     `indexes` are its open vector indexes.
@@ -52,7 +52,7 @@ class Segment(Protocol):
 class ParquetSegment:
     """A segment without its sidecars: each search streams the Parquet file, which is checked first."""
 
-    def __init__(self, store: Store, parquet: Digest, rows: int, dimensions: int) -> None:
+    def __init__(self, store: Store, parquet: FileDigest, rows: int, dimensions: int) -> None:
         """Nothing is read yet."""
         self.rows = rows
         self.indexes: tuple[VectorIndex, ...] = ()

@@ -14,11 +14,11 @@ import pyarrow as pa
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.parquet import read_vectors
-from jammi_duck.storage.files.store import Digest, Store, called
+from jammi_duck.storage.files.store import FileDigest, Store, called
 from jammi_duck.storage.index.graph import Graph, Grown
 from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
-from jammi_duck.storage.index.segment import MappedSegment, ParquetSegment, Segment
+from jammi_duck.storage.index.segment import MappedSegment, OpenSegment, ParquetSegment
 
 # Returns the path of the sidecar of a kind, after checking its SHA-256. Raises StorageError.
 Checked = Callable[[str], Path]
@@ -84,7 +84,7 @@ def open_whole(segment: manifest.Segment, checked: Checked, dimensions: int) -> 
 
 def open_segment(
     store: Store, segment: manifest.Segment, checked: Checked, dimensions: int
-) -> tuple[Segment, str | None]:
+) -> tuple[OpenSegment, str | None]:
     """A segment with its undamaged sidecars, and the errors of the others."""
     try:
         mapped = _map_rows(segment, checked, dimensions)
@@ -117,7 +117,7 @@ def _open_index(
             mapped.open_index(kind, path)
 
 
-def _digest(segment: manifest.Segment, kind: str) -> Digest:
+def _digest(segment: manifest.Segment, kind: str) -> FileDigest:
     if kind not in segment.sidecars:
         raise DamagedError(f"the manifest lists no {kind} of '{segment.parquet.file}'")
     return segment.sidecars[kind]

@@ -17,7 +17,7 @@ from jammi_duck.storage.files.table_files import files_of, names_in
 from jammi_duck.storage.tables.clock import not_before
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.ownership import written_by
-from jammi_duck.storage.tables.segment_files import Progress, SegmentFiles, add_sidecars, sidecars_of
+from jammi_duck.storage.tables.segment_files import ProgressCallback, SegmentFiles, add_sidecars, sidecars_of
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Build:
         name = self._free_name(names)
         tables.catalog.begin(self.id, name, definition, self._store.location, owner, self._started)
         self._files = SegmentFiles(
-            self._store, name, definition, self.id, self.id, tables.segment_rows, 0, self._name_taken
+            self._store, name, definition, self.id, self.id, tables.segment_rows, 0, self._on_name_taken
         )
 
         self._marker = Marker(self._store, name, self.id)
@@ -75,7 +75,7 @@ class Build:
         """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
         self._files.write(row_ids, vectors, digests)
 
-    def finish(self, counts: Counts, progress: Progress) -> Manifest:
+    def finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
         """Close the last Parquet, build the sidecars, commit the manifest, and make the table ready.
 
         `progress` is told how many rows were added to the index. On an error before the manifest is committed, call
@@ -141,7 +141,7 @@ class Build:
     def _free_name(self, taken: set[str]) -> str:
         return layout.table_name(self.definition.label, self.definition.model, self._started, taken)
 
-    def _name_taken(self, number: int) -> tuple[str, int]:
+    def _on_name_taken(self, number: int) -> tuple[str, int]:
         """Another database took this name in the shared location; no file bears it for us yet."""
         if number:
             raise StorageError(f"cannot write segment {number} of '{self.name}': another database has written it")

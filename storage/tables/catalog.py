@@ -19,7 +19,7 @@ from jammi_duck.errors import StateError, StorageError
 from jammi_duck.sql import Sql, joined, literal, quoted, sql
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones
-from jammi_duck.storage.files.store import Digest
+from jammi_duck.storage.files.store import FileDigest
 from jammi_duck.storage.tables import migrations
 from jammi_duck.storage.tables.impostors import refuse_tables
 from jammi_duck.types import Counts, Definition, Host
@@ -140,8 +140,8 @@ class Catalog:
                     )
                 )
 
-    def _go_home(self) -> None:
-        """Go home: what is known goes along, and meets what an IMPORT DATABASE may have brought there."""
+    def _move_into_database(self) -> None:
+        """Move a catalog in memory into the database, and merge it with what an IMPORT DATABASE may have made there."""
         with self._writing:
             if self._home is None:
                 return
@@ -165,7 +165,7 @@ class Catalog:
         self, build: str, name: str, definition: Definition, location: str, owner: str, started: datetime
     ) -> None:
         """Enter a new build in the state `building`."""
-        self._go_home()
+        self._move_into_database()
         begun = _utc(started)
         self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, begun, None, None))
 
@@ -195,13 +195,13 @@ class Catalog:
 
     def mark_resumed(self, build: str, owner: str) -> None:
         """Move a build from `failed` back to `building`. Raises StateError."""
-        self._go_home()
+        self._move_into_database()
         self._transition(build, "failed", "building", {"owner": owner, "finished": None, "error": None})
 
     def note_change(self, build: str, stage: str | None, owner: str | None) -> None:
         """Note what is being done with a ready table, and who does it; nothing, if these are None."""
         if stage is not None:
-            self._go_home()
+            self._move_into_database()
         self._update(build, {"stage": stage, "owner": owner}, only="ready")
 
     def note_missing(self, looked_for: Set[str], gone: Set[str]) -> Set[str]:
@@ -229,7 +229,7 @@ class Catalog:
             ready = sql("SELECT build FROM {} WHERE build = ? AND status = 'ready'", self._tables)
             if not self._host.sql(ready, [manifest.build]):
                 return False
-            # The files first: by the time of its end, a state that is not entered as a whole is told from one that is.
+            # The files first: until `finished` is changed, the state counts as not recorded.
             self._set_files(manifest)
             self._update(manifest.build, changes, only="ready")
         return True
@@ -240,7 +240,7 @@ class Catalog:
 
     def mark_dropped(self, entry: Entry) -> None:
         """Move a table that is ready, gone or failed to `dropped`. Raises StateError."""
-        self._go_home()
+        self._move_into_database()
         self._transition(
             entry.build, "ready" if entry.status == "gone" else entry.status, "dropped", {"finished": _now()}
         )
@@ -293,9 +293,9 @@ class Catalog:
         for number, rows, file, size, sha256 in found:
             name = layout.parse(file)
             if name and name.kind == "deleted.parquet":
-                tombstones.append(Tombstones(number, rows, Digest(file, size, sha256)))
+                tombstones.append(Tombstones(number, rows, FileDigest(file, size, sha256)))
             else:
-                segments.append(Segment(number, rows, Digest(file, size, sha256)))
+                segments.append(Segment(number, rows, FileDigest(file, size, sha256)))
         return tuple(segments), tuple(tombstones)
 
     def entries(self, *statuses: Status, source: str | None = None, name: str | None = None) -> Sequence[Entry]:
@@ -469,7 +469,7 @@ def _schema(database: str) -> Sql:
     return joined(".", (quoted(database), quoted(SCHEMA)))
 
 
-def _written(digest: Digest) -> tuple[str, int, str]:
+def _written(digest: FileDigest) -> tuple[str, int, str]:
     return digest.file, digest.size, digest.sha256
 
 

@@ -13,7 +13,7 @@ from jammi_duck.storage.tables.table import is_older
 from jammi_duck.storage.tables.watch import Seen
 
 
-def enter(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_work: bool = False) -> bool:
+def record_state(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_work: bool = False) -> bool:
     """Record a state of a ready table in the catalog, recreate its view, and close the open table.
 
     A newer recorded state is never replaced, since threads may arrive in another order than they committed. The note of
@@ -31,7 +31,7 @@ def enter(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_work: 
             tables.recorded[entry.build] = present.number
         else:
             tables.catalog.drop_view(entry.name)
-        tables.forget(entry.build)
+        tables.evict(entry.build)
     return is_ready
 
 
@@ -39,7 +39,7 @@ def catch_up(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at_wor
     """Record the present state of a ready table, if the catalog has another one. Returns whether it had."""
     if _has(tables, entry, present):
         return False
-    return enter(tables, entry, present, at_work=at_work)
+    return record_state(tables, entry, present, at_work=at_work)
 
 
 def follow_others(tables: EmbeddingTables, *, at_once: bool = False) -> None:
@@ -71,7 +71,7 @@ def _take_in(tables: EmbeddingTables, entries: dict[str, Entry], seen: Seen) -> 
     lost = tables.catalog.note_missing(looked_for, gone)
     for entry in entries.values():
         if entry.build in lost:
-            tables.forget(entry.build)
+            tables.evict(entry.build)
             with contextlib.suppress(Exception):
                 # Another thing of that name, which somebody has put there, stays.
                 tables.catalog.drop_view(entry.name)

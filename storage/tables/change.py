@@ -40,12 +40,12 @@ from jammi_duck.storage.index.segment import ParquetSegment
 from jammi_duck.storage.index.sidecars import is_indexed
 from jammi_duck.storage.tables.build import make_ready, what_is_kept
 from jammi_duck.storage.tables.catalog import Entry
-from jammi_duck.storage.tables.catalog_sync import catch_up, enter
+from jammi_duck.storage.tables.catalog_sync import catch_up, record_state
 from jammi_duck.storage.tables.clock import not_before
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.ownership import delete_table
 from jammi_duck.storage.tables.segment_files import (
-    Progress,
+    ProgressCallback,
     SegmentFiles,
     add_sidecars,
     close_state,
@@ -95,17 +95,24 @@ class Change:
         self._store = tables.store_at(entry.location)
         width = entry.definition.dimensions
         self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows, width) for each in spare}
-        self._before = base.segments
+        self._base_segments = base.segments
         self._kept = kept
         self._grown: dict[int, Grown] = {}
-        self._open: Table | None = None
+        self._base_table: Table | None = None
         self._segments: tuple[Segment, ...] = ()
-        self._gone: TombstoneWriter | None = None
-        self._listed: list[str] = []
+        self._tombstone_writer: TombstoneWriter | None = None
+        self._tombstone_files: list[str] = []
         self._marker = Marker(self._store, entry.name, self.id)
         first = free_number(files_of(self._store, entry.name)) if free is None else free
         self._files = SegmentFiles(
-            self._store, entry.name, entry.definition, entry.build, self.id, tables.segment_rows, first, self._taken
+            self._store,
+            entry.name,
+            entry.definition,
+            entry.build,
+            self.id,
+            tables.segment_rows,
+            first,
+            self._on_name_taken,
         )
         if entry.status == "ready":
             tables.catalog.note_change(entry.build, stage, self.id)
@@ -165,12 +172,12 @@ class Change:
                     f"'{file}', which an interrupted change had left, is gone by now; run this again"
                 ) from error
         else:
-            if self._open is None:
-                self._open = Table.of(self._store, self.entry, self.base)
-            found[order] = self._open.segments[self._open.numbers.index(segment)].vectors(rising)
+            if self._base_table is None:
+                self._base_table = Table.of(self._store, self.entry, self.base)
+            found[order] = self._base_table.segments[self._base_table.numbers.index(segment)].vectors(rising)
         return found
 
-    def finish(self, counts: Counts, progress: Progress) -> Manifest:
+    def finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
         """Index what is new, and commit the state; gives its manifest.
 
         `counts` are what `skipped` and `failed` are now, and how many more were `truncated`; the rows are counted here.
@@ -187,8 +194,8 @@ class Change:
                 raise self._dropped() from error
             raise
 
-    def _finish(self, counts: Counts, progress: Progress) -> Manifest:
-        is_same = self._kept is None and self._gone is None and not self.rows
+    def _finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
+        is_same = self._kept is None and self._tombstone_writer is None and not self.rows
         if is_same and self.base.number and self._counts(counts) == self.base.counts:
             self._marker.remove()
             if not catch_up(self._tables, self.entry, self.base):
@@ -203,13 +210,13 @@ class Change:
             except FileExistsError as error:
                 if self._kept is not None:
                     raise StateError(f"'{self.name}' has changed meanwhile") from error
-                self._fit()
+                self._rebase()
                 self._index(progress)
         # Before the catalog says so: what dies in between is settled.
         self._marker.remove()
         if self.entry.status != "ready":
             make_ready(self._tables, finished, self.entry.location)
-        elif not enter(self._tables, self.entry, finished):
+        elif not record_state(self._tables, self.entry, finished):
             delete_table(self._store, self.name, self.entry.build, was_ready=True)
             raise self._dropped()
         return finished
@@ -224,12 +231,12 @@ class Change:
     def release(self) -> None:
         """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
         self._files.discard()
-        if self._gone is not None:
+        if self._tombstone_writer is not None:
             with contextlib.suppress(Exception):
-                self._gone.close()
+                self._tombstone_writer.close()
             with contextlib.suppress(StorageError):
-                self._store.discard(self._gone.path.name)
-            self._gone = None
+                self._store.discard(self._tombstone_writer.path.name)
+            self._tombstone_writer = None
         self._marker.remove()
 
     def abandon(self, reason: str, *, keep: bool) -> None:
@@ -242,22 +249,22 @@ class Change:
             return
         keep = keep and self._kept is None
         written = self._files.written
-        mine = [*self._listed, *([] if keep else (segment.parquet.file for segment in written))]
+        mine = [*self._tombstone_files, *([] if keep else (segment.parquet.file for segment in written))]
         # A ready table's own have names that a manifest gives them.
-        indexed = written if self.entry.status == "ready" else [*self._before, *written]
+        indexed = written if self.entry.status == "ready" else [*self._base_segments, *written]
         with contextlib.suppress(StorageError):
             remove_files(self._store, [*mine, *sidecars_of(self.name, indexed)])
         if self.entry.status == "ready":
             self._tables.catalog.note_change(self.entry.build, None, None)
         else:
-            left = [*self._before, *(self._files.written if keep else ())]
+            left = [*self._base_segments, *(self._files.written if keep else ())]
             kept = sum(segment.rows for segment in left)
             reason += what_is_kept(kept, self.definition, self.name)
             self._tables.catalog.mark_failed(self.entry.build, reason)
 
     def _is_committed(self) -> bool:
         """Whether a manifest names our files, or nobody can tell."""
-        if not self._listed:
+        if not self._tombstone_files:
             return False
         try:
             newest = newest_manifest(self._store, self.entry)
@@ -265,10 +272,10 @@ class Change:
             return _last_state(files_of(self._store, self.name)) > self.base.number
         except StorageError:
             return True
-        mine = {*self._listed, *(segment.parquet.file for segment in self._files.written)}
+        mine = {*self._tombstone_files, *(segment.parquet.file for segment in self._files.written)}
         return any(digest.file in mine for digest in newest.files)
 
-    def _index(self, progress: Progress) -> None:
+    def _index(self, progress: ProgressCallback) -> None:
         """Make sidecars for the segments that have none."""
         dimensions = self.definition.dimensions
 
@@ -298,7 +305,7 @@ class Change:
             segments=segments,
             tombstones=(*tombstones, self._close(State(base.number + 1, numbers, gone, now), files)),
         )
-        manifest.commit(self._store, finished, self.id, files | set(self._listed))
+        manifest.commit(self._store, finished, self.id, files | set(self._tombstone_files))
         return finished
 
     def _close(self, state: State, files: Collection[str]) -> Tombstones:
@@ -310,41 +317,41 @@ class Change:
         if self.base.number > _last_state(mine):
             raise self._dropped()
         closed = close_state(self._store, self.name, self._tombstones(), state, free_number(mine))
-        self._gone = None
-        self._listed.append(closed.parquet.file)
+        self._tombstone_writer = None
+        self._tombstone_files.append(closed.parquet.file)
         return closed
 
     def _counts(self, counts: Counts) -> Counts:
         """The new state's counts."""
         rows = self.base.rows
         if self._kept is None:
-            rows += self.rows - (self._gone.rows if self._gone else 0)
+            rows += self.rows - (self._tombstone_writer.rows if self._tombstone_writer else 0)
         truncated = self.base.counts.truncated + counts.truncated
         return replace(self.base.counts, rows=rows, skipped=counts.skipped, failed=counts.failed, truncated=truncated)
 
     def _tombstones(self) -> TombstoneWriter:
-        if self._gone is None:
+        if self._tombstone_writer is None:
             self._marker.set()
             scratch = self._store.scratch(layout.deleted(self.name, 1), self.id)
             with writing(scratch):
-                self._gone = TombstoneWriter(scratch, self.definition, self.entry.build, self.id)
-        return self._gone
+                self._tombstone_writer = TombstoneWriter(scratch, self.definition, self.entry.build, self.id)
+        return self._tombstone_writer
 
-    def _taken(self, number: int) -> tuple[str, int]:
+    def _on_name_taken(self, number: int) -> tuple[str, int]:
         return self.name, number + 1
 
-    def _fit(self) -> None:
+    def _rebase(self) -> None:
         """Rebase on the state that another change committed first.
 
         For keys that this change wrote or deleted, this change wins. Keys that only the other change touched get back
         the row that they had in the state where this change started, or none: the comparison found that to be right.
         """
-        (file,) = self._listed[-1:]
+        (file,) = self._tombstone_files[-1:]
         mine = self._mine(file)
         self._store.delete(file)
         # The name is free again: another may have it by the time that this change is abandoned.
-        self._listed.remove(file)
-        newest, touched, found = self._rival(mine)
+        self._tombstone_files.remove(file)
+        newest, touched, found = self._rival_changes(mine)
         others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
         before = Table.of(self._store, self.entry, self.base).find(others) if len(others) else []
         for number, row_ids, positions in found:
@@ -367,7 +374,7 @@ class Change:
         written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
         return pa.concat_arrays([pa.array([], pa.string()), *gone, *written])
 
-    def _rival(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, list[Found]]:
+    def _rival_changes(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, list[Found]]:
         """The newest state, the rows that it touched, and where it has these and `mine`.
 
         Where files of it are gone before they are read, there is a later one, which is taken then.

@@ -20,7 +20,7 @@ from jammi_duck.storage.files.store import Store
 from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.graph import Graph, Grown
 from jammi_duck.storage.tables.change import Change, StoredRows, stored_rows
-from jammi_duck.storage.tables.segment_files import Progress
+from jammi_duck.storage.tables.segment_files import ProgressCallback
 
 # Where more of a segment's rows are gone, its graph is built anew.
 _MOST_GONE = 1 / 3
@@ -76,7 +76,7 @@ def plan_compaction(state: Manifest, live: dict[int, Mask], segment_rows: int) -
     return Compaction(tuple(kept), tuple(mergers), tuple((each, masks[each.number]) for each in largest[count:]))
 
 
-def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, progress: Progress) -> int:
+def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, progress: ProgressCallback) -> int:
     """Write the new segments; returns how many rows their indexes will take. `progress` is told of each row written.
 
     Raises:

@@ -62,8 +62,9 @@ class EmbeddingTables:
         self._forgotten: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.pins = Pins()
-        # The numbers of the states that the catalog has, of builds of which that is known; held while one is entered.
+        # For each build, the number of the state that the catalog has, where that is known.
         self.recorded: dict[str, int] = {}
+        # Held while a state is recorded.
         self.recording = threading.Lock()
 
     def store_at(self, location: str) -> Store:
@@ -105,7 +106,7 @@ class EmbeddingTables:
                 self._open.popitem(last=False)
         return table
 
-    def forget(self, build: str) -> None:
+    def evict(self, build: str) -> None:
         """Let an open table go, because it was dropped or its files have changed."""
         with self._lock:
             self._open.pop(build, None)

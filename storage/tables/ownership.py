@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.parquet import Closing, Footer, State, read_footer, read_state
-from jammi_duck.storage.files.store import Digest, Store, called
+from jammi_duck.storage.files.store import FileDigest, Store, called
 from jammi_duck.storage.files.table_files import files_of, remove_files
 
 
@@ -57,14 +57,14 @@ def origin(store: Store, file: str) -> Origin | None:
     return None
 
 
-def footer_of(store: Store, file: str) -> tuple[Digest, Footer]:
+def footer_of(store: Store, file: str) -> tuple[FileDigest, Footer]:
     """What a segment's Parquet is, and says of itself. Raises FileNotFoundError, or StorageError as `read_footer`."""
     digest, path = store.found(file)
     with called(file, path):
         return digest, read_footer(path)
 
 
-def closing_of(store: Store, file: str) -> tuple[Digest, Closing]:
+def closing_of(store: Store, file: str) -> tuple[FileDigest, Closing]:
     """What tombstones are, and say of themselves. Raises as `footer_of` does."""
     digest, path = store.found(file)
     with called(file, path):

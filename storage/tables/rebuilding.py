@@ -15,7 +15,7 @@ from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones
 from jammi_duck.storage.files.parquet import Closing, Footer, State, read_tombstones
-from jammi_duck.storage.files.store import Digest, Store, called
+from jammi_duck.storage.files.store import FileDigest, Store, called
 from jammi_duck.storage.files.table_files import files_of
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.ownership import closing_of, footer_of
@@ -190,7 +190,7 @@ class _Files:
                 pass
         return Tombstones(number, said.rows, digest)
 
-    def _found(self, file: str, read: Callable[[Store, str], tuple[Digest, Said]]) -> tuple[Digest, Said]:
+    def _found(self, file: str, read: Callable[[Store, str], tuple[FileDigest, Said]]) -> tuple[FileDigest, Said]:
         try:
             digest, said = read(self._store, file)
         except FileNotFoundError as error:

@@ -22,13 +22,13 @@ from jammi_duck.storage.files.table_files import files_of, names_in, remove_file
 from jammi_duck.storage.index import sidecars
 from jammi_duck.storage.tables.build import make_ready, what_is_kept
 from jammi_duck.storage.tables.catalog import Entry
-from jammi_duck.storage.tables.catalog_sync import catch_up, enter
+from jammi_duck.storage.tables.catalog_sync import catch_up, record_state
 from jammi_duck.storage.tables.clock import not_before
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.ownership import closing_of, delete_table, footer_of, origin, owner_of, written_by
 from jammi_duck.storage.tables.rebuilding import rebuilt
 from jammi_duck.storage.tables.segment_files import add_sidecars, close_state, writing
-from jammi_duck.storage.tables.snapshot import spare_segments, whole_segments
+from jammi_duck.storage.tables.snapshot import complete_segments, spare_segments
 from jammi_duck.storage.tables.table import is_older, newest_manifest
 
 
@@ -75,7 +75,7 @@ def finish_drops(tables: EmbeddingTables) -> list[Action]:
     return done
 
 
-def release(tables: EmbeddingTables, token: str, build: str) -> None:
+def release_snapshot(tables: EmbeddingTables, token: str, build: str) -> None:
     """Let go of what a query was planned on, and remove the files that a drop has left since they were held."""
     tables.pins.done(token)
     with contextlib.suppress(StorageError):
@@ -116,7 +116,7 @@ def follow(tables: EmbeddingTables, *, adopt: bool) -> list[Action]:
         else:
             tables.catalog.relocate(known.build, tables.store.location)
             if not is_older(found, *tables.catalog.files(known.build)):
-                enter(tables, replace(known, location=tables.store.location), found)
+                record_state(tables, replace(known, location=tables.store.location), found)
         shown.discard(table)
         done.append(Action(table, "ready", f"found in {tables.store.location}"))
     for entry in tables.catalog.entries("ready"):
@@ -164,7 +164,7 @@ def _settle_change(tables: EmbeddingTables, entry: Entry) -> Action:
         return Action(entry.name, "ready", f"a change of it was interrupted, and {error}")
     _delete_interrupted(store, entry, found)
     was_committed = found.finished.replace(tzinfo=None) != entry.finished
-    enter(tables, entry, found)
+    record_state(tables, entry, found)
     done = "a change of it was committed already" if was_committed else "a change of it was interrupted, and left out"
     return Action(entry.name, "ready", done)
 
@@ -230,7 +230,7 @@ def _give_up(store: Store, entry: Entry, files: Sequence[str]) -> str:
     """
     mine = written_by(store, files, entry.build)
     remove_files(store, [*filter(layout.is_sidecar, files), *(() if entry.definition.columns else mine)])
-    kept = sum(footer.rows for _, footer in whole_segments(store, entry))
+    kept = sum(footer.rows for _, footer in complete_segments(store, entry))
     return what_is_kept(kept, entry.definition, entry.name) if entry.definition.columns else ""
 
 
@@ -261,7 +261,7 @@ def _repair(tables: EmbeddingTables, entry: Entry) -> Action | None:
             return None
         built = sum(segment != old for segment, old in zip(whole, state.segments, strict=True))
         marker.set()
-        enter(tables, entry, _commit(store, entry, replace(state, segments=whole)))
+        record_state(tables, entry, _commit(store, entry, replace(state, segments=whole)))
     return Action(entry.name, "ready", f"built {built} of {len(whole)} indexes and the manifest again")
 
 

@@ -48,7 +48,7 @@ def drop(tables: EmbeddingTables, name: str, at_work: Container[str]) -> Action:
         entry = replace(entry, status="failed")
     tables.catalog.mark_dropped(entry)
     tables.catalog.drop_view(name)
-    tables.forget(entry.build)
+    tables.evict(entry.build)
     store = tables.store_at(entry.location)
     gone = delete_table(store, name, entry.build, was_ready=entry.status != "failed")
     return Action(name, "dropped", f"removed {gone.files} files{gone.left}")

@@ -22,7 +22,7 @@ from jammi_duck.types import Counts, Definition
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
 
-Progress = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
 class SegmentFiles:
@@ -37,11 +37,11 @@ class SegmentFiles:
         change: str,
         segment_rows: int,
         first: int,
-        taken: Callable[[int], tuple[str, int]],
+        on_name_taken: Callable[[int], tuple[str, int]],
     ) -> None:
         """Nothing is written yet. `change` is the id that scratch files bear, `first` the number of the first segment.
 
-        `taken` is asked for another table and number where another process has written a segment of this number.
+        `on_name_taken` gives another table and number where another process has written a segment of this number.
         """
         self.table = table
         self.written: list[Segment] = []
@@ -52,7 +52,7 @@ class SegmentFiles:
         self._change = change
         self._segment_rows = segment_rows
         self._number = first
-        self._taken = taken
+        self._on_name_taken = on_name_taken
         self._writer: SegmentWriter | None = None
 
     def open(self) -> None:
@@ -85,7 +85,7 @@ class SegmentFiles:
                 digest = self._store.create(layout.parquet(self.table, self._number), writer.path)
                 break
             except FileExistsError:
-                self.table, self._number = self._taken(self._number)
+                self.table, self._number = self._on_name_taken(self._number)
         self._writer = None
         self.written.append(Segment(self._number, writer.rows, digest))
         self._number += 1
@@ -114,15 +114,13 @@ def add_sidecars(
     change: str,
     segment: Segment,
     dimensions: int,
-    progress: Progress,
+    progress: ProgressCallback,
     rebuilt: int = 0,
     grown: Grown | None = None,
 ) -> Segment:
     """Build and store the sidecars of a segment; `rebuilt` is the number of the manifest that will name them.
 
-    Those of other kinds that it has stay.
-
-    Its graph has `grown` from another one, or is built anew.
+    Sidecars of other kinds are kept. The graph extends the one that has `grown`, if there is one, or is built anew.
 
     Raises:
         DamagedError: the Parquet is not what its digest says.

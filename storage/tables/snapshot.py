@@ -65,19 +65,19 @@ def present(tables: EmbeddingTables, entry: Entry) -> Snapshot:
     return Snapshot(_left(entry, kept), spare, free)
 
 
-def planned(tables: EmbeddingTables, entry: Entry, token: str) -> Snapshot:
+def pinned_snapshot(tables: EmbeddingTables, entry: Entry, token: str) -> Snapshot:
     """What a query was planned on.
 
     Raises StateError where that is over, is not what is to be changed, or is not there any more although it was held.
     """
-    start = tables.pins.of(token)
-    if start is None or (entry.status == "ready") != bool(start.manifest.number):
+    snapshot = tables.pins.of(token)
+    if snapshot is None or (entry.status == "ready") != bool(snapshot.manifest.number):
         raise changed_since(entry.name)
-    kept = () if start.manifest.number else start.manifest.segments
-    needed = {each.parquet.file for each in (*kept, *start.spare)}
+    kept = () if snapshot.manifest.number else snapshot.manifest.segments
+    needed = {each.parquet.file for each in (*kept, *snapshot.spare)}
     if needed and not needed <= tables.store_at(entry.location).names():
         raise changed_since(entry.name)
-    return start
+    return snapshot
 
 
 def changed_since(name: str) -> StateError:
@@ -118,7 +118,7 @@ def _has_whole_pages(store: Store, segment: Segment) -> bool:
     return True
 
 
-def whole_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
+def complete_segments(store: Store, entry: Entry) -> list[tuple[Segment, Footer]]:
     """The complete Parquet files of a build's segments that this version understands, in order."""
     return _whole(store, entry, files_of(store, entry.name))
 
@@ -141,20 +141,20 @@ def _whole(store: Store, entry: Entry, files: Iterable[str], first: int = 0) -> 
 
 
 @dataclass(frozen=True)
-class Planned:
+class PinnedSnapshot:
     """The local paths of the Parquet files that a query reads, segments with their numbers.
 
     The files stay until the query is over. `token` identifies all of this.
     """
 
     token: str
-    start: Snapshot
+    snapshot: Snapshot
     segments: list[tuple[int, Path]]
     spare: list[tuple[int, Path]]
     tombstones: list[Path]
 
 
-def plan(tables: EmbeddingTables, entry: Entry, caller: Caller, *, spare: bool = False) -> Planned:
+def pin_snapshot(tables: EmbeddingTables, entry: Entry, caller: Caller, *, spare: bool = False) -> PinnedSnapshot:
     """Choose and lock the files that a query reads: the present state, and spare segments if `spare`.
 
     Remote files are downloaded to the cache. If a file disappears meanwhile, another process has committed a newer
@@ -166,24 +166,24 @@ def plan(tables: EmbeddingTables, entry: Entry, caller: Caller, *, spare: bool =
     tries = 0
     while True:
         tries += 1
-        start = present(tables, entry) if spare else Snapshot(state_of(tables, entry))
+        snapshot = present(tables, entry) if spare else Snapshot(state_of(tables, entry))
         try:
-            return _held(tables, entry, caller, start)
+            return _held(tables, entry, caller, snapshot)
         except (DamagedError, FileNotFoundError) as error:
-            if tries < _TRIES and (spare or state_of(tables, entry).number != start.manifest.number):
+            if tries < _TRIES and (spare or state_of(tables, entry).number != snapshot.manifest.number):
                 continue
             raise DamagedError(
                 f"{error}: put it back, or drop '{entry.name}' with jammi_drop and generate it again"
             ) from error
 
 
-def _held(tables: EmbeddingTables, entry: Entry, caller: Caller, start: Snapshot) -> Planned:
+def _held(tables: EmbeddingTables, entry: Entry, caller: Caller, snapshot: Snapshot) -> PinnedSnapshot:
     store = tables.store_at(entry.location)
 
     def local(files: Sequence[TableFile]) -> list[tuple[int, Path]]:
         return [(each.number, store.checked(each.parquet)) for each in files]
 
-    state = start.manifest
-    segments, spare, gone = local(state.segments), local(start.spare), [path for _, path in local(state.tombstones)]
+    state = snapshot.manifest
+    segments, spare, gone = local(state.segments), local(snapshot.spare), [path for _, path in local(state.tombstones)]
     held = [*(path for _, path in (*segments, *spare)), *gone]
-    return Planned(tables.pins.keep(caller, start, held), start, segments, spare, gone)
+    return PinnedSnapshot(tables.pins.keep(caller, snapshot, held), snapshot, segments, spare, gone)

@@ -26,7 +26,7 @@ from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.key_values import Form, form_of
 from jammi_duck.storage.index.nearest import Part, nearest
 from jammi_duck.storage.index.row_ids import RowIds
-from jammi_duck.storage.index.segment import ParquetSegment, Segment
+from jammi_duck.storage.index.segment import OpenSegment, ParquetSegment
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.rebuilding import rebuilt
 from jammi_duck.types import Stage, Vectors
@@ -64,7 +64,7 @@ class Table:
     """An embedding table's segments. Threads may share it."""
 
     def __init__(
-        self, entry: Entry, segments: Mapping[int, Segment], damage: str | None, live: Mapping[int, Mask] = _ALL
+        self, entry: Entry, segments: Mapping[int, OpenSegment], damage: str | None, live: Mapping[int, Mask] = _ALL
     ) -> None:
         """`segments` by their numbers; `live` says which rows of one are not gone, where not all are there.
 
@@ -125,7 +125,7 @@ class Table:
     def of(cls, store: Store, entry: Entry, found: manifest.Manifest) -> Table:
         """The state that this manifest names. Raises DamagedError where it is not known which rows are gone."""
         damage = None
-        segments: dict[int, Segment] = {}
+        segments: dict[int, OpenSegment] = {}
         with ThreadPoolExecutor() as cores:
             checks = [
                 {kind: cores.submit(sidecars.check, store, segment, kind) for kind in sidecars.BUILT}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from jammi_duck.sql import literal, quoted
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import BY_NAME, WINDOWS
-from jammi_duck.udfs.filters.definitions import Definitions, Macro, View
+from jammi_duck.udfs.filters.definitions import DatabaseObjects, Macro, View
 from jammi_duck.udfs.filters.names import Names, at_of
 from jammi_duck.udfs.filters.trees import (
     Tree,
@@ -84,7 +84,7 @@ class Parsed:
     def __init__(
         self,
         host: Host,
-        definitions: Definitions,
+        definitions: DatabaseObjects,
         alias: str,
         database: str,
         schemas: Sequence[str],

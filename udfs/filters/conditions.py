@@ -17,7 +17,7 @@ from jammi_duck.errors import InputError
 from jammi_duck.sql import Sql, joined, literal, sql, with_full_names
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.check import PARAMETERS, Parsed, RefusedError
-from jammi_duck.udfs.filters.definitions import Definitions
+from jammi_duck.udfs.filters.definitions import DatabaseObjects
 from jammi_duck.udfs.filters.trees import Tree, parse, written
 from jammi_duck.udfs.sources import folded
 
@@ -51,7 +51,7 @@ class Condition:
     beside_hits: Sql
     tables: tuple[str, ...]
     parameters: tuple[str, ...]
-    definitions: Definitions
+    definitions: DatabaseObjects
     transaction: int
 
     def proven(self) -> Sql:
@@ -99,7 +99,7 @@ class Conditions:
     def _looked_at(
         self, predicate: str, alias: str, database: str, schemas: tuple[str, ...], transaction: int
     ) -> Condition:
-        definitions = Definitions(self._host)
+        definitions = DatabaseObjects(self._host)
         parsed = Parsed(self._host, definitions, alias, database, schemas, is_known=self._is_known)
         try:
             tree = _condition_of(self._host, predicate)
@@ -171,7 +171,7 @@ def _check_size(predicate: str) -> None:
 
 
 def _beside_hits(tree: Tree, alias: str) -> Tree:
-    """A tree in which columns of `alias`, or of nobody that is named, are called as they are beside a search's hits."""
+    """The tree with columns of `alias`, and unqualified ones, renamed as in the join with a search's hits."""
     if isinstance(tree, list):
         return [_beside_hits(each, alias) for each in tree]
     if not isinstance(tree, dict):

@@ -81,7 +81,7 @@ class Macro:
     body: str
 
 
-class Definitions:
+class DatabaseObjects:
     """What was looked up for one decision, which holds for as long as the same is found again."""
 
     def __init__(self, host: Host) -> None:

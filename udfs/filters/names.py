@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from jammi_duck.udfs.filters.definitions import Definitions, Macro, View
+from jammi_duck.udfs.filters.definitions import DatabaseObjects, Macro, View
 from jammi_duck.udfs.sources import folded
 
 # A database and a schema.
@@ -15,7 +15,7 @@ Space: TypeAlias = tuple[str, str]
 class Names:
     """The names that a caller sees, who is in a database and has these schemas on the search path."""
 
-    def __init__(self, definitions: Definitions, database: str, schemas: Sequence[str]) -> None:
+    def __init__(self, definitions: DatabaseObjects, database: str, schemas: Sequence[str]) -> None:
         """`definitions` are what the databases have by now."""
         self._definitions = definitions
         self._database = folded(database)
