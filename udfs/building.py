@@ -55,6 +55,18 @@ class ImportArguments:
     caller: Caller
 
 
+# Of the rows `v` and `m` of an import's query.
+_VECTOR_CENSUS = packed(
+    VectorCensus,
+    kind=sql("coalesce(v.kind, '')"),
+    there=sql("v.there"),
+    least=sql("v.least"),
+    most=sql("v.most"),
+    bad=sql("v.bad"),
+    bad_key=sql("v.bad_key"),
+    matched=sql("m.matched"),
+    with_text=sql("m.with_text"),
+)
 _RESUMED = sql("_jammi_resumed(b.token, f.pushed, t.pushed)")
 # Texts are compared letter by letter, whatever collation the column or the session has; numbers need no text for that.
 _DIFFERENT = sql(
@@ -97,35 +109,35 @@ class ImportCall:
 
 def generate_plan(engine: Engine, call: GenerateCall) -> Sql:
     """The query that embeds a source, or goes on with what is left of a build of the same."""
-    if source is None or cols is None or key is None:
+    if call.source is None or call.cols is None or call.key is None:
         raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
-    names = column_names(cols)
-    caller = Caller(session, transaction)
+    names = column_names(call.cols)
+    caller = Caller(call.session, call.transaction)
     engine.jobs.hear_ctrl_c(caller)
-    resolved = resolve(source, path, engine.host)
-    if resume:
+    resolved = resolve(call.source, call.path, engine.host)
+    if call.resume:
         # A build that this session has left is not over before.
         engine.jobs.settle(caller)
-    if reuse:
+    if call.reuse:
         follow_others(engine.tables, at_once=True)
     new = disambiguate_new(engine, resolved)
     meant = disambiguate(engine, resolved, failed=True)
     if new and meant.relation != new.relation:
         meant = new
-    wanted, chosen = parse_int(dims, "dims"), model or engine.default_model
-    request = Request(meant.identity, tuple(names), key, chosen, wanted)
-    if resume and (left := find_resumable(engine.tables, engine.encoders, request)):
+    wanted, chosen = parse_int(call.dims, "dims"), call.model or engine.default_model
+    request = Request(meant.identity, tuple(names), call.key, chosen, wanted)
+    if call.resume and (left := find_resumable(engine.tables, engine.encoders, request)):
         return refresh_query(engine, resolved, meant, left, caller, finish=_RESUMED)
     comparison = None
-    if reuse and (made := find_reusable(engine.tables, engine.encoders, request)):
+    if call.reuse and (made := find_reusable(engine.tables, engine.encoders, request)):
         try:
             comparison = comparison_of(engine, resolved, made, caller)
             request = dataclasses.replace(request, reuse=made.name)
         except DamagedError as error:
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
-    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(resolved, names, key))
+    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(resolved, names, call.key))
     asked = json.dumps(dataclasses.asdict(request))
-    identity = identified(resolved, new or (meant if comparison else None), key)
+    identity = identified(resolved, new or (meant if comparison else None), call.key)
     return _generate_query(rows, identity, asked, caller, columns=names, compared=comparison is not None)
 
 
@@ -167,35 +179,26 @@ def _generate_query(
 
 def import_plan(engine: Engine, call: ImportCall) -> Sql:
     """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
-    if source is None or vectors is None or key is None or vector is None:
+    key, vector = call.key, call.vector
+    if call.source is None or call.vectors is None or key is None or vector is None:
         raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
-    if not model:
+    if not call.model:
         raise InputError("jammi_import needs the name of the model that made the vectors: model := '...'")
-    columns = () if cols in (None, "null") else tuple(column_names(str(cols)))
-    resolved, theirs = resolve(source, path, engine.host), resolve(vectors, path, engine.host)
+    columns = () if call.cols in (None, "null") else tuple(column_names(str(call.cols)))
+    resolved, theirs = (resolve(each, call.path, engine.host) for each in (call.source, call.vectors))
     meant = disambiguate_new(engine, resolved)
-    caller = Caller(session, transaction)
+    caller = Caller(call.session, call.transaction)
     engine.jobs.hear_ctrl_c(caller)
-    request = dataclasses.asdict(Request(resolved.written, columns, key, model))
+    request = json.dumps(dataclasses.asdict(Request(resolved.written, columns, key, call.model)))
     imported = packed(
         ImportArguments,
-        request=literal(json.dumps(request)),
+        request=literal(request),
         source=identified(resolved, meant, key),
         census=counted(sql("s"), sql("_jammi_rows")),
         vectors=literal(theirs.written),
         vector=literal(vector),
         vector_census=counted(sql("v"), sql("_jammi_theirs")),
-        found=packed(
-            VectorCensus,
-            kind=sql("coalesce(v.kind, '')"),
-            there=sql("v.there"),
-            least=sql("v.least"),
-            most=sql("v.most"),
-            bad=sql("v.bad"),
-            bad_key=sql("v.bad_key"),
-            matched=sql("m.matched"),
-            with_text=sql("m.with_text"),
-        ),
+        found=_VECTOR_CENSUS,
         caller=caller_sql(caller),
     )
     return sql(

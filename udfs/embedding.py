@@ -56,24 +56,29 @@ def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colum
     return vector_column(len(texts), encoded)
 
 
-def inference_plan(
-    engine: Engine,
-    source: str | None,
-    path: Sequence[str],
-    cols: str | None,
-    key: str | None,
-    model: str | None,
-    task: str | None,
-    dims: str | None,
-) -> Sql:
+@dataclass(frozen=True)
+class InferCall:
+    """The arguments of `jammi_infer` as SQL gives them; `cols` is JSON."""
+
+    source: str | None
+    path: Sequence[str]
+    cols: str | None
+    key: str | None
+    model: str | None
+    task: str | None
+    dims: str | None
+
+
+def infer_plan(engine: Engine, call: InferCall) -> Sql:
     """The query that embeds a source's rows as they are read."""
-    check_task(task)
-    if source is None or cols is None or key is None:
+    check_task(call.task)
+    if call.source is None or call.cols is None or call.key is None:
         raise InputError("jammi_infer needs a source, its columns and its key: none of them may be NULL")
-    named = resolve(source, path, engine.host)
-    known = disambiguate_new(engine, named)
-    name = known.identity if known else named.written
-    return _inference(named, name, column_names(cols), key, model or engine.default_model, parse_int(dims, "dims"))
+    resolved = resolve(call.source, call.path, engine.host)
+    known = disambiguate_new(engine, resolved)
+    name = known.identity if known else resolved.written
+    model, dims = call.model or engine.default_model, parse_int(call.dims, "dims")
+    return _inference(resolved, name, column_names(call.cols), call.key, model, dims)
 
 
 def _inference(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> Sql:

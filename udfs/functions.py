@@ -18,7 +18,7 @@ from jammi_duck.sql import Sql
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.udfs import building, embedding, refreshing, search_plan, searching, upkeep
-from jammi_duck.udfs.columns import Column, struct_type, table_type
+from jammi_duck.udfs.columns import Column, fields_of, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.refreshing import TableStatus
 from jammi_duck.udfs.rows import which_column
@@ -41,77 +41,57 @@ def _function(
     return ScalarFunction(f"_jammi_{name}", tuple(parameters), returns, volatile, call)
 
 
-def _sql_function(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
+def _sql_function(name: str, arguments: type, call: Callable[..., Sql], *more: str) -> ScalarFunction:
     """A function whose text becomes part of a query while that is bound.
 
-    The first parameter is a source; the database and the search path by which it is read come after it.
+    `arguments` is a dataclass of what it gets: a source, the database and the search path by which that is read, and so
+    on. `more` are the SQL types of what `call` gets beside it.
     """
+    source_type, _, *types = fields_of(arguments).values()
 
-    def statement(engine: Engine, source: str | None, database: str, path: str, *more: Any) -> Sql:
-        return call(engine, source, (database, path), *more)
+    def statement(engine: Engine, source: str | None, database: str, path: str, *values: Any) -> Sql:
+        return call(engine, arguments(source, (database, path), *values[: len(types)]), *values[len(types) :])
 
-    signature = (parameters[0], *_PATH, *parameters[1:])
-    return ScalarFunction(f"_jammi_{name}", signature, "VARCHAR", False, statement, by_row=True)
-
-
-def _table_sql_function(name: str, parameters: Sequence[str], call: Callable[..., Sql]) -> ScalarFunction:
-    """The same, of an embedding table that the query chooses."""
-
-    def statement(
-        engine: Engine,
-        source: str | None,
-        path: tuple[str, str],
-        model: str | None,
-        table: str | None,
-        transaction: int,
-        *more: Any,
-    ) -> Sql:
-        return call(engine, Choice(source, path, model, table, transaction), *more)
-
-    return _sql_function(name, (*_CHOICE_TYPES, *parameters), statement)
+    return ScalarFunction(
+        f"_jammi_{name}", (source_type, *_PATH, *types, *more), "VARCHAR", False, statement, by_row=True
+    )
 
 
 _TEXT, _NUMBER = "VARCHAR", "BIGINT"
 _CALLER = (_TEXT, _NUMBER)
 # The database and the search path.
 _PATH = (_TEXT, _TEXT)
-# The source, the model, the embedding table, and the transaction.
-_CHOICE_TYPES = (_TEXT, _TEXT, _TEXT, _NUMBER)
 # How many, whether exactly, how near, and the names of the parameters: those that are given, and those of the filter.
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]")
 _HITS = table_type(searching.Hit)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
-    _sql_function(
-        "generate_plan",
-        (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN", _NUMBER, _TEXT),
-        building.generate_plan,
-    ),
+    _sql_function("generate_plan", building.GenerateCall, building.generate_plan),
     # Not volatile, since a selection that may call it is none.
     _function("refuse", (_TEXT, _TEXT), _TEXT, False, _refuse),
     _function("begin", (struct_type(building.BeginArguments),), _TEXT, True, building.begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, building.push),
     _function("finish", (_TEXT, _NUMBER), table_type(Generated), True, building.finish),
-    _table_sql_function("refresh_plan", (_TEXT,), refreshing.refresh_plan),
+    _sql_function("refresh_plan", Choice, refreshing.refresh_plan, _TEXT),
     _function("refresh", (struct_type(refreshing.CompareArguments),), _TEXT, True, refreshing.begin),
     _function("forget", (_TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.forget),
     _function("renew", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.renew),
     _function("refreshed", (_TEXT, _NUMBER, _NUMBER), table_type(Refreshed), True, refreshing.finish),
     _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(Generated), True, building.finish_resumed),
-    _table_sql_function("status_plan", (_TEXT,), refreshing.status_plan),
+    _sql_function("status_plan", Choice, refreshing.status_plan, _TEXT),
     _function("status", (struct_type(refreshing.CompareArguments),), table_type(TableStatus), True, refreshing.status),
-    _table_sql_function("compact_plan", (_TEXT,), refreshing.compact_plan),
+    _sql_function("compact_plan", Choice, refreshing.compact_plan, _TEXT),
     _function("compact", (_TEXT, *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
-    _sql_function("import_plan", (_TEXT, *[_TEXT] * 5, _NUMBER, _TEXT), building.import_plan),
+    _sql_function("import_plan", building.ImportCall, building.import_plan),
     _function("import", (struct_type(building.ImportArguments),), _TEXT, True, building.begin_import),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT), "INTEGER", True, building.take),
     _function("imported", (_TEXT, _NUMBER), table_type(Generated), True, building.finish_import),
-    _sql_function("infer_plan", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), embedding.inference_plan),
+    _sql_function("infer_plan", embedding.InferCall, embedding.infer_plan),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.InferredRow), True, embedding.infer_texts),
-    _table_sql_function("rows", (), search_plan.rows_query),
-    _table_sql_function("found", (_TEXT,), search_plan.found_query),
-    _table_sql_function("selection", (_TEXT, _TEXT, "BOOLEAN", "BOOLEAN"), search_plan.selection_query),
+    _sql_function("rows", Choice, search_plan.rows_query),
+    _sql_function("found", Choice, search_plan.found_query, _TEXT),
+    _sql_function("selection", Choice, search_plan.selection_query, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function(
         "select",
@@ -124,7 +104,7 @@ FUNCTIONS = (
     _function("search", (_TEXT, _TEXT, "FLOAT[]", "BOOLEAN", *_ASKED), _HITS, True, searching.search_rows),
     _function("search_like", (_TEXT, _TEXT, _TEXT, *_ASKED), _HITS, True, searching.search_like_rows),
     _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.StageRow), True, searching.stages),
-    _function("check", (_TEXT, *_PATH, *_CHOICE_TYPES[1:], _TEXT), table_type(Checked), True, searching.check_index),
+    _function("check", (_TEXT, *_PATH, _TEXT, _TEXT, _NUMBER, _TEXT), table_type(Checked), True, searching.check_index),
     _function("tables", _CALLER, table_type(upkeep.TableRow), True, upkeep.tables),
     _function("models", (_NUMBER,), table_type(ModelRow), True, upkeep.models),
     _function("recover", _CALLER, table_type(Action), True, upkeep.recover),
