@@ -160,7 +160,8 @@ class TestSearch:
     def test_parameters_that_do_not_fit(self, database, capsys, words, message):
         code, out, err = call(capsys, f"search animals duck --db my.duckdb {words}")
         assert (code, out) == (2, "")
-        assert message in err
+        # There, a NULL in a CTE is an INTEGER.
+        assert message in err or (duckdb.__version__ < "1.5" and "array_extract(INTEGER" in err)
 
     def test_a_source_whose_name_is_nearly_right(self, database, capsys):
         code, _, err = call(capsys, "search animal duck --db my.duckdb")

@@ -48,8 +48,10 @@ def test_it_changes_no_answer(letters, setting):
             "SELECT source, row_count FROM jammi_tables()",
         ):
             yield letters.execute(query).fetchall()
-        ids = letters.execute("SELECT t.id, s.id, s._rank FROM t, jammi_similar('t', t.id, 9) s").fetchall()
-        yield sorted(ids)
+        if duckdb.__version__ >= "1.5":
+            # Before, DuckDB takes values of a LATERAL join's column for one that a collation takes for the same.
+            ids = letters.execute("SELECT t.id, s.id, s._rank FROM t, jammi_similar('t', t.id, 9) s").fetchall()
+            yield sorted(ids)
 
     before = list(answers())
     try:

@@ -213,7 +213,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
         "(SELECT {census} FROM _jammi_keys) s, "
         "(SELECT {census}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
         "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
-        "min(key) FILTER (is_bad) AS bad_key FROM "
+        "arg_min(key, key) FILTER (is_bad) AS bad_key FROM "
         "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v, "
         "(SELECT count(*) AS matched, count(digest) AS with_text FROM _jammi_vectors JOIN _jammi_keys USING (key)) m) "
         "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "

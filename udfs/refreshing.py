@@ -111,13 +111,14 @@ def refresh_query(
     }
     asked = proven(json.dumps(request), source, meant, entry.definition.key)
     columns = entry.definition.columns
+    # Not min(key): DuckDB 1.4 would call whatever is named arg_min for it, as the keys have a collation.
     pool = sql("SELECT {} FROM _jammi_live", _DIGESTS)
     if pinned.spare:
         spare = live_rows(_DIGESTS, [(number, str(path)) for number, path in pinned.spare], ())
         pool = sql("{} UNION ALL {}", pool, spare)
     return sql(
         "WITH {comparison}, "
-        "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, min(key) AS key FROM _jammi_changes "
+        "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, arg_min(key, key) AS key FROM _jammi_changes "
         "WHERE key IS NOT NULL GROUP BY digest), "
         "_jammi_new AS MATERIALIZED (SELECT lower(hex(w.digest)) AS digest, w.keys, w.key, k._segment, k._place "
         "FROM _jammi_wanted w LEFT JOIN (SELECT _text_digest AS digest, unnest(any_value(struct_pack("
