@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jammi_duck.sql import Sql, literal, sql
+from collections.abc import Iterable
+
+from jammi_duck.sql import Sql, literal, sql, template
 
 _QUERY_COLUMN = sql("query")
 # The text or the vector that is asked for, or the row, with the type that its key has now.
@@ -96,6 +98,80 @@ def _stages(caller: Sql) -> Sql:
     )
 
 
+# Those that do not ask who calls.
+_FOR_ALL = (
+    sql(
+        "embed(text, model := NULL, role := 'document', dims := NULL) AS "
+        "(_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR))"
+    ),
+    sql(
+        "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "
+        "TABLE SELECT * FROM query(_jammi_infer_plan(source::VARCHAR, {}, "
+        "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))",
+        _PATH,
+    ),
+    sql(
+        "jammi_check(source, k := 10, model := NULL, embedding_table := NULL) AS "
+        "TABLE SELECT unnest(_jammi_check({}, k::VARCHAR), recursive := true)",
+        _CHOICE_ARGUMENTS,
+    ),
+    sql("jammi_models() AS TABLE SELECT unnest(_jammi_models(txid_current()::BIGINT), recursive := true)"),
+)
+
+
+def _changes(session: Sql) -> Iterable[Sql]:
+    """Of the verbs that read or write an embedding table through a plan."""
+    who = sql("txid_current()::BIGINT, {}", session)
+    yield sql(
+        "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false) AS "
+        "TABLE SELECT * FROM query(_jammi_generate_plan(source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, "
+        "model::VARCHAR, dims::VARCHAR, reuse::BOOLEAN, resume::BOOLEAN, {}))",
+        _PATH,
+        who,
+    )
+    yield sql(
+        "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL) AS "
+        "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, {}, vectors::VARCHAR, "
+        "key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, {}))",
+        _PATH,
+        who,
+    )
+    for macro in (
+        template("jammi_refresh{} AS TABLE SELECT * FROM query(_jammi_refresh_plan({}, {}))"),
+        template("jammi_status{} AS TABLE SELECT * FROM query(_jammi_status_plan({}, {}))"),
+        template("jammi_compact{} AS TABLE SELECT * FROM query(_jammi_compact_plan({}, {}))"),
+    ):
+        yield macro(_TABLE_PARAMETERS, _CHOICE_ARGUMENTS, session)
+
+
+def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
+    yield sql("jammi_search{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session), _ROWS))
+    yield sql("jammi_similar{} AS {}", _SIMILAR_PARAMETERS, _beside(_hits(session, _KEY, _SEARCH_LIKE_CALL), _ROWS))
+    yield sql(
+        "jammi_matches{} AS TABLE WITH {} SELECT _row_id, _source_id, _rank, _similarity, _distance FROM ({}) "
+        "ORDER BY _rank ASC",
+        _SEARCH_PARAMETERS,
+        _VALUES,
+        _hits(session, is_joined=False),
+    )
+    yield sql("jammi_explain{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session, traced=True), _stages(caller)))
+
+
+def _upkeep(caller: Sql) -> Iterable[Sql]:
+    yield sql(
+        "jammi_tables() AS TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "
+        "(SELECT unnest(_jammi_tables({}), recursive := true))",
+        caller,
+    )
+    yield sql("jammi_recover() AS TABLE SELECT unnest(_jammi_recover({}), recursive := true)", caller)
+    yield sql(
+        "jammi_drop(embedding_table) AS "
+        "TABLE SELECT unnest(_jammi_drop(embedding_table::VARCHAR, {}), recursive := true)",
+        caller,
+    )
+    yield sql("jammi_vacuum() AS TABLE SELECT unnest(_jammi_vacuum({}), recursive := true)", caller)
+
+
 def macros(session: str) -> list[Sql]:
     """The statements that give a session its macros; `session` is its id, a hexadecimal text.
 
@@ -103,79 +179,7 @@ def macros(session: str) -> list[Sql]:
     """
     me = literal(session)
     caller = sql("{}, txid_current()::BIGINT", me)
-    caller_of = sql("txid_current()::BIGINT, {}", me)
-    definitions = (
-        sql(
-            "embed(text, model := NULL, role := 'document', dims := NULL) AS "
-            "(_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR))"
-        ),
-        sql(
-            "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false) AS "
-            "TABLE SELECT * FROM query(_jammi_generate_plan(source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, "
-            "model::VARCHAR, dims::VARCHAR, reuse::BOOLEAN, resume::BOOLEAN, {}))",
-            _PATH,
-            caller_of,
-        ),
-        sql(
-            "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL) AS "
-            "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, {}, vectors::VARCHAR, "
-            "key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, {}))",
-            _PATH,
-            caller_of,
-        ),
-        sql(
-            "jammi_refresh{} AS TABLE SELECT * FROM query(_jammi_refresh_plan({}, {}))",
-            _TABLE_PARAMETERS,
-            _CHOICE_ARGUMENTS,
-            me,
-        ),
-        sql(
-            "jammi_status{} AS TABLE SELECT * FROM query(_jammi_status_plan({}, {}))",
-            _TABLE_PARAMETERS,
-            _CHOICE_ARGUMENTS,
-            me,
-        ),
-        sql(
-            "jammi_compact{} AS TABLE SELECT * FROM query(_jammi_compact_plan({}, {}))",
-            _TABLE_PARAMETERS,
-            _CHOICE_ARGUMENTS,
-            me,
-        ),
-        sql(
-            "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "
-            "TABLE SELECT * FROM query(_jammi_infer_plan(source::VARCHAR, {}, "
-            "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))",
-            _PATH,
-        ),
-        sql("jammi_search{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(me), _ROWS)),
-        sql("jammi_similar{} AS {}", _SIMILAR_PARAMETERS, _beside(_hits(me, _KEY, _SEARCH_LIKE_CALL), _ROWS)),
-        sql(
-            "jammi_matches{} AS TABLE WITH {} SELECT _row_id, _source_id, _rank, _similarity, _distance FROM ({}) "
-            "ORDER BY _rank ASC",
-            _SEARCH_PARAMETERS,
-            _VALUES,
-            _hits(me, is_joined=False),
-        ),
-        sql("jammi_explain{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(me, traced=True), _stages(caller))),
-        sql(
-            "jammi_check(source, k := 10, model := NULL, embedding_table := NULL) AS "
-            "TABLE SELECT unnest(_jammi_check({}, k::VARCHAR), recursive := true)",
-            _CHOICE_ARGUMENTS,
-        ),
-        sql(
-            "jammi_tables() AS TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "
-            "(SELECT unnest(_jammi_tables({}), recursive := true))",
-            caller,
-        ),
-        sql("jammi_models() AS TABLE SELECT unnest(_jammi_models(txid_current()::BIGINT), recursive := true)"),
-        sql("jammi_recover() AS TABLE SELECT unnest(_jammi_recover({}), recursive := true)", caller),
-        sql(
-            "jammi_drop(embedding_table) AS "
-            "TABLE SELECT unnest(_jammi_drop(embedding_table::VARCHAR, {}), recursive := true)",
-            caller,
-        ),
-        sql("jammi_vacuum() AS TABLE SELECT unnest(_jammi_vacuum({}), recursive := true)", caller),
-    )
+    definitions = (*_FOR_ALL, *_changes(me), *_searches(me, caller), *_upkeep(caller))
     return [sql("CREATE OR REPLACE TEMP MACRO {}", each) for each in definitions]
 
 
