@@ -52,7 +52,7 @@ class TestUsage:
     @pytest.mark.parametrize(
         "line",
         [
-            "", "nonsense", "sources", "sources add", "sources add x", "generate", "generate t --key id",
+            "nonsense", "sources", "sources add", "sources add x", "generate", "generate t --key id",
             "generate t --columns a, --key id", "search t", "search t q -k many", "drop", "models", "models desc",
             "generate t --columns '' --key id", "generate t --columns 'a\nb' --key id", "search t q -k 99999999999",
             "models pull", "models list x", "config --nonsense", "sources add x --path p --format xls",

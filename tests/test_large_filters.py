@@ -76,7 +76,7 @@ def test_what_is_remembered_has_a_bound(rows, monkeypatch):
 
 def test_long_statements_are_not_remembered(rows):
     found(rows, "id = 3")
-    before = sql._known.cache_info().currsize
+    before = sql._full.cache_info().currsize
     for number in range(3):
         found(rows, f"id = 3 AND text <> '{'a' * 20_000}{number}'")
-    assert sql._known.cache_info().currsize == before
+    assert sql._full.cache_info().currsize == before

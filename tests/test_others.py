@@ -405,12 +405,14 @@ def keys(con):
     return {int(row[0]) for row in con.execute("SELECT _row_id FROM jammi_matches('t', 'word1', 100)").fetchall()}
 
 
-@pytest.mark.parametrize("moment", [(Refresher, "begin"), (Change, "finish"), (manifest, "commit"), (Change, "_fit")])
+@pytest.mark.parametrize(
+    "moment", [(Refresher, "begin"), (Change, "finish"), (manifest, "commit"), (Change, "_rebase")]
+)
 def test_a_refresh_that_others_overtake_and_vacuum_is_not_lost(both, before, moment, place):
     """The name of its manifest is free again by then. Elsewhere than on a disk, its files may be gone: it says so."""
     ours, theirs = both
     ours.execute("INSERT INTO t SELECT range, 'word' || range FROM range(10, 12)")
-    if moment == (Change, "_fit"):
+    if moment == (Change, "_rebase"):
         before(manifest, "commit", lambda: add(theirs, 50))
     before(*moment, lambda: overtake(theirs, 20))
     if error := error_of(ours, "FROM jammi_refresh('t')"):
@@ -430,7 +432,7 @@ def opened_again(con):
 def test_a_status_reads_what_it_was_planned_on(both, before):
     ours, theirs = both
     add(theirs, 50)
-    before(present, "planned", lambda: overtake(theirs, 20))
+    before(present, "pinned_snapshot", lambda: overtake(theirs, 20))
     assert ask(ours, "FROM jammi_status('t')")["current"] == 10
 
 

@@ -261,14 +261,14 @@ class TestDropped:
 
     def test_by_another_database_while_it_fits_itself(self, late, before):
         con, other, name = late
-        before(Change, "_fit", lambda: ask(other, "FROM jammi_drop(?)", name))
+        before(Change, "_rebase", lambda: ask(other, "FROM jammi_drop(?)", name))
         assert f"'{name}' was dropped" in error_of(con, "FROM jammi_refresh('t')")
 
     def test_tombstones_by_a_vacuum_of_another_database(self, late, storage, before):
         """No manifest names them yet, and the table is there."""
         con, _, name = late
         fill(con, [77])
-        before(Change, "_fit", lambda: (storage / "jammi_db" / layout.deleted(name, 2)).unlink())
+        before(Change, "_rebase", lambda: (storage / "jammi_db" / layout.deleted(name, 2)).unlink())
         assert "has changed since this query was planned; run it again" in error_of(con, "FROM jammi_refresh('t')")
         assert refresh(con) == [(2, 0, 1)]
         assert found(con) == [*range(1, 10), 77]

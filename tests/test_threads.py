@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from jammi_duck.kept import kept
+from jammi_duck.sql import template
 from tests.fakes import text_vector
 from tests.test_generate import generate
 
@@ -211,6 +212,6 @@ def test_a_relation_with_values_waits_for_no_function_of_python():
     """DuckDB 1 would wait for ever here, with `con.sql(…, params=…)`."""
     con = duckdb.connect()
     con.create_function("twice", lambda number: number * 2, ["BIGINT"], "BIGINT", side_effects=True)
-    text = "SELECT twice(range) FROM range(1_000_000) LIMIT {}"
+    text = template("SELECT twice(range) FROM range(1_000_000) LIMIT {}")
     found = kept(con, text, [200_000], lambda call: call())
     assert len(found.fetchall()) == 200_000
