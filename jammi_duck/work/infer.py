@@ -54,7 +54,7 @@ def infer(encoder: Encoder, texts: Sequence[str | None], dims: int | None) -> li
     started = time.perf_counter()
     encodings = encoder.encode_rows(list(batch.values()), "document", lambda _: None)
     vectors = cut(encodings.vectors, dimensions)
-    share = round((time.perf_counter() - started) * 1000 / len(batch), 3)
+    share = (time.perf_counter() - started) * 1000 / len(batch)
     for (i, text), vector, failed in zip(batch.items(), vectors, encodings.failed, strict=True):
         error = f"Not enough memory for this text of {len(text)} characters, even alone; shorten it" if failed else None
         inferred[i] = Inferred(None if failed else vector, error, share)
