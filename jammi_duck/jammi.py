@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overload
 
 import duckdb
@@ -651,16 +651,14 @@ class Jammi:
         parameters = parameters or {}
 
         def text(source: Sql, query: Sql, k: Sql, *values: Sql) -> Sql:
-            given = [*_named(options, values), *_named(parameters, values[len(options) :])]
-            bound = sql("struct_pack({})", joined(", ", given[len(options) :])) if parameters else NULL
-            named = joined(", ", [source, query, k, *given[: len(options)], sql("parameters := {}", bound)])
-            return sql("SELECT * FROM {}({})", Sql(function), named)
+            names = [*options, *parameters]
+            named = [sql("{} := {}", quoted(name), value) for name, value in zip(names, values, strict=True)]
+            given, bound = named[: len(options)], joined(", ", named[len(options) :])
+            packed = sql("struct_pack({})", bound) if parameters else NULL
+            arguments = joined(", ", [source, query, k, *given, sql("parameters := {}", packed)])
+            return sql("SELECT * FROM {}({})", Sql(function), arguments)
 
         return self._statements.kept(text, (source,), asked, k, *options.values(), *parameters.values())
-
-
-def _named(names: Iterable[str], values: Iterable[Sql]) -> list[Sql]:
-    return [sql("{} := {}", quoted(name), value) for name, value in zip(names, values)]  # noqa: B905
 
 
 def _bound(con: duckdb.DuckDBPyConnection, text: Sql) -> duckdb.DuckDBPyRelation:

@@ -88,7 +88,5 @@ def _literals(con: duckdb.DuckDBPyConnection, values: Sequence[object]) -> list[
 
 def _text(text: str) -> Sql:
     # A statement ends at a zero byte.
-    if "\x00" not in text:
-        return literal(text)
-    first, *rest = map(literal, text.split("\x00"))
-    return sql("concat({}{})", first, Sql("".join(sql(", chr(0), {}", each) for each in rest)))
+    parts = joined(", chr(0), ", map(literal, text.split("\x00")))
+    return sql("concat({})", parts) if "\x00" in text else parts

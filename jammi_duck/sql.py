@@ -70,8 +70,8 @@ def literal(value: str | None) -> Sql:
 
 
 def joined(separator: LiteralString, parts: Iterable[Sql]) -> Sql:
-    """Several pieces of SQL with a separator between them."""
-    return Sql(separator.join(parts))
+    """Several pieces of SQL with a separator between them, which is a template without parts."""
+    return Sql(_full(separator).join(parts))
 
 
 def with_full_names(text: str) -> Sql:

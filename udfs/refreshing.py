@@ -111,11 +111,11 @@ def refresh_query(
     }
     asked = proven(json.dumps(request), source, meant, entry.definition.key)
     columns = entry.definition.columns
-    # Not min(key): DuckDB 1.4 would call whatever is named arg_min for it, as the keys have a collation.
     pool = sql("SELECT {} FROM _jammi_live", _DIGESTS)
     if pinned.spare:
         spare = live_rows(_DIGESTS, [(number, str(path)) for number, path in pinned.spare], ())
         pool = sql("{} UNION ALL {}", pool, spare)
+    # Not min(key): DuckDB 1.4 would call whatever is named arg_min for it, as the keys have a collation.
     return sql(
         "WITH {comparison}, "
         "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, arg_min(key, key) AS key FROM _jammi_changes "
