@@ -14,6 +14,7 @@ import pytest
 
 from jammi_duck.doors.host import ConnectionHost
 from jammi_duck.storage.files import layout, manifest
+from jammi_duck.storage.files.local_store import LocalStore
 from jammi_duck.storage.files.location import open_store
 from jammi_duck.storage.files.object_store import ObjectStore
 from jammi_duck.storage.tables import build, change, recovery
@@ -345,3 +346,28 @@ def test_a_number_that_was_given_back_is_anothers(fake, storage, tmp_path, befor
     before(manifest, "commit", lambda: refresh(second))
     assert "No space left on device" in error_of(first, "FROM jammi_refresh('t')")
     assert third.read_bytes() == b"of a third database"
+
+
+def test_a_manifest_is_taken_back_where_a_file_went_just_before_it(fake, storage, monkeypatch):
+    """Between the look at what is there and the manifest: no state names a file that is gone."""
+    con = fake().con
+    fill(con, range(4))
+    generate(con)
+    folder = storage / "jammi_db"
+    manifests = sorted(folder.glob("*.manifest.json"))
+    (first,) = (path for path in folder.glob("*.parquet") if not path.name.endswith(".deleted.parquet"))
+    content, create = first.read_bytes(), LocalStore.create
+
+    def late(store, file, scratch):
+        if layout.is_manifest(file):
+            first.unlink()
+        return create(store, file, scratch)
+
+    fill(con, range(100, 103))
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "create", late)
+        with pytest.raises(duckdb.Error, match="is gone"):
+            refresh(con)
+    assert sorted(folder.glob("*.manifest.json")) == manifests
+    first.write_bytes(content)
+    assert found(con)[:4] == list(range(4))
