@@ -22,7 +22,7 @@ from jammi_duck.config.options import Config
 from jammi_duck.doors.installation import equip
 from jammi_duck.encoder import Encoder, Encodings, Identity
 from jammi_duck.encoder.listing import ModelRow
-from jammi_duck.types import Role
+from jammi_duck.types import Role, Vectors
 
 DIMENSIONS = 384
 SEGMENT_ROWS = 20_000
@@ -40,9 +40,14 @@ class RandomEncoder(Encoder):
     def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
         """See `jammi_duck.encoder.Encoder`."""
         progress(len(texts))
-        vectors = self._random.standard_normal((len(texts), DIMENSIONS), np.float32)
         none = np.zeros(len(texts), np.bool_)
-        return Encodings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), none, none)
+        return Encodings(self.vectors(texts), none, none)
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """A vector for each text."""
+        vectors = self._random.standard_normal((len(texts), DIMENSIONS), np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
 
 class RandomEncoders:
