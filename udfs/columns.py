@@ -66,11 +66,14 @@ def records(column: Column, kind: type[T]) -> list[T]:
 
 
 def _record(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
-    hints = typing.get_type_hints(kind)
     # A STRUCT within a STRUCT is a dict.
-    return kind(
-        **{name: _record(hints[name], each) if isinstance(each, dict) else each for name, each in fields.items()}
-    )
+    nested = {name: _record(_hints(kind)[name], each) for name, each in fields.items() if isinstance(each, dict)}
+    return kind(**{**fields, **nested})
+
+
+@functools.cache
+def _hints(kind: Callable[..., object]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def packed(kind: type, /, **fields: Sql) -> Sql:

@@ -62,7 +62,9 @@ _CALLER = (_TEXT, _NUMBER)
 # The database and the search path.
 _PATH = (_TEXT, _TEXT)
 # How many, whether exactly, how near, and the names of the parameters: those that are given, and those of the filter.
+# They are no STRUCT, since to plan a search with one takes 0.2 ms more.
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]")
+_SELECTION = struct_type(searching.SelectArguments)
 _HITS = table_type(searching.Hit)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
@@ -93,13 +95,7 @@ FUNCTIONS = (
     _sql_function("found", Choice, search_plan.found_query, _TEXT),
     _sql_function("selection", Choice, search_plan.selection_query, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
-    _function(
-        "select",
-        (*_CALLER, "BOOLEAN", _TEXT, "VARCHAR[]", "BIGINT[]", _TEXT, _NUMBER, "DOUBLE"),
-        _TEXT,
-        False,
-        searching.select,
-    ),
+    _function("select", (_SELECTION, "VARCHAR[]", "BIGINT[]"), _TEXT, False, searching.select),
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),
     _function("search", (_TEXT, _TEXT, "FLOAT[]", "BOOLEAN", *_ASKED), _HITS, True, searching.search_rows),
     _function("search_like", (_TEXT, _TEXT, _TEXT, *_ASKED), _HITS, True, searching.search_like_rows),

@@ -8,9 +8,12 @@ from jammi_duck.errors import NotFoundError
 from jammi_duck.retrieval.selection import refusal
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.types import Caller
+from jammi_duck.udfs.columns import packed
 from jammi_duck.udfs.disambiguation import proven_in_search
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import Condition
+from jammi_duck.udfs.searching import SelectArguments
 from jammi_duck.udfs.sources import Source, found, has_relations, resolve, schemas_of
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings
 
@@ -22,18 +25,18 @@ _INNER, _OURS, _ALL = (
 )
 # Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
 _EXACT = (sql("DOUBLE"), sql("TIMESTAMP"))
-# The keys as a list of texts, and as one of whole numbers, of which the other is NULL or empty, and their type. The
+# The keys as a list of texts, and as one of whole numbers, of which the other is NULL or empty. The
 # usual whole numbers need no text. The type of a column is known when a query is bound, and so DuckDB works out one of
 # the two only.
 _KEYS = sql(
     "list(CASE WHEN {whole} THEN NULL ELSE _jammi_key::VARCHAR END) FILTER (WHERE NOT {whole}), "
     "coalesce(list(CASE WHEN {whole} THEN TRY_CAST(_jammi_key AS BIGINT) END) FILTER (WHERE {whole}), "
-    "list_value()), any_value(typeof(_jammi_key))",
+    "list_value())",
     whole=sql("typeof(_jammi_key) IN ('BIGINT', 'INTEGER')"),
 )
-# The same where the source has lost rows: texts, whatever their type, and how many rows it has.
-_KEYS_LEFT = sql("list(_jammi_key::VARCHAR), NULL, any_value(typeof(_jammi_key))")
-_NO_KEYS = sql("NULL, NULL, NULL")
+# The same where the source has lost rows: texts, whatever their type.
+_KEYS_LEFT = sql("list(_jammi_key::VARCHAR), NULL")
+_KEY_TYPE = sql("any_value(typeof(_jammi_key))")
 
 
 def rows_query(engine: Engine, choice: Choice) -> Sql:
@@ -111,18 +114,19 @@ def selection_query(
     if traced:
         began, clock = sql("min(_jammi_began)"), sql('(SELECT _jammi_clock(0)) "_jammi_clocked"(_jammi_began), ')
 
-    def kept(row_ids: Sql, source_rows: Sql = NULL, start: Sql = began) -> Sql:
-        return sql(
-            "_jammi_select({session}, txid_current()::BIGINT, {traced}, {build}, {row_ids}, {source_rows}, {start})",
-            session=literal(session),
-            traced=traced,
+    def kept(row_ids: Sql, key_type: Sql = _KEY_TYPE, source_row_count: Sql = NULL, start: Sql = began) -> Sql:
+        arguments = packed(
+            SelectArguments,
+            caller=packed(Caller, session=literal(session), transaction=sql("txid_current()::BIGINT")),
+            traced=sql("{}", traced),
             build=build,
-            row_ids=row_ids,
-            source_rows=source_rows,
-            start=start,
+            key_type=key_type,
+            source_row_count=source_row_count,
+            began=start,
         )
+        return sql("_jammi_select({}, {})", arguments, row_ids)
 
-    everything = kept(_NO_KEYS, start=NULL) if traced else build
+    everything = kept(sql("NULL, NULL"), NULL, start=NULL) if traced else build
     # Where the source is joined, `found_query` is bound first, and has said that there is such a column.
     keys = _keys(quoted(entry.definition.key) if is_joined else _key_column(entry), source)
     names, rows = NULL, sql("")
@@ -135,7 +139,7 @@ def selection_query(
         token = sql(
             "CASE WHEN max(_jammi_now) IS NULL THEN {} ELSE {} END",
             everything,
-            kept(_KEYS_LEFT, sql("max(_jammi_now)")),
+            kept(_KEYS_LEFT, source_row_count=sql("max(_jammi_now)")),
         )
         rows = sql(
             " FROM {clock}(SELECT count(*) FROM {source} HAVING count(*) <> {then}) "

@@ -19,7 +19,7 @@ from jammi_duck.retrieval.selection import SourceRows
 from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Caller, Float, Integer, Stage
 from jammi_duck.udfs.arguments import parse_int
-from jammi_duck.udfs.columns import Column, caller_of, fields_of, offsets_of, rows_of, table
+from jammi_duck.udfs.columns import Column, fields_of, offsets_of, records, rows_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
 from jammi_duck.udfs.sources import resolve
@@ -38,6 +38,18 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class SelectArguments:
+    """Arguments of `_jammi_select` beside the rows: see `SourceRows` and `Selections.keep`."""
+
+    caller: Caller
+    traced: bool
+    build: str
+    key_type: str | None
+    source_row_count: int | None
+    began: float | None
+
+
+@dataclass(frozen=True)
 class StageRow:
     """What is told of a stage of a search."""
 
@@ -47,26 +59,14 @@ class StageRow:
     milliseconds: float
 
 
-def select(
-    engine: Engine,
-    session: Column,
-    transaction: Column,
-    traced: Column,
-    build: Column,
-    row_ids: Column,
-    numbers: Column,
-    key_type: Column,
-    source_row_count: Column,
-    began: Column,
-) -> pa.Array:
+def select(engine: Engine, arguments: Column, row_ids: Column, row_numbers: Column) -> pa.Array:
     """Keep the rows of a selection, whose ids are texts or whole numbers; gives its token."""
-    lists, whole = row_ids.combine_chunks(), numbers.combine_chunks()
+    lists = [row_ids.combine_chunks(), row_numbers.combine_chunks()]
     tokens = []
-    for i, (of, kind, rows, start, trace) in enumerate(rows_of((build, key_type, source_row_count, began, traced))):
-        chosen = [each[i].values for each in (lists, whole) if each[i].is_valid]
-        there = SourceRows(chosen, kind, rows)
-        caller = caller_of((session[i:], transaction[i:]))
-        tokens.append(engine.selections.keep(caller, of, there, start, traced=trace))
+    for i, given in enumerate(records(arguments, SelectArguments)):
+        chosen = [each[i].values for each in lists if each[i].is_valid]
+        rows = SourceRows(chosen, given.key_type, given.source_row_count)
+        tokens.append(engine.selections.keep(given.caller, given.build, rows, given.began, traced=given.traced))
     return pa.array(tokens, pa.string())
 
 
