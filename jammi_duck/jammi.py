@@ -28,6 +28,7 @@ from jammi_duck.variables import with_variables
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
 from jammi_duck.work.refresh import Refreshed
+from jammi_duck.work.sync import Synced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,6 +156,7 @@ class Jammi:
         model: str | None = None,
         *,
         dims: int | None = None,
+        name: str | None = None,
         reuse: bool = False,
         resume: bool = False,
     ) -> Generated:
@@ -166,6 +168,7 @@ class Jammi:
             key: the column that names a row; its values are unique.
             model: a name, or a directory; by default that of `install`.
             dims: keep this many of the first dimensions.
+            name: what to call the embedding table: `embedding_table` takes this name then.
             reuse: give the embedding table that is there, if it is just what this would make.
             resume: go on with a build of the same that was interrupted.
 
@@ -184,9 +187,52 @@ class Jammi:
             >>> jammi.generate("animals", ["name", "text"], "id").row_count
             5
         """
-        text = template("SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, reuse := {}, resume := {})")
-        names = _listed(columns)
-        return Generated(*self._row(text, (source,), names, key, model, dims, reuse, resume))
+        text = template(
+            "SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, name := {}, reuse := {}, resume := {})"
+        )
+        return Generated(*self._row(text, (source,), _listed(columns), key, model, dims, name, reuse, resume))
+
+    def sync(
+        self,
+        source: Source,
+        columns: str | Sequence[str],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+        name: str | None = None,
+    ) -> Synced:
+        """Generate the first time, and refresh afterwards: SQL's `jammi_sync`.
+
+        The embedding table is the newest of the same columns, key, model, dimensions and name. If there is none, a
+        build of the same that was interrupted goes on, or a new one begins.
+
+        Args:
+            source: what to embed.
+            columns: the columns whose texts are embedded, joined by a space.
+            key: the column that names a row; its values are unique.
+            model: a name, or a directory; by default that of `install`.
+            dims: keep this many of the first dimensions.
+            name: what to call the embedding table.
+
+        Returns:
+            What was done: embedding_table str, action str (generated, resumed, refreshed or unchanged), row_count int,
+            added int, changed int, deleted int, unchanged int, skipped_count int, failed_count int, seconds float,
+            advice str or None.
+
+        Raises:
+            NoSourceError: there is no such table, view or file.
+            InputError: a column is not there, the key is not unique, or `dims` is more than the model has.
+            ModelError: the model cannot be used, or is not what it was; NoModelError where it cannot be found.
+            BuildError: the work was interrupted.
+            StorageError: the files cannot be written.
+
+        Example:
+            >>> jammi.sync("animals", "text", "id").action
+            'unchanged'
+        """
+        text = template("SELECT * FROM jammi_sync({}, {}, {}, model := {}, dims := {}, name := {})")
+        return Synced(*self._row(text, (source,), _listed(columns), key, model, dims, name))
 
     def import_vectors(
         self,

@@ -11,7 +11,9 @@ INSERT INTO notes VALUES
     (11, 'Wi-Fi password on the back of the router'), (12, 'Film night: something funny');
 
 SELECT status FROM jammi_generate('notes', 'note', 'id');
+INSERT INTO notes VALUES (13, 'Library books are due on the tenth');
 SELECT status FROM jammi_generate('notes', 'note', 'id');
+INSERT INTO notes VALUES (14, 'Buy candles');
 SELECT status FROM jammi_generate('notes', 'note', 'id');
 
 -- Which embedding tables exist, and how large are they?

@@ -40,8 +40,8 @@ SELECT added, changed, deleted, unchanged, encoded FROM jammi_refresh('recipes')
 SELECT segments_before, segments, rows_removed, bytes < bytes_before AS smaller FROM jammi_compact('recipes');
 SELECT name FROM jammi_search('recipes', 'a stew of meat', 1);
 
--- For a script that calls jammi_generate at each run: if nothing has changed, it returns the existing table.
-SELECT row_count FROM jammi_generate('recipes', 'dish', 'id', reuse := true);
+-- For a script that runs again and again: jammi_sync generates the first time, and refreshes afterwards.
+SELECT action, row_count, unchanged FROM jammi_sync('recipes', 'dish', 'id');
 SELECT count(*) AS embedding_tables FROM jammi_tables();
 
 -- Import existing vectors, here from `embed`, usually from a file. Refreshes keep this embedding table up to date, too.

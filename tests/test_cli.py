@@ -56,7 +56,7 @@ class TestUsage:
             "generate t --columns a, --key id", "search t", "search t q -k many", "drop", "models", "models desc",
             "generate t --columns '' --key id", "generate t --columns 'a\nb' --key id", "search t q -k 99999999999",
             "models pull", "models list x", "config --nonsense", "sources add x --path p --format xls",
-            "status", "refresh", "compact a b", "import a b id v", "import a b id --model m",
+            "status", "sync t --key id", "compact a b", "import a b id v", "import a b id --model m",
             "import a b id v --model m --columns a,",
         ],
     )  # fmt: skip

@@ -185,3 +185,74 @@ class TestGenerate:
         assert (row["status"], row["row_count"]) == ("ready", 9000)
         tables = json.loads(call(capsys, "tables --json")[1])
         assert [(each["embedding_table"], each["status"]) for each in tables] == [(row["embedding_table"], "ready")]
+
+
+class TestSync:
+    def test_the_same_command_is_right_at_each_run(self, folder, capsys):  # noqa: F811
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            con.execute("CREATE TABLE animals AS FROM 'animals.csv'")
+        line = "sync animals --columns text --key id"
+        told = [of(capsys, line) for _ in range(2)]
+        change()
+        told.append(of(capsys, line))
+        assert [row["action"] for row in told] == ["generated", "unchanged", "refreshed"]
+        assert len({row["embedding_table"] for row in told}) == 1
+        assert (told[-1]["added"], told[-1]["changed"], told[-1]["deleted"]) == (2, 1, 1)
+        assert len(json.loads(call(capsys, "tables --json")[1])) == 1
+
+    def test_a_line_for_each_fact(self, database, capsys):
+        code, out, _ = call(capsys, "sync animals --columns text --key id")
+        assert (code, facts(out)["action"], facts(out)["unchanged"]) == (0, "unchanged", "4")
+
+    def test_a_name_for_the_table(self, database, capsys):
+        assert of(capsys, "sync animals --columns name --key id --name names")["action"] == "generated"
+        assert of(capsys, "status animals --table names")["current"] == 5
+        assert of(capsys, "generate animals --columns text --key id --name names")["embedding_table"].startswith(
+            "names_"
+        )
+
+    def test_a_mistake(self, database, capsys):
+        code, _, err = call(capsys, "sync animals --columns txt --key id")
+        assert (code, "did you mean 'text'?" in err) == (2, True)
+
+
+class TestExitCodes:
+    def test_status_tells_whether_rows_have_changed(self, database, capsys):
+        assert call(capsys, "status animals --exit-code")[0] == 0
+        change()
+        assert call(capsys, "status animals")[0] == 0
+        code, out, _ = call(capsys, "status animals --exit-code")
+        assert (code, facts(out)["new"]) == (4, "2")
+        assert call(capsys, "status animals --exit-code --json")[0] == 4
+        call(capsys, "refresh animals")
+        assert call(capsys, "status animals --exit-code")[0] == 0
+
+
+class TestRefreshAll:
+    def test_the_newest_table_of_each_definition(self, database, capsys):
+        names = of(capsys, "generate animals --columns name --key id --name names")["embedding_table"]
+        newest = of(capsys, "generate animals --columns text --key id")["embedding_table"]
+        change()
+        code, out, _ = call(capsys, "refresh --all --json")
+        rows = {row["embedding_table"]: (row["added"], row["changed"]) for row in json.loads(out)}
+        assert (code, rows) == (0, {newest: (2, 1), names: (2, 0)})
+        code, out, _ = call(capsys, "refresh --all")
+        assert (code, out.count("unchanged"), out.count("embedding_table")) == (0, 2, 2)
+
+    def test_a_source_that_is_gone_does_not_stop_the_others(self, database, capsys, caplog):
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            con.execute("CREATE TABLE a_first AS FROM animals")
+        of(capsys, "generate a_first --columns text --key id")
+        change()
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            con.execute("DROP TABLE a_first")
+        code, out, _ = call(capsys, "refresh --all --json")
+        assert (code, [row["added"] for row in json.loads(out)]) == (1, [2])
+        assert re.search(r"a_first__embedding__\S+ was not refreshed: there is no table", caplog.text)
+
+    def test_it_is_all_or_one(self, database, capsys):
+        for words in ("refresh", "refresh animals --all"):
+            code, _, err = call(capsys, words)
+            assert (code, "name the source to refresh, or all of them with --all" in err) == (2, True)
+        code, _, err = call(capsys, "refresh --all --table x")
+        assert (code, "leave out --model and --table" in err) == (2, True)

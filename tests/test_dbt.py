@@ -211,8 +211,14 @@ class TestSecondBuild:
         assert second.tables["teapots"] == [(7, "Do you have the green teapot in a larger size?")]
 
     def test_old_embedding_tables_are_dropped(self, first, second):
-        assert second.builds_of("searchable_tickets") == ["dropped", "ready"]
-        assert not first.files & second.files
+        assert second.builds_of("tickets") == ["dropped", "ready"]
+        assert not {file for file in first.files & second.files if file.startswith("tickets__")}
+
+    def test_a_sync_refreshes_the_table_of_the_first_run(self, first, second):
+        assert second.builds_of("searchable_tickets") == ["ready"]
+        parquet = {file for file in first.files if file.startswith("searchable_tickets__") and file.endswith("parquet")}
+        assert parquet
+        assert parquet <= second.files
 
 
 @pytest.mark.minilm

@@ -80,14 +80,14 @@ def test_the_page_about_python_has_every_method():
 def test_the_python_of_the_readme_runs(monkeypatch, tmp_path, shared_data, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     code = code.replace(".show()", ".fetchall()")
-    first, rest = code.split("jammi.generate(", 1)
+    first, rest = code.split("con.execute(", 1)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(first, names)
     con = names["con"]
     con.execute(f"CREATE TABLE patents AS FROM '{shared_data}/patents.parquet' LIMIT 60")
     con.execute("CREATE TABLE questions AS SELECT unnest(['laser', 'robot arm']) AS text")
-    exec("jammi.generate(" + rest, names)
+    exec("con.execute(" + rest, names)
     con.close()
     assert list((tmp_path / "artifacts" / "jammi_db").glob("patents__embedding__all-MiniLM-L6-v2__*.parquet"))
 

@@ -55,6 +55,37 @@ class TestSurface:
         fake()
         assert not storage.exists()
 
+    def test_connect_makes_files_that_all_supported_versions_read(self, tmp_path):
+        def format_of(name, **options):
+            path = tmp_path / name
+            jammi_duck.connect(path, storage=str(tmp_path / "artifacts"), **options).close()
+            return int.from_bytes(path.read_bytes()[12:20], "little")
+
+        assert format_of("new.duckdb") == 67
+        assert format_of("older.duckdb", storage_compatibility_version="v1.0.0") == 64
+        duckdb.connect(tmp_path / "there.duckdb").close()
+        there = int.from_bytes((tmp_path / "there.duckdb").read_bytes()[12:20], "little")
+        assert format_of("there.duckdb") == there
+        assert format_of("newest.duckdb", storage_compatibility_version="latest") >= there
+
+    def test_a_file_that_connect_made_can_be_opened_beside_it(self, tmp_path):
+        con = jammi_duck.connect(tmp_path / "db.duckdb", storage=str(tmp_path / "artifacts"))
+        con.execute("CREATE TABLE n AS SELECT 1 AS a")
+        with duckdb.connect(tmp_path / "db.duckdb") as other:
+            assert other.execute("FROM n").fetchall() == [(1,)]
+        con.close()
+
+    def test_no_file_is_made_in_an_unknown_format(self, tmp_path):
+        with pytest.raises(duckdb.InvalidInputException, match="'v9' is not a known DuckDB version"):
+            jammi_duck.connect(tmp_path / "db.duckdb", storage_compatibility_version="v9")
+        assert not (tmp_path / "db.duckdb").exists()
+
+    def test_connect_in_memory_makes_no_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in (":memory:", ":memory:named", ""):
+            jammi_duck.connect(name, storage=str(tmp_path / "artifacts")).close()
+        assert list(tmp_path.iterdir()) == []
+
     def test_connect_is_both_in_one(self, tmp_path):
         con = jammi_duck.connect(tmp_path / "db.duckdb", storage=str(tmp_path / "artifacts"))
         assert con.execute("FROM jammi_tables()").fetchall() == []

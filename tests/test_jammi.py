@@ -63,8 +63,11 @@ class TestPages:
     def test_each_page_has_the_columns(self, jammi, animals, verb, parameters):
         jammi.generate("animals", "text", "id")
         animals.execute("CREATE TABLE mine AS SELECT id, embed(text) AS v FROM animals")
+        if verb == "jammi_generate":
+            animals.execute("DELETE FROM animals WHERE id = 1")
         given = {
             "jammi_generate": ("animals", "text", "id"), "jammi_infer": ("animals", "text", "id"), "embed": ("a",),
+            "jammi_sync": ("animals", "text", "id"),
             "jammi_import": ("animals", "mine", "id", "v", "fake/small"), "jammi_similar": ("animals", 1),
             "jammi_drop": (jammi.tables().fetchall()[0][0],),
         }  # fmt: skip

@@ -169,6 +169,7 @@ class TestReuse:
         change(jammi.con)
         other = jammi.generate("animals", "text", "id", reuse=True)
         assert (other.embedding_table != built.embedding_table, other.row_count) == (True, 6)
+        jammi.con.execute("DELETE FROM animals WHERE id = 3")
         assert jammi.generate("animals", "text", "id").embedding_table != other.embedding_table
 
 

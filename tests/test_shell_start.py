@@ -7,7 +7,8 @@ import subprocess
 import duckdb
 import pytest
 
-from jammi_duck.doors.cli.database_file import refusal
+import jammi_duck
+from jammi_duck.doors.database_file import refusal
 from jammi_duck.version import __version__
 from tests.stock_shell import Session, folder, gone, needs_extension, rows, shell
 from tools.program import BIN, environment, in_pipe
@@ -134,6 +135,11 @@ class TestFormats:
         with duckdb.connect() as con:
             con.execute(advice)
         assert rows("FROM t", database="it's new.db.1.4") == [{"a": 1}]
+
+    def test_one_that_python_made_is_read(self, folder):
+        with jammi_duck.connect("python.db") as con:
+            con.execute("CREATE TABLE t AS SELECT 1 AS a")
+        assert rows("FROM t", database="python.db") == [{"a": 1}]
 
     def test_the_program_is_asked_where_it_might_be_too_old(self, tmp_path):
         program = tmp_path / "duckdb"

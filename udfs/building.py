@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,10 +22,13 @@ from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, ident
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
 from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of
-from jammi_duck.udfs.sources import resolve, shown
+from jammi_duck.udfs.sources import Source, SourceCandidate, resolve, shown
 from jammi_duck.work.generate import Census, Generated, Request, find_reusable
 from jammi_duck.work.importing import VectorCensus, Vectored
 from jammi_duck.work.refresh import find_resumable
+from jammi_duck.work.sync import Synced, generated, refreshed
+
+_TYPED = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ _VECTOR_CENSUS = packed(
     matched=sql("m.matched"),
     with_text=sql("m.with_text"),
 )
+_FINISH = sql("_jammi_finish(b.token, p.pushed)")
 _RESUMED = sql("_jammi_resumed(b.token, f.pushed, t.pushed)")
 # Texts are compared letter by letter, whatever collation the column or the session has; numbers need no text for that.
 _DIFFERENT = sql(
@@ -77,8 +82,8 @@ _DIFFERENT = sql(
 
 
 @dataclass(frozen=True)
-class GenerateCall:
-    """The arguments of `jammi_generate` as SQL gives them; `cols` is JSON."""
+class SyncCall:
+    """The arguments of `jammi_sync` as SQL gives them; `cols` is JSON."""
 
     source: str | None
     path: Sequence[str]
@@ -86,10 +91,22 @@ class GenerateCall:
     key: str | None
     model: str | None
     dims: str | None
-    reuse: bool | None
-    resume: bool | None
+    name: str | None
     transaction: int
     session: str
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls."""
+        return Caller(self.session, self.transaction)
+
+
+@dataclass(frozen=True)
+class GenerateCall(SyncCall):
+    """The arguments of `jammi_generate`."""
+
+    reuse: bool | None
+    resume: bool | None
 
 
 @dataclass(frozen=True)
@@ -109,52 +126,92 @@ class ImportCall:
 
 def generate_plan(engine: Engine, call: GenerateCall) -> Sql:
     """The query that embeds a source, or goes on with what is left of a build of the same."""
-    if call.source is None or call.cols is None or call.key is None:
-        raise InputError("jammi_generate needs a source, its columns and its key: none of them may be NULL")
-    names = column_names(call.cols)
-    caller = Caller(call.session, call.transaction)
-    engine.jobs.hear_ctrl_c(caller)
-    resolved = resolve(call.source, call.path, engine.host)
+    caller = call.caller
     if call.resume:
         # A build that this session has left is not over before.
         engine.jobs.settle(caller)
     if call.reuse:
         follow_others(engine.tables, at_once=True)
-    new = disambiguate_new(engine, resolved)
-    meant = disambiguate(engine, resolved, failed=True)
+    asked = _asked(engine, call, "jammi_generate")
+    if call.resume and (left := find_resumable(engine.tables, engine.encoders, asked.request)):
+        return refresh_query(engine, asked.source, asked.meant, left, caller, finish=_RESUMED)
+    comparison, request = None, asked.request
+    made = None
+    if call.reuse:
+        made = find_reusable(engine.tables, engine.encoders, request)
+    elif not call.resume:
+        made = engine.generator.made_before(request, caller)
+    if made:
+        try:
+            comparison = comparison_of(engine, asked.source, made, caller)
+            request = dataclasses.replace(request, reuse=made.name, again=not call.reuse)
+        except DamagedError as error:
+            log.warning("%s cannot be used again: %s; building anew", made.name, error)
+    return _generate_query(asked, request, caller, comparison)
+
+
+def sync_plan(engine: Engine, call: SyncCall) -> Sql:
+    """The query that refreshes what a source was embedded as, or embeds it, if that was never done."""
+    caller = call.caller
+    engine.jobs.settle(caller)
+    follow_others(engine.tables, at_once=True)
+    asked = _asked(engine, call, "jammi_sync")
+    for way, find in (("refresh", find_reusable), ("resume", find_resumable)):
+        if made := find(engine.tables, engine.encoders, asked.request):
+            finish = sql("_jammi_synced({}, b.token, f.pushed, t.pushed)", literal(way))
+            return refresh_query(engine, asked.source, asked.meant, made, caller, finish=finish)
+    return _generate_query(asked, asked.request, caller, finish=sql("_jammi_synced('generate', b.token, p.pushed, 0)"))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be embedded: `new` is what the source will be, where nothing was made of it yet."""
+
+    source: Source
+    meant: SourceCandidate
+    new: SourceCandidate | None
+    request: Request
+
+
+def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
+    if call.source is None or call.cols is None or call.key is None:
+        raise InputError(f"{function} needs a source, its columns and its key: none of them may be NULL")
+    names = column_names(call.cols)
+    _check_name(call.name)
+    engine.jobs.hear_ctrl_c(call.caller)
+    source = resolve(call.source, call.path, engine.host)
+    new = disambiguate_new(engine, source)
+    meant = disambiguate(engine, source, failed=True)
     if new and meant.relation != new.relation:
         meant = new
     wanted, chosen = parse_int(call.dims, "dims"), call.model or engine.default_model
-    request = Request(meant.identity, tuple(names), call.key, chosen, wanted)
-    if call.resume and (left := find_resumable(engine.tables, engine.encoders, request)):
-        return refresh_query(engine, resolved, meant, left, caller, finish=_RESUMED)
-    comparison = None
-    if call.reuse and (made := find_reusable(engine.tables, engine.encoders, request)):
-        try:
-            comparison = comparison_of(engine, resolved, made, caller)
-            request = dataclasses.replace(request, reuse=made.name)
-        except DamagedError as error:
-            log.warning("%s cannot be used again: %s; building anew", made.name, error)
-    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(resolved, names, call.key))
-    asked = json.dumps(dataclasses.asdict(request))
-    identity = identified(resolved, new or (meant if comparison else None), call.key)
-    return _generate_query(rows, identity, asked, caller, columns=names, compared=comparison is not None)
+    request = Request(meant.identity, tuple(names), call.key, chosen, wanted, call.name)
+    return _Asked(source, meant, new, request)
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and (not _TYPED.fullmatch(name) or "__embedding__" in name):
+        raise InputError(
+            f"name := {literal(name)} cannot be the name of an embedding table: give 1 to 64 letters, digits, or any "
+            "of . _ - (not a dot first), without __embedding__"
+        )
 
 
 def _generate_query(
-    rows: Sql, identity: Sql, request: str, caller: Caller, *, columns: Sequence[str], compared: bool
+    asked: _Asked, request: Request, caller: Caller, comparison: Sql | None = None, finish: Sql = _FINISH
 ) -> Sql:
     """The query that embeds a source's rows within the caller's own transaction.
 
     `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
-    end, also when there are no rows. `rows` is a common table expression `_jammi_rows`, and `identity` SQL for what the
-    source is known by. `request` is passed through to `_jammi_begin`, which is told how many rows differ from a table
-    that may be used again, if `rows` were `compared` with one.
+    end, also when there are no rows. `request` is passed through to `_jammi_begin`, which is told how many rows differ
+    from a table that may be used again, by a `comparison` with it. The call `finish` gives the result.
     """
-    differing_rows = sql('(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)') if compared else NULL
+    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(asked.source, request.columns, request.key))
+    identity = identified(asked.source, asked.new or (asked.meant if comparison else None), request.key)
+    differing_rows = sql('(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)') if comparison else NULL
     begun = packed(
         BeginArguments,
-        request=literal(request),
+        request=literal(json.dumps(dataclasses.asdict(request))),
         source=identity,
         census=packed(
             Census,
@@ -168,12 +225,13 @@ def _generate_query(
     )
     return sql(
         "WITH {rows}, _jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS token FROM _jammi_rows r) "
-        "SELECT unnest(_jammi_finish(b.token, p.pushed), recursive := true) FROM ("
+        "SELECT unnest({finish}, recursive := true) FROM ("
         "SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text})) AS pushed "
         "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b",
         rows=rows,
         begun=begun,
-        text=text_of(columns),
+        finish=finish,
+        text=text_of(request.columns),
     )
 
 
@@ -263,6 +321,19 @@ def finish_import(engine: Engine, *columns: Column) -> pa.Array:
 def finish_resumed(engine: Engine, token: Column, *_: Column) -> pa.Array:
     """End builds that went on with what an interrupted one had left; gives what came of them."""
     return _generated(engine, [engine.refresher.finish_build(each) for each in token.to_pylist()])
+
+
+def finish_sync(engine: Engine, *columns: Column) -> pa.Array:
+    """End syncs, each in its way; gives what came of them."""
+    done = []
+    for way, token, pushed, _ in rows_of(columns):
+        if way == "refresh":
+            found = engine.refresher.finish(token)
+            done.append([refreshed(found, engine.tables.ready(found.embedding_table))])
+        else:
+            built = engine.refresher.finish_build(token) if way == "resume" else engine.generator.finish(token, pushed)
+            done.append([generated(built, way)])
+    return table(done, Synced)
 
 
 def _generated(engine: Engine, done: Sequence[Generated]) -> pa.Array:

@@ -26,6 +26,7 @@ from jammi_duck.udfs.table_lookup import Choice
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
 from jammi_duck.work.refresh import Refreshed
+from jammi_duck.work.sync import Synced
 
 
 def _refuse(engine: Engine, reasons: Column, _seen: Column) -> pa.Array:
@@ -80,6 +81,8 @@ FUNCTIONS = (
     _function("forget", (_TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.forget),
     _function("renew", (_TEXT, "VARCHAR[]", _TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.renew),
     _function("refreshed", (_TEXT, _NUMBER, _NUMBER), table_type(Refreshed), True, refreshing.finish),
+    _sql_function("sync_plan", building.SyncCall, building.sync_plan),
+    _function("synced", (_TEXT, _TEXT, _NUMBER, _NUMBER), table_type(Synced), True, building.finish_sync),
     _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(Generated), True, building.finish_resumed),
     _sql_function("status_plan", Choice, refreshing.status_plan, _TEXT),
     _function("status", (struct_type(refreshing.CompareArguments),), table_type(TableStatus), True, refreshing.status),

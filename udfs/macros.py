@@ -30,6 +30,9 @@ _KEY = sql(
     "AND TRY(_jammi_row._jammi_key = _jammi_given))",
     choice=_CHOICE_ARGUMENTS,
 )
+_EMBED_ARGUMENTS = sql(
+    "source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, dims::VARCHAR, name::VARCHAR", _PATH
+)
 _TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL)")
 _OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
@@ -123,10 +126,15 @@ def _changes(session: Sql) -> Iterable[Sql]:
     """Of the verbs that read or write an embedding table through a plan."""
     who = sql("txid_current()::BIGINT, {}", session)
     yield sql(
-        "jammi_generate(source, cols, key, model := NULL, dims := NULL, reuse := false, resume := false) AS "
-        "TABLE SELECT * FROM query(_jammi_generate_plan(source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, "
-        "model::VARCHAR, dims::VARCHAR, reuse::BOOLEAN, resume::BOOLEAN, {}))",
-        _PATH,
+        "jammi_generate(source, cols, key, model := NULL, dims := NULL, name := NULL, reuse := false, resume := false) "
+        "AS TABLE SELECT * FROM query(_jammi_generate_plan({}, {}, reuse::BOOLEAN, resume::BOOLEAN))",
+        _EMBED_ARGUMENTS,
+        who,
+    )
+    yield sql(
+        "jammi_sync(source, cols, key, model := NULL, dims := NULL, name := NULL) AS "
+        "TABLE SELECT * FROM query(_jammi_sync_plan({}, {}))",
+        _EMBED_ARGUMENTS,
         who,
     )
     yield sql(

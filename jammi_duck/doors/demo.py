@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from jammi_duck.doors.database_file import create
 from jammi_duck.doors.installation import install
 
 QUERIES = ("parse command line arguments", "compress a file", "talk to a web server")
@@ -30,6 +31,7 @@ def run(folder: Path) -> None:
         sys.stdout.reconfigure(line_buffering=True)
     folder.mkdir(parents=True, exist_ok=True)
     database, storage = folder / "pydoc.duckdb", folder / "artifacts"
+    create(database)
     con = duckdb.connect(str(database))
     try:
         jammi = install(con, storage=storage)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from jammi_duck.config import logs, settings
 from jammi_duck.config.options import Config
 from jammi_duck.doors.composition import loaded_encoders, open_engine
+from jammi_duck.doors.database_file import READ_BY_SHELLS, create
 from jammi_duck.doors.host import ConnectionHost
 from jammi_duck.doors.reloading import load_anew, note_loaded, reloaded
 from jammi_duck.encoder import Encoders
@@ -156,8 +157,29 @@ def _installed(name: str) -> Installation:
     return _installations[name]
 
 
-def connect(database: str | Path = ":memory:", **options: Any) -> duckdb.DuckDBPyConnection:
-    """`duckdb.connect(database)` and `install(con, **options)` in one; returns the connection."""
+def connect(
+    database: str | Path = ":memory:", *, storage_compatibility_version: str = READ_BY_SHELLS, **options: Any
+) -> duckdb.DuckDBPyConnection:
+    """`duckdb.connect(database)` and `install(con, **options)` in one; returns the connection.
+
+    A new database file gets a format that every supported DuckDB reads, so that `jammi-duck shell` and dbt can use it,
+    too: DuckDB 2.0 by itself writes one that only it reads. A file that is there keeps its format.
+
+    Args:
+        database: the path of the database file; by default, the database is in memory.
+        storage_compatibility_version: the oldest DuckDB that is to read a new file, such as 'v1.0.0', or 'latest' for
+            the newest format. This is DuckDB's option of that name.
+        options: those of `install`.
+
+    Raises:
+        duckdb.Error: the file cannot be opened, or DuckDB has no such format.
+        ConfigError, ModelError, StorageError: as `install`.
+
+    Example:
+        >>> con = jammi_duck.connect("patents.duckdb")
+        >>> con.close()
+    """
+    create(database, storage_compatibility_version)
     con = duckdb.connect(database)
     try:
         install(con, **options)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,8 @@ from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encoders, Identity, for_stream
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import resolve_dims
-from jammi_duck.errors import BuildError, InputError
+from jammi_duck.errors import BuildError, InputError, JammiWarning
+from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.catalog import Entry
@@ -36,6 +39,11 @@ GENERATE_ANEW = "generate anew with another key"
 
 # The token of a build that is none: a table is there already.
 _REUSED = "ready/"
+_AGAIN = (
+    "this connection has already made '{}' from the same rows, and it is returned again. con.sql runs its query each "
+    "time you look at its relation: use con.execute or jammi.generate. To build another table, drop this one first"
+)
+_MOST_MADE = 64
 
 # Types whose text does not lead back to the same value in every session.
 _UNFIT_KEYS = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")
@@ -46,8 +54,8 @@ _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 class Request:
     """What the user asked to generate; `columns` are joined by one space, NULLs left out.
 
-    `dims` is how many dimensions the vectors are cut to. `reuse` is a table that is as good as a new one if it does not
-    differ from the source.
+    `dims` is how many dimensions the vectors are cut to, and `name` what the table is to be called. `reuse` is a table
+    that is as good as a new one if it does not differ from the source; `again` says that nobody asked for that.
     """
 
     source: str
@@ -55,7 +63,9 @@ class Request:
     key: str
     model: str
     dims: int | None = None
+    name: str | None = None
     reuse: str | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,17 @@ class Generator:
         self._tables = tables
         self._encoders = encoders
         self._jobs = jobs
+        # What sessions have made of requests.
+        self._made: OrderedDict[tuple[str, Request], str] = OrderedDict()
+
+    def made_before(self, request: Request, caller: Caller) -> Entry | None:
+        """The ready table that the caller's session has made of the same request.
+
+        A relation of DuckDB's runs its query at each look, and none of these is meant to make another table.
+        """
+        build = self._made.get((caller.session, request))
+        entries = self._tables.catalog.entries("ready", source=request.source)
+        return next((entry for entry in entries if entry.build == build), None)
 
     def begin(self, request: Request, census: Census, differing_rows: int | None, caller: Caller) -> str:
         """Check everything that can be wrong, and start a build; returns its token.
@@ -114,11 +135,13 @@ class Generator:
             # It may be known by an older name of the source or revision of the model: neither changes its vectors.
             same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
             if same == definition:
+                if request.again:
+                    warnings.warn(_AGAIN.format(made.name), JammiWarning, stacklevel=2)
                 return _REUSED + made.name
         owner = f"{caller.session}/{caller.transaction}"
 
         def start() -> Job[_Build]:
-            build = _Build(self._tables, definition, owner, encoder, census)
+            build = _Build(self._tables, definition, owner, encoder, census, request)
             progress = Progress("embedding", definition.label, census.rows)
             return Job(build, "build", caller, progress)
 
@@ -166,6 +189,9 @@ class Generator:
             with indexing(job, build.rows) as advance:
                 finished = build.finish(build.counts, advance)
         self._jobs.done(job)
+        self._made[job.caller.session, build.request] = build.id
+        while len(self._made) > _MOST_MADE:
+            self._made.popitem(last=False)
         generated = report(finished, build.began, self._tables.store.location)
         log_built(generated)
         return generated
@@ -175,9 +201,16 @@ class _Build(Build):
     """A build, and what it is made of so far."""
 
     def __init__(
-        self, tables: EmbeddingTables, definition: Definition, owner: str, encoder: Encoder, census: Census
+        self,
+        tables: EmbeddingTables,
+        definition: Definition,
+        owner: str,
+        encoder: Encoder,
+        census: Census,
+        request: Request,
     ) -> None:
-        super().__init__(tables, definition, owner)
+        super().__init__(tables, definition, owner, request.name)
+        self.request = dataclasses.replace(request, reuse=None, again=False)
         self.census = census
         self.counts = Counts()
         self.buffer = TextBuffer(for_stream(encoder), definition.dimensions)
@@ -204,7 +237,8 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
     for entry in entries:
         made = entry.definition
         is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
-        if is_same and made.model in names:
+        is_called = request.name is None or layout.is_called(entry.name, request.name)
+        if is_same and is_called and made.model in names:
             yield entry
 
 

@@ -23,6 +23,7 @@ from jammi_duck.errors import (
     NotFoundError,
     StateError,
 )
+from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.change import Change
@@ -283,7 +284,8 @@ def choose_refreshable(
     except NotFoundError:
         names = None if model is None else encoders.names(model)
         for entry in tables.catalog.entries("failed", source=source):
-            is_meant = table in (None, entry.name) and (names is None or entry.definition.model in names)
+            is_called = table is None or layout.is_called(entry.name, table)
+            is_meant = is_called and (names is None or entry.definition.model in names)
             if is_meant and is_kept(tables, entry):
                 return entry
         raise

@@ -132,25 +132,30 @@ def scratch_of(name: str) -> tuple[str, str]:
     return match["build"], of.table
 
 
-def table_name(source: str, model: str, started: datetime, taken: Container[str]) -> str:
-    """A new embedding table's name: source, last part of the model's name, UTC second of the start.
+def table_name(label: str, model: str, started: datetime, taken: Container[str]) -> str:
+    """A new embedding table's name: a label, last part of the model's name, UTC second of the start.
 
     It contains only letters, digits and `. _ - ~`, never leaves its folder, and stays under 200 bytes with any suffix.
     If the name is in `taken`, `_2`, `_3`, ... is appended.
     """
     last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    name = f"{_escaped(source, 64)}__embedding__{_escaped(last, 60)}__{started:%Y%m%dT%H%M%S}"
+    name = f"{_escaped(label, 64)}__embedding__{_escaped(last, 60)}__{started:%Y%m%dT%H%M%S}"
     if name not in taken:
         return name
     return next(f"{name}_{n}" for n in range(2, 10_000) if f"{name}_{n}" not in taken)
 
 
-def times(source: str, tables: Iterable[str]) -> list[datetime]:
-    """When builds of a source started, to the second (UTC), from the names of their tables."""
+def is_called(table: str, name: str) -> bool:
+    """Whether an embedding table has this name, or its name begins with this as the name that a user gave it."""
+    return table == name or table.partition("__embedding__")[0] == _escaped(name, 64)
+
+
+def times(label: str, tables: Iterable[str]) -> list[datetime]:
+    """When builds with a label started, to the second (UTC), from the names of their tables."""
     found = []
     for table in tables:
         of, _, rest = table.partition("__embedding__")
-        if of == _escaped(source, 64):
+        if of == _escaped(label, 64):
             # Not every such text is a date: the 31st of June.
             with contextlib.suppress(ValueError):
                 found.append(datetime.strptime(rest.rpartition("__")[2][:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))

@@ -27,17 +27,21 @@ if TYPE_CHECKING:
 class Build:
     """A build in the state `building`: `write` rows, then `finish`, or `abandon`. One thread at a time."""
 
-    def __init__(self, tables: EmbeddingTables, definition: Definition, owner: str) -> None:
-        """Enter the build in the catalog, under a name that neither it nor the location has used."""
+    def __init__(self, tables: EmbeddingTables, definition: Definition, owner: str, label: str | None = None) -> None:
+        """Enter the build in the catalog, under a name that neither it nor the location has used.
+
+        The name begins with the label, by default with that of the source.
+        """
         self.id = uuid.uuid4().hex
         self.definition = definition
+        self._label = label or definition.label
         self._tables = tables
         self._store = tables.store
         self._committing = False
         names = self._names()
         known = [entry.started for entry in tables.catalog.entries(source=definition.source)]
         # The newest table of a source is the one that was begun last, whatever the clock was when others were begun.
-        self._started = not_before([*known, *layout.times(definition.label, names)], datetime.now(UTC))
+        self._started = not_before([*known, *layout.times(self._label, names)], datetime.now(UTC))
         name = self._free_name(names)
         tables.catalog.begin(self.id, name, definition, self._store.location, owner, self._started)
         self._files = SegmentFiles(
@@ -139,7 +143,7 @@ class Build:
         return names
 
     def _free_name(self, taken: set[str]) -> str:
-        return layout.table_name(self.definition.label, self.definition.model, self._started, taken)
+        return layout.table_name(self._label, self.definition.model, self._started, taken)
 
     def _on_name_taken(self, number: int) -> tuple[str, int]:
         """Another database took this name in the shared location; no file bears it for us yet."""

@@ -13,6 +13,7 @@ from typing import Any
 from jammi_duck.config.logs import log
 from jammi_duck.config.redaction import public_url
 from jammi_duck.errors import NotFoundError, StorageError, UnsupportedError, did_you_mean, enumerated
+from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.local_store import LocalStore
 from jammi_duck.storage.files.location import open_store
 from jammi_duck.storage.files.manifest import Segment, Tombstones
@@ -112,11 +113,17 @@ class EmbeddingTables:
             self._open.pop(build, None)
             self._forgotten[build] += 1
 
-    def ready(self, name: str) -> Entry:
-        """The ready table with this name. Raises NotFoundError, or UnsupportedError where the catalog's row is that."""
+    def ready(self, name: str, source: str | None = None) -> Entry:
+        """The ready table with this name, or the newest that a user gave it to: if there is one, of this source.
+
+        Raises NotFoundError, or UnsupportedError where the catalog's row is that.
+        """
         found = self.catalog.entries("ready", name=name)
         if found:
             return found[0]
+        called = [entry for entry in self.catalog.entries("ready") if layout.is_called(entry.name, name)]
+        if called:
+            return next((entry for entry in called if entry.source == source), called[0])
         for entry in self.catalog.entries("gone", name=name):
             raise NotFoundError(f"'{name}' cannot be used: {entry.error}")
         for refused in self.catalog.refused():

@@ -32,7 +32,7 @@ def find_table(
     """
     follow_others(tables)
     if table is not None:
-        entry = tables.ready(table)
+        entry = tables.ready(table, source)
         if entry.source != source:
             raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{called or source}'")
         return entry
@@ -43,6 +43,7 @@ def find_table(
         raise _none_for(tables, source, model, known, meant, called=called or source)
     if meant[0].status == "gone":
         _tell(tables, meant[0], found[0])
+    _tell_of_others(tables, found, called or source)
     return found[0]
 
 
@@ -71,6 +72,27 @@ def _none_for(
         f"{none}{did_you_mean(called, sources) or ';'} {others}",
         f"SELECT * FROM jammi_generate('{called}', columns, key) makes one",
     )
+
+
+def _tell_of_others(tables: EmbeddingTables, found: Sequence[Entry], called: str) -> None:
+    """Warn once where the newest of several tables is used, and others are of other columns."""
+    used, *_ = found
+    newest = {entry.definition.columns: entry for entry in reversed(found)}
+    others = [entry for columns, entry in newest.items() if columns != used.definition.columns]
+    if not others or used.build in tables.told:
+        return
+    tables.told.add(used.build)
+    listed = "; ".join(f"'{each.name}' of {_columns(each)}" for each in others)
+    warnings.warn(
+        f"'{called}' has embedding tables of different columns: '{used.name}' of {_columns(used)} is used, the newest. "
+        f"Left are {listed}. embedding_table := '...' chooses one",
+        JammiWarning,
+        stacklevel=2,
+    )
+
+
+def _columns(entry: Entry) -> str:
+    return ", ".join(entry.definition.columns) or "vectors that were imported"
 
 
 def _tell(tables: EmbeddingTables, gone: Entry, taken: Entry) -> None:

@@ -9,8 +9,11 @@ from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
-# The exit code if all is done but some rows could not be embedded.
+# The exit codes: if something failed; if all is done but some rows could not be embedded; if rows have changed.
+FAILED = 1
 INCOMPLETE = 3
+STALE = 4
+_LARGEST = 2**31 - 1
 
 
 def add_command(commands: Commands, name: str, text: str, run: Run) -> argparse.ArgumentParser:
@@ -49,6 +52,24 @@ def add_database(command: argparse.ArgumentParser, *, storage: bool = True) -> N
         metavar="LOCATION",
         help="where embedding tables are stored (default: storage.location, ./artifacts)",
     )
+
+
+def add_embedded(command: argparse.ArgumentParser) -> None:
+    """Add what is embedded, and how."""
+    command.add_argument("source", metavar="SOURCE", help="a table, a view, or the path or URL of a file")
+    command.add_argument("--columns", metavar="A,B", required=True, type=names, help="the columns with the text")
+    command.add_argument("--key", metavar="COLUMN", required=True, help="the key column; unique")
+    command.add_argument("--model", help="a name on the hub, or a directory (default: inference.model)")
+    command.add_argument("--dims", metavar="N", type=number, help="keep only the first N dimensions of the vectors")
+    command.add_argument("--name", help="a name for the embedding table, for --table (default: that of the source)")
+
+
+def number(text: str) -> int:
+    """A number that DuckDB takes; argparse says: invalid number value."""
+    value = int(text)
+    if abs(value) > _LARGEST:
+        raise ValueError
+    return value
 
 
 def names(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from jammi_duck.config.logs import log
 from jammi_duck.config.options import Config
 from jammi_duck.config.settings import Settings
 from jammi_duck.doors.cli.s3 import read_s3_through_fsspec
+from jammi_duck.doors.database_file import create
 from jammi_duck.doors.installation import equip_as
 from jammi_duck.errors import InputError, NoSourceError, NotFoundError, did_you_mean
 from jammi_duck.jammi import Jammi
@@ -76,6 +77,8 @@ def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[du
     """A connection to a database file, without DuckDB's progress bar and with s3://, closed at the end."""
     # An absolute path, because DuckDB would open `md:name` and the like as a remote database, and send its keys there.
     file = path if path == IN_MEMORY else os.path.abspath(path)
+    if not read_only:
+        create(file)
     con = duckdb.connect(file, read_only=read_only and path != IN_MEMORY)
     try:
         if path != IN_MEMORY and con.execute(_IS_FILE).fetchone() == (False,):

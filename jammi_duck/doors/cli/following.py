@@ -1,4 +1,4 @@
-"""The commands that keep embedding tables up to date: status, refresh, compact, import."""
+"""The commands that keep embedding tables up to date: sync, status, refresh, compact, import."""
 
 from __future__ import annotations
 
@@ -8,23 +8,51 @@ import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 
-from jammi_duck.doors.cli.commands import INCOMPLETE, Commands, add_command, add_database, add_json, names
+from jammi_duck.config.logs import log
+from jammi_duck.config.redaction import redacted
+from jammi_duck.doors.cli.commands import (
+    FAILED,
+    INCOMPLETE,
+    STALE,
+    Commands,
+    add_command,
+    add_database,
+    add_embedded,
+    add_json,
+    names,
+)
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects
+from jammi_duck.errors import BuildError, InputError, JammiError
+from jammi_duck.sql import sql
 
+_SYNC = """\
+Embed a table the first time, and bring it up to date afterwards.
+
+  jammi-duck sync patents --columns title,abstract --key id
+
+Made for schedulers: the same command is right at each run. It refreshes the newest
+embedding table of the same columns, key, model, dimensions and name. If there is none, it
+continues a build that was interrupted, or begins one.
+"""
 _STATUS = """\
 Show whether an embedding table is up to date.
 
   jammi-duck status patents
   jammi-duck status patents --json | jq '.[].coverage'
+  jammi-duck status patents --exit-code || jammi-duck refresh patents
 
 Compares the keys and the MD5 of the texts with those that were embedded. Nothing is
 embedded or written. Coverage is the share of rows with text whose vectors are current.
 """
 _REFRESH = """\
-Bring an embedding table up to date.
+Bring an embedding table up to date, or all of them.
 
   jammi-duck refresh patents
+  jammi-duck refresh --all
+
+Of several tables of one source with the same columns, key, model and dimensions, --all
+refreshes the newest. It goes on after an error, and then exits with 1.
 
 Embeds only texts that the table does not have, and removes rows that are gone. If a
 refresh was killed, run it again. Two database files that share a location can refresh at
@@ -48,19 +76,39 @@ Create an embedding table from existing vectors.
 SOURCE and VECTORS have the key in a column of the same name. The vectors must be those
 that the model computes for these columns, or searches find the wrong rows.
 """
+# The newest table of each definition.
+_ALL = sql("""
+    SELECT source, embedding_table FROM jammi_tables() WHERE status = 'ready'
+    QUALIFY row_number() OVER (PARTITION BY source, columns, key, model, dimensions ORDER BY started DESC) = 1
+    ORDER BY source ASC, started ASC
+""")
 _TEXT = "'((?:[^']|'')*)'"
 _ADVICE = re.compile(rf"SELECT \* FROM jammi_(\w+)\({_TEXT}(?:, embedding_table := {_TEXT})?\)")
 
 
 def add_to(commands: Commands) -> None:
     """Add these commands."""
+    synced = add_command(commands, "sync", _SYNC, _sync)
+    add_embedded(synced)
+    add_database(synced)
+    add_json(synced)
+
     for name, text, run in (
         ("status", _STATUS, _status),
         ("refresh", _REFRESH, _refresh),
         ("compact", _COMPACT, _compact),
     ):
         command = add_command(commands, name, text, run)
-        command.add_argument("source", metavar="SOURCE", help="the table, view or file that was embedded")
+        command.add_argument(
+            "source",
+            metavar="SOURCE",
+            help="the table, view or file that was embedded",
+            nargs="?" if name == "refresh" else None,
+        )
+        if name == "refresh":
+            command.add_argument("--all", action="store_true", help="refresh the embedding tables of all sources")
+        if name == "status":
+            command.add_argument("--exit-code", action="store_true", help=f"exit with {STALE} if rows have changed")
         command.add_argument("--model", help="use the newest embedding table of this model (default: of any)")
         command.add_argument("--table", metavar="NAME", help="use this embedding table")
         add_database(command)
@@ -77,21 +125,63 @@ def add_to(commands: Commands) -> None:
     add_json(taken)
 
 
-def _status(options: argparse.Namespace) -> None:
+def _sync(options: argparse.Namespace) -> int:
+    with equipped(options.settings) as jammi:
+        synced = jammi.sync(
+            options.source, options.columns, options.key, options.model, dims=options.dims, name=options.name
+        )
+    _show(options, vars(synced))
+    return INCOMPLETE if synced.failed_count else 0
+
+
+def _status(options: argparse.Namespace) -> int:
     with equipped(options.settings, read_only=True) as jammi:
         found = jammi.status(options.source, model=options.model, embedding_table=options.table)
+        (row,) = found.fetchall()
+        facts = dict(zip(found.columns, row, strict=True))
         if options.json:
             print_json(found)
         else:
-            (row,) = found.fetchall()
-            _print(dict(zip(found.columns, row, strict=True)))
+            _print(facts)
+    is_stale = facts["new"] or facts["changed"] or facts["gone"]
+    return STALE if options.exit_code and is_stale else 0
 
 
 def _refresh(options: argparse.Namespace) -> int:
+    if options.all == (options.source is not None):
+        raise InputError("name the source to refresh, or all of them with --all")
+    if options.all:
+        return _refresh_all(options)
     with equipped(options.settings) as jammi:
         refreshed = jammi.refresh(options.source, model=options.model, embedding_table=options.table)
     _show(options, vars(refreshed))
     return INCOMPLETE if refreshed.failed else 0
+
+
+def _refresh_all(options: argparse.Namespace) -> int:
+    if options.model or options.table:
+        raise InputError("--all refreshes the tables of all models; leave out --model and --table")
+    done, codes = [], {0}
+    with equipped(options.settings) as jammi:
+        for source, table in jammi.con.execute(_ALL).fetchall():
+            try:
+                refreshed = jammi.refresh(source, embedding_table=table)
+            except BuildError:
+                # It may be an interrupt.
+                raise
+            except JammiError as error:
+                log.error("%s was not refreshed: %s", table, redacted(str(error), options.settings.config.secrets))
+                codes.add(FAILED)
+                continue
+            done.append(vars(refreshed))
+            codes.add(INCOMPLETE if refreshed.failed else 0)
+    if options.json:
+        print_objects(done)
+    else:
+        for facts in done:
+            _print(facts)
+            print()
+    return FAILED if FAILED in codes else max(codes)
 
 
 def _compact(options: argparse.Namespace) -> None:

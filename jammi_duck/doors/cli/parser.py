@@ -16,14 +16,14 @@ from jammi_duck.config import logs
 from jammi_duck.config.redaction import redacted
 from jammi_duck.config.settings import load
 from jammi_duck.doors.cli import INTERRUPTED, configuration, connection, following, models, shell, sources, tables
-from jammi_duck.doors.cli.commands import add_command
+from jammi_duck.doors.cli.commands import FAILED, add_command
 from jammi_duck.doors.demo import run as run_demo
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.version import __version__
 from jammi_duck.work.interrupts import listen
 
-FAILED, WRONG_CALL = 1, 2
+WRONG_CALL = 2
 FIRST_FREE = 3
 
 _DESCRIPTION = """\
@@ -36,8 +36,8 @@ Embed, store and search text in DuckDB, in plain SQL.
 """
 _EPILOG = """\
 Every command has --help. Exit codes: 0 done; 1 failed; 2 the call or the configuration is
-wrong, and trying again will not help; 3 done, but some rows could not be embedded; 130
-interrupted by Ctrl-C.
+wrong, and trying again will not help; 3 done, but some rows could not be embedded; 4 rows
+have changed (`status --exit-code`); 130 interrupted by Ctrl-C.
 """
 _DEMO = """\
 Embed and search the docstrings of Python's standard library.

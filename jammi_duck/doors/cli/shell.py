@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import jammi_duck
 from jammi_duck.config.cache import default_cache_dir
-from jammi_duck.doors.cli.database_file import refusal
+from jammi_duck.doors.database_file import refusal
 from jammi_duck.version import __version__
 
 if TYPE_CHECKING:

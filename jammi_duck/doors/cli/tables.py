@@ -6,14 +6,21 @@ import argparse
 
 import duckdb
 
-from jammi_duck.doors.cli.commands import INCOMPLETE, Commands, add_command, add_database, add_json, names
+from jammi_duck.doors.cli.commands import (
+    INCOMPLETE,
+    Commands,
+    add_command,
+    add_database,
+    add_embedded,
+    add_json,
+    names,
+    number,
+)
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, print_rows
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.jammi import Jammi
 from jammi_duck.sql import Sql, joined, literal, quoted, sql
-
-_LARGEST = 2**31 - 1
 
 _GENERATE = """\
 Embed the text of a table or a file, and store the vectors.
@@ -64,7 +71,7 @@ Remove old files that are no longer used.
 
 Files younger than storage.retention stay: 7 days by default.
 """
-_SHORT = "embedding_table, source, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
+_SHORT = "embedding_table, source, columns, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
 _OWN = ("_row_id", "_rank", "_similarity", "_distance")
 _FIRST = sql("_rank, round(_similarity, 3) AS _similarity")
 _LAST = sql("_rank, _similarity")
@@ -73,11 +80,7 @@ _LAST = sql("_rank, _similarity")
 def add_to(commands: Commands) -> None:
     """Add these commands."""
     generate = add_command(commands, "generate", _GENERATE, _generate)
-    generate.add_argument("source", metavar="SOURCE", help="a table, a view, or the path or URL of a file")
-    generate.add_argument("--columns", metavar="A,B", required=True, type=names, help="the columns with the text")
-    generate.add_argument("--key", metavar="COLUMN", required=True, help="the key column; unique")
-    generate.add_argument("--model", help="a name on the hub, or a directory (default: inference.model)")
-    generate.add_argument("--dims", metavar="N", type=_number, help="keep only the first N dimensions of the vectors")
+    add_embedded(generate)
     generate.add_argument("--reuse", action="store_true", help="return the existing table if nothing has changed")
     generate.add_argument("--resume", action="store_true", help="continue an interrupted build of the same table")
     add_database(generate)
@@ -88,7 +91,7 @@ def add_to(commands: Commands) -> None:
     search.add_argument(
         "query", metavar="QUERY", help="the text to search for; put -- before it if it begins with a dash"
     )
-    search.add_argument("-k", metavar="N", type=_number, default=10, help="the number of rows (default: %(default)s)")
+    search.add_argument("-k", metavar="N", type=number, default=10, help="the number of rows (default: %(default)s)")
     search.add_argument("--columns", metavar="A,B", type=names, help="show only these columns of the source")
     search.add_argument("--model", help="search the newest embedding table of this model")
     search.add_argument("--table", metavar="NAME", help="search this embedding table")
@@ -122,16 +125,6 @@ def add_to(commands: Commands) -> None:
     add_json(drop)
 
 
-def _number(text: str) -> int:
-    number = int(text)
-    if abs(number) > _LARGEST:
-        raise ValueError
-    return number
-
-
-_number.__name__ = "number"  # argparse says: invalid number value.
-
-
 def _generate(options: argparse.Namespace) -> int:
     with equipped(options.settings) as jammi:
         built = jammi.generate(
@@ -140,6 +133,7 @@ def _generate(options: argparse.Namespace) -> int:
             options.key,
             options.model,
             dims=options.dims,
+            name=options.name,
             reuse=options.reuse,
             resume=options.resume,
         )

@@ -1,4 +1,4 @@
-{{ config(post_hook="SELECT * FROM jammi_generate('{{ this }}', 'body', 'id')") }}
+{{ config(post_hook="SELECT * FROM jammi_sync('{{ this }}', 'body', 'id')") }}
 
 SELECT id, opened, body
 FROM {{ ref('tickets') }}

@@ -1,15 +1,36 @@
-"""Checks whether the DuckDB shell can read a database file, which a newer DuckDB may have written."""
+"""The format of database files: makes new ones that all supported DuckDBs read, and says where a shell reads none."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+# The oldest DuckDB that this package supports.
+READ_BY_SHELLS = "v1.4.0"
+_IN_MEMORY = ":memory:"
 # A file begins with a checksum of 8 bytes, these letters, and its format version.
 _MAGIC = b"DUCK"
 # The newest format that every supported shell can read.
 _READ_BY_ALL = 67
 _TOO_NEW = "Trying to read a database file with version number"
+
+
+def create(database: str | Path, version: str = READ_BY_SHELLS) -> None:
+    """Create a database file that this version of DuckDB can read, where there is none.
+
+    It is closed again: a process can open a file only with one configuration, and others need not know this one. What
+    is no local file is left to DuckDB.
+
+    Raises:
+        duckdb.Error: the file cannot be made, or DuckDB has no such format.
+    """
+    import duckdb
+
+    name = os.fspath(database)
+    is_file = name and not name.startswith(_IN_MEMORY) and "://" not in name and not name.startswith("md:")
+    if is_file and not os.path.exists(name):
+        duckdb.connect(name, config={"storage_compatibility_version": version}).close()
 
 
 def refusal(program: str, words: Sequence[str]) -> str | None:
@@ -49,8 +70,9 @@ def _advice(program: str, path: str) -> str:
     from jammi_duck.sql import literal
 
     return (
-        f"jammi-duck: '{path}' is in a newer format than '{program}' reads. Put a newer duckdb on the PATH,\n"
-        "or copy the database into a format that this one reads, by the DuckDB that wrote it, such as Python's:\n\n"
+        f"jammi-duck: '{path}' is in a newer format than '{program}' reads; jammi_duck.connect makes new files\n"
+        "that it does read. Put a newer duckdb on the PATH, or copy the database into a format that this one reads,\n"
+        "by the DuckDB that wrote it, such as Python's:\n\n"
         f"  ATTACH {literal(path)} AS new;\n"
         f"  ATTACH {literal(f'{path}.1.4')} AS old (STORAGE_VERSION 'v1.4.0');\n"
         "  COPY FROM DATABASE new TO old;"
