@@ -20,7 +20,7 @@ from benchmarks.common import show
 from benchmarks.rounds import HEADER, Report
 from jammi_duck.config.options import Config
 from jammi_duck.doors.installation import equip
-from jammi_duck.encoder import Encoder, Encodings, Identity
+from jammi_duck.encoder import Encoder, Encoders, Encodings, Identity
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.types import Role, Vectors
 
@@ -50,7 +50,7 @@ class RandomEncoder(Encoder):
         return vectors
 
 
-class RandomEncoders:
+class RandomEncoders(Encoders):
     """Any model is the random one."""
 
     def __init__(self) -> None:

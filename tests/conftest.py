@@ -60,6 +60,7 @@ def no_configuration_of_the_machine(tmp_path_factory):
         for name in [name for name in os.environ if name.upper().startswith("JAMMI_")]:
             patch.delenv(name)
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
 
 

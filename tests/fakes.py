@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from jammi_duck.encoder import Encoder, Encodings, Identity
+from jammi_duck.encoder import Encoder, Encoders, Encodings, Identity
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.encoder.names import full_name
 from jammi_duck.errors import NoModelError
@@ -43,7 +43,7 @@ class FakeEncoder(Encoder):
         return Encodings(vectors, truncated, failed)
 
 
-class FakeEncoders:
+class FakeEncoders(Encoders):
     """Knows the models `fake/small` and `fake/other`, and the default model under its name."""
 
     def __init__(self) -> None:

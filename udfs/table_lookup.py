@@ -44,7 +44,7 @@ def find_embeddings(
     """
     meant = disambiguate(engine, source, table, failed=failed)
     with telling_renames(engine, source):
-        entry = find_table(engine.tables, engine.encoders.names, meant.identity, model, table, called=source.written)
+        entry = find_table(engine.tables, engine.encoders, meant.identity, model, table, called=source.written)
     return entry, meant
 
 

@@ -73,6 +73,16 @@ def _path(value: object) -> object:
     return Path(os.path.expanduser(value)) if isinstance(value, str) and value.strip() else value
 
 
+def _paths(value: object) -> object:
+    return (
+        [str(_path(each)) for each in value] if isinstance(value, list | tuple) and all(map(_is_path, value)) else value
+    )
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | Path) and bool(str(value).strip())
+
+
 _SOMETHING = Meta(pattern=r"^[^\0]*[^\s\0][^\0]*$")
 _MOST = 2**31 - 1
 Text = Annotated[str, _SOMETHING, Kind("a text that is not empty")]
@@ -85,6 +95,7 @@ Size = Annotated[int | Literal["auto"], Kind("'auto', or a size such as '8 GB' o
 Duration = Annotated[timedelta, Kind("a duration of at least 0, such as '7 days'", _duration)]
 Folder = Annotated[Path, Kind("a path", _path)]
 Table = Annotated[Options, Kind("a table of options", _options)]
+Directories = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of paths", _paths)]
 Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names")]
 Address = Annotated[str, Meta(pattern=rf"^\S*:{_PORT}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Kind("one of auto, float32, bfloat16")]
@@ -127,6 +138,7 @@ class Config:
     threads: Annotated[Threads | None, Key("inference.threads", "cores that models compute on; all by default")] = None
     max_loaded_models: Annotated[Count, Key("inference.max_loaded_models", "models that stay in memory")] = 3
     preload_models: Annotated[Models, Key("inference.preload_models", "models that install loads at once")] = ()
+    models_path: Annotated[Directories, Key("models.path", "directories whose sub-folders are models")] = ()
     device: Annotated[Device | None, Key("gpu.device", "the CUDA device, -1 for the CPU; the first by default")] = None
     gpu_memory_limit: Annotated[Size, Key("gpu.memory_limit", "the most GPU memory to use")] = "auto"
     gpu_memory_fraction: Annotated[

@@ -28,7 +28,13 @@ from jammi_duck.work.refresh import Refresher
 def loaded_encoders(config: Config) -> LoadedEncoders:
     """The models of this process, with the options of the configuration."""
     return LoadedEncoders(
-        config.batch_size, config.max_loaded_models, config.precision, config.threads, config.device, config.gpu_memory
+        config.batch_size,
+        config.max_loaded_models,
+        config.precision,
+        config.threads,
+        config.device,
+        config.gpu_memory,
+        config.models_path,
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.listing import ModelRow
-    from jammi_duck.types import Vectors
+    from jammi_duck.types import Definition, Vectors
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,26 @@ class Encoders(Protocol):
             ModelError: the model cannot be found, or cannot be loaded.
         """
         ...
+
+    def recorded(self, definition: Definition) -> Encoder:
+        """The encoder of an embedding table's model: one with the recorded weights, wherever it is, if there is any.
+
+        Otherwise the one of the recorded name, whose vectors must not be compared with those of the table.
+
+        Raises:
+            ModelError: there is neither, or it cannot be loaded.
+        """
+        return self.get(definition.model)
+
+    def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
+        """The digest of the weights and the pooling of a model whose files are on this machine; None for others.
+
+        `recorded` knows from then on where these weights are.
+
+        Raises:
+            ModelError: its files cannot be read.
+        """
+        return None
 
     def names(self, name: str) -> set[str]:
         """The names that an embedding table may record for a model that the user calls `name`."""

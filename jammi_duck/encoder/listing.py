@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jammi_duck.encoder.card import Card, read_card
 from jammi_duck.encoder.description import ModelDescription, describe
-from jammi_duck.encoder.names import Found, available
+from jammi_duck.encoder.names import Found, available, gone, is_model
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Integer
 
@@ -50,14 +51,21 @@ class Listed:
         return replace(row, label=self.card.label, licence=self.card.licence, **facts)
 
 
-def listed(default: str) -> list[Listed]:
-    """The models available without a download, sorted by name; includes `default` if that is a directory."""
-    return [look_at(found) for found in available(default)]
+def listed(default: str, path: Sequence[str] = ()) -> list[Listed]:
+    """The models available without a download, sorted by name; includes `default` if that is a directory.
+
+    `path` lists directories with model folders.
+    """
+    return [look_at(found) for found in available(default, path)]
 
 
 def look_at(found: Found) -> Listed:
     """The card and the description of a model, read from its directory."""
     card = read_card(found.path, found.name)
+    if found.is_local:
+        card = replace(card, link=str(found.path))
+        if not is_model(found.path):
+            return Listed(found, card, None, gone(found))
     try:
         return Listed(found, card, describe(found.path, found.name, found.revision))
     except ModelError as error:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jammi_duck.encoder.description import describe, weights_digest
-from jammi_duck.encoder.listing import ModelRow, listed
-from jammi_duck.encoder.names import Found, find, full_name, verify
-from jammi_duck.errors import ConfigError, JammiError, ModelError
+from jammi_duck.encoder.listing import ModelRow, listed, look_at
+from jammi_duck.encoder.model_files import state
+from jammi_duck.encoder.names import (
+    Found,
+    find,
+    find_folder,
+    find_here,
+    full_name,
+    is_model,
+    model_folders,
+    own_directory,
+    verify,
+)
+from jammi_duck.errors import ConfigError, JammiError, ModelError, NoModelError
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +34,7 @@ if TYPE_CHECKING:
     from jammi_duck.encoder import Encoder
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.local.linear import Placement
+    from jammi_duck.types import Definition
 
 _loaded: OrderedDict[tuple[object, ...], Encoder] = OrderedDict()
 _loading: dict[tuple[object, ...], threading.Lock] = {}
@@ -48,52 +62,113 @@ class LoadedEncoders:
         threads: int | None = None,
         device: int | None = None,
         gpu_memory: int | float | None = None,
+        path: Sequence[str] = (),
     ) -> None:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay.
 
         `precision` is float32, bfloat16, or auto: bfloat16 where the hardware computes it natively. `threads` is the
         number of cores to use, by default all. `device` is the number of a CUDA device, -1 for the CPU, by default the
         first CUDA device, if there is one. `gpu_memory` is the most of its memory that this process uses: a number of
-        bytes, or a fraction.
+        bytes, or a fraction. `path` lists directories with model folders.
         """
         self._batch_size = batch_size
         self._most_loaded = most_loaded
         self._options = (precision, threads, device)
         self._gpu_memory = gpu_memory
+        self._path = path
         self._found: dict[str, Found] = {}
+        # Where models were seen, by the digest of their weights and their pooling.
+        self._seen: dict[tuple[str, str], Found] = {}
 
     def get(self, name: str) -> Encoder:
-        """See `Encoders.get`: a name as on the hub, a bare name, or a local directory."""
-        found = self._found.get(name) or find(name)
+        """See `Encoders.get`: a name as on the hub, a bare name, a model folder's, or a local directory."""
+        found = self._found.get(name) or find(name, self._path)
         if not found.is_local:
             self._found[name] = found
-        key = (found, self._batch_size, *self._options)
+        return self._loaded_from(found)
+
+    def recorded(self, definition: Definition) -> Encoder:
+        """See `Encoders.recorded`."""
+        wanted = definition.weights, definition.pooling
+        if not definition.weights:
+            return self.get(definition.model)
+        seen = self._seen.get(wanted)
+        if seen and is_model(seen.path):
+            with contextlib.suppress(ModelError):
+                encoder = self._loaded_from(seen)
+                if _computes(encoder, wanted):
+                    return encoder
+        named: Encoder | None = None
+        missing: ModelError | None = None
+        try:
+            found = find_here(definition.model, self._path)
+            if found:
+                named = self._loaded_from(found)
+            elif "/" not in definition.model:
+                # A model of the hub is recorded by its full name.
+                raise NoModelError(f"no model '{definition.model}'")
+        except ModelError as error:
+            missing = error
+        if named and _computes(named, wanted):
+            return named
+        moved = self._moved(definition)
+        if moved:
+            return self._loaded_from(moved)
+        if isinstance(missing, NoModelError):
+            looked = ", ".join(f"'{directory}'" for directory in (*self._path, own_directory()))
+            raise NoModelError(f"{missing}; no model folder in {looked} has its weights") from missing
+        if missing:
+            raise missing
+        return named or self.get(definition.model)
+
+    def _moved(self, definition: Definition) -> Found | None:
+        """The model folder with the weights of a recorded model; the most similar folders are read first."""
+        candidates = []
+        for found in model_folders(self._path):
+            there = look_at(found).description
+            if there and there.pooling == definition.pooling and there.dimensions >= definition.dimensions:
+                differs = (there.max_tokens, there.prompt("document")) != (definition.max_tokens, definition.prompt)
+                candidates.append((differs, found.path.name != Path(definition.model).name, str(found.path), found))
+        for *_, found in sorted(candidates, key=lambda candidate: candidate[:3]):
+            # What cannot be read is not the one.
+            with contextlib.suppress(ModelError):
+                if self._weights_and_pooling(found) == (definition.weights, definition.pooling):
+                    return found
+        return None
+
+    def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
+        """See `Encoders.weights_and_pooling`."""
+        try:
+            found = find_here(name, self._path)
+        except NoModelError:
+            return None
+        return self._weights_and_pooling(found) if found else None
+
+    def _weights_and_pooling(self, found: Found) -> tuple[str, str]:
+        with _malformed(found):
+            description = describe(found.path, found.name, found.revision)
+            digest = _checked_digest(found, description), description.pooling
+        self._seen[digest] = found
+        return digest
+
+    def _loaded_from(self, found: Found) -> Encoder:
+        # A directory may hold another model by now.
+        key = (found, state(found.path) if found.is_local else None, self._batch_size, *self._options)
         with _sharing:
             loading = _loading.setdefault(key, threading.Lock())
         # Only callers that need this model wait while it is loaded.
         with loading:
-            encoder = _loaded.get(key) or self._checked_load(found)
+            encoder = _loaded.get(key)
+            if encoder is None:
+                with _malformed(found):
+                    encoder = self._load(found)
+            self._seen[encoder.identity.weights, encoder.identity.pooling] = found
             with _sharing:
                 _loaded[key] = encoder
                 _loaded.move_to_end(key)
                 while len(_loaded) > self._most_loaded:
                     _loaded.popitem(last=False)
         return encoder
-
-    def _checked_load(self, found: Found) -> Encoder:
-        """As `_load`; any error caused by a malformed directory becomes a ModelError."""
-        try:
-            return self._load(found)
-        except (JammiError, MemoryError, ImportError):
-            raise
-        except BaseException as error:
-            # tokenizers is written in Rust; its panics are not subclasses of Exception.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            reason = f"{type(error).__name__}: {error}"
-            raise ModelError(
-                f"the model '{found.name}' cannot be loaded from '{found.path}': {reason}; a file there is malformed"
-            ) from error
 
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)
@@ -117,11 +192,35 @@ class LoadedEncoders:
 
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""
-        return {name, full_name(name), str(Path(name).expanduser().resolve())}
+        folder = find_folder(name, self._path)
+        paths = [Path(name).expanduser().resolve(), *([folder.path] if folder else [])]
+        return {name, full_name(name), *map(str, paths)}
 
     def available(self, default: str) -> list[ModelRow]:
         """See `Encoders.available`."""
-        return [each.row() for each in listed(default)]
+        return [each.row() for each in listed(default, self._path)]
+
+
+@contextlib.contextmanager
+def _malformed(found: Found) -> Iterator[None]:
+    """Turn any error that a malformed directory causes into a ModelError."""
+    try:
+        yield
+    except (JammiError, MemoryError, ImportError):
+        raise
+    except BaseException as error:
+        # tokenizers is written in Rust; its panics are not subclasses of Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(
+            f"the model '{found.name}' cannot be loaded from '{found.path}': {reason}; a file there is malformed"
+        ) from error
+
+
+def _computes(encoder: Encoder, wanted: tuple[str, str]) -> bool:
+    """Whether an encoder has these weights and this pooling."""
+    return (encoder.identity.weights, encoder.identity.pooling) == wanted
 
 
 def _checked_digest(found: Found, description: ModelDescription) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -52,6 +53,17 @@ def check_files(folder: Path, name: str, model: Path | None = None) -> None:
         most = _MOST_WEIGHTS if path.suffix == ".safetensors" else _MOST.get(path.name, 1 << 27)
         if status.st_size > most:
             raise ModelError(f"'{path}' has {status.st_size} bytes, and more than {most} are no part of a model")
+
+
+def state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """The names, sizes and times of the files that are read of a model: if one is replaced, it is another state."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in _files(folder):
+            if path.suffix in _READ:
+                status = os.stat(path)
+                found.append((str(path), status.st_size, status.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - what a file holds is checked by those who read it

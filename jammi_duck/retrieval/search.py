@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut
-from jammi_duck.errors import DamagedError, InputError, JammiWarning, ModelError
+from jammi_duck.encoder.recorded import QUERY, recorded_encoder
+from jammi_duck.errors import DamagedError, InputError, JammiWarning
 from jammi_duck.retrieval.selection import Selection, opened
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
@@ -135,7 +136,8 @@ def _vectors(
     said = [i for i in texts if known[i]]
     if said:
         _warn_of_vectors([texts[i] for i in said])
-        encoded = _encoder_of(encoders, entry).encode([texts[i] for i in said], "query")
+        encoder = recorded_encoder(encoders, entry.name, entry.definition, QUERY)
+        encoded = encoder.encode([texts[i] for i in said], "query")
         vectors[said] = cut(encoded, entry.definition.dimensions)
     given = {i: query for i, query in enumerate(queries) if isinstance(query, np.ndarray)}
     for i, vector in given.items():
@@ -165,19 +167,6 @@ def _looks_like_vector(text: str) -> bool:
     with contextlib.suppress(ValueError):
         return all(math.isfinite(float(number)) for number in inside[1:-1].split(","))
     return False
-
-
-def _encoder_of(encoders: Encoders, entry: Entry) -> Encoder:
-    encoder = encoders.get(entry.definition.model)
-    now, then = encoder.identity, entry.definition
-    # A table that was imported while the model was not available records only its name.
-    differs = bool(then.weights) and (now.weights, now.pooling) != (then.weights, then.pooling)
-    if differs or encoder.dimensions < then.dimensions:
-        raise ModelError(
-            f"the model '{then.model}' is not the one that '{entry.name}' was generated with: its files have changed; "
-            "put the old ones back, or generate again"
-        )
-    return encoder
 
 
 def _normalised(vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:

@@ -132,8 +132,10 @@ class Generator:
         definition = define(request, encoder.identity, resolve_dims(request.dims, encoder))
         if request.reuse and differing_rows == 0:
             made = self._tables.ready(request.reuse)
-            # It may be known by an older name of the source or revision of the model: neither changes its vectors.
+            # An older name of the source, and another name or revision of the same model, do not change its vectors.
             same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
+            if definition.weights:
+                same = dataclasses.replace(same, model=definition.model)
             if same == definition:
                 if request.again:
                     warnings.warn(_AGAIN.format(made.name), JammiWarning, stacklevel=2)
@@ -233,12 +235,14 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
     if not entries:
         return
     names = encoders.names(request.model)
-    dimensions = resolve_dims(request.dims, encoders.get(request.model))
+    encoder = encoders.get(request.model)
+    dimensions = resolve_dims(request.dims, encoder)
     for entry in entries:
         made = entry.definition
         is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
         is_called = request.name is None or layout.is_called(entry.name, request.name)
-        if is_same and is_called and made.model in names:
+        is_of_model = made.model in names or (made.weights and made.weights == encoder.identity.weights)
+        if is_same and is_called and is_of_model:
             yield entry
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encoders, for_stream
+from jammi_duck.encoder.recorded import DOCUMENT, recorded_encoder
 from jammi_duck.errors import (
     BuildError,
     DamagedError,
     InputError,
-    ModelError,
     NotFoundError,
     StateError,
 )
@@ -28,7 +28,7 @@ from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.storage.tables.lookup import find_table, of_model
 from jammi_duck.storage.tables.pins import Snapshot
 from jammi_duck.storage.tables.recovery import release_snapshot
 from jammi_duck.storage.tables.snapshot import changed_since, pinned_snapshot, present
@@ -117,9 +117,7 @@ class Refresher:
                 f"'{entry.name}' was imported without the columns of its text, so {found.added} new rows of "
                 f"'{definition.source}' cannot be embedded; import it again, with cols := [...]"
             )
-        encoder = self._encoders.get(definition.model) if found.texts else None
-        if encoder is not None:
-            check_same(entry, encoder)
+        encoder = recorded_encoder(self._encoders, entry.name, definition, DOCUMENT) if found.texts else None
         snapshot = pinned_snapshot(self._tables, entry, found.snapshot_token)
 
         def start() -> Job[_Change]:
@@ -280,13 +278,11 @@ def choose_refreshable(
         StorageError: it cannot be known now whether something is left of a build.
     """
     try:
-        return find_table(tables, encoders.names, source, model, table, called=called)
+        return find_table(tables, encoders, source, model, table, called=called)
     except NotFoundError:
-        names = None if model is None else encoders.names(model)
-        for entry in tables.catalog.entries("failed", source=source):
+        for entry in of_model(tables.catalog.entries("failed", source=source), encoders, model):
             is_called = table is None or layout.is_called(entry.name, table)
-            is_meant = is_called and (names is None or entry.definition.model in names)
-            if is_meant and is_kept(tables, entry):
+            if is_called and is_kept(tables, entry):
                 return entry
         raise
 
@@ -324,19 +320,3 @@ def is_kept(tables: EmbeddingTables, entry: Entry) -> bool:
         return bool(entry.definition.columns) and bool(present(tables, entry).manifest.segments)
     except DamagedError:
         return False
-
-
-def check_same(entry: Entry, encoder: Encoder) -> None:
-    """Raise ModelError where an encoder's vectors are not those of the table, but for the precision."""
-    now, then = encoder.identity, entry.definition
-    # A table that was imported without the model at hand knows its name only.
-    told = ("weights", "pooling", "prompt", "max_tokens") if then.weights else ()
-    differing = [name for name in told if getattr(then, name) != getattr(now, name)]
-    if encoder.dimensions < then.dimensions:
-        differing.append("dimensions")
-    if differing:
-        raise ModelError(
-            f"the model '{then.model}' is not what it was when '{entry.name}' was generated ({', '.join(differing)} "
-            f"differ): vectors of both must not be mixed. Put the old model back, or SELECT * FROM jammi_generate("
-            f"'{then.source}', ...) anew"
-        )

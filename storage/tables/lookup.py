@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 from jammi_duck.errors import JammiWarning, NotFoundError, did_you_mean
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.types import Definition
 
-Names = Callable[[str], AbstractSet[str]]
+
+class Models(Protocol):
+    """What the user's name of a model stands for."""
+
+    def names(self, name: str) -> AbstractSet[str]:
+        """The names that an embedding table may record for it."""
+        ...
+
+    def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
+        """What a table records of it beside the name, if its files are on this machine; they may have to be read."""
+        ...
 
 
 def find_table(
     tables: EmbeddingTables,
-    names: Names,
+    models: Models,
     source: str,
     model: str | None,
     table: str | None,
@@ -25,9 +37,10 @@ def find_table(
 ) -> Entry:
     """The embedding table that a search means: `table`, or the newest of `source`, of `model` if one is given.
 
-    `names` gives all names of a model. The source is `called` something else by the user, perhaps.
+    The source is `called` something else by the user, perhaps.
 
     Raises:
+        ModelError: the files of the model cannot be read.
         NotFoundError: there is none; says which there are.
     """
     follow_others(tables)
@@ -35,20 +48,44 @@ def find_table(
         entry = tables.ready(table, source)
         if entry.source != source:
             raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{called or source}'")
+        if not of_model([entry], models, model):
+            told = _told(entry.definition, models.weights_and_pooling(model) if model else None)
+            raise NotFoundError(f"'{entry.name}' is an embedding table of the model {told}, not '{model}'")
         return entry
     known = tables.catalog.entries("ready", "gone", source=source)
-    meant = [entry for entry in known if model is None or entry.definition.model in names(model)]
+    meant = of_model(known, models, model)
     found = [entry for entry in meant if entry.status == "ready"]
     if not found:
-        raise _none_for(tables, source, model, known, meant, called=called or source)
+        raise _none_for(tables, models, source, model, known, meant, called=called or source)
     if meant[0].status == "gone":
         _tell(tables, meant[0], found[0])
     _tell_of_others(tables, found, called or source)
     return found[0]
 
 
+def of_model(entries: Sequence[Entry], models: Models, model: str | None) -> Sequence[Entry]:
+    """The tables of a model, or all if it is None.
+
+    These are the tables that record one of its names. If none does, or if models with other weights have had that name,
+    they are the tables that record its weights.
+
+    Raises:
+        ModelError: the files of the model cannot be read.
+    """
+    if model is None or not entries:
+        return entries
+    names = models.names(model)
+    named = [entry for entry in entries if entry.definition.model in names]
+    if len({(entry.definition.weights, entry.definition.pooling) for entry in named}) == 1:
+        return named
+    now = models.weights_and_pooling(model)
+    same = [entry for entry in entries if (entry.definition.weights, entry.definition.pooling) == now]
+    return same or named
+
+
 def _none_for(
     tables: EmbeddingTables,
+    models: Models,
     source: str,
     model: str | None,
     known: Sequence[Entry],
@@ -61,8 +98,9 @@ def _none_for(
     if meant:
         return NotFoundError(f"{none}: '{meant[0].name}' cannot be used, {meant[0].error}")
     if known:
-        models = ", ".join(sorted({entry.definition.model for entry in known}))
-        return NotFoundError(f"{none} of the model '{model}'; there are: {models}")
+        now = models.weights_and_pooling(model) if model else None
+        there = ", ".join(sorted({_told(entry.definition, now) for entry in known}))
+        return NotFoundError(f"{none} of the model '{model}'; there are: {there}")
     for refused in tables.catalog.refused():
         if (refused.source, refused.status) == (source, "ready"):
             return NotFoundError(f"{none}: '{refused.name}' cannot be used, {refused.error}")
@@ -93,6 +131,14 @@ def _tell_of_others(tables: EmbeddingTables, found: Sequence[Entry], called: str
 
 def _columns(entry: Entry) -> str:
     return ", ".join(entry.definition.columns) or "vectors that were imported"
+
+
+def _told(recorded: Definition, now: tuple[str, str] | None) -> str:
+    """The model of a table, and in what a model differs from it that now has these weights and this pooling."""
+    then = recorded.weights, recorded.pooling
+    parts = zip(("weights", "pooling"), then, now if now and recorded.weights else then, strict=True)
+    differing = " and ".join(name for name, old, new in parts if old != new)
+    return f"{recorded.model} ({differing} differ)" if differing else recorded.model
 
 
 def _tell(tables: EmbeddingTables, gone: Entry, taken: Entry) -> None:

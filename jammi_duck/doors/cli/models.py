@@ -1,4 +1,4 @@
-"""The commands for models: list, desc, pull."""
+"""The commands for models: list, desc, pull, add, remove."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from dataclasses import asdict
 from jammi_duck.doors.cli.commands import Commands, add_command, add_group, add_json
 from jammi_duck.doors.cli.output import fact_lines, print_objects
 from jammi_duck.encoder.listing import Listed, listed, look_at
-from jammi_duck.encoder.names import available, find, find_here, full_name
+from jammi_duck.encoder.named import add_name, remove_name
+from jammi_duck.encoder.names import available, find, find_directory, find_here, full_name
 from jammi_duck.errors import ModelError, did_you_mean
 
 _MODELS = """\
-List, describe and download embedding models.
+List, describe, download and name embedding models.
 
   jammi-duck models list                       list the available models
   jammi-duck models desc all-MiniLM-L6-v2      describe a model
   jammi-duck models pull all-mpnet-base-v2     download one from the Hugging Face hub
+  jammi-duck models add ./my-model             name a folder: model := 'my-model' means it
 """
 _LIST = """\
 List the models that can be used without a download,
@@ -41,6 +43,20 @@ into the cache that all programs share (HF_HOME).
 
   jammi-duck models pull sentence-transformers/all-mpnet-base-v2
 """
+_ADD = """\
+Give the model in a folder a name, by which it is found from everywhere.
+
+  jammi-duck models add ./my-model
+  jammi-duck models add /srv/models/ft-2026 --name support    then: model := 'support'
+
+The name is a link in ~/.local/share/jammi_duck/models (XDG_DATA_HOME); the files stay
+where they are. If the folder was moved, add it again under the same name.
+"""
+_REMOVE = """\
+Forget a name that `models add` has given. The model's files stay.
+
+  jammi-duck models remove support
+"""
 _WIDEST = 100
 
 
@@ -50,10 +66,16 @@ def add_to(commands: Commands) -> None:
     add_json(add_command(group, "list", _LIST, _list))
     for command in (add_command(group, "desc", _DESC, _desc), add_command(group, "pull", _PULL, _pull)):
         command.add_argument("name", metavar="NAME", help="a name on the hub, a bare name, or a directory")
+    add = add_command(group, "add", _ADD, _add)
+    add.add_argument("path", metavar="FOLDER", help="the folder with the model")
+    add.add_argument("--name", metavar="NAME", help="its name (default: that of the folder)")
+    remove = add_command(group, "remove", _REMOVE, _remove)
+    remove.add_argument("name", metavar="NAME", help="the name to forget")
 
 
 def _list(options: argparse.Namespace) -> None:
-    models = listed(options.settings.config.model)
+    config = options.settings.config
+    models = listed(config.model, config.models_path)
     if options.json:
         print_objects(asdict(model.row()) for model in models)
         return
@@ -63,9 +85,10 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _desc(options: argparse.Namespace) -> None:
-    found = find_here(options.name)
+    config = options.settings.config
+    found = find_here(options.name, config.models_path)
     if found is None:
-        known = [model.name for model in available(options.settings.config.model)]
+        known = [model.name for model in available(config.model, config.models_path)]
         near = did_you_mean(full_name(options.name), known) or ";"
         raise ModelError(
             f"no model '{options.name}' on this machine{near} `jammi-duck models list` shows those that are here, and "
@@ -110,8 +133,22 @@ def _quoted(prompt: str) -> str:
     return json.dumps(prompt, ensure_ascii=False) if prompt else "none"
 
 
+def _add(options: argparse.Namespace) -> None:
+    found = find_directory(options.path)
+    error = look_at(found).error
+    if error:
+        raise ModelError(f"it cannot be used: {error}")
+    name = found.path.name if options.name is None else options.name
+    add_name(name, found)
+    print(f"model := '{name}' now means {found.path}")
+
+
+def _remove(options: argparse.Namespace) -> None:
+    print(f"'{options.name}' is forgotten; the model stays in {remove_name(options.name)}")
+
+
 def _pull(options: argparse.Namespace) -> None:
-    here = find_here(options.name)
+    here = find_here(options.name, options.settings.config.models_path)
     found = here or find(options.name)
     print(f"{found.name} is {'here already' if here else 'fetched'}: {found.path}")
     error = look_at(found).error
