@@ -79,6 +79,7 @@ class LoadedEncoders:
         self._found: dict[str, Found] = {}
         # Where models were seen, by the digest of their weights and their pooling.
         self._seen: dict[tuple[str, str], Found] = {}
+        self._digests: dict[tuple[Found, object], tuple[str, str]] = {}
 
     def get(self, name: str) -> Encoder:
         """See `Encoders.get`: a name as on the hub, a bare name, a model folder's, or a local directory."""
@@ -145,11 +146,13 @@ class LoadedEncoders:
         return self._weights_and_pooling(found) if found else None
 
     def _weights_and_pooling(self, found: Found) -> tuple[str, str]:
-        with _malformed(found):
-            description = describe(found.path, found.name, found.revision)
-            digest = _checked_digest(found, description), description.pooling
-        self._seen[digest] = found
-        return digest
+        key = found, state(found.path)
+        if key not in self._digests:
+            with _malformed(found):
+                description = describe(found.path, found.name, found.revision)
+                self._digests[key] = _checked_digest(found, description), description.pooling
+        self._seen[self._digests[key]] = found
+        return self._digests[key]
 
     def _loaded_from(self, found: Found) -> Encoder:
         # A directory may hold another model by now.
