@@ -75,6 +75,16 @@ def test_the_page_about_python_has_every_method():
         assert name.startswith("_") or f"`jammi.{name}(" in page
 
 
+@pytest.mark.parametrize(
+    ("query", "place"), [("FROM jammi_search('t', 'word')", "\n## `{}`\n"), ("SELECT embed('word')", "`{}`")]
+)
+def test_the_page_about_python_has_what_duckdb_says_without_the_functions(con, query, place):
+    page = (ROOT / "docs" / "python.md").read_text()
+    with pytest.raises(duckdb.CatalogException) as raised:
+        con.cursor().execute(query)
+    assert place.format(str(raised.value).splitlines()[0]) in page
+
+
 @pytest.mark.minilm
 @pytest.mark.shared_data
 def test_the_python_of_the_readme_runs(monkeypatch, tmp_path, shared_data, capsys):

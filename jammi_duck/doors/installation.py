@@ -35,6 +35,7 @@ from jammi_duck.udfs.arguments import plain
 from jammi_duck.udfs.engine import ScalarFunction
 from jammi_duck.udfs.functions import FUNCTIONS
 from jammi_duck.udfs.macros import macros
+from jammi_duck.work.progress import in_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PROBE = sql("_jammi_installation")
+# A statement that is refused, as is a SET without ipywidgets, would abort the caller's transaction.
+_CAN_HIDE_BAR = sql("SELECT current_setting('enable_progress_bar') AND NOT current_setting('lock_configuration')")
 # Kept with DuckDB, whose functions find them by name, also when this module is loaded again.
 _installations: dict[str, Installation] = vars(duckdb).setdefault("_jammi_duck_installations", {})
 # DuckDB calls a function as long as the database is open, but frees it with the connection that registered it. So each
@@ -78,7 +81,8 @@ def install(
     named; the other options are those of `config.options.Config`. What is not given comes from the environment, from
     `jammi.toml`, or is the default: see `config.settings`. Builds that a dead process left are settled, and tables
     that storage has and the catalog does not know are found. A second connection to the same database gets the macros,
-    and shares everything else; what other processes have done meanwhile is looked at again.
+    and shares everything else; what other processes have done meanwhile is looked at again. In a notebook, DuckDB's own
+    progress bar is turned off on the connection.
 
     Raises:
         ConfigError: an option cannot be used, or differs from that of an earlier `install` on this database.
@@ -214,6 +218,9 @@ class Installation:
 
     def add(self, con: duckdb.DuckDBPyConnection) -> None:
         """Give a connection the macros."""
+        # DuckDB's own would show a build only at its end, below ours.
+        if in_notebook() and con.execute(_CAN_HIDE_BAR).fetchall() == [(True,)]:
+            con.execute("SET enable_progress_bar = false")
         for statement in macros(self.host.add(con)):
             con.execute(statement)
 

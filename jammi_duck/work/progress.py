@@ -1,4 +1,4 @@
-"""Shows progress: a bar on a terminal, lines in the log, nothing in a pipe."""
+"""Shows progress: a bar on a terminal or in a notebook, lines in the log, nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from typing import Self
+import warnings
+from typing import Any, Self
 
 from jammi_duck.config.logs import log
 
@@ -15,11 +16,32 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 def _after_fork() -> None:
     # A bar of another thread may have held the lock that all bars share.
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.set_lock(threading.RLock())
+    for module in ("tqdm", "tqdm.auto"):
+        if module in sys.modules:
+            sys.modules[module].tqdm.set_lock(threading.RLock())
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _new_bar(**options: Any) -> Any:  # noqa: ANN401 - a tqdm of some kind
+    # Imported here, because an installation does without.
+    if not in_notebook():
+        from tqdm import tqdm
+
+        return tqdm(disable=None, **options)
+    with warnings.catch_warnings():
+        # Where ipywidgets is missing, its text bar does.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    return tqdm(**options)
 
 
 class Progress:
@@ -27,14 +49,11 @@ class Progress:
 
     def __init__(self, stage: str, source: str, total: int) -> None:
         """`stage` and `source` stand before the bar and in each line of the log."""
-        # Imported here, because an installation does without.
-        from tqdm import tqdm
-
         self._fields: dict[str, object] = {"stage": stage, "source": source}
         self._label = f"{stage} {source}"
         self._total = total
         self._done = 0
-        self._bar = tqdm(total=total, desc=self._label, unit="row", unit_scale=True, disable=None, leave=False)
+        self._bar = _new_bar(total=total, desc=self._label, unit="row", unit_scale=True, leave=False)
         self._started = self._last_line = time.monotonic()
 
     def advance(self, rows: int) -> None:
@@ -48,11 +67,13 @@ class Progress:
             log.info("%s: %d of %d rows", self._label, self._done, self._total, extra=fields)
 
     def close(self) -> None:
-        """Take the bar away: the stage was not done to its end."""
+        """Take the bar away: the stage was not done to its end. In a notebook, it stays, in red."""
         self._bar.close()
 
     def done(self) -> None:
         """Take the bar away, and log how long the stage took, unless there was nothing to do."""
+        # Rows without a text are not counted: to a notebook, the work would seem to have failed.
+        self._bar.total = self._done
         self.close()
         if not self._total:
             return
