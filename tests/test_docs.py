@@ -193,6 +193,12 @@ def test_the_provider_of_the_page_about_extending_works(jammi):
     assert jammi.con.execute("SELECT len(embed('a', model := 'acme/remote'))").fetchall() == [(8,)]
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_the_pages_about_installation_take_the_pytorch_that_the_constraints_take(page):
+    (pinned,) = re.findall(r"^torch==.*$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert re.findall(r"^    pip install (torch\S*) --index-url", (ROOT / page).read_text(), re.MULTILINE) == [pinned]
+
+
 def test_links_lead_somewhere():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
