@@ -1,15 +1,14 @@
-# Sourced by ./demo and ./test: one virtual environment with the pinned versions and the embedded model.
+# Sourced by ./demo, ./test and .ci/pythons: one virtual environment with the pinned versions and the embedded model.
 
-# The first Python of 3.11 or later that can make virtual environments.
+# find_python CANDIDATES: the first that is a Python of 3.11 or later, and can make virtual environments.
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-python3}" python3.11 python3.12 python3.13 python3.14; do
+    for candidate in "$@"; do
         if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "No Python of 3.11 or later with venv was found. On Debian or Ubuntu: apt-get install python3-venv" >&2
     return 1
 }
 
@@ -17,7 +16,10 @@ find_python() {
 environment() {
     local stamp=".venv/installed$1" python
     if [ ! -x .venv/bin/python ]; then
-        python=$(find_python)
+        if ! python=$(find_python "${PYTHON:-python3}" python3.11 python3.12 python3.13 python3.14); then
+            echo "No Python of 3.11 or later with venv was found. On Debian or Ubuntu: apt-get install python3-venv" >&2
+            return 1
+        fi
         echo "Making a virtual environment in .venv with $("$python" --version)" >&2
         "$python" -m venv .venv
     fi
