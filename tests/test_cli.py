@@ -57,7 +57,8 @@ class TestUsage:
             "generate t --columns '' --key id", "generate t --columns 'a\nb' --key id", "search t q -k 99999999999",
             "models pull", "models list x", "config --nonsense", "sources add x --path p --format xls",
             "status", "sync t --key id", "compact a b", "import a b id v", "import a b id --model m",
-            "import a b id v --model m --columns a,",
+            "import a b id v --model m --columns a,", "tables --wait 30", "tables --wait '5 moons'",
+            "tables --wait 999999999w",
         ],
     )  # fmt: skip
     def test_a_wrong_call(self, capsys, line):
@@ -144,24 +145,6 @@ class TestExitCodes:
         code, out, err = call(capsys, "generate animals.csv --columns text --key id")
         assert (code, out) == (1, "")
         assert err.startswith(f"jammi-duck: cannot list '{folder}/artifacts/jammi_db'")
-
-    def test_a_database_in_use_is_1(self, folder, capsys):
-        holding = "import duckdb, sys; c = duckdb.connect('held.duckdb'); print('held', flush=True); sys.stdin.read()"
-        child = subprocess.Popen(
-            [sys.executable, "-c", holding],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-        )
-        try:
-            assert child.stdout.readline() == b"held\n"
-            code, out, err = call(capsys, "tables --db held.duckdb")
-        finally:
-            child.communicate()
-        assert (code, out) == (1, "")
-        assert "Could not set lock on file" in err
-        assert f"PID {child.pid}" in err
 
     def test_rows_that_could_not_be_embedded_are_3(self, folder, capsys, monkeypatch):
         from tests.fakes import FakeEncoders

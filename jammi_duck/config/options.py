@@ -21,7 +21,8 @@ from jammi_duck.errors import ConfigError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(second|minute|hour|day|week)s?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(seconds?|minutes?|hours?|days?|weeks?|[smhdw])")
+_UNITS = {unit[0]: unit for unit in ("seconds", "minutes", "hours", "days", "weeks")}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?))?b", re.IGNORECASE)
 _PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
 _QUERY = re.compile(r"://[^?]*\?")
@@ -44,12 +45,22 @@ class Kind:
     read: typing.Callable[[Any], object] = lambda value: value
 
 
+def duration(text: str) -> timedelta | None:
+    """`30s`, `5 minutes` or `7 days` as a time, or None if it is none that an option takes."""
+    match = _DURATION.fullmatch(text.strip())
+    try:
+        found = timedelta(**{_UNITS[match[2][0]]: float(match[1])}) if match else None
+    except OverflowError:
+        return None
+    return found if found is not None and found <= _LONGEST else None
+
+
 def _duration(value: object) -> object:
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
+    found = duration(value) if isinstance(value, str) else None
+    if found is None:
         # msgspec would read a bare number as seconds.
         return None if isinstance(value, str) and value.strip().isdigit() else value
-    return timedelta(**{f"{match[2]}s": float(match[1])})
+    return found
 
 
 def _size(value: object) -> object:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeAlias
+
+from jammi_duck.config.options import duration
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
@@ -41,9 +44,16 @@ def add_json(command: argparse.ArgumentParser) -> None:
 
 
 def add_database(command: argparse.ArgumentParser, *, storage: bool = True) -> None:
-    """Add `--db`, and `--storage` for commands on embedding tables."""
+    """Add `--db` and `--wait`, and `--storage` for commands on embedding tables."""
     command.add_argument(
         "--db", metavar="FILE", help="the database file (default: storage.database, jammi_duck.duckdb)"
+    )
+    command.add_argument(
+        "--wait",
+        metavar="TIME",
+        type=_wait,
+        default=timedelta(0),
+        help="wait so long, such as 30s, while another process has the file open (default: fail at once)",
     )
     if not storage:
         return
@@ -70,6 +80,13 @@ def number(text: str) -> int:
     if abs(value) > _LARGEST:
         raise ValueError
     return value
+
+
+def _wait(text: str) -> timedelta:
+    found = duration(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write it as 30s or '5 minutes'")
+    return found
 
 
 def names(text: str) -> list[str]:

@@ -8,12 +8,14 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 
 import duckdb
 
 from jammi_duck.config.logs import log
 from jammi_duck.config.options import Config
 from jammi_duck.config.settings import Settings
+from jammi_duck.doors.cli.lock import connect_waiting
 from jammi_duck.doors.cli.s3 import read_s3_through_fsspec
 from jammi_duck.doors.database_file import create
 from jammi_duck.doors.installation import equip_as
@@ -41,16 +43,17 @@ def arguments(options: argparse.Namespace) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
-    """A connection with everything installed, closed at the end; warnings go to the log.
+def equipped(options: argparse.Namespace, *, read_only: bool = False) -> Iterator[Jammi]:
+    """A connection for a command with everything installed, closed at the end; warnings go to the log.
 
     Without a database file, it is in memory: files can be read, and the embedding tables of the location are found.
 
     Raises:
         NotFoundError: a database file was named, but does not exist.
     """
+    settings: Settings = options.settings
     path = _existing(settings)
-    with warnings.catch_warnings(), opened(path, settings.config, read_only=read_only) as con:
+    with warnings.catch_warnings(), opened(path, settings.config, read_only=read_only, wait=options.wait) as con:
         warnings.simplefilter("default")
         warnings.showwarning = lambda message, *_: log.warning("%s", message)
         try:
@@ -73,13 +76,20 @@ def equipped(settings: Settings, *, read_only: bool = False) -> Iterator[Jammi]:
 
 
 @contextlib.contextmanager
-def opened(path: str, config: Config, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to a database file, without DuckDB's progress bar and with s3://, closed at the end."""
+def opened(
+    path: str, config: Config, *, read_only: bool = False, wait: timedelta = timedelta(0)
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a database file, without DuckDB's progress bar and with s3://, closed at the end.
+
+    Raises:
+        InputError: the file is no database.
+        StorageError: another process has it open, and does not close it within `wait`.
+    """
     # An absolute path, because DuckDB would open `md:name` and the like as a remote database, and send its keys there.
     file = path if path == IN_MEMORY else os.path.abspath(path)
     if not read_only:
         create(file)
-    con = duckdb.connect(file, read_only=read_only and path != IN_MEMORY)
+    con = connect_waiting(file, read_only=read_only and path != IN_MEMORY, wait=wait)
     try:
         if path != IN_MEMORY and con.execute(_IS_FILE).fetchone() == (False,):
             # DuckDB opens a CSV file as an in-memory database, and nothing would be saved.

@@ -126,7 +126,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         synced = jammi.sync(
             options.source, options.columns, options.key, options.model, dims=options.dims, name=options.name
         )
@@ -135,7 +135,7 @@ def _sync(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    with equipped(options.settings, read_only=True) as jammi:
+    with equipped(options, read_only=True) as jammi:
         found = jammi.status(options.source, model=options.model, embedding_table=options.table)
         (row,) = found.fetchall()
         facts = dict(zip(found.columns, row, strict=True))
@@ -152,7 +152,7 @@ def _refresh(options: argparse.Namespace) -> int:
         raise InputError("name the source to refresh, or all of them with --all")
     if options.all:
         return _refresh_all(options)
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         refreshed = jammi.refresh(options.source, model=options.model, embedding_table=options.table)
     _show(options, vars(refreshed))
     return INCOMPLETE if refreshed.failed else 0
@@ -162,7 +162,7 @@ def _refresh_all(options: argparse.Namespace) -> int:
     if options.model or options.table:
         raise InputError("--all refreshes the tables of all models; leave out --model and --table")
     done, codes = [], {0}
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         for source, table in jammi.con.execute(_ALL).fetchall():
             try:
                 refreshed = jammi.refresh(source, embedding_table=table)
@@ -185,13 +185,13 @@ def _refresh_all(options: argparse.Namespace) -> int:
 
 
 def _compact(options: argparse.Namespace) -> None:
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         compacted = jammi.compact(options.source, model=options.model, embedding_table=options.table)
     _show(options, vars(compacted))
 
 
 def _import(options: argparse.Namespace) -> None:
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         built = jammi.import_vectors(
             options.source, options.vectors, options.key, options.vector, options.model, options.columns
         )

@@ -72,7 +72,7 @@ def _add(options: argparse.Namespace) -> None:
         con.execute(sql("{} LIMIT 1", query)).fetchall()
     if config.database == IN_MEMORY:
         raise InputError("a view in memory would be gone at once; name a database file with --db")
-    with opened(config.database, config) as con:
+    with opened(config.database, config, wait=options.wait) as con:
         create = sql("CREATE OR REPLACE VIEW") if options.replace else sql("CREATE VIEW")
         try:
             con.execute(sql("{} {} AS {}", create, name, query))
@@ -117,5 +117,5 @@ def _list(options: argparse.Namespace) -> None:
         none = f"there is no database '{redacted(config.database)}'; `jammi-duck sources add` makes one"
         print("[]" if options.json else none)
         return
-    with opened(config.database, config, read_only=True) as con:
+    with opened(config.database, config, read_only=True, wait=options.wait) as con:
         (print_json if options.json else print_rows)(sources(con))

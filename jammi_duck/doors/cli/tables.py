@@ -126,7 +126,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _generate(options: argparse.Namespace) -> int:
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         built = jammi.generate(
             options.source,
             options.columns,
@@ -145,7 +145,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> None:
-    with equipped(options.settings, read_only=True) as jammi:
+    with equipped(options, read_only=True) as jammi:
         found = jammi.search(
             options.source,
             options.query,
@@ -182,7 +182,7 @@ def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: S
 
 
 def _tables(options: argparse.Namespace) -> None:
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         shown = jammi.tables() if options.json else jammi.tables().project(_SHORT)
         _print(options, jammi, shown, "no embedding tables yet; `jammi-duck generate` makes one")
 
@@ -200,7 +200,7 @@ def _drop(options: argparse.Namespace) -> None:
 
 
 def _print_actions(options: argparse.Namespace, query: Sql, nothing: str) -> None:
-    with equipped(options.settings) as jammi:
+    with equipped(options) as jammi:
         _print(options, jammi, jammi.con.sql(query), nothing)
 
 
