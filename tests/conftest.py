@@ -25,6 +25,7 @@ from tests.fakes import FakeEncoders
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL_MPNET = Path(os.environ.get("ALL_MPNET_BASE_V2", Path(__file__).parents[1] / ".venv/models/all-mpnet-base-v2"))
 S3_KEYS = {"key": "test", "secret": "testsecret"}
+S3_WRITER = {"key": "testwriter", "secret": "testwritersecret"}
 
 # No test is timed: the machine may have more to do.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -242,7 +243,11 @@ class S3Server:
         grants = {"name": "t", "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         keys = [{"accessKey": S3_KEYS["key"], "secretKey": S3_KEYS["secret"]}]
         settings = folder / "weed.json"
-        settings.write_text(json.dumps({"identities": [{**grants, "credentials": keys}]}))
+        # Whoever may make buckets has one made by each write to it.
+        writer = {"name": "w", "actions": ["Read", "Write", "List", "Tagging"]}
+        writers = [{"accessKey": S3_WRITER["key"], "secretKey": S3_WRITER["secret"]}]
+        identities = [{**grants, "credentials": keys}, {**writer, "credentials": writers}]
+        settings.write_text(json.dumps({"identities": identities}))
         ports = _free_ports(8)
         names = ("s3.port", "master.port", "filer.port", "volume.port")
         self.endpoint = f"http://127.0.0.1:{ports[0]}"

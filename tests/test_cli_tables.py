@@ -8,7 +8,7 @@ import pytest
 
 from jammi_duck.config import settings
 from jammi_duck.config.options import options
-from tests.conftest import S3_KEYS
+from tests.conftest import S3_KEYS, S3_WRITER
 from tests.test_cli import call, folder  # noqa: F401 - a fixture
 from tools.program import in_pipe
 
@@ -102,6 +102,14 @@ class TestSources:
         assert err.startswith(f"jammi-duck: cannot read 's3://{bucket}/in/part1.parquet' (")
         assert len(err.splitlines()) == 1
         assert not re.search(f"wrong-secret|{S3_KEYS['secret']}", err)
+
+    @pytest.mark.s3
+    @pytest.mark.parametrize("file", ["x.csv", "*.csv"])
+    def test_a_mistyped_bucket(self, folder, capsys, s3_server, monkeypatch, file):  # noqa: F811
+        monkeypatch.setenv("JAMMI_STORAGE__OPTIONS", json.dumps(s3_server.options(**S3_WRITER)))
+        code, out, err = call(capsys, f"sources add x --path 's3://no-such-bucket/{file}'")
+        assert (code, out) == (1, "")
+        assert err.startswith(f"jammi-duck: there is no bucket 'no-such-bucket' for 's3://no-such-bucket/{file}', or")
 
     @pytest.mark.s3
     def test_no_secret_is_kept(self, folder, s3_server):  # noqa: F811
@@ -199,7 +207,7 @@ class TestConfig:
         (folder / "jammi.toml").write_text("[inference]\nthreads = 2")
         code, out, err = call(capsys, "config --json")
         rows = {row["option"]: row for row in json.loads(out)}
-        assert set(rows) == {option.key for option in options().values()}
+        assert set(rows) == {option.key for option in options().values() if not option.key.startswith("server.")}
         assert (rows["inference.threads"]["value"], rows["inference.threads"]["origin"]) == (
             2,
             f"{folder}/jammi.toml:2",

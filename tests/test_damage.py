@@ -1,5 +1,6 @@
 """Sidecars, manifests and Parquet files that are missing, cut short, altered, or another build's."""
 
+import shutil
 import warnings
 from datetime import timedelta
 
@@ -52,8 +53,8 @@ class TestDamage:
         before = ids(jammi.con, "red n5", 10)
         jammi.con.close()
 
-        def reopen():
-            return fake(duckdb.connect(database))
+        def reopen(**options):
+            return fake(duckdb.connect(database), **options)
 
         return name, other, before, reopen
 
@@ -125,13 +126,25 @@ class TestDamage:
     def test_a_location_that_is_gone_is_left_alone(self, built, storage):
         name, other, _, reopen = built
         (storage / "jammi_db").rename(storage / "elsewhere")
-        con = reopen().con
-        assert {row[2].split(":")[0] for row in con.execute("FROM jammi_recover()").fetchall()} == {"left alone"}
+        con = reopen(follow=timedelta(0)).con
+        listed = "SELECT DISTINCT status, error FROM jammi_tables()"
+        ((status, error),) = con.execute(listed).fetchall()
+        assert (status, error.partition(";")[0]) == ("missing", f"there is nothing at {storage}")
+        rows = con.execute("FROM jammi_recover()").fetchall()
+        assert {(status, done.split(":")[0]) for _, status, done in rows} == {("missing", "left alone")}
         for call in ("jammi_search('t', 'red')", "jammi_status('t')", "jammi_refresh('t')"):
             message = error_of(con, f"FROM {call}")
             assert f"there is nothing at '{storage}', where '{name}' was; it may not be mounted" in message
             assert "jammi_recover() writes it again" not in message
+            assert "no Parquet file" not in message
+        con.execute("CREATE TABLE u AS SELECT 1 AS id, 'another' AS text")
+        con.execute("FROM jammi_generate('u', 'text', 'id')").fetchall()
+        listed = "SELECT source, status FROM jammi_tables() WHERE source <> 'other' ORDER BY ALL"
+        assert con.execute(listed).fetchall() == [("t", "gone"), ("u", "ready")]
+        shutil.rmtree(storage / "jammi_db")
+        assert con.execute(listed).fetchall() == [("t", "missing"), ("u", "missing")]
         (storage / "elsewhere").rename(storage / "jammi_db")
+        assert con.execute(listed).fetchall() == [("t", "ready"), ("u", "gone")]
         assert ids(con, "red n5", 1)
 
     def test_an_altered_parquet_is_not_searched(self, built, storage):

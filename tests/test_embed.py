@@ -37,6 +37,19 @@ def test_no_text_no_vector(con, text):
     assert one(con, f"embed({text})") is None
 
 
+def test_bytes_are_no_text(con):
+    message = error_of(con, "SELECT embed('duck'::BLOB)")
+    assert "embed needs a text, and this is a BLOB, which is bytes: write decode(...)" in message
+    assert one(con, "embed(decode('duck'::BLOB)) = embed('duck')")
+    con.execute("PREPARE asked AS SELECT embed($1) = embed('duck')")
+    assert con.execute("EXECUTE asked('duck')").fetchall() == [(True,)]
+
+
+def test_a_url_names_no_model(con):
+    message = error_of(con, "SELECT embed('duck', 'https://me:hush@host/acme/tiny')")
+    assert "InputError: the model 'https://host/acme/tiny' is a URL; a model is named by a name on the" in message
+
+
 def test_other_types_are_embedded_as_their_text(con):
     assert one(con, "embed(42)") == one(con, "embed('42')")
 

@@ -211,6 +211,14 @@ class TestRefusals:
         words.execute("ALTER TABLE t RENAME text TO texts")
         assert "no column 'text' in 't'; did you mean 'texts'?" in error_of(words, "FROM jammi_refresh('t')")
 
+    def test_a_column_that_became_bytes(self, words):
+        words.execute("ALTER TABLE t ALTER text TYPE BLOB USING encode(text)")
+        for function in ("jammi_refresh", "jammi_status"):
+            message = error_of(words, f"FROM {function}('t')")
+            assert "the column 'text' of 't' is a BLOB, which is bytes and no text; name a view that" in message
+        words.execute("ALTER TABLE t ALTER text TYPE VARCHAR USING decode(text)")
+        assert refresh(words) == (0, 0, 0, 10, 0, 0)
+
     def test_another_model_under_the_same_name(self, jammi, words, encoded):
         from tests.fakes import FakeEncoder
 

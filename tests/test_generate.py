@@ -1,5 +1,7 @@
 """jammi_generate over everything that DuckDB can name, and over everything that can go wrong."""
 
+import re
+
 import duckdb
 import numpy as np
 import pandas as pd
@@ -239,6 +241,18 @@ class TestMistakes:
     )
     def test_wrong_argument(self, animals, jammi, storage, call, message):
         assert message in error_of(animals, f"SELECT * FROM jammi_generate({call})")
+        nothing_is_left(jammi, storage)
+
+    @pytest.mark.parametrize("columns", ["'bytes'", "['text', 'bytes']", "['BYTES', 'text']"])
+    def test_bytes_are_no_text(self, animals, jammi, storage, columns):
+        animals.execute("CREATE VIEW stored AS SELECT *, encode(text) AS bytes FROM animals")
+        for verb in ("generate", "infer"):
+            message = error_of(animals, f"FROM jammi_{verb}('stored', {columns}, 'id')")
+            assert re.search("the column '(bytes|BYTES)' of 'stored' is a BLOB, which is bytes and no text", message)
+            assert re.search(r'has decode\("(bytes|BYTES)"\) in its place', message)
+        animals.execute("CREATE TABLE vectors AS SELECT id, [1.0, 2.0] AS v FROM animals")
+        imported = f"jammi_import('stored', 'vectors', 'id', 'v', model := 'fake/small', cols := {columns})"
+        assert "of 'stored' is a BLOB" in error_of(animals, f"FROM {imported}")
         nothing_is_left(jammi, storage)
 
     def test_a_missing_column_is_named_for_a_cte_too(self, animals):

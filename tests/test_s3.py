@@ -4,6 +4,7 @@ import duckdb
 import pytest
 
 from jammi_duck import JammiWarning, StorageError
+from tests.conftest import S3_WRITER
 from tests.test_generate import error_of, generate
 from tests.test_search import fill, ids
 
@@ -67,6 +68,15 @@ def test_wrong_credentials(fake, s3_server, bucket, tmp_path):
         fake(storage=f"s3://{bucket}/x", storage_options=s3_server.options(secret="wrong-secret"))
     assert f"cannot list 's3://{bucket}/x/jammi_db/'" in str(caught.value)
     assert "wrong-secret" not in str(caught.value)
+
+
+def test_a_mistyped_bucket(fake, s3_server, tmp_path):
+    with pytest.raises(StorageError) as caught:
+        fake(storage="s3://no-such-bucket/x", storage_options=s3_server.options(**S3_WRITER))
+    assert str(caught.value) == (
+        "there is no bucket 'no-such-bucket' for 's3://no-such-bucket/x', or these keys cannot see it; check its name, "
+        "and the keys and the endpoint_url in storage.options"
+    )
 
 
 def test_secrets_are_written_nowhere(remote, tmp_path, s3_server, bucket):

@@ -11,7 +11,7 @@ import jammi_duck
 from jammi_duck.doors.database_file import refusal
 from jammi_duck.version import __version__
 from tests.stock_shell import Session, folder, gone, needs_extension, rows, shell
-from tools.program import BIN, environment, in_pipe
+from tools.program import BIN, Terminal, environment, in_pipe
 
 __all__ = ["folder"]
 
@@ -34,6 +34,20 @@ class TestArguments:
         (folder / ".duckdbrc").write_text(".mode csv\n.headers off\nCREATE TEMP MACRO own() AS 42;\n")
         done = shell("SELECT own(), len(embed('x'))")
         assert done.stdout == "42,32\n"
+
+    def test_on_a_terminal_it_says_what_to_type_after_open(self, folder):
+        terminal = Terminal("jammi-duck shell my.db -dark-mode", folder)
+        terminal.read_until(b" D ")
+        said = terminal.raw.decode()
+        assert (
+            said.count("jammi-duck: the functions are here. After .open FILE, type .read /dev/fd/9 to have them") == 1
+        )
+        typed = re.search(r"type (\.read \S+) to have", said)[1]
+        terminal.write(f".open other.db\n{typed}\nSELECT len(embed('x')) + 1000 AS n;\n.quit\n".encode())
+        code, _ = terminal.finish()
+        assert (code, b"1032" in terminal.raw, b"does not exist" in terminal.raw) == (0, True, False)
+        terminal = Terminal("jammi-duck shell my.db -dark-mode -csv -noheader -c 'SELECT 5'", folder)
+        assert terminal.finish() == (0, ["5"])
 
     def test_read_only(self, folder):
         rows("FROM jammi_generate('t', 'text', 'id')")

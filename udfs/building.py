@@ -21,7 +21,7 @@ from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
-from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of
+from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of, texts_picked
 from jammi_duck.udfs.sources import Source, SourceCandidate, resolve, shown
 from jammi_duck.work.generate import Census, Generated, Request, find_reusable
 from jammi_duck.work.importing import VectorCensus, Vectored
@@ -206,7 +206,9 @@ def _generate_query(
     end, also when there are no rows. `request` is passed through to `_jammi_begin`, which is told how many rows differ
     from a table that may be used again, by a `comparison` with it. The call `finish` gives the result.
     """
-    rows = comparison or sql("_jammi_rows AS NOT MATERIALIZED ({})", picked(asked.source, request.columns, request.key))
+    rows = comparison or sql(
+        "_jammi_rows AS NOT MATERIALIZED ({})", texts_picked(asked.source, request.columns, request.key)
+    )
     identity = identified(asked.source, asked.new or (asked.meant if comparison else None), request.key)
     differing_rows = sql('(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)') if comparison else NULL
     begun = packed(
@@ -278,7 +280,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
         "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
         "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
         "_jammi_build b",
-        rows=picked(resolved, columns, key),
+        rows=texts_picked(resolved, columns, key),
         key=KEY,
         digest=digest_of(columns),
         theirs=picked(theirs, [vector], key),

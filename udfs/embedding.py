@@ -19,7 +19,7 @@ from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, fields_of, vector_column
 from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.rows import column_names, picked, text_of
+from jammi_duck.udfs.rows import column_names, text_of, texts_picked
 from jammi_duck.udfs.sources import Source, resolve
 from jammi_duck.work.infer import check_task, infer
 
@@ -97,7 +97,7 @@ def _inference(source: Source, name: str, columns: Sequence[str], key: str, mode
         text=text_of(columns),
         model=literal(model),
         dims=NULL if dims is None else dims,
-        rows=picked(source, columns, key),
+        rows=texts_picked(source, columns, key),
     )
 
 

@@ -101,11 +101,16 @@ def _stages(caller: Sql) -> Sql:
     )
 
 
+_NO_TEXT = literal(
+    "embed needs a text, and this is a BLOB, which is bytes: write decode(...), or ...::VARCHAR if they are no UTF-8"
+)
 # Those that do not ask who calls.
 _FOR_ALL = (
     sql(
         "embed(text, model := NULL, role := 'document', dims := NULL) AS "
-        "(_jammi_embed(text::VARCHAR, model::VARCHAR, role::VARCHAR, dims::VARCHAR))"
+        "(_jammi_embed(CASE WHEN typeof(text) = 'BLOB' THEN _jammi_refuse({}, '') ELSE text::VARCHAR END, "
+        "model::VARCHAR, role::VARCHAR, dims::VARCHAR))",
+        _NO_TEXT,
     ),
     sql(
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "

@@ -24,7 +24,7 @@ from jammi_duck.types import Caller, Integer
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, proven
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.rows import KEY, digest_of, picked, text_of
+from jammi_duck.udfs.rows import KEY, digest_of, text_of, texts_picked
 from jammi_duck.udfs.sources import Source, SourceCandidate, resolve
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings, telling_renames
 from jammi_duck.work.compact import Compacted, advice, call, compact, size
@@ -206,7 +206,7 @@ def _comparison(source: Source, entry: Entry, pinned: PinnedSnapshot) -> Sql:
         "(SELECT count(*) FILTER (_row_id IS NULL) AS added, "
         "count(*) FILTER (key IS NOT NULL AND _row_id IS NOT NULL) AS changed, "
         "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))",
-        rows=picked(source, definition.columns, definition.key, entry.name),
+        rows=texts_picked(source, definition.columns, definition.key, entry.name),
         key=KEY,
         digest=digest_of(definition.columns),
         live=live,
@@ -294,7 +294,10 @@ def status(engine: Engine, compared: Column) -> pa.Array:
 
 def _advice(engine: Engine, state: Manifest, source: str, added: int, others: int) -> str | None:
     if added and not state.definition.columns:
-        return "import it again, with cols := [...]: without them, a refresh cannot embed what is new"
+        return (
+            "import it again, with cols := [...] (columns=[...] in Python, --columns on the command line): "
+            "without them, a refresh cannot embed what is new"
+        )
     if added + others:
         return f"{call('jammi_refresh', engine.tables, state, source)} brings it up to date"
     return advice(engine.tables, state, source)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.sql import Sql, joined, literal, sql, template
+from jammi_duck.sql import Sql, joined, literal, quoted, sql, template
 from jammi_duck.udfs.columns import Column
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import Source, folded
@@ -38,6 +38,29 @@ def picked(source: Source, columns: Sequence[str], key: str, table: str = "") ->
     return sql("SELECT {} FROM {}", joined(", ", picked), source.sql)
 
 
+def texts_picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> Sql:
+    """As `picked`, and refuses columns that hold bytes and no text.
+
+    DuckDB knows a column's type while it plans, and leaves the condition out.
+    """
+    rows = picked(source, columns, key, table)
+    if not columns:
+        return rows
+    is_text = template("CASE WHEN typeof(c{place}) = 'BLOB' THEN _jammi_refuse({refusal}, '') IS NULL ELSE true END")
+    checks = (
+        is_text(place=place, refusal=literal(_not_text(name, source.written)))
+        for place, name in enumerate(columns, start=1)
+    )
+    return sql("SELECT * FROM ({}) r WHERE {}", rows, joined(" AND ", checks))
+
+
+def _not_text(column: str, source: str) -> str:
+    return (
+        f"the column '{column}' of '{source}' is a BLOB, which is bytes and no text; name a view that has "
+        f"decode({quoted(column)}) in its place, or {quoted(column)}::VARCHAR if the bytes are no UTF-8"
+    )
+
+
 def text_of(columns: Sequence[str]) -> Sql:
     """The text of a row `r` of what `picked` gives."""
     texts = (sql("r.c{}::VARCHAR", place) for place in range(1, len(columns) + 1))
@@ -57,13 +80,20 @@ def column_names(cols: str) -> list[str]:
     parsed = json.loads(cols)
     names = [parsed] if isinstance(parsed, str) else parsed
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"columns are {cols}; give a name, or a list of names that is not empty")
+        raise InputError(f"columns are {_as_sql(parsed)}; give a name, or a list of names that is not empty")
     if len(names) > _MOST_COLUMNS:
         raise InputError(
             f"{len(names):,} columns are too many for one text: {enumerated(names[:3])} and so on; name "
             f"{_MOST_COLUMNS:,} at most, or make them one column of the source"
         )
     return names
+
+
+def _as_sql(value: object) -> str:
+    """A value of JSON as somebody would write it in SQL."""
+    if isinstance(value, list):
+        return f"[{enumerated([_as_sql(each) for each in value])}]"
+    return "NULL" if value is None else str(literal(value)) if isinstance(value, str) else json.dumps(value)
 
 
 # DuckDB asks of so many columns at a time. Of a wider source, those that came before, by thread and what is asked.

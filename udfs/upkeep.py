@@ -18,6 +18,10 @@ from jammi_duck.udfs.columns import Column, caller_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import shown
 
+_NOTHING = (
+    "there is nothing at {}; it may not be mounted, or was moved: once the files are back, the table is ready again"
+)
+
 
 @dataclass(frozen=True)
 class TableRow:
@@ -75,6 +79,7 @@ def _age(now: datetime, *moments: datetime | None) -> float:
 
 
 def _row(entry: Entry, engine: Engine, now: datetime) -> TableRow:
+    is_missing = entry.status == "ready" and engine.tables.watch.is_missing(entry.location, entry.name)
     return TableRow(
         embedding_table=entry.name,
         source=shown(entry.source, engine.host),
@@ -82,7 +87,7 @@ def _row(entry: Entry, engine: Engine, now: datetime) -> TableRow:
         key=entry.definition.key,
         model=entry.definition.model,
         dimensions=entry.definition.dimensions,
-        status=entry.status,
+        status="missing" if is_missing else entry.status,
         stage=entry.stage,
         row_count=entry.counts.rows,
         skipped_count=entry.counts.skipped,
@@ -92,7 +97,7 @@ def _row(entry: Entry, engine: Engine, now: datetime) -> TableRow:
         started=entry.started,
         finished=entry.finished,
         age=_age(now, entry.finished, entry.started),
-        error=entry.error or _unseen(engine, entry),
+        error=entry.error or (_NOTHING.format(entry.location) if is_missing else _unseen(engine, entry)),
     )
 
 

@@ -20,6 +20,8 @@ from jammi_duck.config.redaction import public_url, redacted, secrets_of, split_
 from jammi_duck.errors import ConfigError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+# What a model is named by.
+MODEL_NAME = "a name on the Hugging Face hub, such as 'org/model', or the path of a directory"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(seconds?|minutes?|hours?|days?|weeks?|[smhdw])")
 _UNITS = {unit[0]: unit for unit in ("seconds", "minutes", "hours", "days", "weeks")}
@@ -80,6 +82,19 @@ def _location(value: object) -> object:
     return None if isinstance(text, str) and _QUERY.search(text) else text
 
 
+def is_url(model: str) -> bool:
+    """Whether a text is a URL, by which no model is found."""
+    return "://" in model
+
+
+def _model(value: object) -> object:
+    return None if isinstance(value, str) and is_url(value) else value
+
+
+def _models(value: object) -> object:
+    return None if isinstance(value, list | tuple) and None in map(_model, value) else value
+
+
 def _path(value: object) -> object:
     return Path(os.path.expanduser(value)) if isinstance(value, str) and value.strip() else value
 
@@ -97,6 +112,7 @@ def _is_path(value: object) -> bool:
 _SOMETHING = Meta(pattern=r"^[^\0]*[^\s\0][^\0]*$")
 _MOST = 2**31 - 1
 Text = Annotated[str, _SOMETHING, Kind("a text that is not empty")]
+Model = Annotated[str, _SOMETHING, Kind(f"{MODEL_NAME}; no URL", _model)]
 Location = Annotated[str, _SOMETHING, Kind("a path, or a URL without a query string", _location)]
 Count = Annotated[int, Meta(ge=1, le=_MOST), Kind("a whole number of at least 1")]
 Threads = Annotated[int, Meta(ge=1, le=1024), Kind("a whole number of at least 1, and 1024 at most")]
@@ -107,7 +123,7 @@ Duration = Annotated[timedelta, Kind("a duration of at least 0, such as '7 days'
 Folder = Annotated[Path, Kind("a path", _path)]
 Table = Annotated[Options, Kind("a table of options", _options)]
 Directories = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of paths", _paths)]
-Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names")]
+Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names, no URLs", _models)]
 Address = Annotated[str, Meta(pattern=rf"^\S*:{_PORT}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Kind("one of auto, float32, bfloat16")]
 Level = Annotated[Literal["debug", "info", "warning", "error"], Kind("one of debug, info, warning, error")]
@@ -143,7 +159,7 @@ class Config:
     cache_dir: Annotated[Folder, Key("storage.cache_dir", "where copies of remote files are cached")] = field(
         default_factory=default_cache_dir
     )
-    model: Annotated[Text, Key("inference.model", "the default model")] = DEFAULT_MODEL
+    model: Annotated[Model, Key("inference.model", "the default model")] = DEFAULT_MODEL
     batch_size: Annotated[Count, Key("inference.batch_size", "texts of full length in one forward pass")] = 32
     precision: Annotated[Precision, Key("inference.precision", "auto is bfloat16 if the hardware supports it")] = "auto"
     threads: Annotated[Threads | None, Key("inference.threads", "cores that models compute on; all by default")] = None
@@ -202,6 +218,11 @@ class Option:
     def variable(self) -> str:
         """The environment variable that sets it."""
         return "JAMMI_" + self.key.upper().replace(".", "__")
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether nothing uses it yet, so that nobody is told of it."""
+        return self.key.startswith("server.")
 
     @property
     def is_secret(self) -> bool:

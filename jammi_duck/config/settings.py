@@ -25,6 +25,7 @@ DEFAULT, ARGUMENT = "default", "argument"
 
 _BY_KEY = {option.key: option for option in options().values()}
 _SECTIONS = list(dict.fromkeys(key.partition(".")[0] for key in _BY_KEY))
+_SHOWN = list(dict.fromkeys(key.partition(".")[0] for key, option in _BY_KEY.items() if not option.is_reserved))
 _SECRETS = options()["storage_options"]
 _FILES = (Trust.FOLDER, Trust.USER, Trust.MACHINE)
 _MOST_BYTES = 1 << 20
@@ -242,7 +243,7 @@ def _read_inner(text: str) -> object:
 
 
 def _nearest_section(wrong: str) -> str:
-    return did_you_mean(wrong, _SECTIONS) or f"; there are: {', '.join(_SECTIONS)}"
+    return did_you_mean(wrong, _SHOWN) or f"; there are: {', '.join(_SHOWN)}"
 
 
 def _nearest(wrong: str, known: Iterable[str]) -> str:
@@ -254,7 +255,7 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
     near = nearest(last, candidates)
     if near is not None:
         return f"; did you mean '{candidates[near]}'?"
-    return f"; there are: {', '.join(inside.values())}" if inside else f"; sections are: {', '.join(_SECTIONS)}"
+    return f"; there are: {', '.join(inside.values())}" if inside else f"; sections are: {', '.join(_SHOWN)}"
 
 
 def _parts(name: str) -> tuple[str, str]:

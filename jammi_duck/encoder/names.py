@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from jammi_duck.config.options import MODEL_NAME, is_url
+from jammi_duck.config.redaction import public_url
 from jammi_duck.encoder.digest import sha256
 from jammi_duck.encoder.model_files import read_json
-from jammi_duck.errors import ModelError, NoModelError
+from jammi_duck.errors import InputError, ModelError, NoModelError
 
 ENTRY_POINTS = "jammi_duck.models"
 DEFAULT_ORGANISATION = "sentence-transformers"
@@ -77,6 +79,7 @@ def find(name: str, path: Sequence[str] = ()) -> Found:
     sentence-transformers.
 
     Raises:
+        InputError: the name is a URL.
         ModelError: it was not found; the message says where it was looked for.
     """
     return find_here(name, path) or _from_hub(full_name(name), name)
@@ -86,8 +89,11 @@ def find_here(name: str, path: Sequence[str] = ()) -> Found | None:
     """As `find`, but without a download: None if one would be needed.
 
     Raises:
+        InputError: the name is a URL.
         ModelError: `name` is a path without a model, or the user's name of a folder that is gone.
     """
+    if is_url(name):
+        raise InputError(f"the model '{public_url(name)}' is a URL; a model is named by {MODEL_NAME}")
     directory = _directory(name)
     if directory:
         return directory

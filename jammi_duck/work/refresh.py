@@ -115,7 +115,8 @@ class Refresher:
         if found.added and not definition.columns:
             raise InputError(
                 f"'{entry.name}' was imported without the columns of its text, so {found.added} new rows of "
-                f"'{definition.source}' cannot be embedded; import it again, with cols := [...]"
+                f"'{definition.source}' cannot be embedded; import it again, with cols := [...] "
+                "(columns=[...] in Python, --columns on the command line)"
             )
         encoder = recorded_encoder(self._encoders, entry.name, definition, DOCUMENT) if found.texts else None
         snapshot = pinned_snapshot(self._tables, entry, found.snapshot_token)

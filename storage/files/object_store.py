@@ -17,7 +17,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from jammi_duck.config import cache
-from jammi_duck.errors import DamagedError, UnsupportedError
+from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 from jammi_duck.fields import is_sha256
 from jammi_duck.storage.files import layout, locks
 from jammi_duck.storage.files.store import (
@@ -77,12 +77,8 @@ class ObjectStore:
     def files(self) -> dict[str, Stored]:
         """See `Store.files`."""
         found = {}
-        with self._explained("list", self._url()):
-            try:
-                listing = self.filesystem.ls(self._folder, detail=True)
-            except FileNotFoundError:
-                return {}
-            for info in listing:
+        with contextlib.suppress(FileNotFoundError), self._explained("list", self._url()):
+            for info in self.filesystem.ls(self._folder, detail=True):
                 name = str(info["name"]).rsplit("/", 1)[-1]
                 if info["type"] == "file" and name:
                     found[name] = Stored(int(info["size"]), _moment(info.get("LastModified", info.get("created"))))
@@ -232,11 +228,33 @@ class ObjectStore:
         """The path of a file in the notation of `filesystem`."""
         return f"{self._folder}/{bare(file)}"
 
-    def _explained(self, action: str, path: str) -> contextlib.AbstractContextManager[None]:
-        return explained(action, path, self._secrets)
+    @contextlib.contextmanager
+    def _explained(self, action: str, path: str) -> Iterator[None]:
+        with explained(action, path, self._secrets):
+            try:
+                yield
+            except FileNotFoundError as error:
+                if is_without_bucket(error):
+                    raise no_bucket(self.location) from error
+                raise
 
     def _url(self, file: str = "") -> str:
         return f"{self.location}/{layout.FOLDER}/{file}"
+
+
+def is_without_bucket(error: FileNotFoundError) -> bool:
+    """Whether S3 did not find a file because there is no such bucket."""
+    response = getattr(error.__cause__, "response", {})
+    return bool(response.get("Error", {}).get("Code") == "NoSuchBucket")
+
+
+def no_bucket(url: str) -> StorageError:
+    """The error for a URL in a bucket that does not exist."""
+    bucket = url.partition("://")[2].partition("/")[0]
+    return StorageError(
+        f"there is no bucket '{bucket}' for '{url}', or these keys cannot see it; check its name, and the keys and the "
+        "endpoint_url in storage.options"
+    )
 
 
 def _moment(moment: Any) -> datetime:  # noqa: ANN401 - each file system of fsspec has its own

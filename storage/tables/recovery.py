@@ -250,7 +250,7 @@ def _repair(tables: EmbeddingTables, entry: Entry) -> Action | None:
         state, is_there = _state(store, entry, known)
     except DamagedError as error:
         if not store.files():
-            return Action(entry.name, "ready", f"left alone: there is nothing at {entry.location}")
+            return Action(entry.name, "missing", f"left alone: there is nothing at {entry.location}")
         return Action(entry.name, "ready", f"cannot be searched: {error}; put it back, or jammi_drop it")
     with marked(store, entry.name, entry.build) as marker:
         try:

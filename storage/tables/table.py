@@ -115,6 +115,8 @@ class Table:
     def _without_manifest(cls, store: Store, entry: Entry, known: Sequence[TableFile], damage: DamagedError) -> Table:
         """The newest state by the word of its Parquet files: what the catalog has may be an earlier one."""
         found = rebuilt(store, entry, known)
+        if found is None and not store.names():
+            raise damage
         if found is None:
             raise DamagedError(f"{damage}, and no Parquet file says what it held") from damage
         width = entry.definition.dimensions
@@ -365,7 +367,10 @@ def _read_newest(store: Store, table: str, files: Collection[str] | None) -> tup
         names, files = store.names() if files is None else files, None
         before, file = file, manifest.newest(names).get(table)
         if not names:
-            raise DamagedError(f"there is nothing at '{store.location}', where '{table}' was; it may not be mounted")
+            raise DamagedError(
+                f"there is nothing at '{store.location}', where '{table}' was; it may not be mounted, or was moved: "
+                "once its files are back, the table is ready again"
+            )
         if file is None:
             raise DamagedError(f"'{table}' has no manifest")
         try:

@@ -49,7 +49,10 @@ class Seen:
 
 @dataclass
 class _Location:
-    """What is remembered of one location; `token` stands for the content that was looked at last."""
+    """What is remembered of one location; `token` stands for the content that was looked at last.
+
+    `missing` are the tables that were looked for when nothing was there.
+    """
 
     token: object = None
     first: float = 0.0
@@ -58,6 +61,7 @@ class _Location:
     since: float = 0.0
     is_slow: bool = False
     failure: str | None = None
+    missing: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -96,6 +100,8 @@ class Watch:
                 else _look_local(location, store, known)
             )
             location.failure = None
+            if seen:
+                location.missing = frozenset() if seen.tables else seen.known
         except TimeoutError:
             location.failure = f"it has not answered for {time.monotonic() - location.since:.0f} s"
             return None
@@ -109,6 +115,11 @@ class Watch:
         """Why a location could not be looked at the last time, if so."""
         known = self._locations.get(location)
         return known.failure if known else None
+
+    def is_missing(self, location: str, table: str) -> bool:
+        """Whether the last look at a location found nothing there, not even this table."""
+        known = self._locations.get(location)
+        return known is not None and table in known.missing
 
     def _patience(self, location: _Location, at_once: bool) -> float | None:
         """How many seconds an answer is waited for; None is until it comes."""

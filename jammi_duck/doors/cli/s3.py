@@ -13,6 +13,7 @@ from fsspec import AbstractFileSystem
 from jammi_duck.errors import StorageError
 from jammi_duck.raised import keep
 from jammi_duck.sql import sql
+from jammi_duck.storage.files.object_store import is_without_bucket, no_bucket
 
 
 def read_s3_through_fsspec(con: duckdb.DuckDBPyConnection, options: Mapping[str, Any]) -> None:
@@ -54,7 +55,11 @@ class S3Files(AbstractFileSystem):  # type: ignore[misc]
     def glob(self, path: str, **_: Any) -> Any:  # noqa: ANN401
         """The files that a pattern means."""
         with _explained(path):
-            return self._files.glob(path)
+            found = self._files.glob(path)
+            # A pattern in a bucket that does not exist means no files, and is no error to s3fs.
+            if not found and not self._files.exists(_bare(path).partition("/")[0]):
+                raise no_bucket(_url(path))
+            return found
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> Any:  # noqa: ANN401
         """The files in a folder."""
@@ -68,16 +73,29 @@ class S3Files(AbstractFileSystem):  # type: ignore[misc]
             return self._files.open(path, "rb")
 
 
+def _bare(path: str) -> str:
+    return path.removeprefix("s3://")
+
+
+def _url(path: str) -> str:
+    return f"s3://{_bare(path)}"
+
+
 @contextlib.contextmanager
 def _explained(path: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
     except Exception as error:
-        told = StorageError(
-            f"cannot read 's3://{path.removeprefix('s3://')}' ({error}); check the path, and the keys and the "
-            "endpoint_url in storage.options"
-        )
+        if isinstance(error, StorageError):
+            told = error
+        elif not isinstance(error, FileNotFoundError):
+            told = StorageError(
+                f"cannot read '{_url(path)}' ({error}); check the path, and the keys and the endpoint_url in "
+                "storage.options"
+            )
+        elif is_without_bucket(error):
+            told = no_bucket(_url(path))
+        else:
+            raise
         keep(told)
         raise told from None

@@ -36,8 +36,11 @@ _EXTENSION = _PACKAGE / "udfs" / "native" / "jammi.duckdb_extension"
 _MADE_FROM = ("udfs/*.py", "sql.py", "version.py")
 _OLDEST = (1, 4)
 _CONNECTION = "shell"
-# The help above tells users to read the statements from /dev/fd/9.
+# The help above and the banner tell users to read the statements from /dev/fd/9.
 _INIT = 9
+_BANNER = "jammi-duck: the functions are here. After .open FILE, type .read /dev/fd/9 to have them again."
+# Options with which the DuckDB shell asks for no statements.
+_ENDS = ("c", "s", "f", "no-stdin", "h", "help", "version")
 _FAILED, _WRONG_CALL = 1, 2
 
 
@@ -71,10 +74,18 @@ def become_shell(words: Sequence[str]) -> int:
     if refused:
         print(refused, file=sys.stderr)
         return _FAILED
+    if _is_interactive(words):
+        print(_BANNER)
+        sys.stdout.flush()
     os.environ["_JAMMI_ANNOUNCEMENT"] = str(prepared / "announcement")
     init = prepared / "init.sql"
     _keep_open(init)
     os.execv(program, [program, "-unsigned", "-cmd", f'.read "{init}"', *words])
+
+
+def _is_interactive(words: Sequence[str]) -> bool:
+    """Whether somebody is going to type statements: with -c and the like, the shell does one thing and ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and not any(word.lstrip("-") in _ENDS for word in words)
 
 
 def _keep_open(init: Path) -> None:
