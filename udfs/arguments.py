@@ -24,6 +24,17 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
     return value
 
 
+def parse_model(text: str | None) -> str | None:
+    """The name of a model.
+
+    Raises:
+        InputError: it is what SQL makes of `model = '...'`, a comparison, in the place of `model := '...'`.
+    """
+    if text in ("true", "false"):
+        raise InputError(f"model is {text}, as of a comparison; an optional argument is written model := '...'")
+    return text
+
+
 def parse_int(text: str | None, option: str) -> int | None:
     """The whole number that an option has, as DuckDB writes it: of any type, such as 10, 10.00 or 1e3.
 

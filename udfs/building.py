@@ -16,7 +16,7 @@ from jammi_duck.errors import DamagedError, InputError
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.types import Caller
-from jammi_duck.udfs.arguments import parse_int
+from jammi_duck.udfs.arguments import parse_int, parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
@@ -184,7 +184,7 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
     meant = disambiguate(engine, source, failed=True)
     if new and meant.relation != new.relation:
         meant = new
-    wanted, chosen = parse_int(call.dims, "dims"), call.model or engine.default_model
+    wanted, chosen = parse_int(call.dims, "dims"), parse_model(call.model) or engine.default_model
     request = Request(meant.identity, tuple(names), call.key, chosen, wanted, call.name)
     return _Asked(source, meant, new, request)
 
@@ -242,14 +242,15 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     key, vector = call.key, call.vector
     if call.source is None or call.vectors is None or key is None or vector is None:
         raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
-    if not call.model:
+    model = parse_model(call.model)
+    if not model:
         raise InputError("jammi_import needs the name of the model that made the vectors: model := '...'")
     columns = () if call.cols in (None, "null") else tuple(column_names(str(call.cols)))
     resolved, theirs = (resolve(each, call.path, engine.host) for each in (call.source, call.vectors))
     meant = disambiguate_new(engine, resolved)
     caller = Caller(call.session, call.transaction)
     engine.jobs.hear_ctrl_c(caller)
-    request = json.dumps(dataclasses.asdict(Request(resolved.written, columns, key, call.model)))
+    request = json.dumps(dataclasses.asdict(Request(resolved.written, columns, key, model)))
     imported = packed(
         ImportArguments,
         request=literal(request),

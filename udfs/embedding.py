@@ -15,7 +15,7 @@ from jammi_duck.encoder.dimensions import cut, resolve_dims
 from jammi_duck.errors import InputError
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.types import Role, Vectors
-from jammi_duck.udfs.arguments import parse_int
+from jammi_duck.udfs.arguments import parse_int, parse_model
 from jammi_duck.udfs.columns import Column, fields_of, vector_column
 from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
@@ -77,7 +77,7 @@ def infer_plan(engine: Engine, call: InferCall) -> Sql:
     resolved = resolve(call.source, call.path, engine.host)
     known = disambiguate_new(engine, resolved)
     name = known.identity if known else resolved.written
-    model, dims = call.model or engine.default_model, parse_int(call.dims, "dims")
+    model, dims = parse_model(call.model) or engine.default_model, parse_int(call.dims, "dims")
     return _inference(resolved, name, column_names(call.cols), call.key, model, dims)
 
 

@@ -19,7 +19,7 @@ _SEARCH_LIKE_CALL = sql(
 _PATH = sql("current_database(), current_setting('search_path')")
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
-_CHOICE_ARGUMENTS = sql("source::VARCHAR, {}, model, embedding_table, txid_current()::BIGINT", _PATH)
+_CHOICE_ARGUMENTS = sql("source::VARCHAR, {}, model::VARCHAR, embedding_table::VARCHAR, txid_current()::BIGINT", _PATH)
 # The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
 # take 7.4 for 7, too. Where a collation makes several keys equal, that of the same letters comes first.
 _KEY = sql(
@@ -104,11 +104,11 @@ def _stages(caller: Sql) -> Sql:
 _NO_TEXT = literal(
     "embed needs a text, and this is a BLOB, which is bytes: write decode(...), or ...::VARCHAR if they are no UTF-8"
 )
-# Those that do not ask who calls.
+# Those that do not ask who calls. To ask for the type of a prepared statement's parameter itself ends DuckDB 1.
 _FOR_ALL = (
     sql(
         "embed(text, model := NULL, role := 'document', dims := NULL) AS "
-        "(_jammi_embed(CASE WHEN typeof(text) = 'BLOB' THEN _jammi_refuse({}, '') ELSE text::VARCHAR END, "
+        "(_jammi_embed(CASE WHEN typeof([text]) = 'BLOB[]' THEN _jammi_refuse({}, '') ELSE text::VARCHAR END, "
         "model::VARCHAR, role::VARCHAR, dims::VARCHAR))",
         _NO_TEXT,
     ),

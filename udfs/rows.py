@@ -113,11 +113,19 @@ def which_column(engine: Engine, column: Column, wanted: Column, source: Column,
     if len(names) == _AT_ONCE:
         _before[asked] = every
     elif not any(_is_called(name, every)):
-        near = did_you_mean(name, every) or ";"
+        near = _as_list(name, every) or did_you_mean(name, every) or ";"
         known = f"no column '{name}' in '{of}'{near} columns: {enumerated(every)}"
         renamed = f". '{made}' was made of it: if it has another name now, generate anew" if made else ""
         raise InputError(known + renamed)
     return pa.array(_is_called(name, names))
+
+
+def _as_list(name: str, every: Sequence[str]) -> str:
+    """What to write in place of several columns in one text, as DuckDB writes a list, too; empty if it is no such."""
+    names = [each.strip() for each in name.removeprefix("[").removesuffix("]").split(",")]
+    if names == [name] or not all(any(_is_called(each, every)) for each in names):
+        return ""
+    return f"; write the columns with text as a list, {_as_sql(names)}, and one column as the key;"
 
 
 def _is_called(name: str, names: Sequence[str]) -> list[bool]:

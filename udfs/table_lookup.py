@@ -10,6 +10,7 @@ from jammi_duck.errors import NotFoundError
 from jammi_duck.sql import literal, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.lookup import find_table
+from jammi_duck.udfs.arguments import parse_model
 from jammi_duck.udfs.disambiguation import disambiguate
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import Relation, Source, SourceCandidate, folded, found, still_there
@@ -40,8 +41,10 @@ def find_embeddings(
     """The embedding table that is meant, and what the source must be for it.
 
     Raises:
+        InputError: the model is no name.
         NotFoundError: there is none.
     """
+    model = parse_model(model)
     meant = disambiguate(engine, source, table, failed=failed)
     with telling_renames(engine, source):
         entry = find_table(engine.tables, engine.encoders, meant.identity, model, table, called=source.written)

@@ -129,6 +129,10 @@ class EmbeddingTables:
         for refused in self.catalog.refused():
             if refused.name == name:
                 raise UnsupportedError(f"'{name}' cannot be used: {refused.error}")
+        if made := [entry.name for entry in self.catalog.entries("ready", source=name)]:
+            raise NotFoundError(
+                f"'{name}' is a source, and no embedding table; its embedding tables: {enumerated(made)}"
+            )
         names = [entry.name for entry in self.catalog.entries("ready")]
         known = f"ready are: {enumerated(names)}" if names else "none is ready"
         raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names) or ';'} {known}")

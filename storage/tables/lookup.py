@@ -104,6 +104,11 @@ def _none_for(
     for refused in tables.catalog.refused():
         if (refused.source, refused.status) == (source, "ready"):
             return NotFoundError(f"{none}: '{refused.name}' cannot be used, {refused.error}")
+    for entry in tables.catalog.entries("ready", "gone", name=called):
+        return NotFoundError(
+            f"'{called}' is an embedding table, and no source; name its source, '{entry.source}', and this one as "
+            "embedding_table (--table on the command line)"
+        )
     sources = sorted({entry.source for entry in tables.catalog.entries("ready")})
     others = f"there are some for: {', '.join(sources)}" if sources else "there are none yet"
     return NotFoundError(

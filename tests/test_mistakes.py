@@ -1,0 +1,176 @@
+"""Lines that a user would type wrong, at least two for each verb: the answer has the right name, or the right call."""
+
+import re
+
+import pytest
+
+from jammi_duck.udfs.macros import macros
+from tests.test_cli import call
+from tests.test_generate import error_of
+from tools.program import in_pipe
+
+# What was typed, and what the answer says; TABLE is the name of the embedding table of `patents`.
+MISTAKES = [
+    ("SELECT embed()", "embed(text, model := NULL, role := 'document', dims := NULL)"),
+    ("SELECT embed(titel) FROM patents", '"title"'),
+    ("SELECT embed(title, role := 'question') FROM patents", "role is 'question'; it must be 'document' or 'query'"),
+    ("SELECT embed(title, dims := 'many') FROM patents", "dims is many; it must be a whole number"),
+    ("SELECT embed(title, dims := 500) FROM patents", "dims is 500; 'fake/small' has 1 to 64"),
+    ("SELECT embed(encode(title)) FROM patents", "this is a BLOB, which is bytes: write decode(...)"),
+    ("SELECT embedd('a')", 'Did you mean "embed"?'),
+    ("FROM jammi_generate('patent', 'title', 'id')", 'Did you mean "patents"?'),
+    ("FROM jammi_generate('patents', 'titel', 'id')", "no column 'titel' in 'patents'; did you mean 'title'?"),
+    ("FROM jammi_generate('patents', 'title', 'idd')", "no column 'idd' in 'patents'; did you mean 'id'?"),
+    ("FROM jammi_generate('patents', 'title')", "jammi_generate(source, cols, key, "),
+    ("FROM jammi_generate('patents', 'title, abstract', 'id')", "as a list, ['title', 'abstract'], and one column as"),
+    ("FROM jammi_generate('patents', 'id', ['title', 'abstract'])", "as a list, ['title', 'abstract'], and one column"),
+    ("FROM jammi_generate('patents', 'id', ['title'])", "as a list, ['title'], and one column as the key"),
+    ("FROM jammi_generate('patents', ['title', NULL], 'id')", "columns are ['title', NULL]; give a name, or a list of"),
+    ("FROM jammi_generate('patents', columns := 'title', key := 'id')", "jammi_generate(source, cols, key, "),
+    ("FROM jammi_generate('patents', 'title', 'id', model = 'fake/small')", "is written model := '...'"),
+    ("FROM jammi_generate('patents', 'title', 'id', dims := 'all')", "dims is all; it must be a whole number"),
+    ("SELECT jammi_generate('patents', 'title', 'id')", "has to be called in a FROM clause"),
+    ("FROM jammi_genrate('patents', 'title', 'id')", 'Did you mean "jammi_generate"?'),
+    ("FROM jammi_status('patent')", "no embedding table for 'patent'; did you mean 'patents'?"),
+    ("FROM jammi_status('TABLE')", "is an embedding table, and no source; name its source, 'patents', and"),
+    ("FROM jammi_status('patents', embedding_table := 'patents')", "its embedding tables: TABLE"),
+    ("FROM jammi_status('patents', model = 'fake/small')", "is written model := '...'"),
+    ("FROM jammi_status('patents', model := 'fake/smal')", "of the model 'fake/smal'; there are: fake/small"),
+    ("FROM jammi_status()", "jammi_status(source, "),
+    ("FROM jammi_refresh('patent')", "did you mean 'patents'?"),
+    ("FROM jammi_refresh('tickets')", "SELECT * FROM jammi_generate('tickets', columns, key) makes one"),
+    ("FROM jammi_refresh('TABLE')", "name its source, 'patents', and this one as embedding_table"),
+    ("FROM jammi_refresh('patents', embedding_table := 'TABLEx')", "did you mean 'TABLE'?"),
+    ("FROM jammi_compact('patent')", "did you mean 'patents'?"),
+    ("FROM jammi_compact('TABLE')", "name its source, 'patents', and this one as embedding_table"),
+    ("FROM jammi_compact('patents', embedding_table := 'patents')", "its embedding tables: TABLE"),
+    ("FROM jammi_import('patents', 'vector', 'id', 'v', model := 'fake/small')", 'Did you mean "vectors"?'),
+    ("FROM jammi_import('patents', 'vectors', 'id', 'w', model := 'fake/small')", "'vectors'; columns: id, v"),
+    ("FROM jammi_import('patents', 'vectors', 'v', 'id', model := 'fake/small')", "'patents'; columns: id, title"),
+    ("FROM jammi_import('vectors', 'patents', 'id', 'v', model := 'fake/small')", "no column 'v' in 'patents'"),
+    ("FROM jammi_import('patents', 'vectors', 'id', 'id', model := 'fake/small')", "must be a list or an array of num"),
+    ("FROM jammi_import('patents', 'vectors', 'id', 'v')", "jammi_import needs the name of the model"),
+    ("FROM jammi_import('patents', 'vectors', 'id', 'v', model = 'fake/small')", "is written model := '...'"),
+    ("FROM jammi_import('patents', 'vectors', 'id', 'v', 'fake/small', columns := 'title')", "cols := NULL"),
+    ("FROM jammi_import('patents', 'vectors', 'id', 'v', 'fake/small', 'titel')", "did you mean 'title'?"),
+    ("FROM jammi_infer('patent', 'title', 'id')", 'Did you mean "patents"?'),
+    ("FROM jammi_infer('patents', 'titel', 'id')", "did you mean 'title'?"),
+    ("FROM jammi_infer('patents', 'title')", "jammi_infer(source, cols, key, "),
+    ("FROM jammi_infer('patents', 'title', 'id', task := 'embedding')", "did you mean 'text_embedding'?"),
+    ("FROM jammi_infer('patents', 'title', 'id', model = 'fake/small')", "is written model := '...'"),
+    ("FROM jammi_search('patent', 'cat')", "did you mean 'patents'?"),
+    ("FROM jammi_search('cat', 'patents')", "no embedding table for 'cat'; there are some for: patents"),
+    ("FROM jammi_search('TABLE', 'cat')", "name its source, 'patents', and this one as embedding_table"),
+    ("FROM jammi_search('patents', 'cat', embedding_table := 'patents')", "its embedding tables: TABLE"),
+    ("FROM jammi_search('patents')", "jammi_search(source, query, k := 10, "),
+    ("FROM jammi_search('patents', 'cat', '3 rows')", "k is 3 rows; it must be a whole number"),
+    ("FROM jammi_search('patents', 'cat', 0)", "k is 0; it must be at least 1"),
+    ("FROM jammi_search('patents', [0.1, 0.2])", "the query vector has 2 dimensions; 'TABLE' has 64"),
+    ("FROM jammi_search('patents', 'cat', filter := 'titel = 1')", '"title"'),
+    ("FROM jammi_search('patents', 'cat', filter := '')", "write a condition such as 'year > 2020', or NULL for none"),
+    ("FROM jammi_search('patents', 'cat', filter := 'id = $id')", "write parameters := {'id': value}"),
+    ("FROM jammi_similar('patent', 1)", "did you mean 'patents'?"),
+    ("FROM jammi_similar(1, 'patents')", "no embedding table for '1'; there are some for: patents"),
+    ("FROM jammi_similar('patents')", "jammi_similar(source, key, k := 10, "),
+    ("FROM jammi_similar('TABLE', 1)", "name its source, 'patents', and this one as embedding_table"),
+    ("FROM jammi_matches('patent', 'cat')", "did you mean 'patents'?"),
+    ("FROM jammi_matches('TABLE', 'cat')", "name its source, 'patents', and this one as embedding_table"),
+    ("FROM jammi_matches('patents', 'cat', model := 'fake/smal')", "there are: fake/small"),
+    ("FROM jammi_explain('patent', 'cat')", "did you mean 'patents'?"),
+    ("FROM jammi_explain('patents')", "jammi_explain(source, query, k := 10, "),
+    ("FROM jammi_explain('tickets', 'cat')", "SELECT * FROM jammi_generate('tickets', columns, key) makes one"),
+    ("FROM jammi_check('patent')", "did you mean 'patents'?"),
+    ("FROM jammi_check('TABLE')", "name its source, 'patents', and this one as embedding_table"),
+    ("FROM jammi_check('patents', k := 'all')", "k is all; it must be a whole number"),
+    ("FROM jammi_tables('patents')", "jammi_tables()"),
+    ("FROM jammi_table()", 'Did you mean "jammi_tables"?'),
+    ("SELECT jammi_tables()", "has to be called in a FROM clause"),
+    ("FROM jammi_models('fake/small')", "jammi_models()"),
+    ("FROM jammi_model()", 'Did you mean "jammi_models"?'),
+    ("FROM jammi_recover('TABLE')", "jammi_recover()"),
+    ("FROM jammi_recovery()", 'Did you mean "jammi_recover"?'),
+    ("FROM jammi_drop('patents')", "'patents' is a source, and no embedding table; its embedding tables: TABLE"),
+    ("FROM jammi_drop('TABLEx')", "no embedding table 'TABLEx'; did you mean 'TABLE'?"),
+    ("FROM jammi_drop()", "jammi_drop(embedding_table)"),
+    ("FROM jammi_drop(NULL)", "SELECT * FROM jammi_tables() lists them"),
+    ("FROM jammi_vacuum(older_than := '1 day')", "jammi_vacuum()"),
+    ("FROM jammi_vacum()", 'Did you mean "jammi_vacuum"?'),
+]
+# The same for `jammi-duck`, with a database that has a view `animals` (id, name, text) with embeddings.
+COMMANDS = [
+    ("serach animals duck", "'search'"),
+    ("search animal duck", "no embedding table for 'animal'; did you mean 'animals'? there are some for: animals"),
+    ("search animals.csv duck", "no embedding table for 'animals.csv'; did you mean 'animals'?"),
+    ("search TABLE duck", "name its source, 'animals', and this one as embedding_table (--table on the command line)"),
+    ("search animals", "the following arguments are required: QUERY"),
+    ("search animals duck -k ten", "argument -k: invalid number value: 'ten'"),
+    ("search animals duck --columns nam", "no column 'nam' in 'animals'; did you mean 'name'?"),
+    ("search animals duck --parameter c", "'c' is not NAME=VALUE"),
+    ("search animals duck --table animals", "its embedding tables: TABLE"),
+    ("generate animal --columns text --key id", "did you mean 'animals'? `jammi-duck sources list` shows what there"),
+    ("generate animals --columns txt --key id", "no column 'txt' in 'animals'; did you mean 'text'?"),
+    ("generate animals --columns text", "the following arguments are required: --key"),
+    ("generate animals --columns text --key name,id", "and one column as the key"),
+    ("generate animals --columns text --key id --model https://h/acme/m", "a name on the Hugging Face hub, such as"),
+    ("refresh animal", "did you mean 'animals'?"),
+    ("refresh TABLE", "name its source, 'animals', and this one as embedding_table (--table on the command line)"),
+    ("status animals --model tiny", "there are: "),
+    ("drop animals", "'animals' is a source, and no embedding table; its embedding tables: TABLE"),
+    ("drop TABLEx", "did you mean 'TABLE'?"),
+    ("tables --wait 30", "'30' is not a duration; write it as 30s or '5 minutes'"),
+    ("tables --db jami_duck.duckdb", "`jammi-duck sources add --db jami_duck.duckdb` makes one"),
+    ("models list animals", "unrecognized arguments: animals"),
+    ("models describe all-MiniLM-L6-v2", "'desc'"),
+    ("sources add owls animals.csv", "the following arguments are required: --path"),
+    ("sources add animals --path animals.csv", "--replace takes a view's place"),
+    ("import animals vectors.parquet id v", "the following arguments are required: --model"),
+]
+
+
+@pytest.fixture
+def patents(con):
+    """A connection with `patents`, whose embedding table is given, and tables without embeddings."""
+    con.execute(
+        "CREATE TABLE patents AS FROM (VALUES (1, 'cat', 'a small cat sleeps'), (2, 'dog', 'a loud dog barks')) "
+        "t(id, title, abstract)"
+    )
+    con.execute("CREATE TABLE tickets AS SELECT id, title AS body FROM patents")
+    con.execute("CREATE TABLE vectors AS SELECT id, [1.0, 2.0] AS v FROM patents")
+    query = "SELECT embedding_table FROM jammi_generate('patents', ['title', 'abstract'], 'id')"
+    return con, con.execute(query).fetchone()[0]
+
+
+@pytest.mark.parametrize(("typed", "words"), MISTAKES)
+def test_the_answer_names_the_right_line(patents, typed, words):
+    con, table = patents
+    message = error_of(con, typed.replace("TABLE", table))
+    assert words.replace("TABLE", table) in message, message
+    assert con.execute("SELECT embedding_table FROM jammi_tables()").fetchall() == [(table,)]
+
+
+def test_every_verb_has_mistakes():
+    for statement in macros("0" * 16):
+        verb = re.search(r" MACRO (\w+)\(", statement)[1]
+        assert sum(bool(re.search(rf"\b{verb}\b", f"{typed} {words}")) for typed, words in MISTAKES) >= 2, verb
+
+
+@pytest.fixture(scope="module")
+def animals_folder(tmp_path_factory, tiny_model):
+    """A folder with a database that has a view with embeddings, and the name of its embedding table."""
+    folder = tmp_path_factory.mktemp("animals")
+    (folder / "animals.csv").write_text("id,name,text\n1,cat,a small cat\n2,dog,a loud dog\n")
+    model = {"JAMMI_INFERENCE__MODEL": str(tiny_model)}
+    for command in ("sources add animals --path animals.csv", "generate animals --columns text --key id"):
+        done = in_pipe(f"jammi-duck {command}", folder, **model)
+        assert done.returncode == 0, done.stderr
+    return folder, re.search(r"^embedding_table +(\S+)$", done.stdout, re.MULTILINE)[1]
+
+
+@pytest.mark.parametrize(("typed", "words"), COMMANDS)
+def test_a_command_names_the_right_line(animals_folder, monkeypatch, tiny_model, capsys, typed, words):
+    folder, table = animals_folder
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("JAMMI_INFERENCE__MODEL", str(tiny_model))
+    code, out, err = call(capsys, typed.replace("TABLE", table))
+    assert (code, out) == (2, "")
+    assert words.replace("TABLE", table) in re.sub(r"\s+", " ", err), err
