@@ -108,8 +108,8 @@ _NO_TEXT = literal(
 _FOR_ALL = (
     sql(
         "embed(text, model := NULL, role := 'document', dims := NULL) AS "
-        "(_jammi_embed(CASE WHEN typeof([text]) = 'BLOB[]' THEN _jammi_refuse({}, '') ELSE text::VARCHAR END, "
-        "model::VARCHAR, role::VARCHAR, dims::VARCHAR))",
+        "(_jammi_embed(CASE WHEN typeof(coalesce(text, NULL)) = 'BLOB' THEN _jammi_refuse({}, '') "
+        "ELSE text::VARCHAR END, model::VARCHAR, role::VARCHAR, dims::VARCHAR))",
         _NO_TEXT,
     ),
     sql(
