@@ -6,6 +6,7 @@ import duckdb
 import pytest
 
 from jammi_duck import InputError, JammiWarning, NotFoundError
+from tests.fakes import FakeEncoder
 from tests.followed import holds
 from tests.test_generate import error_of
 
@@ -54,10 +55,18 @@ class TestSync:
         sync(rows)
         assert sync(rows, "['title', 'text']") == [("generated", 4, 4, 0, 0, 0)]
         assert sync(rows, "['title', 'text']") == [("unchanged", 4, 0, 0, 0, 4)]
-        assert sync(rows, model="fake/other") == [("generated", 4, 4, 0, 0, 0)]
         assert sync(rows, dims=8) == [("generated", 4, 4, 0, 0, 0)]
         assert sync(rows) == [("unchanged", 4, 0, 0, 0, 4)]
-        assert len(tables(rows)) == 4
+        assert len(tables(rows)) == 3
+
+    def test_another_model_is_another_table(self, jammi, rows):
+        sync(rows)
+        jammi.encoders.loaded["fake/new"] = FakeEncoder("fake/new", weights="1" * 64)
+        # A model is known by its weights, whatever its name.
+        jammi.encoders.loaded["fake/again"] = FakeEncoder("fake/again")
+        assert sync(rows, model="fake/new") == [("generated", 4, 4, 0, 0, 0)]
+        assert sync(rows, model="fake/again") == [("unchanged", 4, 0, 0, 0, 4)]
+        assert len(tables(rows)) == 2
 
     def test_an_interrupted_build_goes_on(self, fake):
         jammi = fake(segment_rows=1000)
@@ -144,7 +153,9 @@ class TestNames:
         found = rows.execute("SELECT embedding_table, current FROM jammi_status('t', embedding_table := 'mine')")
         assert found.fetchall() == [(tables(rows)[0], 4)]
         error = error_of(rows, "FROM jammi_search('other', 'x', 1, embedding_table := 't')")
-        assert "no embedding table 't'" in error
+        assert "'t' is a source, and no embedding table; its embedding tables: mine__" in error
+        error = error_of(rows, "FROM jammi_drop('mine')")
+        assert "'mine' is not the whole name of an embedding table: mine__" in error
 
     def test_sync_keeps_to_a_name(self, rows):
         assert sync(rows, name="a")[0][0] == "generated"

@@ -113,17 +113,16 @@ class EmbeddingTables:
             self._open.pop(build, None)
             self._forgotten[build] += 1
 
-    def ready(self, name: str, source: str | None = None) -> Entry:
-        """The ready table with this name, or the newest that a user gave it to: if there is one, of this source.
+    def called(self, name: str, source: str) -> Entry:
+        """The ready table of this name, or the newest of a source that was given it. Raises as `ready`."""
+        entries = self.catalog.entries("ready", source=source)
+        return next((entry for entry in entries if layout.is_called(entry.name, name)), None) or self.ready(name)
 
-        Raises NotFoundError, or UnsupportedError where the catalog's row is that.
-        """
+    def ready(self, name: str) -> Entry:
+        """The ready table with this name. Raises NotFoundError, or UnsupportedError where the catalog's row is that."""
         found = self.catalog.entries("ready", name=name)
         if found:
             return found[0]
-        called = [entry for entry in self.catalog.entries("ready") if layout.is_called(entry.name, name)]
-        if called:
-            return next((entry for entry in called if entry.source == source), called[0])
         for entry in self.catalog.entries("gone", name=name):
             raise NotFoundError(f"'{name}' cannot be used: {entry.error}")
         for refused in self.catalog.refused():
@@ -134,6 +133,8 @@ class EmbeddingTables:
                 f"'{name}' is a source, and no embedding table; its embedding tables: {enumerated(made)}"
             )
         names = [entry.name for entry in self.catalog.entries("ready")]
+        if called := [each for each in names if layout.is_called(each, name)]:
+            raise NotFoundError(f"'{name}' is not the whole name of an embedding table: {enumerated(called)}")
         known = f"ready are: {enumerated(names)}" if names else "none is ready"
         raise NotFoundError(f"no embedding table '{name}'{did_you_mean(name, names) or ';'} {known}")
 

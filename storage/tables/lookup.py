@@ -45,7 +45,7 @@ def find_table(
     """
     follow_others(tables)
     if table is not None:
-        entry = tables.ready(table, source)
+        entry = tables.called(table, source)
         if entry.source != source:
             raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{called or source}'")
         if not of_model([entry], models, model):
