@@ -47,7 +47,8 @@ class TestGolden:
         path = database(golden)
         for _ in range(2):
             con = fake(duckdb.connect(path)).con
-            assert tables(con) == {TABLE.format("t"): "ready", TABLE.format("u"): "failed"}
+            # Their files are nowhere.
+            assert tables(con) == {TABLE.format("t"): "missing", TABLE.format("u"): "failed"}
             assert ask(con, "SELECT status, build FROM jammi_catalog.embedding_tables ORDER BY build") == [
                 ("ready", "a" * 32),
                 ("failed", "b" * 32),
@@ -61,7 +62,7 @@ class TestGolden:
 
     def test_is_read_in_a_read_only_database(self, fake, database, golden):
         con = fake(duckdb.connect(database(golden), read_only=True)).con
-        assert tables(con) == {TABLE.format("t"): "ready"}
+        assert tables(con) == {TABLE.format("t"): "missing"}
 
 
 def test_a_new_catalog_has_this_version(words):
@@ -127,7 +128,8 @@ class TestLater:
             name: (status, error)
             for name, status, error in ask(con, "SELECT embedding_table, status, error FROM jammi_tables()")
         }
-        assert found[TABLE.format("t")] == ("ready", None)
+        status, error = found[TABLE.format("t")]
+        assert (status, "there is nothing at" in error) == ("missing", True)
         assert found[TABLE.format("x")] == ("failed", "no room")
         assert {name for name, (status, _) in found.items() if status == "refused"} == {
             TABLE.format("w"),

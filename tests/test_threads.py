@@ -53,6 +53,7 @@ def test_everything_at_once(fake, tmp_path, file):
         con = connection()
         con.execute(f"CREATE TABLE {table} AS FROM t")
         for _ in range(3):
+            con.execute(f"UPDATE {table} SET text = text || '.' WHERE id = 0")
             assert generate(con, table) == [(ROWS, 0, 0)]
 
     def search(seed):
@@ -97,7 +98,8 @@ def test_tables_that_are_dropped_while_they_are_searched(fake):
         con = root.cursor()
         fake(con)
         try:
-            for _ in range(10):
+            for i in range(10):
+                con.execute("UPDATE t SET text = ? WHERE id = 0", [f"other{i}"])
                 generate(con, "t")
                 old = con.execute("SELECT embedding_table FROM jammi_tables() ORDER BY started LIMIT 1").fetchall()[0][
                     0

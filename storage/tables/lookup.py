@@ -118,11 +118,11 @@ def _none_for(
 
 
 def _tell_of_others(tables: EmbeddingTables, found: Sequence[Entry], called: str) -> None:
-    """Warn once where the newest of several tables is used, and others are of other columns."""
+    """Warn once where the newest of several tables is used, and others are known to be of other columns."""
     used, *_ = found
-    newest = {entry.definition.columns: entry for entry in reversed(found)}
+    newest = {entry.definition.columns: entry for entry in reversed(found) if entry.definition.columns}
     others = [entry for columns, entry in newest.items() if columns != used.definition.columns]
-    if not others or used.build in tables.told:
+    if not used.definition.columns or not others or used.build in tables.told:
         return
     tables.told.add(used.build)
     listed = "; ".join(f"'{each.name}' of {_columns(each)}" for each in others)
@@ -135,7 +135,7 @@ def _tell_of_others(tables: EmbeddingTables, found: Sequence[Entry], called: str
 
 
 def _columns(entry: Entry) -> str:
-    return ", ".join(entry.definition.columns) or "vectors that were imported"
+    return ", ".join(entry.definition.columns)
 
 
 def _told(recorded: Definition, now: tuple[str, str] | None) -> str:
