@@ -23,7 +23,8 @@ from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.udfs.arguments import plain
-from jammi_duck.udfs.plain_search import PATH, Question, answer_of, look_of
+from jammi_duck.udfs.plain_search import SEARCH_PATH, Question, answer_of, look_of
+from jammi_duck.udfs.sources import SearchPath
 from jammi_duck.variables import with_variables
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
@@ -93,7 +94,7 @@ class Jammi:
         self._with_engine = with_engine
         self._statements = Statements(con, equip)
         # The database and the search path that a connection was last seen in.
-        self._path: list[str] | None = None
+        self._search_path: SearchPath | None = None
 
     def cursor(self) -> Jammi:
         """The same on a new cursor, with a transaction of its own; it is closed with the connection.
@@ -651,13 +652,13 @@ class Jammi:
         with errors_of_ours():
             try:
                 con = self._statements.con()
-                if self._path is None:
-                    ((*self._path,),) = con.sql(PATH).fetchall()
-                look = self._with_engine(look_of, self._path, question)
+                if self._search_path is None:
+                    self._search_path = SearchPath(*con.sql(SEARCH_PATH).fetchall()[0])
+                look = self._with_engine(look_of, self._search_path, question)
                 if look is None:
                     return None
                 ((rows, key_type, *path),) = _bound(con, look.state).fetchall()
-                if path == self._path:
+                if SearchPath(*path) == self._search_path:
                     columns = _bound(con, look.columns).columns
                     answer = self._with_engine(answer_of, question, look, columns, rows, key_type)
                     if answer is None:
@@ -673,7 +674,7 @@ class Jammi:
                 # What it is, the macro says, in which it is raised again.
                 pass
             # Where the connection is now, a name may mean something else.
-            self._path = None
+            self._search_path = None
             return None
 
     def _asked(

@@ -22,7 +22,7 @@ from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, ident
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
 from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of, texts_picked
-from jammi_duck.udfs.sources import Source, SourceCandidate, resolve, shown
+from jammi_duck.udfs.sources import SearchPath, Source, SourceCandidate, resolve, shown
 from jammi_duck.work.generate import Census, Generated, Request, find_reusable
 from jammi_duck.work.importing import VectorCensus, Vectored
 from jammi_duck.work.refresh import find_resumable
@@ -86,7 +86,7 @@ class SyncCall:
     """The arguments of `jammi_sync` as SQL gives them; `cols` is JSON."""
 
     source: str | None
-    path: Sequence[str]
+    search_path: SearchPath
     cols: str | None
     key: str | None
     model: str | None
@@ -114,7 +114,7 @@ class ImportCall:
     """The arguments of `jammi_import` as SQL gives them; `cols` is JSON."""
 
     source: str | None
-    path: Sequence[str]
+    search_path: SearchPath
     vectors: str | None
     key: str | None
     vector: str | None
@@ -179,7 +179,7 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
     names = column_names(call.cols)
     _check_name(call.name)
     engine.jobs.hear_ctrl_c(call.caller)
-    source = resolve(call.source, call.path, engine.host)
+    source = resolve(call.source, call.search_path, engine.host)
     new = disambiguate_new(engine, source)
     meant = disambiguate(engine, source, failed=True)
     if new and meant.relation != new.relation:
@@ -246,7 +246,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     if not model:
         raise InputError("jammi_import needs the name of the model that made the vectors: model := '...'")
     columns = () if call.cols in (None, "null") else tuple(column_names(str(call.cols)))
-    resolved, theirs = (resolve(each, call.path, engine.host) for each in (call.source, call.vectors))
+    resolved, theirs = (resolve(each, call.search_path, engine.host) for each in (call.source, call.vectors))
     meant = disambiguate_new(engine, resolved)
     caller = Caller(call.session, call.transaction)
     engine.jobs.hear_ctrl_c(caller)

@@ -20,7 +20,7 @@ from jammi_duck.udfs.columns import Column, fields_of, vector_column
 from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import column_names, text_of, texts_picked
-from jammi_duck.udfs.sources import Source, resolve
+from jammi_duck.udfs.sources import SearchPath, Source, resolve
 from jammi_duck.work.infer import check_task, infer
 
 
@@ -61,7 +61,7 @@ class InferCall:
     """The arguments of `jammi_infer` as SQL gives them; `cols` is JSON."""
 
     source: str | None
-    path: Sequence[str]
+    search_path: SearchPath
     cols: str | None
     key: str | None
     model: str | None
@@ -74,7 +74,7 @@ def infer_plan(engine: Engine, call: InferCall) -> Sql:
     check_task(call.task)
     if call.source is None or call.cols is None or call.key is None:
         raise InputError("jammi_infer needs a source, its columns and its key: none of them may be NULL")
-    resolved = resolve(call.source, call.path, engine.host)
+    resolved = resolve(call.source, call.search_path, engine.host)
     known = disambiguate_new(engine, resolved)
     name = known.identity if known else resolved.written
     model, dims = parse_model(call.model) or engine.default_model, parse_int(call.dims, "dims")

@@ -22,6 +22,7 @@ from jammi_duck.udfs.columns import Column, fields_of, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.refreshing import TableStatus
 from jammi_duck.udfs.rows import which_column
+from jammi_duck.udfs.sources import SearchPath
 from jammi_duck.udfs.table_lookup import Choice
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
@@ -51,7 +52,7 @@ def _sql_function(name: str, arguments: type, call: Callable[..., Sql], *more: s
     source_type, _, *types = fields_of(arguments).values()
 
     def statement(engine: Engine, source: str | None, database: str, path: str, *values: Any) -> Sql:
-        return call(engine, arguments(source, (database, path), *values[: len(types)]), *values[len(types) :])
+        return call(engine, arguments(source, SearchPath(database, path), *values[: len(types)]), *values[len(types) :])
 
     return ScalarFunction(
         f"_jammi_{name}", (source_type, *_PATH, *types, *more), "VARCHAR", False, statement, by_row=True

@@ -19,7 +19,7 @@ from jammi_duck.retrieval.search import Query, SearchOptions, search
 from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.sources import resolve
+from jammi_duck.udfs.sources import SearchPath, resolve
 from jammi_duck.udfs.table_lookup import find_embeddings
 
 # A name of ours, or of what our queries use.
@@ -32,8 +32,8 @@ _NUMBER = template("{key} = _jammi_row_id::BIGINT")
 _TEXT = template('{key} = _jammi_row_id AND ({key}::VARCHAR COLLATE "C" = _jammi_row_id OR _jammi_rank < 0)')
 _CONDITIONS = {"BIGINT": _NUMBER, "INTEGER": _NUMBER, "VARCHAR": _TEXT}
 
-# Where the caller is: the database, and the search path.
-PATH = sql("SELECT current_database(), current_setting('search_path')")
+# The caller's search path, as `SearchPath` has it.
+SEARCH_PATH = sql("SELECT current_database(), current_setting('search_path')")
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Look:
     columns: Sql
 
 
-def look_of(engine: Engine, path: Sequence[str], question: Question) -> Look | None:
-    """What to look at where the caller's database and search path are `path`; None for what is no table or view.
+def look_of(engine: Engine, search_path: SearchPath, question: Question) -> Look | None:
+    """What to look at where names are resolved by this search path; None for what is no table or view.
 
     Raises:
         JammiError: the source has no name that can be used, or no embeddings.
     """
-    source = resolve(question.source, path, engine.host)
+    source = resolve(question.source, search_path, engine.host)
     entry, meant = find_embeddings(engine, source, question.model, question.table)
     if meant.relation is None:
         return None

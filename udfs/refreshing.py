@@ -69,7 +69,7 @@ _FINISH = sql("_jammi_refreshed(b.token, f.pushed, t.pushed)")
 
 def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that refreshes a table within the caller's own transaction."""
-    source = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.search_path, engine.host)
     caller = Caller(session, choice.transaction)
     # A build that this session has left is not over before.
     engine.jobs.settle(caller)
@@ -145,7 +145,7 @@ def refresh_query(
 
 def status_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that says how a table differs from its source."""
-    source = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.search_path, engine.host)
     follow_others(engine.tables, at_once=True)
     try:
         entry, meant = find_embeddings(engine, source, choice.model, choice.table, failed=True)
@@ -216,7 +216,7 @@ def _comparison(source: Source, entry: Entry, pinned: PinnedSnapshot) -> Sql:
 
 def compact_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that compacts a table."""
-    source = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.search_path, engine.host)
     entry, _ = find_embeddings(engine, source, choice.model, choice.table)
     engine.jobs.hear_ctrl_c(Caller(session, choice.transaction))
     return sql(
@@ -272,7 +272,7 @@ def status(engine: Engine, compared: Column) -> pa.Array:
         definition = entry.definition
         check_keys(definition.source, definition.key, found.census, GENERATE_ANEW)
         state = snapshot.pinned_snapshot(engine.tables, entry, request["snapshot_token"]).manifest
-        engine.tables.pins.done(request["snapshot_token"])
+        engine.tables.pins.release(request["snapshot_token"])
         current = state.rows - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)

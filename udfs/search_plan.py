@@ -41,7 +41,7 @@ _KEY_TYPE = sql("any_value(typeof(_jammi_key))")
 
 def rows_query(engine: Engine, choice: Choice) -> Sql:
     """The keys of the source's rows, as `_jammi_key`, of which `found_query` has said that there is such a column."""
-    source = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.search_path, engine.host)
     try:
         entry = find_embeddings(engine, source, choice.model, choice.table)[0]
     except NotFoundError:
@@ -62,7 +62,7 @@ def found_query(engine: Engine, choice: Choice, predicate: str | None) -> Sql:
     A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
     finds the row, if that is of the same value: 2 is not the row that was 1.5.
     """
-    source = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.search_path, engine.host)
     try:
         key_column = _key_column(find_embeddings(engine, source, choice.model, choice.table)[0])
     except NotFoundError as error:
@@ -104,7 +104,7 @@ def selection_query(
     Otherwise they are all of the table's. Where there is no table, that is said when it is searched: a view that
     searches is made before, when a database is imported.
     """
-    source = resolve(choice.source, choice.path, engine.host)
+    source = resolve(choice.source, choice.search_path, engine.host)
     try:
         entry, meant = find_embeddings(engine, source, choice.model, choice.table)
     except NotFoundError as error:
@@ -157,8 +157,8 @@ def selection_query(
 
 
 def _condition(engine: Engine, choice: Choice, source: Source, predicate: str) -> Condition:
-    database, _ = choice.path
-    return engine.conditions.of(predicate, source.alias, database, schemas_of(choice.path), choice.transaction)
+    path = choice.search_path
+    return engine.conditions.of(predicate, source.alias, path.database, schemas_of(path), choice.transaction)
 
 
 def _check_there(engine: Engine, source: Source, error: NotFoundError) -> None:

@@ -22,7 +22,7 @@ from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, fields_of, offsets_of, records, rows_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
-from jammi_duck.udfs.sources import resolve
+from jammi_duck.udfs.sources import SearchPath, resolve
 from jammi_duck.udfs.table_lookup import find_embeddings
 
 
@@ -135,12 +135,7 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
         done = selections.of(token) if token else selections.traced(Caller(session, transaction))
         done.traced = False
         fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
-        traces.append(
-            [
-                StageRow(each.name, each.detail, each.rows, round(each.seconds * 1000, 3))
-                for each in (*done.stages, fetch)
-            ]
-        )
+        traces.append([_stage_row(each) for each in (*done.stages, fetch)])
     return table(traces, StageRow)
 
 
@@ -152,7 +147,7 @@ def check_index(engine: Engine, *columns: Column) -> pa.Array:
     """The recall of a table's index on a sample."""
     checked = []
     for source, database, path, model, name, _, k in rows_of(columns):
-        entry, _ = find_embeddings(engine, resolve(source, (database, path), engine.host), model, name)
+        entry, _ = find_embeddings(engine, resolve(source, SearchPath(database, path), engine.host), model, name)
         checked.append([check(engine.tables, entry, parse_int(k, "k"))])
     return table(checked, Checked)
 

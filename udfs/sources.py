@@ -90,8 +90,16 @@ class Source:
         return self.session is None and self.candidates[0].relation is None
 
 
-def resolve(written: str | None, path: Sequence[str], host: Host) -> Source:
-    """What a name or a path means to a caller whose database and search path are `path`, as DuckDB shows them.
+@dataclass(frozen=True)
+class SearchPath:
+    """By what a caller's names are resolved: the current database, and DuckDB's setting `search_path` as a text."""
+
+    database: str
+    setting: str
+
+
+def resolve(written: str | None, search_path: SearchPath, host: Host) -> Source:
+    """What a name or a path means to a caller with this search path.
 
     Raises:
         InputError: it is NULL or empty, is not a name that DuckDB could read, or is both a table's and a file's.
@@ -104,14 +112,14 @@ def resolve(written: str | None, path: Sequence[str], host: Host) -> Source:
         source = _file(written, host.directory())
         if "/" in written or "\\" in written or not _NAME.fullmatch(written):
             return source
-        table = _table(written, path, host)
+        table = _table(written, search_path, host)
         if not _present(table, host):
             return source
         if not os.path.exists(os.path.join(host.directory(), written)):
             return table
         name = ".".join(quoted(part) for part in name_parts(written))
         raise InputError(f"'{written}' is a file and a table: write ./{written} for the file, or {name} for the table")
-    table = _table(written, path, host)
+    table = _table(written, search_path, host)
     is_file = written.startswith('"') and _PART.fullmatch(written) and _names_file(table.alias, host.directory())
     return _file(table.alias, host.directory()) if is_file and not _present(table, host) else table
 
@@ -150,9 +158,9 @@ def has_relations(host: Host) -> bool:
     return bool(host.sql(text, [SCHEMA]))
 
 
-def schemas_of(path: Sequence[str]) -> list[str]:
+def schemas_of(search_path: SearchPath) -> list[str]:
     """The schemas of a caller's search path."""
-    return [schema for _, schema in _search_path(path[1], path[0])] or ["main"]
+    return [schema for _, schema in _entries(search_path.setting, search_path.database)] or ["main"]
 
 
 def shown(identity: str, host: Host) -> str:
@@ -208,10 +216,10 @@ def _file(written: str, directory: str) -> Source:
     )
 
 
-def _table(written: str, path: Sequence[str], host: Host) -> Source:
+def _table(written: str, search_path: SearchPath, host: Host) -> Source:
     parts = name_parts(written)
-    home, current = folded(host.home()), folded(path[0])
-    schemas = [*_search_path(path[1], current), (current, "main")]
+    home, current = folded(host.home()), folded(search_path.database)
+    schemas = [*_entries(search_path.setting, current), (current, "main")]
     databases: Mapping[str, str | None] = {home: None}
     first = folded(parts[0]) if len(parts) > 1 else home
     if {first, *(database for database, _ in schemas)} - {home, "main", "temp"}:
@@ -272,7 +280,7 @@ def _part(name: str) -> str:
     return f'"{name}"' if '"' not in name else quoted(name)
 
 
-def _search_path(text: str, current: str) -> list[tuple[str, str]]:
+def _entries(text: str, current: str) -> list[tuple[str, str]]:
     """The databases and schemas of DuckDB's setting `search_path`."""
     found = []
     for entry in re.findall(r'(?:"(?:[^"]|"")*"|[^",])+', text):

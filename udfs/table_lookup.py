@@ -13,7 +13,7 @@ from jammi_duck.storage.tables.lookup import find_table
 from jammi_duck.udfs.arguments import parse_model
 from jammi_duck.udfs.disambiguation import disambiguate
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.sources import Relation, Source, SourceCandidate, folded, found, still_there
+from jammi_duck.udfs.sources import Relation, SearchPath, Source, SourceCandidate, folded, found, still_there
 
 _COLUMNS = sql(
     "SELECT column_name FROM duckdb_columns() "
@@ -25,11 +25,11 @@ _COLUMNS = sql(
 class Choice:
     """How a query chooses an embedding table: by its source, and perhaps by a model or the table's name.
 
-    `path` is the database and the search path by which the source is read.
+    `search_path` is that by which the source is read.
     """
 
     source: str | None
-    path: tuple[str, str]
+    search_path: SearchPath
     model: str | None
     table: str | None
     transaction: int

@@ -70,7 +70,7 @@ def open_engine(
 
     def release() -> Sequence[str]:
         sessions = ended()
-        tables.pins.drop(sessions)
+        tables.pins.release_sessions(sessions)
         selections.drop(sessions)
         return sessions
 

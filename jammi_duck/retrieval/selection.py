@@ -65,7 +65,7 @@ class Selections:
         """For searches of the tables in `tables`."""
         self._tables = tables
         self._kept: OrderedDict[str, tuple[int, OrderedDict[str, Selection]]] = OrderedDict()
-        self._told: set[tuple[str, datetime | None]] = set()
+        self._warned: set[tuple[str, datetime | None]] = set()
         self._number = itertools.count()
         self._lock = threading.Lock()
 
@@ -91,7 +91,7 @@ class Selections:
             subset = table.subset(there.row_ids, there.key_type)
             selected.chosen = table, subset
             if there.source_row_count is not None:
-                self._tell(table.entry, there.source_row_count)
+                self._warn_of_lost_rows(table.entry, there.source_row_count)
             what = "the rows that pass" if there.source_row_count is None else "the rows that the source still has"
             seconds = time.perf_counter() - began if began else 0.0
             selected.filtering = Stage("filter", what, subset.rows, seconds)
@@ -138,12 +138,12 @@ class Selections:
                 return nothing
             return next((selected for selected in reversed(kept.values()) if selected.traced), nothing)
 
-    def _tell(self, entry: Entry, source_row_count: int) -> None:
+    def _warn_of_lost_rows(self, entry: Entry, source_row_count: int) -> None:
         state = entry.build, entry.finished
         with self._lock:
-            told = state in self._told
-            self._told.add(state)
-        if not told:
+            is_known = state in self._warned
+            self._warned.add(state)
+        if not is_known:
             counts = entry.counts
             warnings.warn(
                 f"'{entry.source}' has {source_row_count:,} rows now, and had "

@@ -77,7 +77,7 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -
         todo = plan_compaction(base, live_masks(store, base.segments, base.tombstones), tables.segment_rows)
         if not todo.mergers and not todo.others:
             catch_up(tables, entry, base)
-            tables.pins.done(pinned.token)
+            tables.pins.release(pinned.token)
             return _report(base, base, began)
 
         def start(base: Manifest = base, todo: Compaction = todo) -> Job[Change]:

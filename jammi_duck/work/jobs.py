@@ -183,7 +183,7 @@ class Jobs:
         Without `wait`, nothing is done while another thread is at it.
         """
         if caller:
-            self._tables.pins.end(caller)
+            self._tables.pins.release_earlier(caller)
         if not self._settling.acquire(blocking=wait):
             return []
         try:

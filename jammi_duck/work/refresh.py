@@ -223,7 +223,7 @@ class Refresher:
             with indexing(job, change.rows_to_index) as advance:
                 finished = change.finish(counts, advance)
         self._jobs.done(job)
-        self._tables.pins.done(found.snapshot_token)
+        self._tables.pins.release(found.snapshot_token)
         return job, finished
 
 
@@ -243,7 +243,7 @@ class _Change(Change):
     def release(self) -> None:
         """See `Change.release`."""
         super().release()
-        self._tables.pins.done(self.found.snapshot_token)
+        self._tables.pins.release(self.found.snapshot_token)
 
     def abandon(self, reason: str, *, keep: bool) -> None:
         """See `Change.abandon`; the files of a table that was dropped meanwhile are not read any more."""

@@ -57,8 +57,8 @@ class EmbeddingTables:
         self._options = dict(options or {})
         self.store = open_store(location, cache_dir, self._options)
         self._stores = {self.store.location: self.store}
-        # Of which tables that are gone it was said that an older one is taken.
-        self.told: set[str] = set()
+        # The tables of which a warning has said that another is used, or that they are used and others are not.
+        self.warned: set[str] = set()
         self._open: OrderedDict[str, Table] = OrderedDict()
         self._forgotten: Counter[str] = Counter()
         self._lock = threading.Lock()

@@ -49,8 +49,8 @@ def find_table(
         if entry.source != source:
             raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{called or source}'")
         if not of_model([entry], models, model):
-            told = _told(entry.definition, models.weights_and_pooling(model) if model else None)
-            raise NotFoundError(f"'{entry.name}' is an embedding table of the model {told}, not '{model}'")
+            described = _described(entry.definition, models.weights_and_pooling(model) if model else None)
+            raise NotFoundError(f"'{entry.name}' is an embedding table of the model {described}, not '{model}'")
         return entry
     known = tables.catalog.entries("ready", "gone", source=source)
     meant = of_model(known, models, model)
@@ -58,8 +58,8 @@ def find_table(
     if not found:
         raise _none_for(tables, models, source, model, known, meant, called=called or source)
     if meant[0].status == "gone":
-        _tell(tables, meant[0], found[0])
-    _tell_of_others(tables, found, called or source)
+        _warn_of_gone(tables, meant[0], found[0])
+    _warn_of_other_columns(tables, found, called or source)
     return found[0]
 
 
@@ -99,7 +99,7 @@ def _none_for(
         return NotFoundError(f"{none}: '{meant[0].name}' cannot be used, {meant[0].error}")
     if known:
         now = models.weights_and_pooling(model) if model else None
-        there = ", ".join(sorted({_told(entry.definition, now) for entry in known}))
+        there = ", ".join(sorted({_described(entry.definition, now) for entry in known}))
         return NotFoundError(f"{none} of the model '{model}'; there are: {there}")
     for refused in tables.catalog.refused():
         if (refused.source, refused.status) == (source, "ready"):
@@ -117,14 +117,14 @@ def _none_for(
     )
 
 
-def _tell_of_others(tables: EmbeddingTables, found: Sequence[Entry], called: str) -> None:
+def _warn_of_other_columns(tables: EmbeddingTables, found: Sequence[Entry], called: str) -> None:
     """Warn once where the newest of several tables is used, and others are known to be of other columns."""
     used, *_ = found
     newest = {entry.definition.columns: entry for entry in reversed(found) if entry.definition.columns}
     others = [entry for columns, entry in newest.items() if columns != used.definition.columns]
-    if not used.definition.columns or not others or used.build in tables.told:
+    if not used.definition.columns or not others or used.build in tables.warned:
         return
-    tables.told.add(used.build)
+    tables.warned.add(used.build)
     listed = "; ".join(f"'{each.name}' of {_columns(each)}" for each in others)
     warnings.warn(
         f"'{called}' has embedding tables of different columns: '{used.name}' of {_columns(used)} is used, the newest. "
@@ -138,7 +138,7 @@ def _columns(entry: Entry) -> str:
     return ", ".join(entry.definition.columns)
 
 
-def _told(recorded: Definition, now: tuple[str, str] | None) -> str:
+def _described(recorded: Definition, now: tuple[str, str] | None) -> str:
     """The model of a table, and in what a model differs from it that now has these weights and this pooling."""
     then = recorded.weights, recorded.pooling
     parts = zip(("weights", "pooling"), then, now if now and recorded.weights else then, strict=True)
@@ -146,11 +146,11 @@ def _told(recorded: Definition, now: tuple[str, str] | None) -> str:
     return f"{recorded.model} ({differing} differ)" if differing else recorded.model
 
 
-def _tell(tables: EmbeddingTables, gone: Entry, taken: Entry) -> None:
+def _warn_of_gone(tables: EmbeddingTables, gone: Entry, taken: Entry) -> None:
     """Warn once that an older table is taken since the newest is gone."""
-    if gone.build in tables.told:
+    if gone.build in tables.warned:
         return
-    tables.told.add(gone.build)
+    tables.warned.add(gone.build)
     warnings.warn(
         f"'{gone.name}' cannot be used: {gone.error}; '{taken.name}', an older embedding table of "
         f"'{taken.source}', is taken instead",

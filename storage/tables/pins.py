@@ -44,7 +44,7 @@ class Pins:
         Raises FileNotFoundError where a file is gone by now.
         """
         held = SharedLocks(files)
-        self.end(caller)
+        self.release_earlier(caller)
         with self._lock:
             token = f"{caller.session}/{next(self._number)}"
             self._kept[token] = caller, start, held
@@ -59,7 +59,7 @@ class Pins:
             kept = self._kept.get(token)
         return kept[1] if kept else None
 
-    def end(self, caller: Caller) -> None:
+    def release_earlier(self, caller: Caller) -> None:
         """Let go of what earlier transactions of a session have planned."""
         with self._lock:
             over = [
@@ -71,7 +71,7 @@ class Pins:
         for held in files:
             held.close()
 
-    def drop(self, sessions: Container[str]) -> None:
+    def release_sessions(self, sessions: Container[str]) -> None:
         """Let go of all that sessions have planned which have ended."""
         with self._lock:
             over = [token for token, (theirs, _, _) in self._kept.items() if theirs.session in sessions]
@@ -79,7 +79,7 @@ class Pins:
         for held in files:
             held.close()
 
-    def done(self, token: str) -> None:
+    def release(self, token: str) -> None:
         """Let go of the files of a query that has read them; what it was planned on is known still."""
         with self._lock:
             kept = self._kept.get(token)

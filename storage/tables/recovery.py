@@ -77,7 +77,7 @@ def finish_drops(tables: EmbeddingTables) -> list[Action]:
 
 def release_snapshot(tables: EmbeddingTables, token: str, build: str) -> None:
     """Let go of what a query was planned on, and remove the files that a drop has left since they were held."""
-    tables.pins.done(token)
+    tables.pins.release(token)
     with contextlib.suppress(StorageError):
         if not tables.catalog.is_ready(build):
             finish_drops(tables)
