@@ -161,7 +161,7 @@ class History(RuleBasedStateMachine):
     def drop_another(self, sides, both):
         """A newer table of the source is made, known to both or to one, and dropped: what was there before is there."""
         one, other = (self.databases[side] for side in sides)
-        made = ask(one.con, "FROM jammi_generate('t', 'text', 'id')")["embedding_table"]
+        made = ask(one.con, "FROM jammi_generate('t', 'text', 'id', name := 'another')")["embedding_table"]
         assert self.chosen(one.con) == made
         if both:
             other.con.execute("FROM jammi_recover()").fetchall()

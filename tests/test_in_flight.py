@@ -147,7 +147,7 @@ def test_a_thread_that_comes_after_the_end_hears_why(parts):
     from jammi_duck.doors import installation
 
     con = parts(Failing())
-    (installed,) = [each for each in installation._installations.values() if each.host.is_open]
+    installed = installation._installations[installation._installation_of(con)]
     engine, tokens = installed.engine, []
     begin = engine.generator.begin
     engine.generator.begin = lambda *asked: tokens.append(begin(*asked)) or tokens[-1]
@@ -226,7 +226,7 @@ def test_threads_that_wait_hear_of_an_interrupt(parts):
     encoder.at = at
     from jammi_duck.doors import installation
 
-    (installed,) = [each for each in installation._installations.values() if each.host.is_open]
+    installed = installation._installations[installation._installation_of(con)]
     timer = threading.Timer(1.0, lambda: installed.engine.jobs.interrupt())
     timer.start()
     with pytest.raises(duckdb.Error, match="the build was interrupted"):

@@ -40,8 +40,9 @@ class Build:
         self._committing = False
         names = self._names()
         known = [entry.started for entry in tables.catalog.entries(source=definition.source)]
+        began = [time for label in {definition.label, self._label} for time in layout.times(label, names)]
         # The newest table of a source is the one that was begun last, whatever the clock was when others were begun.
-        self._started = not_before([*known, *layout.times(self._label, names)], datetime.now(UTC))
+        self._started = not_before([*known, *began], datetime.now(UTC))
         name = self._free_name(names)
         tables.catalog.begin(self.id, name, definition, self._store.location, owner, self._started)
         self._files = SegmentFiles(
