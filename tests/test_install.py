@@ -360,20 +360,20 @@ class TestSharing:
 
     def test_two_databases_on_one_storage_do_not_touch_each_others_builds(self, fake, storage, tmp_path):
         first = duckdb.connect(str(tmp_path / "first.duckdb"))
-        fake(first, segment_rows=10)
+        fake(first, segment_rows=100)
         first.execute(
             "CREATE TABLE t AS SELECT range AS id, CASE WHEN range = 4999 THEN error('boom') "
             "ELSE 'word ' || range END AS text FROM range(10)"
         )
         first.execute(
-            "CREATE VIEW broken AS SELECT range AS id, CASE WHEN range = 99999 THEN error('boom') "
-            "ELSE 'word' || range END AS text FROM range(100000)"
+            "CREATE VIEW broken AS SELECT range AS id, CASE WHEN range = 19999 THEN error('boom') "
+            "ELSE 'word' || range END AS text FROM range(20000)"
         )
         error_of(first, "FROM jammi_generate('broken', 'text', 'id')")
         assert first.execute("SELECT status FROM jammi_catalog.embedding_tables").fetchall() == [("building",)]
         before = {path.name: path.stat().st_mtime_ns for path in (storage / "jammi_db").iterdir()}
         second = duckdb.connect(str(tmp_path / "second.duckdb"))
-        fake(second, segment_rows=10)
+        fake(second, segment_rows=100)
         second.execute("FROM jammi_recover()").fetchall()
         second.execute("FROM jammi_vacuum()").fetchall()
         assert second.execute("FROM jammi_tables()").fetchall() == []
