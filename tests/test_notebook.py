@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import nbclient
 import nbformat
 import pytest
@@ -130,6 +131,7 @@ def test_progress_rises_and_the_bar_of_duckdb_is_not_shown(executed, tmp_path, t
 
 
 @pytest.mark.minilm
+@pytest.mark.skipif(duckdb.__version__ < "2", reason="a statement that cannot be parsed aborts no transaction there")
 def test_sql_magic_as_the_page_about_python_describes_it(executed, monkeypatch):
     monkeypatch.setenv("PLOOMBER_STATS_ENABLED", "false")
     page = (Path(__file__).parents[1] / "docs" / "python.md").read_text().partition("\n## SQLAlchemy")[2]

@@ -15,8 +15,7 @@ from tests.test_generate import error_of, generate
 
 @pytest.fixture
 def engine(jammi):
-    (installed,) = [each for each in installation._installations.values() if each.host.is_open]
-    return installed.engine
+    return installation._installations[installation._installation_of(jammi.con)].engine
 
 
 class Slow(FakeEncoder):
