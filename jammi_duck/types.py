@@ -41,6 +41,10 @@ class Host(Protocol):
         """The directory in which DuckDB looks for files."""
         ...
 
+    def may_be_look(self) -> bool:
+        """Whether the query that is being planned may be a look at a relation, which runs its query at each look."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Caller:

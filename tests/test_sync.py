@@ -222,6 +222,13 @@ class TestLazyRelations:
                 look()
         assert len(tables(rows)) == 1
 
+    @pytest.mark.skipif(duckdb.__version__ < "2", reason="this DuckDB does not tell a look from a query")
+    def test_execute_makes_another_each_time(self, rows, jammi):
+        for _ in range(2):
+            rows.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
+        jammi.generate("t", "text", "id")
+        assert len(tables(rows)) == 3
+
     def test_a_source_that_has_changed_makes_another(self, rows):
         made = rows.sql("SELECT embedding_table, row_count FROM jammi_generate('t', 'text', 'id')")
         ((first, _),) = made.fetchall()

@@ -139,7 +139,7 @@ def generate_plan(engine: Engine, call: GenerateCall) -> Sql:
     made = None
     if call.reuse:
         made = find_reusable(engine.tables, engine.encoders, request)
-    elif not call.resume:
+    elif not call.resume and engine.host.may_be_look():
         made = engine.generator.made_before(request, caller)
     if made:
         try:

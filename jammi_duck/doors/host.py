@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import duckdb
 
 from jammi_duck.errors import JammiError
 from jammi_duck.sql import Sql, sql
+
+_RELATIONS = "duckdb._relation"
 
 
 class ConnectionHost:
@@ -100,6 +104,13 @@ class ConnectionHost:
     def directory(self) -> str:
         """See `jammi_duck.types.Host`."""
         return os.getcwd()
+
+    def may_be_look(self) -> bool:
+        """See `jammi_duck.types.Host`: relations of DuckDB 2 are Python, and those of DuckDB 1 cannot be told apart."""
+        frame: FrameType | None = sys._getframe()
+        while _RELATIONS in sys.modules and frame and frame.f_globals.get("__name__") != _RELATIONS:
+            frame = frame.f_back
+        return frame is not None
 
 
 def _close(con: duckdb.DuckDBPyConnection, process: int) -> None:

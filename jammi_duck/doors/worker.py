@@ -152,6 +152,10 @@ class ShellHost:
             return os.readlink(f"/proc/{os.getppid()}/cwd")
         return os.getcwd()
 
+    def may_be_look(self) -> bool:
+        """See `jammi_duck.types.Host`: a shell has no relations."""
+        return False
+
 
 def _literal(value: object) -> Sql:
     if value is None or isinstance(value, str):

@@ -109,7 +109,7 @@ class Generator:
     def made_before(self, request: Request, caller: Caller) -> Entry | None:
         """The ready table that the caller's session has made of the same request.
 
-        A relation of DuckDB's runs its query at each look, and none of these is meant to make another table.
+        A relation of DuckDB's runs its query at each look, and a later look is not meant to make another table.
         """
         build = self._made.get((caller.session, request))
         entries = self._tables.catalog.entries("ready", source=request.source)
