@@ -2,6 +2,7 @@
 
 import re
 
+import duckdb
 import pytest
 
 from jammi_duck.udfs.macros import macros
@@ -150,6 +151,8 @@ def patents(con):
 
 @pytest.mark.parametrize(("typed", "words"), MISTAKES)
 def test_the_answer_names_the_right_line(patents, typed, words):
+    if "$id" in typed and duckdb.__version__ < "1.5":
+        pytest.skip("this DuckDB refuses the parameter itself")
     con, table = patents
     message = error_of(con, typed.replace("TABLE", table))
     assert words.replace("TABLE", table) in message, message
