@@ -239,6 +239,12 @@ class TestRefreshAll:
         code, out, _ = call(capsys, "refresh --all")
         assert (code, out.count("unchanged"), out.count("embedding_table")) == (0, 2, 2)
 
+    def test_tables_of_two_names(self, database, capsys):
+        named = of(capsys, "generate animals --columns text --key id --name other")["embedding_table"]
+        change()
+        rows = {row["embedding_table"]: row["added"] for row in json.loads(call(capsys, "refresh --all --json")[1])}
+        assert (len(rows), rows[named], set(rows.values())) == (2, 2, {2})
+
     def test_a_source_that_is_gone_does_not_stop_the_others(self, database, capsys, caplog):
         with duckdb.connect("jammi_duck.duckdb") as con:
             con.execute("CREATE TABLE a_first AS FROM animals")

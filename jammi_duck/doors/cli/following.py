@@ -51,8 +51,8 @@ Bring an embedding table up to date, or all of them.
   jammi-duck refresh patents
   jammi-duck refresh --all
 
-Of several tables of one source with the same columns, key, model and dimensions, --all
-refreshes the newest. It goes on after an error, and then exits with 1.
+Of several tables of one source with the same columns, key, model, dimensions and name,
+--all refreshes the newest. It goes on after an error, and then exits with 1.
 
 Embeds only texts that the table does not have, and removes rows that are gone. If a
 refresh was killed, run it again. Two database files that share a location can refresh at
@@ -76,10 +76,13 @@ Create an embedding table from existing vectors.
 SOURCE and VECTORS have the key in a column of the same name. The vectors must be those
 that the model computes for these columns, or searches find the wrong rows.
 """
-# The newest table of each definition.
+# The newest table of each definition and name.
 _ALL = sql("""
     SELECT source, embedding_table FROM jammi_tables() WHERE status = 'ready'
-    QUALIFY row_number() OVER (PARTITION BY source, columns, key, model, dimensions ORDER BY started DESC) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY source, columns, key, model, dimensions, split_part(embedding_table, '__embedding__', 1)
+        ORDER BY started DESC
+    ) = 1
     ORDER BY source ASC, started ASC
 """)
 _TEXT = "'((?:[^']|'')*)'"
