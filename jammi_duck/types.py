@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jammi_duck.fields import Amount, Dimensions, NoSha256, Number, Record, Text, canonical, parsed, record
+from jammi_duck.fields import ELSEWHERE, Amount, Dimensions, NoSha256, Number, Record, Text, canonical, parsed, record
 from jammi_duck.sql import Sql
 
 Vectors = NDArray[np.float32]
@@ -68,8 +68,17 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Analysis(Record):
+    """How texts become terms: the analyser's name, the language, and the library of the stemmer with its version."""
+
+    analyser: Text
+    language: Text
+    stemmer: Text
+
+
+@dataclasses.dataclass(frozen=True)
 class Definition(Record):
-    """Everything that determines the vectors of an embedding table.
+    """Everything that determines the vectors of an embedding table, and how its words are found, if they are indexed.
 
     `weights` is the SHA-256 of the model's weights and tokenizer, `prompt` the prompt before each document, and
     `max_tokens` the limit at which longer texts are cut.
@@ -86,6 +95,8 @@ class Definition(Record):
     precision: Text
     max_tokens: Number
     dimensions: Dimensions
+    # Of no concern for the vectors, so definitions that differ in it are equal.
+    words: Analysis | None = dataclasses.field(default=None, compare=False, metadata=ELSEWHERE)
 
     @property
     def label(self) -> str:
@@ -109,7 +120,18 @@ class Definition(Record):
             DamagedError: it is something else, or a field has an impossible value.
             UnsupportedError: it needs a feature that this version does not know.
         """
-        return record(cls, parsed(text))
+        return cls.from_fields(parsed(text))
+
+    @classmethod
+    def from_fields(cls, fields: object) -> Definition:
+        """The same from the fields of a JSON object."""
+        if not isinstance(fields, Mapping) or fields.get("words") is None:
+            return record(cls, fields)
+        others = {name: value for name, value in fields.items() if name != "words"}
+        return record(cls, others, words=record(Analysis, fields["words"]))
+
+    def _others(self) -> dict[str, Any]:
+        return {} if self.words is None else {"words": self.words.as_fields()}
 
 
 def label_of(source: str) -> str:

@@ -15,6 +15,7 @@ from jammi_duck.config.logs import log
 from jammi_duck.errors import DamagedError, InputError
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.tables.catalog_sync import follow_others
+from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.types import Caller
 from jammi_duck.udfs.arguments import parse_int, parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
@@ -92,6 +93,8 @@ class SyncCall:
     model: str | None
     dims: str | None
     name: str | None
+    words: bool | None
+    language: str | None
     transaction: int
     session: str
 
@@ -120,6 +123,8 @@ class ImportCall:
     vector: str | None
     model: str | None
     cols: str | None
+    words: bool | None
+    language: str | None
     transaction: int
     session: str
 
@@ -185,8 +190,18 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
     if new and meant.relation != new.relation:
         meant = new
     wanted, chosen = parse_int(call.dims, "dims"), parse_model(call.model) or engine.default_model
-    request = Request(meant.identity, tuple(names), call.key, chosen, wanted, call.name)
+    language = _language(call.words, call.language)
+    request = Request(meant.identity, tuple(names), call.key, chosen, wanted, call.name, language)
     return _Asked(source, meant, new, request)
+
+
+def _language(words: bool | None, language: str | None) -> str | None:
+    """The language of the words that are to be indexed, if they are. Raises InputError."""
+    if words is False:
+        return None
+    if language is None:
+        raise InputError("language is NULL; give the language of the texts, 'none' for any, or words := false")
+    return analyser(language).language
 
 
 def _check_name(name: str | None) -> None:
@@ -250,7 +265,8 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     meant = disambiguate_new(engine, resolved)
     caller = Caller(call.session, call.transaction)
     engine.jobs.hear_ctrl_c(caller)
-    request = json.dumps(dataclasses.asdict(Request(resolved.written, columns, key, model)))
+    language = _language(call.words, call.language)
+    request = json.dumps(dataclasses.asdict(Request(resolved.written, columns, key, model, language=language)))
     imported = packed(
         ImportArguments,
         request=literal(request),
@@ -264,7 +280,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     )
     return sql(
         "WITH _jammi_rows AS NOT MATERIALIZED ({rows}), "
-        "_jammi_keys AS MATERIALIZED (SELECT {key} AS key, {digest} AS digest FROM _jammi_rows r), "
+        "_jammi_keys AS MATERIALIZED (SELECT {key} AS key, {digest} AS digest, {text} AS text FROM _jammi_rows r), "
         "_jammi_theirs AS NOT MATERIALIZED ({theirs}), "
         "_jammi_vectors AS NOT MATERIALIZED (SELECT {key} AS key, "
         "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs r), "
@@ -278,12 +294,13 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
         "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v, "
         "(SELECT count(*) AS matched, count(digest) AS with_text FROM _jammi_vectors JOIN _jammi_keys USING (key)) m) "
         "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
-        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest)) AS pushed "
+        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest, k.text)) AS pushed "
         "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
         "_jammi_build b",
         rows=texts_picked(resolved, columns, key),
         key=KEY,
         digest=digest_of(columns),
+        text=text_of(columns) if columns and language else sql("NULL::VARCHAR"),
         theirs=picked(theirs, [vector], key),
         imported=imported,
         census=CENSUS,
@@ -352,7 +369,7 @@ def begin_import(engine: Engine, imported: Column) -> pa.Array:
     return pa.array(tokens, pa.string())
 
 
-def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column) -> pa.Array:
+def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column, texts: Column) -> pa.Array:
     """Take vectors."""
     if len(token):
         # ImportArguments late: it takes longer than a search takes.
@@ -362,5 +379,6 @@ def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: 
         # A NULL among the numbers becomes a NaN.
         numbers = lists.flatten().to_numpy(zero_copy_only=False)
         lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-        engine.importer.push(token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist())
+        words = None if texts.null_count else texts.to_pylist()
+        engine.importer.push(token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist(), words)
     return pa.array(np.zeros(len(token), np.int32))

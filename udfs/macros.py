@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jammi_duck.sql import Sql, literal, sql, template
+from jammi_duck.storage.words.analyser import ENGLISH
 
 _QUERY_COLUMN = sql("query")
 # The text or the vector that is asked for, or the row, with the type that its key has now.
@@ -31,8 +32,11 @@ _KEY = sql(
     choice=_CHOICE_ARGUMENTS,
 )
 _EMBED_ARGUMENTS = sql(
-    "source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, dims::VARCHAR, name::VARCHAR", _PATH
+    "source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, dims::VARCHAR, name::VARCHAR, "
+    "words::BOOLEAN, language::VARCHAR",
+    _PATH,
 )
+_WORDS_PARAMETERS = sql("words := true, language := {}", literal(ENGLISH))
 _TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL)")
 _OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
@@ -131,21 +135,24 @@ def _changes(session: Sql) -> Iterable[Sql]:
     """Of the verbs that read or write an embedding table through a plan."""
     who = sql("txid_current()::BIGINT, {}", session)
     yield sql(
-        "jammi_generate(source, cols, key, model := NULL, dims := NULL, name := NULL, reuse := false, resume := false) "
-        "AS TABLE SELECT * FROM query(_jammi_generate_plan({}, {}, reuse::BOOLEAN, resume::BOOLEAN))",
+        "jammi_generate(source, cols, key, model := NULL, dims := NULL, name := NULL, reuse := false, resume := false, "
+        "{}) AS TABLE SELECT * FROM query(_jammi_generate_plan({}, {}, reuse::BOOLEAN, resume::BOOLEAN))",
+        _WORDS_PARAMETERS,
         _EMBED_ARGUMENTS,
         who,
     )
     yield sql(
-        "jammi_sync(source, cols, key, model := NULL, dims := NULL, name := NULL) AS "
+        "jammi_sync(source, cols, key, model := NULL, dims := NULL, name := NULL, {}) AS "
         "TABLE SELECT * FROM query(_jammi_sync_plan({}, {}))",
+        _WORDS_PARAMETERS,
         _EMBED_ARGUMENTS,
         who,
     )
     yield sql(
-        "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL) AS "
+        "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL, {}) AS "
         "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, {}, vectors::VARCHAR, "
-        "key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, {}))",
+        "key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, words::BOOLEAN, language::VARCHAR, {}))",
+        _WORDS_PARAMETERS,
         _PATH,
         who,
     )

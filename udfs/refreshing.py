@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.errors import NotFoundError, StorageError
-from jammi_duck.sql import NULL, Sql, literal, sql
+from jammi_duck.sql import NULL, Sql, literal, sql, template
 from jammi_duck.storage.files import layout
-from jammi_duck.storage.files.manifest import Manifest
+from jammi_duck.storage.files.manifest import Manifest, Segment
 from jammi_duck.storage.files.table_files import files_of
 from jammi_duck.storage.tables import snapshot
 from jammi_duck.storage.tables.catalog import Entry, live_rows
 from jammi_duck.storage.tables.catalog_sync import catch_up, follow_others
+from jammi_duck.storage.tables.segment_words import without_words
 from jammi_duck.storage.tables.snapshot import PinnedSnapshot, pin_snapshot
 from jammi_duck.types import Caller, Integer
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
@@ -65,6 +67,18 @@ class TableStatus:
 CENSUS = sql("count(*) AS row_count, count(key) AS non_null_keys, count(DISTINCT key) AS distinct_keys")
 _DIGESTS = sql("_text_digest, _segment, _place")
 _FINISH = sql("_jammi_refreshed(b.token, f.pushed, t.pushed)")
+# The texts that a table lacks: those whose vectors are to be copied, and those that are read to be embedded.
+_TEXTS = template(
+    "SELECT keys, digest, NULL::VARCHAR AS text, _segment, _place FROM _jammi_new WHERE _place IS NOT NULL "
+    "UNION ALL SELECT n.keys, n.digest, {text} AS text, NULL, NULL "
+    "FROM _jammi_rows r JOIN _jammi_new n ON {key} = n.key AND n._place IS NULL",
+    key=KEY,
+)
+# All of them are read where words are indexed.
+_TEXTS_WITH_WORDS = template(
+    "SELECT n.keys, n.digest, {text} AS text, n._segment, n._place FROM _jammi_rows r JOIN _jammi_new n ON {key} = n.key",
+    key=KEY,
+)
 
 
 def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
@@ -101,6 +115,8 @@ def refresh_query(
     """
     engine.jobs.hear_ctrl_c(caller)
     pinned = pin_snapshot(engine.tables, entry, caller, spare=True)
+    state = pinned.snapshot.manifest
+    lacking = without_words(engine.tables.store_at(entry.location), state)
     request = {
         "table": entry.name,
         "build": entry.build,
@@ -108,6 +124,7 @@ def refresh_query(
         "source": source.written,
         "began": time.monotonic(),
         "new_source_name": new_source_name,
+        "without_words": [each.number for each in lacking],
     }
     asked = proven(json.dumps(request), source, meant, entry.definition.key)
     columns = entry.definition.columns
@@ -129,17 +146,33 @@ def refresh_query(
         "SELECT unnest({finish}, recursive := true) FROM "
         "(SELECT count(_jammi_forget(b.token, c._row_id, c._segment, c._place)) AS pushed "
         "FROM _jammi_changes c, _jammi_begun b WHERE c._row_id IS NOT NULL) f, "
-        "(SELECT count(_jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place)) AS pushed FROM "
-        "(SELECT keys, digest, NULL::VARCHAR AS text, _segment, _place FROM _jammi_new WHERE _place IS NOT NULL "
-        "UNION ALL SELECT n.keys, n.digest, {text} AS text, NULL, NULL "
-        "FROM _jammi_rows r JOIN _jammi_new n ON {key} = n.key AND n._place IS NULL) n, _jammi_begun b) t, "
-        "_jammi_begun b",
+        "(SELECT count(pushed) AS pushed FROM "
+        "(SELECT _jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place) AS pushed FROM "
+        "({texts}) n, _jammi_begun b{words})) t, _jammi_begun b",
         comparison=_comparison(source, entry, pinned),
         pool=pool,
         compared=_compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
         finish=finish,
-        text=text_of(columns) if columns else NULL,
+        texts=(_TEXTS_WITH_WORDS if state.definition.words else _TEXTS)(text=text_of(columns) if columns else NULL),
+        words=sql(" UNION ALL {}", words_pushed(entry, pinned, lacking)) if lacking else sql(""),
+    )
+
+
+def words_pushed(entry: Entry, pinned: PinnedSnapshot, lacking: Sequence[Segment]) -> Sql:
+    """The query that pushes the texts of the rows of segments that lack their words, beside a comparison."""
+    numbers = {segment.number for segment in lacking}
+    live = live_rows(
+        sql("_row_id, _text_digest, _segment, _place"),
+        [(number, str(path)) for number, path in pinned.segments if number in numbers],
+        [str(path) for path in pinned.tombstones],
+    )
+    return sql(
+        "SELECT _jammi_word(b.token, l._segment, l._place, {text}) AS pushed FROM _jammi_rows r JOIN ({live}) l "
+        "ON {key} = l._row_id AND unhex({digest}) = l._text_digest, _jammi_begun b",
+        text=text_of(entry.definition.columns),
+        digest=digest_of(entry.definition.columns),
         key=KEY,
+        live=live,
     )
 
 
@@ -254,6 +287,13 @@ def renew(engine: Engine, token: Column, *columns: Column) -> pa.Array:
     """Take texts that the table lacks."""
     if len(token):
         engine.refresher.renew(token[0].as_py(), rows_in_turn(columns))
+    return pa.array(np.zeros(len(token), np.int32))
+
+
+def add_words(engine: Engine, token: Column, *columns: Column) -> pa.Array:
+    """Take the texts of rows whose words are indexed."""
+    if len(token):
+        engine.refresher.add_words(token[0].as_py(), rows_in_turn(columns))
     return pa.array(np.zeros(len(token), np.int32))
 
 

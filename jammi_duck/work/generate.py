@@ -24,6 +24,7 @@ from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.words.analyser import ENGLISH, analyser
 from jammi_duck.types import Caller, Counts, Definition, Integer
 from jammi_duck.work.jobs import Job, Jobs, W
 from jammi_duck.work.progress import Progress
@@ -54,8 +55,8 @@ _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 class Request:
     """What the user asked to generate; `columns` are joined by one space, NULLs left out.
 
-    `dims` is how many dimensions the vectors are cut to, and `name` what the table is to be called. `reuse` is a table
-    that is as good as a new one if it does not differ from the source; `again` says that nobody asked for that.
+    `dims` is how many dimensions the vectors are cut to, and `name` what the table is to be called. The `words` are
+    indexed, too, as those of a `language`, unless that is None. `reuse` is a table that is as good as a new one if it does not differ from the source; `again` says that nobody asked for that.
     """
 
     source: str
@@ -64,6 +65,7 @@ class Request:
     model: str
     dims: int | None = None
     name: str | None = None
+    language: str | None = ENGLISH
     reuse: str | None = None
     again: bool = False
 
@@ -268,7 +270,8 @@ def check_keys(source: str, key: str, census: Census, otherwise: str = "choose a
 
 
 def define(request: Request, model: Identity, dimensions: int) -> Definition:
-    """The definition of what a request makes with a model."""
+    """The definition of what a request makes with a model. Raises InputError for an unknown language."""
+    has_words = request.language is not None and request.columns
     return Definition(
         source=request.source,
         columns=request.columns,
@@ -281,6 +284,7 @@ def define(request: Request, model: Identity, dimensions: int) -> Definition:
         precision=model.precision,
         max_tokens=model.max_tokens,
         dimensions=dimensions,
+        words=analyser(request.language).analysis if has_words else None,
     )
 
 

@@ -104,8 +104,11 @@ class Importer:
         numbers: NDArray[np.float64],
         lengths: NDArray[np.int32],
         digests: Sequence[str],
+        texts: Sequence[str] | None,
     ) -> None:
         """Take n rows: the numbers of their vectors one after another, how many each has, and digests in hexadecimal.
+
+        `texts` are there if they are known.
 
         Raises BuildError for a vector that was not there when they were checked.
         """
@@ -120,7 +123,7 @@ class Importer:
             if not np.isfinite(norms).all() or not norms.all():
                 raise BuildError(SOURCE_CHANGED)
             unit = (vectors / norms[:, None]).astype(np.float32)
-            job.write(keys, unit, list(map(bytes.fromhex, digests)))
+            job.write(keys, unit, list(map(bytes.fromhex, digests)), texts)
             job.advance(len(keys))
 
     def finish(self, token: str, pushed: int) -> Generated:

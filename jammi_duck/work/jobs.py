@@ -81,11 +81,13 @@ class Job(Generic[W]):
         with self.lock:
             self.progress.advance(done)
 
-    def write(self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes]) -> None:
+    def write(
+        self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes], texts: Sequence[str] | None
+    ) -> None:
         """See `Sink`: rows of the work, if it is to go on."""
         with self.writing:
             self.raise_if_stopped()
-            self.work.write(row_ids, vectors, digests)
+            self.work.write(row_ids, vectors, digests, texts)
 
     def stop(self, failure: BaseException | None = None) -> bool:
         """Let no thread go on, because of this failure if there is one; False where the work was stopped before."""

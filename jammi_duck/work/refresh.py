@@ -57,7 +57,7 @@ class Comparison:
 
     `source` is how the user writes it, `build` that of the table, `snapshot_token` identifies what was compared.
     `added` rows are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no
-    text any more. `texts` are to be embedded. `began` is when the query was planned, by `time.monotonic`. If the source
+    text any more. `texts` are to be embedded. The words of the segments `without_words` are indexed again. `began` is when the query was planned, by `time.monotonic`. If the source
     was renamed, the table's is to be known by `new_source_name` from now on.
     """
 
@@ -72,6 +72,7 @@ class Comparison:
     texts: int
     began: float
     new_source_name: str | None = None
+    without_words: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -139,23 +140,23 @@ class Refresher:
     def renew(self, token: str, texts: Iterable[tuple[Sequence[str], str, str | None, int | None, int | None]]) -> None:
         """Take texts that the table lacks.
 
-        Each comes as the keys of the rows that have it, its digest, and either the text itself or the segment and
-        position of an existing vector.
+        Each comes as the keys of the rows that have it, its digest, and the text itself, or the segment and position
+        of an existing vector, or both, if words are indexed.
         """
         job = self._jobs.find(token, _Change)
         change = job.work
-        known: defaultdict[int, list[tuple[int, Sequence[str], str]]] = defaultdict(list)
+        known: defaultdict[int, list[tuple[int, Sequence[str], str, str | None]]] = defaultdict(list)
         renewed = encoded = 0
 
         def new() -> Iterator[tuple[Sequence[str], str]]:
             nonlocal renewed, encoded
             for keys, of, text, segment, position in texts:
                 renewed += len(keys)
-                if segment is not None:
-                    known[segment].append((position or 0, keys, of))
-                elif text is None or digest(text).hex() != of:
+                if (text is None and segment is None) or (text is not None and digest(text).hex() != of):
                     raise BuildError(SOURCE_CHANGED)
-                else:
+                if segment is not None:
+                    known[segment].append((position or 0, keys, of, text))
+                elif text is not None:
                     encoded += 1
                     yield keys, text
 
@@ -163,14 +164,23 @@ class Refresher:
             job.raise_if_stopped()
             counts = change.buffer.add(new(), job, job.advance) if change.buffer else _none(new())
             for segment, mine in known.items():
-                positions, keys_of, digests = zip(*mine, strict=True)
+                positions, keys_of, digests, words = zip(*mine, strict=True)
                 with job.writing:
                     job.raise_if_stopped()
-                    counts += change.copy(segment, positions, keys_of, digests)
+                    counts += change.copy(segment, positions, keys_of, digests, words)
             with job.lock:
                 change.counts += counts
                 change.renewed += renewed
                 change.encoded += encoded
+
+    def add_words(self, token: str, rows: Iterable[tuple[int, int, str]]) -> None:
+        """Take the texts of rows whose words are indexed again, by their segments' numbers and positions there."""
+        job = self._jobs.find(token, Change)
+        with self._jobs.ending_on_error(job):
+            for segment, position, text in rows:
+                with job.writing:
+                    job.raise_if_stopped()
+                    job.work.add_words(segment, position, text)
 
     def finish(self, token: str) -> Refreshed:
         """Embed the rest, and commit the new state."""
@@ -238,6 +248,8 @@ class _Change(Change):
         self.unchanged = snapshot.manifest.rows - found.changed - found.deleted
         self.forgotten = self.renewed = self.encoded = 0
         self.counts = Counts()
+        without_words = set(found.without_words)
+        self.index_words([segment for segment in self.base.segments if segment.number in without_words])
         self.buffer = TextBuffer(for_stream(encoder), entry.definition.dimensions) if encoder else None
 
     def release(self) -> None:
@@ -250,9 +262,18 @@ class _Change(Change):
         super().abandon(reason, keep=keep)
         release_snapshot(self._tables, self.found.snapshot_token, self.entry.build)
 
-    def copy(self, segment: int, positions: Sequence[int], keys: Sequence[Sequence[str]], of: Sequence[str]) -> Counts:
+    def copy(
+        self,
+        segment: int,
+        positions: Sequence[int],
+        keys: Sequence[Sequence[str]],
+        of: Sequence[str],
+        texts: Sequence[str | None],
+    ) -> Counts:
         """Give rows with these keys the vectors at these positions of a segment, whose texts have these digests."""
-        written = write_repeated(self, keys, self.vectors(segment, positions), list(map(bytes.fromhex, of)))
+        known = [text for text in texts if text is not None]
+        words = known if len(known) == len(texts) else None
+        written = write_repeated(self, keys, self.vectors(segment, positions), list(map(bytes.fromhex, of)), words)
         return Counts(rows=written)
 
 

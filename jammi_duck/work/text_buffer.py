@@ -25,8 +25,10 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 class Sink(Protocol):
     """Where rows go that have their vectors, whoever has made these. Threads may write at once."""
 
-    def write(self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes]) -> None:
-        """Append rows. `vectors` is float32 [n, dimensions], L2-normalised."""
+    def write(
+        self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes], texts: Sequence[str] | None
+    ) -> None:
+        """Append rows. `vectors` is float32 [n, dimensions], L2-normalised; `texts` are there if words are indexed."""
         ...
 
 
@@ -115,25 +117,33 @@ class TextBuffer:
         lengths = np.array([len(each) for each in keys], np.int64)
         done = np.flatnonzero(~encodings.failed)
         vectors = cut(encodings.vectors if len(done) == len(texts) else encodings.vectors[done], self._dimensions)
-        written = write_repeated(sink, [keys[i] for i in done], vectors, [digest(texts[i]) for i in done])
+        kept = [texts[i] for i in done]
+        written = write_repeated(sink, [keys[i] for i in done], vectors, list(map(digest, kept)), kept)
         progress(len(texts) - told)
         truncated = int(lengths[encodings.truncated & ~encodings.failed].sum())
         return Counts(rows=written, failed=int(lengths[encodings.failed].sum()), truncated=truncated)
 
 
-def write_repeated(sink: Sink, keys: Sequence[Sequence[str]], vectors: Vectors, digests: Sequence[bytes]) -> int:
+def write_repeated(
+    sink: Sink,
+    keys: Sequence[Sequence[str]],
+    vectors: Vectors,
+    digests: Sequence[bytes],
+    texts: Sequence[str] | None,
+) -> int:
     """Write vectors, each for all the rows that have it, by their keys; returns how many rows these are.
 
     Only so many rows at a time as fill a batch, however many have one vector.
     """
     row_ids = list(chain.from_iterable(keys))
     if len(row_ids) == len(keys) <= ROWS:
-        sink.write(row_ids, vectors, digests)
+        sink.write(row_ids, vectors, digests, texts)
         return len(row_ids)
     of_row = np.repeat(np.arange(len(keys)), [len(each) for each in keys])
     for start in range(0, len(row_ids), ROWS):
         part = of_row[start : start + ROWS]
-        sink.write(row_ids[start : start + ROWS], vectors[part], [digests[i] for i in part])
+        mine = [digests[i] for i in part], None if texts is None else [texts[i] for i in part]
+        sink.write(row_ids[start : start + ROWS], vectors[part], *mine)
     return len(row_ids)
 
 

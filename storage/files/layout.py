@@ -14,7 +14,7 @@ from jammi_duck.errors import StorageError
 
 FOLDER = "jammi_db"
 # The kinds of sidecars that this version knows: the endings of their names, and their names in a manifest.
-SIDECARS = ("usearch", "rowmap", "vectors")
+SIDECARS = ("usearch", "rowmap", "vectors", "words")
 
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__[0-9]{8}T[0-9]{6}(?:_[0-9]+)?"
 _FILE = re.compile(

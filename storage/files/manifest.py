@@ -151,7 +151,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     return record(
         Manifest,
         fields,
-        definition=record(Definition, document.get("definition")),
+        definition=Definition.from_fields(document.get("definition")),
         counts=record(Counts, document.get("counts")),
         started=_moment(document.get("started")),
         finished=_moment(document.get("finished")),

@@ -181,6 +181,18 @@ def called(file: str, path: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(path.name, file)) from error
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is written into a StorageError that names its folder."""
+    try:
+        yield
+    except JammiError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise StorageError(f"cannot write '{path.parent}': {reason}; check that there is room on the disk") from error
+
+
 def wrong_size(digest: FileDigest, size: int) -> DamagedError:
     """The error for a file of the wrong size."""
     return DamagedError(f"'{digest.file}' has {size} bytes instead of {digest.size}")

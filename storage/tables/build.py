@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -76,9 +77,12 @@ class Build:
         self._files.discard()
         self._marker.remove()
 
-    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
-        """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
-        self._files.write(row_ids, vectors, digests)
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, texts: Sequence[str] | None) -> None:
+        """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised.
+
+        `texts` are those of the rows, of which the words are indexed if the definition says so.
+        """
+        self._files.write(row_ids, vectors, digests, texts)
 
     def finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
         """Close the last Parquet, build the sidecars, commit the manifest, and make the table ready.
@@ -124,7 +128,7 @@ class Build:
         keep = keep and bool(self.definition.columns)
         kept = sum(segment.rows for segment in self._files.written) if keep else 0
         with contextlib.suppress(StorageError):
-            for file in sidecars_of(self.name, self._files.written):
+            for file in sidecars_of(self.name, self._files.written, words=not kept):
                 self._store.delete(file)
             for file in [] if kept else written_by(self._store, files_of(self._store, self.name), self.id):
                 self._store.delete(file)

@@ -222,7 +222,14 @@ class Catalog:
 
         Where the table is not ready any more, nothing is noted, which False says.
         """
-        changes = {**_counts(manifest.counts), "finished": _utc(manifest.finished)}
+        # The definition says how words are found, which may have changed.
+        definition = manifest.definition
+        changes = {
+            **_counts(manifest.counts),
+            "definition": definition.to_json(),
+            "fingerprint": definition.fingerprint,
+            "finished": _utc(manifest.finished),
+        }
         if not at_work:
             changes |= {"stage": None, "owner": None}
         with self._writing:

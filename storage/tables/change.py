@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.errors import DamagedError, NotFoundError, StateError, StorageError
+from jammi_duck.errors import DamagedError, NotFoundError, StateError, StorageError, UnsupportedError
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.files.marker import Marker
@@ -31,7 +31,7 @@ from jammi_duck.storage.files.parquet import (
     read_rows,
     read_tombstones,
 )
-from jammi_duck.storage.files.store import Store
+from jammi_duck.storage.files.store import Store, writing
 from jammi_duck.storage.files.table_files import by_table, files_of, free_number, remove_files
 from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.graph import Grown
@@ -50,11 +50,12 @@ from jammi_duck.storage.tables.segment_files import (
     add_sidecars,
     close_state,
     sidecars_of,
-    writing,
 )
+from jammi_duck.storage.tables.segment_words import Places, RowWords, WordsAgain, open_words, places_of
 from jammi_duck.storage.tables.snapshot import changed_since
 from jammi_duck.storage.tables.table import Table, live_masks, newest_manifest
-from jammi_duck.types import Counts
+from jammi_duck.storage.words.words_file import WordsFile
+from jammi_duck.types import Analysis, Counts
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
@@ -62,8 +63,8 @@ if TYPE_CHECKING:
 
 # A segment's number, and the ids and positions of rows in it.
 Found: TypeAlias = "tuple[int, pa.StringArray, NDArray[np.int64]]"
-# The ids, vectors and text digests of rows.
-StoredRows: TypeAlias = "tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]"
+# The ids, vectors and text digests of rows, and the places where their words are found.
+StoredRows: TypeAlias = "tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray, Places]"
 
 
 class Change:
@@ -79,8 +80,11 @@ class Change:
         spare: Sequence[Segment] = (),
         kept: Sequence[Segment] | None = None,
         free: int | None = None,
+        words: Analysis | None = None,
     ) -> None:
         """Start from the state `base`. The catalog notes the `stage`.
+
+        `words` says how words are indexed from now on, if that changes.
 
         If `kept` is given, as in a compaction, the new state consists of these segments and of what is written.
         `vectors` also reads the `spare` segments, which are not part of the state. `free` is the first number for new
@@ -89,7 +93,7 @@ class Change:
         """
         self.id = uuid.uuid4().hex
         self.entry = entry
-        self.definition = entry.definition
+        self.definition = replace(base.definition, words=words or base.definition.words)
         self.base = base
         self._tables = tables
         self._store = tables.store_at(entry.location)
@@ -107,19 +111,21 @@ class Change:
         self._files = SegmentFiles(
             self._store,
             entry.name,
-            entry.definition,
+            self.definition,
             entry.build,
             self.id,
             tables.segment_rows,
             first,
             self._on_name_taken,
+            self._stored_words,
         )
+        self._words_again = WordsAgain(self._store, entry.name, self.id, self.definition.words)
         if entry.status == "ready":
             tables.catalog.note_change(entry.build, stage, self.id)
         else:
             tables.catalog.mark_resumed(entry.build, self.id)
             # Of a build that has no manifest; those that are wanted again get the same names.
-            remove_files(self._store, sidecars_of(self.name, base.segments))
+            remove_files(self._store, sidecars_of(self.name, base.segments, words=False))
 
     @property
     def name(self) -> str:
@@ -136,10 +142,31 @@ class Change:
         """How many rows are in segments that are not indexed yet."""
         return self.rows + sum(each.rows for each in self.base.segments if not is_indexed(each))
 
-    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
-        """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, words: RowWords | None) -> None:
+        """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised.
+
+        `words` are the texts of the rows, or the places of rows with the same texts.
+        """
         self._marker.set()
-        self._files.write(row_ids, vectors, digests)
+        self._files.write(row_ids, vectors, digests, words)
+
+    def index_words(self, segments: Sequence[Segment]) -> None:
+        """Index the words of these segments of the state anew; `add_words` is given the texts of all their rows."""
+        self._words_again.begin(segments)
+
+    def add_words(self, segment: int, position: int, text: str) -> None:
+        """Take the text of a row, by its segment's number and its position there."""
+        self._marker.set()
+        self._words_again.add(segment, position, text)
+
+    def _stored_words(self, segment: int) -> WordsFile | None:
+        """The words of a segment of the state that this started from, if it has any."""
+        words = self.base.definition.words
+        with contextlib.suppress(DamagedError, UnsupportedError):
+            for each in self._base_segments:
+                if words and each.number == segment:
+                    return open_words(self._store, each, words)
+        return None
 
     def end_segment(self, grown: Grown | None) -> None:
         """Close the segment that was written, even without a row; its graph has `grown`, or is built anew."""
@@ -196,12 +223,14 @@ class Change:
 
     def _finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
         is_same = self._kept is None and self._tombstone_writer is None and not self.rows
+        is_same = is_same and not self._words_again.segments and self.definition.words == self.base.definition.words
         if is_same and self.base.number and self._counts(counts) == self.base.counts:
             self._marker.remove()
             if not catch_up(self._tables, self.entry, self.base):
                 self._tables.catalog.note_change(self.entry.build, None, None)
             return self.base
         self._files.close()
+        self._words_again.finish()
         self._index(progress)
         while True:
             try:
@@ -231,6 +260,7 @@ class Change:
     def release(self) -> None:
         """Remove what is half written, and leave the rest to `recovery.settle`, as if the process had ended."""
         self._files.discard()
+        self._words_again.discard()
         if self._tombstone_writer is not None:
             with contextlib.suppress(Exception):
                 self._tombstone_writer.close()
@@ -253,7 +283,8 @@ class Change:
         # A ready table's own have names that a manifest gives them.
         indexed = written if self.entry.status == "ready" else [*self._base_segments, *written]
         with contextlib.suppress(StorageError):
-            remove_files(self._store, [*mine, *sidecars_of(self.name, indexed)])
+            sidecars = [*sidecars_of(self.name, indexed, words=not keep), *self._words_again.files]
+            remove_files(self._store, [*mine, *sidecars])
         if self.entry.status == "ready":
             self._tables.catalog.note_change(self.entry.build, None, None)
         else:
@@ -280,6 +311,7 @@ class Change:
         dimensions = self.definition.dimensions
 
         def whole(segment: Segment) -> Segment:
+            segment = self._words_again.with_words(segment)
             if is_indexed(segment):
                 return segment
             grown = self._grown.get(segment.number)
@@ -300,6 +332,7 @@ class Change:
         finished = replace(
             base,
             number=base.number + 1,
+            definition=self.definition,
             counts=now,
             finished=not_before([base.finished], datetime.now(UTC)),
             segments=segments,
@@ -392,18 +425,19 @@ class Change:
 
 
 def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[StoredRows]:
-    """The row ids, vectors and text digests of a segment's rows, of those of a mask only if one is given.
+    """The row ids, vectors, text digests and places of a segment's rows, of those of a mask only if one is given.
 
     Raises DamagedError.
     """
     start = 0
     for row_ids, vectors, digests in read_rows(store.checked(segment.parquet)):
+        places = places_of(segment.number, np.arange(start, start + len(row_ids)))
         if only is None:
-            yield row_ids, vectors, digests
+            yield row_ids, vectors, digests, places
         else:
             kept = np.flatnonzero(only[start : start + len(row_ids)])
             if len(kept):
-                yield row_ids.take(pa.array(kept)), vectors[kept], digests.take(pa.array(kept))
+                yield row_ids.take(pa.array(kept)), vectors[kept], digests.take(pa.array(kept)), places[kept]
         start += len(row_ids)
 
 
@@ -438,7 +472,7 @@ def _live(store: Store, state: Manifest, segments: Sequence[Segment]) -> pa.Tabl
     masks = live_masks(store, segments, state.tombstones)
     ids, rows = [pa.array([], pa.string())], [pa.array([], pa.binary())]
     for segment in segments:
-        for row_ids, _, digests in stored_rows(store, segment, masks.get(segment.number)):
+        for row_ids, _, digests, _ in stored_rows(store, segment, masks.get(segment.number)):
             ids.append(row_ids)
             parts = [row_ids.cast(pa.binary()), digests.cast(pa.binary()), pa.scalar(b"\0")]
             rows.append(pc.binary_join_element_wise(*parts))

@@ -123,14 +123,14 @@ def _filled(store: Store, merger: Merger, others: _Rows) -> Iterator[StoredRows]
     moving[_tail(merger)] = True
     tail = _Rows(stored_rows(store, merger.segment, moving))
     start, left = 0, merger.taken
-    for row_ids, vectors, digests in stored_rows(store, merger.segment, None):
-        end = min(start + len(row_ids), merger.rows)
+    for rows in stored_rows(store, merger.segment, None):
+        end = min(start + len(rows[0]), merger.rows)
         holes = np.flatnonzero(merger.gone[start:end])
         from_others = min(left, len(holes))
         left -= from_others
         fill = [*others.take(from_others), *tail.take(len(holes) - from_others)]
-        yield _replaced((row_ids[: end - start], vectors[: end - start], digests[: end - start]), holes, fill)
-        start += len(row_ids)
+        yield _replaced(_slice(rows, slice(end - start)), holes, fill)
+        start += len(rows[0])
         if start >= merger.rows:
             break
     yield from others.take(left)
@@ -143,7 +143,13 @@ def _replaced(rows: StoredRows, positions: NDArray[np.int64], by: Sequence[Store
     order = np.arange(len(rows[0]))
     order[positions] = len(rows[0]) + np.arange(len(positions))
     ids, digests = (pa.concat_arrays([part[i] for part in parts]).take(pa.array(order)) for i in (0, 2))
-    return ids, np.concatenate([part[1] for part in parts])[order], digests
+    vectors, places = (np.concatenate([part[i] for part in parts])[order] for i in (1, 3))
+    return ids, vectors, digests, places
+
+
+def _slice(rows: StoredRows, part: slice) -> StoredRows:
+    ids, vectors, digests, places = rows
+    return ids[part], vectors[part], digests[part], places[part]
 
 
 def _one_after_another(store: Store, merger: Merger, others: _Rows) -> Iterator[StoredRows]:
@@ -163,6 +169,6 @@ class _Rows:
         while count:
             block = self._rest or next(self._blocks)
             here = min(count, len(block[0]))
-            yield block[0][:here], block[1][:here], block[2][:here]
-            self._rest = (block[0][here:], block[1][here:], block[2][here:]) if here < len(block[0]) else None
+            yield _slice(block, slice(here))
+            self._rest = _slice(block, slice(here, None)) if here < len(block[0]) else None
             count -= here

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from jammi_duck.errors import DamagedError, StateError, StorageError, UnsupportedError
+from jammi_duck.sql import literal
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones
 from jammi_duck.storage.files.marker import Marker, marked
 from jammi_duck.storage.files.parquet import State, TombstoneWriter
-from jammi_duck.storage.files.store import Store
+from jammi_duck.storage.files.store import Store, writing
 from jammi_duck.storage.files.table_files import files_of, names_in, remove_files
 from jammi_duck.storage.index import sidecars
 from jammi_duck.storage.tables.build import make_ready, what_is_kept
@@ -27,7 +28,8 @@ from jammi_duck.storage.tables.clock import not_before
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.ownership import closing_of, delete_table, footer_of, origin, owner_of, written_by
 from jammi_duck.storage.tables.rebuilding import rebuilt
-from jammi_duck.storage.tables.segment_files import add_sidecars, close_state, writing
+from jammi_duck.storage.tables.segment_files import add_sidecars, close_state
+from jammi_duck.storage.tables.segment_words import with_words_found, without_words
 from jammi_duck.storage.tables.snapshot import complete_segments, spare_segments
 from jammi_duck.storage.tables.table import is_older, newest_manifest
 
@@ -228,8 +230,10 @@ def _give_up(store: Store, entry: Entry, files: Sequence[str]) -> str:
 
     Where there are no columns, nothing can be compared, so it cannot be resumed, and nothing is kept.
     """
-    mine = written_by(store, files, entry.build)
-    remove_files(store, [*filter(layout.is_sidecar, files), *(() if entry.definition.columns else mine)])
+    gone = list(filter(_can_be_built_again, files))
+    if not entry.definition.columns:
+        gone = [*filter(layout.is_sidecar, files), *written_by(store, files, entry.build)]
+    remove_files(store, gone)
     kept = sum(footer.rows for _, footer in complete_segments(store, entry))
     return what_is_kept(kept, entry.definition, entry.name) if entry.definition.columns else ""
 
@@ -238,9 +242,15 @@ def _made_whole(store: Store, entry: Entry, state: Manifest) -> Manifest:
     """Index a state that was rebuilt for a build that was never ready here, and commit it. Raises DamagedError."""
     files = files_of(store, entry.name)
     if not any(map(layout.is_manifest, files)):
-        remove_files(store, [file for file in files if layout.is_sidecar(file)])
+        remove_files(store, list(filter(_can_be_built_again, files)))
     with marked(store, entry.name, entry.build) as marker:
         return _commit(store, entry, replace(state, segments=_indexed(store, entry, state.segments, marker)))
+
+
+def _can_be_built_again(file: str) -> bool:
+    """Whether a file is a sidecar that is made of the Parquet file alone."""
+    name = layout.parse(file)
+    return name is not None and name.kind in sidecars.BUILT
 
 
 def _repair(tables: EmbeddingTables, entry: Entry) -> Action | None:
@@ -257,12 +267,20 @@ def _repair(tables: EmbeddingTables, entry: Entry) -> Action | None:
             whole = _indexed(store, entry, state.segments, marker)
         except DamagedError as error:
             return Action(entry.name, "ready", f"cannot be repaired: {error}; drop it and generate it again")
+        lost = without_words(store, replace(state, segments=whole))
         if is_there and state.segments == whole:
-            return None
+            return Action(entry.name, "ready", _of_words(tables, entry, lost)) if lost else None
         built = sum(segment != old for segment, old in zip(whole, state.segments, strict=True))
         marker.set()
         record_state(tables, entry, _commit(store, entry, replace(state, segments=whole)))
-    return Action(entry.name, "ready", f"built {built} of {len(whole)} indexes and the manifest again")
+    done = f"built {built} of {len(whole)} indexes and the manifest again"
+    return Action(entry.name, "ready", f"{done}; {_of_words(tables, entry, lost)}" if lost else done)
+
+
+def _of_words(tables: EmbeddingTables, entry: Entry, lost: Sequence[Segment]) -> str:
+    """What is said of a table whose words are missing or damaged in these segments."""
+    refresh = f"SELECT * FROM jammi_refresh({literal(entry.source)}, embedding_table := {literal(entry.name)})"
+    return f"the words of {len(lost)} segments are missing or damaged: {refresh} indexes them again from the source"
 
 
 def _state(store: Store, entry: Entry, known: tuple[Sequence[Segment], Sequence[Tombstones]]) -> tuple[Manifest, bool]:
@@ -297,11 +315,12 @@ def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Ma
 
     With the first that is built, the `marker` says that there is work.
     """
-    names = [name for name in map(layout.parse, files_of(store, entry.name)) if name]
+    files = files_of(store, entry.name)
+    names = [name for name in map(layout.parse, files) if name]
     number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
     # A name that no file has, from that of the manifest that will name it on.
     again = max(number, 1 + max(name.rebuilt for name in names))
-    rebuilt = again if any(name.kind in layout.SIDECARS for name in names) else 0
+    rebuilt = again if any(name.kind in sidecars.BUILT for name in names) else 0
     dimensions = entry.definition.dimensions
 
     def indexed(segment: Segment) -> Segment:
@@ -310,7 +329,7 @@ def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Ma
         marker.set()
         return _index(store, entry, segment, rebuilt)
 
-    return tuple(map(indexed, segments))
+    return with_words_found(store, files, list(map(indexed, segments)), entry.definition.words)
 
 
 def _is_whole(store: Store, segment: Segment, dimensions: int) -> bool:

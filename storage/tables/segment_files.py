@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jammi_duck.errors import JammiError, StorageError
+from jammi_duck.errors import StorageError
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.locks import SharedLocks
 from jammi_duck.storage.files.manifest import Segment, Tombstones
 from jammi_duck.storage.files.parquet import Digests, SegmentWriter, State, Texts, TombstoneWriter, check_shape
-from jammi_duck.storage.files.store import Store, called
+from jammi_duck.storage.files.store import Store, called, writing
 from jammi_duck.storage.index import sidecars as index
 from jammi_duck.storage.index.graph import Grown
+from jammi_duck.storage.tables.segment_words import KIND, RowWords, SegmentWords
+from jammi_duck.storage.words.words_file import WordsFile
 from jammi_duck.types import Counts, Definition
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ class SegmentFiles:
         segment_rows: int,
         first: int,
         on_name_taken: Callable[[int], tuple[str, int]],
+        stored_words: Callable[[int], WordsFile | None] = lambda _: None,
     ) -> None:
         """Nothing is written yet. `change` is the id that scratch files bear, `first` the number of the first segment.
 
-        `on_name_taken` gives another table and number where another process has written a segment of this number.
+        `stored_words` gives the words of an earlier segment, by its number. `on_name_taken` gives another table and number where another process has written a segment of this number.
         """
         self.table = table
         self.written: list[Segment] = []
@@ -54,13 +55,18 @@ class SegmentFiles:
         self._number = first
         self._on_name_taken = on_name_taken
         self._writer: SegmentWriter | None = None
+        words = definition.words
+        self._words = SegmentWords(store, table, change, words, stored_words) if words else None
 
     def open(self) -> None:
         """Begin a file, unless one is open. Raises StorageError."""
         self._open_writer()
 
-    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
-        """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised."""
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, words: RowWords | None = None) -> None:
+        """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised.
+
+        `words` is None where they are not known.
+        """
         start = 0
         while start < len(row_ids):
             writer = self._open_writer()
@@ -69,6 +75,8 @@ class SegmentFiles:
                 continue
             end = min(len(row_ids), start + self._segment_rows - writer.rows)
             with writing(writer.path):
+                if self._words:
+                    self._words.add(writer.rows, None if words is None else words[start:end])
                 writer.write(row_ids[start:end], vectors[start:end], digests[start:end])
             self.rows += end - start
             start = end
@@ -87,8 +95,11 @@ class SegmentFiles:
             except FileExistsError:
                 self.table, self._number = self._on_name_taken(self._number)
         self._writer = None
-        self.written.append(Segment(self._number, writer.rows, digest))
         self._number += 1
+        self.written.append(Segment(self._number - 1, writer.rows, digest))
+        if self._words:
+            # Its Parquet file is there, whatever becomes of its words.
+            self.written[-1] = self._words.close(self.table, self.written[-1])
 
     def discard(self) -> None:
         """Close what is open, and remove what was not given a name yet."""
@@ -98,6 +109,8 @@ class SegmentFiles:
             with contextlib.suppress(StorageError):
                 self._store.discard(self._writer.path.name)
             self._writer = None
+        if self._words:
+            self._words.discard()
 
     def _open_writer(self) -> SegmentWriter:
         if self._writer is None:
@@ -144,9 +157,10 @@ def add_sidecars(
                 store.discard(scratch.name)
 
 
-def sidecars_of(table: str, segments: Iterable[Segment]) -> list[str]:
-    """The names of the sidecars that `add_sidecars` gives these segments at first."""
-    return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in index.BUILT]
+def sidecars_of(table: str, segments: Iterable[Segment], *, words: bool = True) -> list[str]:
+    """The names of the sidecars that these segments get at first; those of their `words` cannot be made of them."""
+    kinds = (*index.BUILT, *([KIND] if words else []))
+    return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in kinds]
 
 
 def close_state(store: Store, table: str, writer: TombstoneWriter, state: State, first: int) -> Tombstones:
@@ -159,15 +173,3 @@ def close_state(store: Store, table: str, writer: TombstoneWriter, state: State,
             return Tombstones(number, writer.rows, store.create(layout.deleted(table, number), writer.path))
         except FileExistsError:
             number += 1
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is written into a StorageError that names its folder."""
-    try:
-        yield
-    except JammiError:
-        raise
-    except (OSError, RuntimeError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise StorageError(f"cannot write '{path.parent}': {reason}; check that there is room on the disk") from error

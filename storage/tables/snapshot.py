@@ -17,6 +17,7 @@ from jammi_duck.storage.files.table_files import by_table, files_of, free_number
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.pins import Snapshot
+from jammi_duck.storage.tables.segment_words import with_words_found
 from jammi_duck.storage.tables.table import newest_manifest
 from jammi_duck.types import Caller
 
@@ -58,7 +59,8 @@ def present(tables: EmbeddingTables, entry: Entry) -> Snapshot:
         again = f"drop '{entry.name}' with jammi_drop and generate it again"
         raise DamagedError(f"'{manifests[-1]}' cannot be read, and nothing else says what it held: {again}")
     whole = [each for each in _whole(store, entry, files) if _has_whole_pages(store, each[0])]
-    kept = tuple(segment for segment, footer in whole if footer.change is None)
+    own = [segment for segment, footer in whole if footer.change is None]
+    kept = with_words_found(store, files, own, entry.definition.words)
     if not kept:
         raise DamagedError(f"nothing is left of '{entry.name}'; generate it again")
     spare = tuple(segment for segment, footer in whole if footer.change is not None)

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, JammiWarning, UnsupportedError
+from jammi_duck.sql import literal
 from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.manifest import TableFile, Tombstones
 from jammi_duck.storage.files.parquet import read_tombstones
@@ -29,6 +30,8 @@ from jammi_duck.storage.index.row_ids import RowIds
 from jammi_duck.storage.index.segment import OpenSegment, ParquetSegment
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.rebuilding import rebuilt
+from jammi_duck.storage.tables.segment_words import words_of
+from jammi_duck.storage.words.bm25 import Words
 from jammi_duck.types import Stage, Vectors
 
 _ALL: Mapping[int, Mask] = {}
@@ -64,11 +67,17 @@ class Table:
     """An embedding table's segments. Threads may share it."""
 
     def __init__(
-        self, entry: Entry, segments: Mapping[int, OpenSegment], damage: str | None, live: Mapping[int, Mask] = _ALL
+        self,
+        entry: Entry,
+        segments: Mapping[int, OpenSegment],
+        damage: str | None,
+        live: Mapping[int, Mask] = _ALL,
+        words: Callable[[], Words] | None = None,
     ) -> None:
         """`segments` by their numbers; `live` says which rows of one are not gone, where not all are there.
 
-        `damage` says why a segment has no sidecars; the first search that suffers from it warns.
+        `damage` says why a segment has no sidecars; the first search that suffers from it warns. `words` opens the
+        words, if the table is to have any.
         """
         self.entry = entry
         self.damage = damage
@@ -80,12 +89,27 @@ class Table:
         )
         self.rows = sum(self._there)
         self._starts = np.cumsum([0, *(segment.rows for segment in self.segments)])
+        self._open_words = words
         self._warning = threading.Lock()
-        self._warned = False
+        self._warned: set[str] = set()
 
     @cached_property
     def _row_ids(self) -> tuple[RowIds, ...]:
         return tuple(RowIds(segment.row_ids) for segment in self.segments)
+
+    @cached_property
+    def words(self) -> Words | None:
+        """The words of its rows; None if it has none, or, with a warning, if they cannot be used."""
+        if self._open_words is None:
+            return None
+        try:
+            return self._open_words()
+        except (DamagedError, UnsupportedError) as error:
+            self._warn(
+                f"the words of '{self.entry.name}' cannot be used ({error}); searching by vectors alone; "
+                f"SELECT * FROM jammi_refresh({literal(self.entry.source)}) indexes them again"
+            )
+            return None
 
     @classmethod
     def open(cls, store: Store, entry: Entry, known: Sequence[manifest.Segment], gone: Sequence[Tombstones]) -> Table:
@@ -138,7 +162,9 @@ class Table:
             opened, why = sidecars.open_segment(store, segment, checked, entry.definition.dimensions)
             segments[segment.number] = opened
             damage = why or damage
-        return cls(entry, segments, damage, live_masks(store, found.segments, found.tombstones))
+        live = live_masks(store, found.segments, found.tombstones)
+        words = functools.partial(words_of, store, found, live) if found.definition.words else None
+        return cls(entry, segments, damage, live, words)
 
     def subset(self, row_ids: Sequence[pa.Array], key_type: str | None = None) -> RowSubset:
         """The rows whose id is in one of these arrays, of texts or of whole numbers; others count for nothing.
@@ -245,7 +271,7 @@ class Table:
             return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
         parts = self._parts(subset)
         if not all(part.segment.indexes for part in parts):
-            self._warn()
+            self._warn_of_damage()
         found, stages = nearest(parts, queries, k, exact=exact)
         ranking = Stage("rank", "by exact similarity, ties by row id")
         began = time.perf_counter()
@@ -309,16 +335,20 @@ class Table:
         back[order] = np.arange(len(order))
         return pa.concat_arrays([pa.array([], pa.string()), *parts]).take(pa.array(back))
 
-    def _warn(self) -> None:
-        with self._warning:
-            warned, self._warned = self._warned, True
-        if self.damage and not warned:
-            warnings.warn(
+    def _warn_of_damage(self) -> None:
+        if self.damage:
+            self._warn(
                 f"the search index of '{self.entry.name}' cannot be used ({self.damage}); searching exactly, with the "
-                "same rows but slower; SELECT * FROM jammi_recover() builds it again",
-                JammiWarning,
-                stacklevel=2,
+                "same rows but slower; SELECT * FROM jammi_recover() builds it again"
             )
+
+    def _warn(self, message: str) -> None:
+        """Warn, once for each message."""
+        with self._warning:
+            is_known = message in self._warned
+            self._warned.add(message)
+        if not is_known:
+            warnings.warn(message, JammiWarning, stacklevel=2)
 
 
 def live_masks(store: Store, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> dict[int, Mask]:

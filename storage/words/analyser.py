@@ -9,19 +9,19 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.fields import Record
 from jammi_duck.storage.words.stop_words import STOP_WORDS
+from jammi_duck.types import Analysis
 
 NAME = "words-1"
 ENGLISH = "english"
 # No stop words and no stemming.
 NONE = "none"
 
+_LONG_TEXT = 1 << 20
 # Longer terms are cut, in the index and in queries.
 _LONGEST = 64
 # What joins the parts of a compound, and what may end it, as in C++ and F#.
@@ -39,15 +39,6 @@ _NO_LETTERS = re.compile(r"[\W_]")
 # Characters within words that say nothing: the soft hyphen, and the joiners and spaces of no width.
 _SILENT = "\u00ad\u200b-\u200d"
 _SILENCE = re.compile(f"[{_SILENT}]")
-
-
-@dataclass(frozen=True)
-class Analysis(Record):
-    """How texts become terms: the analyser's name, the language, and the version of the stemmer's library."""
-
-    analyser: str
-    language: str
-    stemmer: str
 
 
 class Term(NamedTuple):
@@ -118,6 +109,13 @@ def tokens(text: str) -> list[str]:
     """The words and compounds of a text, as they stand there."""
     found: list[str] = _pattern(text.isascii()).findall(text)
     return found
+
+
+def tokens_in(text: str) -> Iterator[str]:
+    """The same, one after another, without a list of those of a long text."""
+    if len(text) < _LONG_TEXT:
+        return iter(tokens(text))
+    return (found[0] for found in _pattern(text.isascii()).finditer(text))
 
 
 def spans(text: str) -> list[tuple[int, int]]:

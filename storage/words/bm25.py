@@ -1,0 +1,155 @@
+"""Which rows of a table have which words, and their BM25, over the words of all segments.
+
+BM25 as in Lucene: the sum over the clauses of a query of weight * idf * tf / (tf + k1 * (1 - b + b * length / average)),
+with idf = ln(1 + (N - n + 0.5) / (n + 0.5)). N is the number of live rows, n that of those which match the clause, tf how
+often a row does, and length its number of words, without stop words. All are counted over the live rows of all segments.
+Robertson, Zaragoza: The Probabilistic Relevance Framework: BM25 and Beyond, 2009.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jammi_duck.storage.words.analyser import Analyser
+from jammi_duck.storage.words.varints import Numbers
+from jammi_duck.storage.words.words_file import WordsFile
+
+Mask = NDArray[np.bool_]
+K1, B = 1.2, 0.75
+# Scores are summed in an array over all rows if at least one in so many matches.
+_SPARSE = 16
+_ROWS = np.empty(0, np.int64)
+_NO_VALUES = np.empty(0, np.float64)
+
+
+@dataclass(frozen=True)
+class Clause:
+    """What a row may match: a term; a phrase, of terms with their positions; or all terms that begin with a text."""
+
+    terms: tuple[tuple[str, int], ...]
+    is_prefix: bool = False
+
+
+@dataclass(frozen=True)
+class WordsQuery:
+    """Clauses with their weights in the score, clauses that a row must match, and clauses that it must not."""
+
+    scored: tuple[tuple[Clause, float], ...]
+    must: tuple[Clause, ...] = ()
+    without: tuple[Clause, ...] = ()
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Rows in rising order, by their numbers in the table, and a value for each."""
+
+    rows: Numbers
+    values: NDArray[np.float64]
+
+
+class Words:
+    """The words of a table's segments. Threads may share it."""
+
+    def __init__(self, analyser: Analyser, segments: Sequence[WordsFile], live: Sequence[Mask | None]) -> None:
+        """`live` are masks of the rows of each segment that are not gone; None if all are there."""
+        self.analyser = analyser
+        self._segments = segments
+        self._live = live
+        self._starts = np.cumsum([0, *(each.rows for each in segments)])
+
+    @cached_property
+    def _lengths(self) -> Numbers:
+        return np.concatenate([_ROWS, *(each.lengths.astype(np.int64) for each in self._segments)])
+
+    @cached_property
+    def _counted(self) -> tuple[int, float]:
+        """The number of live rows, and their average length."""
+        lengths = [
+            each.lengths if mask is None else each.lengths[mask]
+            for each, mask in zip(self._segments, self._live, strict=True)
+        ]
+        rows = sum(map(len, lengths))
+        return rows, sum(int(each.sum(dtype=np.int64)) for each in lengths) / max(rows, 1)
+
+    def scores(self, query: WordsQuery, k1: float = K1, b: float = B) -> Matches:
+        """The BM25 of the rows that match a scored clause and every condition. Raises DamagedError."""
+        count, average = self._counted
+        rows, scores = [_ROWS], [_NO_VALUES]
+        for clause, weight in query.scored:
+            found = self.matching(clause)
+            idf = np.log1p((count - len(found.rows) + 0.5) / (len(found.rows) + 0.5))
+            relative = self._lengths[found.rows] / max(average, 1e-9)
+            rows.append(found.rows)
+            scores.append(weight * idf * found.values / (found.values + k1 * (1 - b + b * relative)))
+        summed = self._sum(rows, scores)
+        for clause in query.must:
+            summed = _kept(summed, self.matching(clause).rows, is_in=True)
+        for clause in query.without:
+            summed = _kept(summed, self.matching(clause).rows, is_in=False)
+        return summed
+
+    def matching(self, clause: Clause) -> Matches:
+        """The live rows that match a clause, with how often each does. Raises DamagedError."""
+        rows, counts = [_ROWS], [_NO_VALUES]
+        for segment, live, start in zip(self._segments, self._live, self._starts[:-1].tolist(), strict=True):
+            found = _matching(segment, clause)
+            there = slice(None) if live is None else live[found.rows]
+            rows.append(found.rows[there] + start)
+            counts.append(found.values[there])
+        return Matches(np.concatenate(rows), np.concatenate(counts))
+
+    def _sum(self, rows: Sequence[Numbers], values: Sequence[NDArray[np.float64]]) -> Matches:
+        """The sums of the values of each row."""
+        each, total = np.concatenate(rows), int(self._starts[-1])
+        if len(each) * _SPARSE < total:
+            there, places = np.unique(each, return_inverse=True)
+            return Matches(there, np.bincount(places, np.concatenate(values), len(there)).astype(np.float64))
+        sums = np.bincount(each, np.concatenate(values), total).astype(np.float64)
+        there = np.flatnonzero(sums)
+        return Matches(there, sums[there])
+
+
+def _matching(segment: WordsFile, clause: Clause) -> Matches:
+    """The rows of a segment that match a clause."""
+    if clause.is_prefix:
+        return _summed(segment, clause.terms[0][0].encode())
+    if len(clause.terms) == 1:
+        entry = segment.find(clause.terms[0][0].encode())
+        if entry is None:
+            return Matches(_ROWS, _NO_VALUES)
+        postings = segment.postings(entry, positions=False)
+        return Matches(postings.rows, postings.counts.astype(np.float64))
+    return _phrase(segment, clause)
+
+
+def _summed(segment: WordsFile, prefix: bytes) -> Matches:
+    entries = segment.beginning(prefix)
+    postings = segment.postings(entries, positions=False)
+    rows, places = np.unique(postings.rows, return_inverse=True)
+    return Matches(rows, np.bincount(places, postings.counts, len(rows)).astype(np.float64))
+
+
+def _phrase(segment: WordsFile, clause: Clause) -> Matches:
+    """The rows where the terms stand at the clause's distances."""
+    begins: Numbers | None = None
+    last = max(place for _, place in clause.terms)
+    for term, place in clause.terms:
+        entry = segment.find(term.encode())
+        if entry is None:
+            return Matches(_ROWS, _NO_VALUES)
+        postings = segment.postings(entry)
+        # Where the phrase would begin, by row.
+        mine = np.unique(np.repeat(postings.rows, postings.counts) << 33 | (postings.positions + last - place))
+        begins = mine if begins is None else np.intersect1d(begins, mine, assume_unique=True)
+    rows, counts = np.unique(np.empty(0, np.int64) if begins is None else begins >> 33, return_counts=True)
+    return Matches(rows, counts.astype(np.float64))
+
+
+def _kept(found: Matches, rows: Numbers, *, is_in: bool) -> Matches:
+    kept = np.isin(found.rows, rows, assume_unique=True, invert=not is_in)
+    return Matches(found.rows[kept], found.values[kept])

@@ -1,0 +1,49 @@
+"""Numbers of one to five bytes, small ones in few: seven bits in each, the lowest first, and the eighth if more follow."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jammi_duck.errors import DamagedError
+
+Numbers = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+_MOST_BYTES = 5
+
+
+def encode(values: Numbers) -> tuple[Bytes, Numbers]:
+    """The bytes of numbers from 0 to 2^35 - 1, one after another, and how many bytes each takes."""
+    lengths = np.ones(len(values), np.int64)
+    for more in range(1, _MOST_BYTES):
+        lengths += values >= 1 << 7 * more
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    written = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    for place in range(int(lengths.max(initial=0))):
+        mine = slice(None) if not place else lengths > place
+        more_follow = (lengths[mine] > place + 1).astype(np.uint8) << 7
+        written[starts[mine] + place] = (values[mine] >> 7 * place & 127).astype(np.uint8) | more_follow
+    return written, lengths
+
+
+def decode(written: Bytes, count: int) -> Numbers:
+    """The numbers in bytes that `encode` gave. Raises DamagedError if these are not so many."""
+    if len(written) == count and (not count or written.max() < 128):
+        return written.astype(np.int64)
+    ends = np.flatnonzero(written < 128)
+    if len(ends) != count or (count and ends[-1] != len(written) - 1):
+        raise DamagedError("has other numbers than it says")
+    starts = np.empty(count, np.int64)
+    starts[:1] = 0
+    starts[1:] = ends[:-1] + 1
+    lengths = ends - starts + 1
+    most = int(lengths.max(initial=0))
+    if most > _MOST_BYTES:
+        raise DamagedError("has numbers that are too large")
+    values = written[starts].astype(np.int64) & 127
+    for place in range(1, most):
+        mine = np.flatnonzero(lengths > place)
+        values[mine] |= (written[starts[mine] + place].astype(np.int64) & 127) << 7 * place
+    return values
