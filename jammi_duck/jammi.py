@@ -17,11 +17,12 @@ from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
 from jammi_duck.kept import kept
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.retrieval.search import Query, SearchOptions
+from jammi_duck.retrieval.search import Query, SearchOptions, search_options
 from jammi_duck.sql import NULL, Sql, Template, joined, literal, quoted, sql, template
 from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
+from jammi_duck.storage.words.analyser import ENGLISH
 from jammi_duck.udfs.arguments import plain
 from jammi_duck.udfs.plain_search import SEARCH_PATH, Question, answer_of, look_of
 from jammi_duck.udfs.sources import SearchPath
@@ -160,6 +161,8 @@ class Jammi:
         name: str | None = None,
         reuse: bool = False,
         resume: bool = False,
+        words: bool = True,
+        language: str = ENGLISH,
     ) -> Generated:
         """Embed the text of each row and keep the vectors: SQL's `jammi_generate`.
 
@@ -172,6 +175,8 @@ class Jammi:
             name: what to call the embedding table: `embedding_table` takes this name then.
             reuse: give the embedding table that is there, if it is just what this would make.
             resume: go on with a build of the same that was interrupted.
+            words: index the words, too, for searches by text.
+            language: that of the texts, for stop words and stemming: one of Snowball's, or 'none' for neither.
 
         Returns:
             What became of it: embedding_table str, source str, model str, status str, row_count int,
@@ -189,9 +194,11 @@ class Jammi:
             5
         """
         text = template(
-            "SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, name := {}, reuse := {}, resume := {})"
+            "SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, name := {}, reuse := {}, resume := {}, "
+            "words := {}, language := {})"
         )
-        return Generated(*self._row(text, (source,), _listed(columns), key, model, dims, name, reuse, resume))
+        values = (key, model, dims, name, reuse, resume, words, language)
+        return Generated(*self._row(text, (source,), _listed(columns), *values))
 
     def sync(
         self,
@@ -202,6 +209,8 @@ class Jammi:
         *,
         dims: int | None = None,
         name: str | None = None,
+        words: bool = True,
+        language: str = ENGLISH,
     ) -> Synced:
         """Generate the first time, and refresh afterwards: SQL's `jammi_sync`.
 
@@ -215,6 +224,8 @@ class Jammi:
             model: a name, or a directory; by default that of `install`.
             dims: keep this many of the first dimensions.
             name: what to call the embedding table.
+            words: index the words of a new table, too.
+            language: that of the texts of a new table; see `generate`.
 
         Returns:
             What was done: embedding_table str, action str (generated, resumed, refreshed or unchanged), row_count int,
@@ -232,8 +243,10 @@ class Jammi:
             >>> jammi.sync("animals", "text", "id").action
             'unchanged'
         """
-        text = template("SELECT * FROM jammi_sync({}, {}, {}, model := {}, dims := {}, name := {})")
-        return Synced(*self._row(text, (source,), _listed(columns), key, model, dims, name))
+        text = template(
+            "SELECT * FROM jammi_sync({}, {}, {}, model := {}, dims := {}, name := {}, words := {}, language := {})"
+        )
+        return Synced(*self._row(text, (source,), _listed(columns), key, model, dims, name, words, language))
 
     def import_vectors(
         self,
@@ -243,6 +256,8 @@ class Jammi:
         vector: str,
         model: str,
         columns: str | Sequence[str] | None = None,
+        words: bool = True,
+        language: str = ENGLISH,
     ) -> Generated:
         """Make an embedding table of vectors that were made elsewhere: SQL's `jammi_import`. Nothing is embedded.
 
@@ -253,6 +268,8 @@ class Jammi:
             vector: the column of `vectors` that has them: FLOAT[], or DOUBLE[].
             model: what made them, which embeds the questions.
             columns: the columns of `source` whose text they stand for; only with these can a refresh follow.
+            words: index the words of these columns, too.
+            language: that of the texts; see `generate`.
 
         Returns:
             The same as `generate`.
@@ -267,9 +284,11 @@ class Jammi:
             >>> jammi.import_vectors("animals", "mine", "id", "v", "fake/small", "text").row_count
             5
         """
-        text = template("SELECT * FROM jammi_import({}, {}, {}, {}, model := {}, cols := {})")
+        text = template(
+            "SELECT * FROM jammi_import({}, {}, {}, {}, model := {}, cols := {}, words := {}, language := {})"
+        )
         names = None if columns is None else _listed(columns)
-        return Generated(*self._row(text, (source, vectors), key, vector, model, names))
+        return Generated(*self._row(text, (source, vectors), key, vector, model, names, words, language))
 
     def infer(
         self,
@@ -325,8 +344,13 @@ class Jammi:
         embedding_table: str | None = None,
         min_similarity: float | None = None,
         parameters: Mapping[str, object] | None = None,
+        mode: str = "auto",
+        weight: float = 0.7,
+        fusion: str = "weighted",
+        k1: float = 1.2,
+        b: float = 0.75,
     ) -> duckdb.DuckDBPyRelation:
-        """The rows of a source that are nearest to a question, best first: SQL's `jammi_search`.
+        """The rows of a source that answer a question best, best first: SQL's `jammi_search`.
 
         Args:
             source: what was embedded.
@@ -338,9 +362,16 @@ class Jammi:
             embedding_table: search this one.
             min_similarity: leave out rows whose cosine is less.
             parameters: values for each `$name` in the filter: they stay values, whatever is in them.
+            mode: search by 'text' (its words), by 'vector', or by both ('hybrid'). 'auto' is hybrid for a text, if the
+                words of the table are indexed.
+            weight: in a hybrid search, of the vectors, from 0 to 1; the words have the rest.
+            fusion: how a hybrid search adds both up: 'weighted', or 'rrf' for reciprocal rank fusion.
+            k1: of BM25, 0 or more: how much more it counts that a word occurs often.
+            b: of BM25, from 0 to 1: how much less a word counts in a long text.
 
         Returns:
-            A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _similarity FLOAT, _distance FLOAT.
+            A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
+            _distance FLOAT, _bm25 FLOAT. `_score` is what the rows are ranked by; what was not computed is NULL.
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.
@@ -361,7 +392,8 @@ class Jammi:
             <BLANKLINE>
         """
         is_plain = filter is None and not parameters and isinstance(source, str)
-        asked = _plain(query, k, exact, min_similarity) if is_plain else None
+        ranking: dict[str, Any] = {"mode": mode, "weight": weight, "fusion": fusion, "k1": k1, "b": b}
+        asked = _plain(query, k, exact, min_similarity, ranking) if is_plain else None
         found = self._found_plainly(Question(str(source), *asked, model, embedding_table)) if asked else None
         if found is not None:
             return found
@@ -376,6 +408,7 @@ class Jammi:
             embedding_table=embedding_table,
             min_similarity=min_similarity,
             parameters=parameters,
+            **ranking,
         )
 
     @_with_arguments_of(search)
@@ -385,7 +418,8 @@ class Jammi:
         The source need not be there, unless there is a filter.
 
         Returns:
-            A relation: _row_id VARCHAR, _source_id VARCHAR, _rank INTEGER, _similarity FLOAT, _distance FLOAT.
+            A relation: _row_id VARCHAR, _source_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
+            _distance FLOAT, _bm25 FLOAT.
 
         Raises:
             JammiError: the same as `search`.
@@ -715,17 +749,17 @@ def _bound(con: duckdb.DuckDBPyConnection, text: Sql) -> duckdb.DuckDBPyRelation
 
 
 def _plain(
-    query: str | Vector | None, k: int, exact: bool, min_similarity: float | None
+    query: str | Vector | None, k: int, exact: bool, min_similarity: float | None, ranking: Mapping[str, Any]
 ) -> tuple[Query, SearchOptions] | None:
     """What is asked for, where it is so plainly: all else is for DuckDB to read, or to refuse."""
     is_number = min_similarity is None or (type(min_similarity) in (int, float) and math.isfinite(min_similarity))
     is_plain = type(k) is int and type(exact) is bool and is_number
     if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
         return None
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError, InputError):
         wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
         if isinstance(wanted, str) or wanted.ndim == 1:
-            return wanted, SearchOptions(k, exact, min_similarity)
+            return wanted, search_options(k, exact=exact, min_similarity=min_similarity, **ranking)
     return None
 
 

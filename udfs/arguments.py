@@ -50,3 +50,16 @@ def parse_int(text: str | None, option: str) -> int | None:
     except InvalidOperation:
         pass
     raise InputError(f"{option} is {text}; it must be a whole number")
+
+
+def parse_float(text: str | None, option: str) -> float | None:
+    """The number that an option has, as DuckDB writes it.
+
+    Raises:
+        InputError: it is none.
+    """
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return float(text)
+    raise InputError(f"{option} is {text}; it must be a number")

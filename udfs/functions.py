@@ -63,9 +63,9 @@ _TEXT, _NUMBER = "VARCHAR", "BIGINT"
 _CALLER = (_TEXT, _NUMBER)
 # The database and the search path.
 _PATH = (_TEXT, _TEXT)
-# How many, whether exactly, how near, and the names of the parameters: those that are given, and those of the filter.
+# How many, whether exactly, how near, how ranked, and the names of the parameters: those given, those of the filter.
 # They are no STRUCT, since to plan a search with one takes 0.2 ms more.
-_ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]")
+_ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]", "VARCHAR[]")
 _SELECTION = struct_type(searching.SelectArguments)
 _HITS = table_type(searching.Hit)
 FUNCTIONS = (

@@ -41,12 +41,22 @@ _TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL)")
 _OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
 )
-_SEARCH_PARAMETERS = sql("(source, query, k := 10, {})", _OPTION_PARAMETERS)
+_RANKING_PARAMETERS = sql("mode := NULL, weight := NULL, fusion := NULL, k1 := NULL, b := NULL")
+# In the order of `searching.RANKING`.
+_RANKING = sql("list_value(mode::VARCHAR, weight::VARCHAR, fusion::VARCHAR, k1::VARCHAR, b::VARCHAR)")
+_NO_RANKING = sql("NULL::VARCHAR[]")
+_SEARCH_PARAMETERS = sql("(source, query, k := 10, {}, {})", _OPTION_PARAMETERS, _RANKING_PARAMETERS)
 _SIMILAR_PARAMETERS = sql("(source, key, k := 10, {})", _OPTION_PARAMETERS)
 
 
 def _hits(
-    session: Sql, query: Sql = _QUERY_COLUMN, asked: Sql = _SEARCH_CALL, *, is_joined: bool = True, traced: bool = False
+    session: Sql,
+    query: Sql = _QUERY_COLUMN,
+    asked: Sql = _SEARCH_CALL,
+    ranking: Sql = _RANKING,
+    *,
+    is_joined: bool = True,
+    traced: bool = False,
 ) -> Sql:
     """A query for the hits of a search: row ids with their ranks.
 
@@ -56,14 +66,15 @@ def _hits(
     """
     return sql(
         "SELECT _jammi_token, _jammi_parameters, unnest({asked}, "
-        "_jammi_k, _jammi_exact, _jammi_least, json_keys(to_json(_jammi_parameters)), "
+        "_jammi_k, _jammi_exact, _jammi_least, _jammi_ranking, json_keys(to_json(_jammi_parameters)), "
         "_jammi_named), recursive := true) FROM (SELECT *, suffix(typeof(_jammi_query), ']') AS _jammi_listed FROM "
-        "(SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE) "
-        '"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least)), '
+        "(SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE, {ranking}) "
+        '"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least, _jammi_ranking)), '
         '(SELECT parameters) "_jammi_bound"(_jammi_parameters), '
         "query(_jammi_selection({choice}, {session}, filter::VARCHAR, {is_joined}, {traced}))",
         asked=asked,
         query=query,
+        ranking=ranking,
         choice=_CHOICE_ARGUMENTS,
         session=session,
         is_joined=is_joined,
@@ -77,15 +88,16 @@ _FOUND = sql("query(_jammi_found({}, filter::VARCHAR))", _CHOICE_ARGUMENTS)
 _VALUES = sql('"_jammi_values"(_jammi_parameters) AS (SELECT parameters)')
 # A hit's columns are called so, where the source's own may have their names.
 _HITS = sql(
-    '"_jammi_hits"(_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, _jammi_similarity, '
-    "_jammi_distance)"
+    '"_jammi_hits"(_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, _jammi_score, '
+    "_jammi_similarity, _jammi_distance, _jammi_bm25)"
 )
 # Ranks leave out the rows that the source lost.
 _ROWS = sql(
     "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, "
-    "_jammi_similarity, _jammi_distance, _jammi_found), _jammi_row_id AS _row_id, "
-    "(row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS _rank, _jammi_similarity AS _similarity, "
-    "_jammi_distance AS _distance FROM {} _jammi_row ORDER BY _jammi_rank ASC",
+    "_jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25, _jammi_found), _jammi_row_id AS _row_id, "
+    "(row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS _rank, _jammi_score AS _score, "
+    "_jammi_similarity AS _similarity, _jammi_distance AS _distance, _jammi_bm25 AS _bm25 "
+    "FROM {} _jammi_row ORDER BY _jammi_rank ASC",
     _FOUND,
 )
 
@@ -151,7 +163,8 @@ def _changes(session: Sql) -> Iterable[Sql]:
     yield sql(
         "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL, {}) AS "
         "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, {}, vectors::VARCHAR, "
-        "key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, words::BOOLEAN, language::VARCHAR, {}))",
+        "key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, "
+        "words::BOOLEAN, language::VARCHAR, {}))",
         _WORDS_PARAMETERS,
         _PATH,
         who,
@@ -166,9 +179,14 @@ def _changes(session: Sql) -> Iterable[Sql]:
 
 def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
     yield sql("jammi_search{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session), _ROWS))
-    yield sql("jammi_similar{} AS {}", _SIMILAR_PARAMETERS, _beside(_hits(session, _KEY, _SEARCH_LIKE_CALL), _ROWS))
     yield sql(
-        "jammi_matches{} AS TABLE WITH {} SELECT _row_id, _source_id, _rank, _similarity, _distance FROM ({}) "
+        "jammi_similar{} AS {}",
+        _SIMILAR_PARAMETERS,
+        _beside(_hits(session, _KEY, _SEARCH_LIKE_CALL, _NO_RANKING), _ROWS),
+    )
+    yield sql(
+        "jammi_matches{} AS TABLE WITH {} SELECT _row_id, _source_id, _rank, _score, _similarity, _distance, "
+        "_bm25 FROM ({}) "
         "ORDER BY _rank ASC",
         _SEARCH_PARAMETERS,
         _VALUES,

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from jammi_duck.retrieval.search import Query, SearchOptions, search
 from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.search_plan import OURS
 from jammi_duck.udfs.sources import SearchPath, resolve
 from jammi_duck.udfs.table_lookup import find_embeddings
 
 # A name of ours, or of what our queries use.
-_OURS = re.compile("_+(?:jammi_.*|row_id|rank|similarity|distance)", re.IGNORECASE | re.DOTALL)
+_OURS = re.compile(f"_+(?:jammi_.*|{OURS})", re.IGNORECASE | re.DOTALL)
 # A whole number as DuckDB writes it, which has no other value in a type that it fits.
 _WHOLE = re.compile("-?[1-9][0-9]{0,17}|0")
 # By the type of the key, which row has a hit's id. Whatever collation the column or the session has, a text is its own
@@ -101,21 +103,28 @@ def answer_of(
     if key_type != "VARCHAR" and not all(map(_WHOLE.fullmatch, keys)):
         return None
     near = answers.similarities
-    values = [keys, list(range(len(keys))), near.tolist(), (np.float32(1) - near).tolist()]
+    numbers = (answers.scores, near, np.float32(1) - near, answers.bm25)
+    values = [keys, list(range(len(keys))), *(pa.array(each, from_pandas=True).to_pylist() for each in numbers)]
     return functools.partial(_rows_query, look, key_type), values
 
 
-def _rows_query(look: Look, key_type: str, row_ids: Sql, ranks: Sql, similarities: Sql, distances: Sql) -> Sql:
+def _rows_query(
+    look: Look, key_type: str, row_ids: Sql, ranks: Sql, scores: Sql, similarities: Sql, distances: Sql, bm25: Sql
+) -> Sql:
     return sql(
         "SELECT _jammi_there.*, _jammi_row_id AS _row_id, (row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS "
-        "_rank, _jammi_similarity AS _similarity, _jammi_distance AS _distance FROM "
-        "(SELECT unnest({row_ids}::VARCHAR[]) AS _jammi_row_id, unnest({ranks}::INTEGER[]) AS _jammi_rank, "
-        "unnest({similarities}::FLOAT[]) AS _jammi_similarity, unnest({distances}::FLOAT[]) AS _jammi_distance) "
+        "_rank, _jammi_score AS _score, _jammi_similarity AS _similarity, _jammi_distance AS _distance, "
+        "_jammi_bm25 AS _bm25 FROM (SELECT unnest({row_ids}::VARCHAR[]) AS _jammi_row_id, "
+        "unnest({ranks}::INTEGER[]) AS _jammi_rank, unnest({scores}::FLOAT[]) AS _jammi_score, "
+        "unnest({similarities}::FLOAT[]) AS _jammi_similarity, unnest({distances}::FLOAT[]) AS _jammi_distance, "
+        "unnest({bm25}::FLOAT[]) AS _jammi_bm25) "
         "_jammi_hits JOIN {source} AS _jammi_there ON {condition} ORDER BY _jammi_rank ASC",
         row_ids=row_ids,
         ranks=ranks,
+        scores=scores,
         similarities=similarities,
         distances=distances,
+        bm25=bm25,
         source=look.source,
         condition=_CONDITIONS[key_type](key=sql("_jammi_there.{}", quoted(look.entry.definition.key))),
     )

@@ -76,7 +76,8 @@ _TEXTS = template(
 )
 # All of them are read where words are indexed.
 _TEXTS_WITH_WORDS = template(
-    "SELECT n.keys, n.digest, {text} AS text, n._segment, n._place FROM _jammi_rows r JOIN _jammi_new n ON {key} = n.key",
+    "SELECT n.keys, n.digest, {text} AS text, n._segment, n._place FROM _jammi_rows r "
+    "JOIN _jammi_new n ON {key} = n.key",
     key=KEY,
 )
 

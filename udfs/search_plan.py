@@ -17,11 +17,13 @@ from jammi_duck.udfs.searching import SelectArguments
 from jammi_duck.udfs.sources import Source, found, has_relations, resolve, schemas_of
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings
 
+# The names of the columns of a search, without the underscore.
+OURS = "row_id|rank|score|similarity|distance|bm25|rerank"
 # Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
 # then, once the filter was asked, what the search gives; without a filter both at once.
 _INNER, _OURS, _ALL = (
     sql("COLUMNS({}) AS '\\1\\1\\2\\3'", literal(f"(?is)^(?:(_)(_*(?:{names}))|(.*))$"))
-    for names in ("jammi_.*", "row_id|rank|similarity|distance", "jammi_.*|row_id|rank|similarity|distance")
+    for names in ("jammi_.*", OURS, f"jammi_.*|{OURS}")
 )
 # Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
 _EXACT = (sql("DOUBLE"), sql("TIMESTAMP"))

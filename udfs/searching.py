@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,11 +13,11 @@ import pyarrow as pa
 
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.check import Checked, check
-from jammi_duck.retrieval.search import Like, Query, SearchOptions, search
+from jammi_duck.retrieval.search import Like, Query, SearchOptions, search, search_options
 from jammi_duck.retrieval.selection import SourceRows
 from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Caller, Float, Integer, Stage
-from jammi_duck.udfs.arguments import parse_int
+from jammi_duck.udfs.arguments import parse_float, parse_int
 from jammi_duck.udfs.columns import Column, fields_of, offsets_of, records, rows_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
@@ -33,8 +32,10 @@ class Hit:
     _row_id: str
     _source_id: str
     _rank: Integer
+    _score: Float
     _similarity: Float
     _distance: Float
+    _bm25: Float
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,15 @@ def _answered(
     k: Column,
     exact: Column,
     min_similarity: Column,
+    ranking: Column,
     parameters: Column,
     named: Column,
 ) -> pa.Array:
     """The hits of each query, none for None; those that ask for the same are answered together."""
     together: defaultdict[tuple[str, SearchOptions], list[int]] = defaultdict(list)
-    for i, (of_row, k_text, is_exact, smallest) in enumerate(rows_of((token, k, exact, min_similarity))):
+    for i, (of_row, k_text, is_exact, smallest, ranked) in enumerate(
+        rows_of((token, k, exact, min_similarity, ranking))
+    ):
         if queries[i] is None:
             # Where there is no table, no row of it can be asked for either, and that is said.
             engine.selections.of(of_row)
@@ -113,9 +117,18 @@ def _answered(
         k_wanted = parse_int(k_text, "k")
         if k_wanted is None:
             raise InputError("k is NULL; it must be at least 1")
-        if smallest is not None and math.isnan(smallest):
-            raise InputError("min_similarity is not a number; it must be a cosine, such as 0.5")
-        together[of_row, SearchOptions(k_wanted, bool(is_exact), smallest)].append(i)
+        mode, weight, fusion, k1, b = ranked or (None,) * 5
+        options = search_options(
+            k_wanted,
+            exact=bool(is_exact),
+            min_similarity=smallest,
+            mode=mode,
+            weight=parse_float(weight, "weight"),
+            fusion=fusion,
+            k1=parse_float(k1, "k1"),
+            b=parse_float(b, "b"),
+        )
+        together[of_row, options].append(i)
     selections = {key: engine.selections.of(key[0]) for key in together}
     for given_names, wanted_names in set(zip(map(_names, parameters), map(_names, named), strict=True)):
         check_parameters(given_names, wanted_names or ())
@@ -169,12 +182,18 @@ def _hits(rows: int, answered: Sequence[tuple[list[int], str, Answers]]) -> pa.A
         lengths[mine] = answers.counts
     row_ids = pa.concat_arrays([answers.row_ids for _, _, answers in answered])
     names = pa.concat_arrays([pa.repeat(pa.scalar(name), len(answers.row_ids)) for _, name, answers in answered])
-    near = np.concatenate([answers.similarities for _, _, answers in answered])
+    scores, near, bm25 = (
+        np.concatenate([getattr(answers, name) for _, _, answers in answered])
+        for name in ("scores", "similarities", "bm25")
+    )
     if len(answered) > 1:
         of_row = np.concatenate([np.repeat(mine, answers.counts) for mine, _, answers in answered])
         order = np.argsort(of_row, kind="stable")
-        row_ids, names, near = row_ids.take(pa.array(order)), names.take(pa.array(order)), near[order]
+        row_ids, names = row_ids.take(pa.array(order)), names.take(pa.array(order))
+        scores, near, bm25 = scores[order], near[order], bm25[order]
     offsets = offsets_of(lengths)
     ranks = np.arange(1, len(near) + 1, dtype=np.int32) - np.repeat(offsets[:-1], lengths)
-    columns = [row_ids, names, pa.array(ranks), pa.array(near), pa.array(np.float32(1) - near)]
+    # What was not computed is NULL.
+    numbers = (pa.array(each, from_pandas=True) for each in (scores, near, np.float32(1) - near, bm25))
+    columns = [row_ids, names, pa.array(ranks), *numbers]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, names=list(fields_of(Hit))))

@@ -1,8 +1,9 @@
-"""Runs a search: query -> vector -> segments -> ranked rows."""
+"""Runs a search: query -> vector, words, or both -> segments -> ranked rows."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
 import time
 import warnings
@@ -17,12 +18,16 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.encoder.recorded import QUERY, recorded_encoder
-from jammi_duck.errors import DamagedError, InputError, JammiWarning
+from jammi_duck.errors import DamagedError, InputError, JammiWarning, did_you_mean, enumerated
+from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_words
 from jammi_duck.retrieval.selection import Selection, opened
+from jammi_duck.retrieval.text_query import parse
+from jammi_duck.sql import literal
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.storage.tables.table import Answers, RowSubset, Table
+from jammi_duck.storage.tables.table import Answers, RowSubset, Table, no_answers
+from jammi_duck.storage.words.bm25 import K1, B, Words
 from jammi_duck.types import Stage, Vectors
 
 
@@ -34,15 +39,64 @@ class Like:
     key_type: str | None = None
 
 
+class Mode(enum.StrEnum):
+    """What finds rows: words and vectors together, words, or vectors; by default what the table and the query have."""
+
+    AUTO = "auto"
+    HYBRID = "hybrid"
+    TEXT = "text"
+    VECTOR = "vector"
+
+
 @dataclass(frozen=True)
 class SearchOptions:
-    """The options of a search: `k` rows of this similarity or more; compares every vector if `exact`."""
+    """The options of a search: `k` rows of this similarity or more; compares every vector if `exact`.
+
+    `k1` and `b` are the parameters of BM25.
+    """
 
     k: int
     exact: bool = False
     min_similarity: float | None = None
+    mode: Mode = Mode.AUTO
+    fusion: Fusion = WEIGHTED
+    k1: float = K1
+    b: float = B
 
 
+def search_options(
+    k: int,
+    *,
+    exact: bool = False,
+    min_similarity: float | None = None,
+    mode: str | None = None,
+    weight: float | None = None,
+    fusion: str | None = None,
+    k1: float | None = None,
+    b: float | None = None,
+) -> SearchOptions:
+    """The options of a search as a user gives them; None for what is not given. Raises InputError."""
+    if min_similarity is not None and math.isnan(min_similarity):
+        raise InputError("min_similarity is not a number; it must be a cosine, such as 0.5")
+    known = [each.value for each in Mode]
+    if mode is not None and mode not in known:
+        raise InputError(f"no mode '{mode}'{did_you_mean(mode, known) or ';'} there are {enumerated(known)}")
+    if fusion is not None and fusion not in _FUSIONS:
+        raise InputError(
+            f"no fusion '{fusion}'{did_you_mean(fusion, _FUSIONS) or ';'} there are {enumerated(_FUSIONS)}"
+        )
+    if weight is not None and not 0 <= weight <= 1:
+        raise InputError(f"weight is {weight:g}; it must be from 0, for words alone, to 1, for vectors alone")
+    if k1 is not None and not 0 <= k1 < math.inf:
+        raise InputError(f"k1 is {k1:g}; it must be 0 or more, such as {K1:g}")
+    if b is not None and not 0 <= b <= 1:
+        raise InputError(f"b is {b:g}; it must be from 0 to 1, such as {B:g}")
+    fused = Fusion(WEIGHTED.weight if weight is None else weight, fusion == "rrf")
+    words = K1 if k1 is None else k1, B if b is None else b
+    return SearchOptions(k, exact, min_similarity, Mode(mode or Mode.AUTO), fused, *words)
+
+
+_FUSIONS = ("weighted", "rrf")
 # How often a search starts again if files of the table are missing.
 _TRIES = 3
 
@@ -88,22 +142,98 @@ def _answered(
     chosen: tuple[Table, RowSubset | None],
 ) -> tuple[str, Answers]:
     table, subset = chosen
-    entry = table.entry
+    words = _words_for(table, options.mode, queries)
+    texts = {i: query for i, query in enumerate(queries) if words and isinstance(query, str)}
+    others = [i for i in range(len(queries)) if i not in texts]
+    parts: list[tuple[list[int], Answers]] = []
+    if others or not texts:
+        parts.append((others, _by_vectors(encoders, table, subset, options, [queries[i] for i in others])))
+    if words and texts:
+        arms = Arms(table, words, subset, options.k, options.exact, options.min_similarity, options.k1, options.b)
+        parts.append((list(texts), _by_texts(encoders, arms, options, list(texts.values()))))
+    if selected.traced:
+        filtering = [selected.filtering] if selected.filtering else []
+        selected.stages = [_described(table), *filtering, *(stage for _, part in parts for stage in part.stages)]
+        selected.ended = time.perf_counter()
+    return table.entry.source, parts[0][1] if len(parts) == 1 else _in_order(parts, len(queries))
+
+
+def _words_for(table: Table, mode: Mode, queries: Sequence[Query]) -> Words | None:
+    """The words that texts are searched in; None if their vectors alone are searched.
+
+    Raises InputError if the mode needs words, and there are none, or a query is no text.
+    """
+    if mode == Mode.VECTOR:
+        return None
+    if mode in (Mode.TEXT, Mode.HYBRID):
+        if not all(isinstance(query, str) for query in queries):
+            raise InputError(f"mode is '{mode}', which searches for a text; a vector is searched with mode := 'vector'")
+        if not table.has_words:
+            raise InputError(
+                f"mode is '{mode}', and '{table.entry.name}' has no index of words; SELECT * FROM "
+                f"jammi_index_words({literal(table.entry.source)}) makes one"
+            )
+    return table.words if any(isinstance(query, str) for query in queries) else None
+
+
+def _by_vectors(
+    encoders: Encoders, table: Table, subset: RowSubset | None, options: SearchOptions, queries: Sequence[Query]
+) -> Answers:
     began = time.perf_counter()
     like = _rows_like(table, queries)
-    vectors, known = _vectors(encoders, entry, queries, {i: vector for i, (_, vector) in like.items()})
+    vectors, known = _vectors(encoders, table.entry, queries, {i: vector for i, (_, vector) in like.items()})
     encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
     # A row is its own nearest neighbour.
     k = options.k + 1 if like else options.k
     answers = table.search(vectors, k, exact=options.exact, subset=subset, min_similarity=options.min_similarity)
-    stages = [encoding, *answers.stages]
+    answers.stages.insert(0, encoding)
     if like or len(known) < len(queries):
-        answers = _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, options.k)
-    if selected.traced:
-        filtering = [selected.filtering] if selected.filtering else []
-        selected.stages = [_described(entry, table), *filtering, *stages]
-        selected.ended = time.perf_counter()
-    return entry.source, answers
+        return _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, options.k)
+    return answers
+
+
+def _by_texts(encoders: Encoders, arms: Arms, options: SearchOptions, texts: Sequence[str]) -> Answers:
+    """The answers to texts, by their words, or by their words and their vectors."""
+    parsed = [parse(text, arms.words.analyser) for text in texts]
+    is_hybrid = options.mode != Mode.TEXT
+    vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
+    stages = []
+    if is_hybrid or options.min_similarity is not None:
+        began = time.perf_counter()
+        found, known = _vectors(encoders, arms.table.entry, [query.plain for query in parsed], {})
+        for i, vector in zip(known.tolist(), found, strict=True):
+            vectors[i] = vector
+        stages = [Stage("encode", "the query's vector", len(known), time.perf_counter() - began)]
+    answers = []
+    for query, vector in zip(parsed, vectors, strict=True):
+        if is_hybrid and vector is None:
+            answers.append(no_answers(1))
+            continue
+        if is_hybrid and vector is not None:
+            ranked, mine = by_both(arms, query, vector, options.fusion)
+        else:
+            ranked, mine = by_words(arms, query, vector)
+        answers.append(arms.table.best(ranked, options.k))
+        stages += mine
+    return Answers(*_concatenated(answers), stages)
+
+
+def _in_order(parts: Sequence[tuple[list[int], Answers]], queries: int) -> Answers:
+    """The answers of several parts of the queries, in the order of all."""
+    together = Answers(*_concatenated([answers for _, answers in parts]))
+    of_query = np.repeat(np.concatenate([np.array(mine, np.int64) for mine, _ in parts]), together.counts)
+    return together.take(np.argsort(of_query, kind="stable"), np.bincount(of_query, minlength=queries))
+
+
+def _concatenated(
+    answers: Sequence[Answers],
+) -> tuple[NDArray[np.int64], pa.StringArray, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    row_ids = pa.concat_arrays([each.row_ids for each in answers])
+    counts = np.concatenate([each.counts for each in answers])
+    scores, near, bm25 = (
+        np.concatenate([getattr(each, name) for each in answers]) for name in ("scores", "similarities", "bm25")
+    )
+    return counts, row_ids, scores, near, bm25
 
 
 def _rows_like(table: Table, queries: Sequence[Query]) -> dict[int, tuple[str, NDArray[np.float32]]]:
@@ -192,9 +322,10 @@ def _spread(answers: Answers, known: NDArray[np.int64], queries: int, like: dict
         kept.append(mine[:k])
         counts[i] = len(kept[-1])
     positions = np.concatenate(kept) if kept else np.empty(0, np.int64)
-    return Answers(counts, answers.row_ids.take(pa.array(positions)), answers.similarities[positions])
+    return answers.take(positions, counts)
 
 
-def _described(entry: Entry, table: Table) -> Stage:
+def _described(table: Table) -> Stage:
+    entry = table.entry
     segments = f"{len(table.segments)} segment" + "s" * (len(table.segments) != 1)
     return Stage("table", f"{entry.name}, {segments}, {entry.definition.dimensions} dimensions", table.rows)

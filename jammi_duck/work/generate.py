@@ -55,8 +55,9 @@ _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 class Request:
     """What the user asked to generate; `columns` are joined by one space, NULLs left out.
 
-    `dims` is how many dimensions the vectors are cut to, and `name` what the table is to be called. The `words` are
-    indexed, too, as those of a `language`, unless that is None. `reuse` is a table that is as good as a new one if it does not differ from the source; `again` says that nobody asked for that.
+    `dims` is how many dimensions the vectors are cut to, and `name` what the table is to be called. The words are
+    indexed, too, as those of a `language`, unless that is None. `reuse` is a table that is as good as a new one if it
+    does not differ from the source; `again` says that nobody asked for that.
     """
 
     source: str

@@ -57,8 +57,9 @@ class Comparison:
 
     `source` is how the user writes it, `build` that of the table, `snapshot_token` identifies what was compared.
     `added` rows are not in it, `changed` ones have another text there, `deleted` ones are not in the source or have no
-    text any more. `texts` are to be embedded. The words of the segments `without_words` are indexed again. `began` is when the query was planned, by `time.monotonic`. If the source
-    was renamed, the table's is to be known by `new_source_name` from now on.
+    text any more. `texts` are to be embedded. The words of the segments `without_words` are indexed again. `began` is
+    when the query was planned, by `time.monotonic`. If the source was renamed, the table's is to be known by
+    `new_source_name` from now on.
     """
 
     source: str

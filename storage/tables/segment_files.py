@@ -42,7 +42,8 @@ class SegmentFiles:
     ) -> None:
         """Nothing is written yet. `change` is the id that scratch files bear, `first` the number of the first segment.
 
-        `stored_words` gives the words of an earlier segment, by its number. `on_name_taken` gives another table and number where another process has written a segment of this number.
+        `stored_words` gives the words of an earlier segment, by its number. `on_name_taken` gives another table and
+        number where another process has written a segment of this number.
         """
         self.table = table
         self.written: list[Segment] = []

@@ -1,4 +1,4 @@
-"""The words of segments: written beside the Parquet files, found again for those that have them, and opened for search."""
+"""The words of segments: written beside their Parquet files, found again, and opened for a search."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from jammi_duck.storage.files.manifest import TableFile, Tombstones
 from jammi_duck.storage.files.parquet import read_tombstones
 from jammi_duck.storage.files.store import Store, called
 from jammi_duck.storage.index import sidecars
-from jammi_duck.storage.index.exact import Mask
+from jammi_duck.storage.index.exact import Candidates, Mask, similarities
 from jammi_duck.storage.index.key_values import Form, form_of
 from jammi_duck.storage.index.nearest import Part, nearest
 from jammi_duck.storage.index.row_ids import RowIds
@@ -54,13 +54,35 @@ class RowSubset:
 class Answers:
     """The answers to n queries, one after another, each the best first.
 
-    `counts` are how many rows each has, int64 [n]; `similarities` are their cosines, float32.
+    `counts` are how many rows each has, int64 [n]; `scores` are what they are ranked by, float32. `similarities` are
+    their cosines and `bm25` how well their words match, NaN where that was not computed.
     """
 
     counts: NDArray[np.int64]
     row_ids: pa.StringArray
+    scores: NDArray[np.float32]
     similarities: NDArray[np.float32]
+    bm25: NDArray[np.float32]
     stages: list[Stage] = field(default_factory=list)
+
+    def take(self, positions: NDArray[np.int64], counts: NDArray[np.int64]) -> Answers:
+        """Some of the rows, in another order, as answers of so many rows."""
+        values = (self.scores[positions], self.similarities[positions], self.bm25[positions])
+        return Answers(counts, self.row_ids.take(pa.array(positions)), *values, self.stages)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows that may be among the best for each of n queries, padded to the same width, in no order.
+
+    `rows` are row numbers, int64 [n, width]; `scores` are float32, and -inf for padding. `similarities` and `bm25` are
+    None where they were not computed; similarities are the scores if that is all they are.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    similarities: NDArray[np.float32] | None = None
+    bm25: NDArray[np.float32] | None = None
 
 
 class Table:
@@ -96,6 +118,11 @@ class Table:
     @cached_property
     def _row_ids(self) -> tuple[RowIds, ...]:
         return tuple(RowIds(segment.row_ids) for segment in self.segments)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether its words are indexed, or are to be."""
+        return self._open_words is not None
 
     @cached_property
     def words(self) -> Words | None:
@@ -266,21 +293,60 @@ class Table:
         the inner product, computed in float64 from the stored vectors; ties are ordered by row id.
         Raises DamagedError where rows can be had neither from a sidecar nor from the Parquet.
         """
-        k = min(k, self.rows)
         if not len(queries):
-            return Answers(np.empty(0, np.int64), pa.array([], pa.string()), np.empty(0, np.float32))
+            return no_answers(0)
+        found, stages = self.candidates(queries, k, exact=exact, subset=subset)
+        ranking = Stage("rank", "by exact similarity, ties by row id")
+        began = time.perf_counter()
+        near = found.similarities
+        if min_similarity is not None:
+            near = np.where(near >= smallest(min_similarity), near, np.float32(-np.inf))
+        answers = self.best(Found(found.positions, near, near), k)
+        ranking.rows, ranking.seconds = len(answers.scores), time.perf_counter() - began
+        answers.stages.extend([*stages, ranking])
+        return answers
+
+    def candidates(
+        self, queries: Vectors, k: int, *, exact: bool = False, subset: RowSubset | None = None
+    ) -> tuple[Candidates, list[Stage]]:
+        """Rows that include the `k` nearest to each query and all ties with the last, with their similarities.
+
+        See `search` for the arguments and errors.
+        """
         parts = self._parts(subset)
         if not all(part.segment.indexes for part in parts):
             self._warn_of_damage()
-        found, stages = nearest(parts, queries, k, exact=exact)
-        ranking = Stage("rank", "by exact similarity, ties by row id")
-        began = time.perf_counter()
-        positions, near = found.positions, found.similarities
-        if min_similarity is not None:
-            near = np.where(near >= np.float32(np.clip(min_similarity, -2, 2)), near, np.float32(-np.inf))
-        answers = self._best(positions, near, k)
-        ranking.rows, ranking.seconds = len(answers.similarities), time.perf_counter() - began
-        return Answers(answers.counts, answers.row_ids, answers.similarities, [*stages, ranking])
+        return nearest(parts, queries, min(k, self.rows), exact=exact)
+
+    def similarities(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The similarity of each of these rows, whose numbers rise, to an L2-normalised query. Raises DamagedError."""
+        ends = np.searchsorted(rows, self._starts)
+        near = [
+            similarities(segment.vectors(rows[start:end] - first)[None], query[None])[0]
+            for segment, first, start, end in zip(self.segments, self._starts, ends, ends[1:], strict=False)
+            if start < end
+        ]
+        return np.concatenate(near) if near else np.empty(0, np.float32)
+
+    def mask(self, subset: RowSubset | None) -> Mask:
+        """For each row by its number, whether it may be found."""
+        masks = (
+            [
+                np.unpackbits(mask, count=segment.rows).view(bool)
+                for mask, segment in zip(subset.masks, self.segments, strict=True)
+            ]
+            if subset
+            else [
+                np.ones(segment.rows, bool) if mask is None else mask
+                for mask, segment in zip(self.live, self.segments, strict=True)
+            ]
+        )
+        return np.concatenate(masks)
+
+    def narrowed(self, mask: Mask) -> RowSubset:
+        """The rows of a mask like that of `mask`."""
+        masks = np.split(mask, self._starts[1:-1])
+        return RowSubset(tuple(map(np.packbits, masks)), tuple(int(mask.sum()) for mask in masks))
 
     def _parts(self, subset: RowSubset | None) -> list[Part]:
         masks: Sequence[Mask | None] = self.live
@@ -297,17 +363,24 @@ class Table:
             for number, segment, first, mask, count in parts
         ]
 
-    def _best(self, positions: NDArray[np.int64], near: NDArray[np.float32], k: int) -> Answers:
-        order = np.argsort(-near, axis=1, kind="stable")
-        falling = np.take_along_axis(near, order, 1)
+    def best(self, found: Found, k: int) -> Answers:
+        """The best `k` rows of each query by their scores, ties by row id. Raises DamagedError."""
+        rows, scores, k = found.rows, found.scores, min(k, self.rows)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        falling = np.take_along_axis(scores, order, 1)
         counts = np.minimum((falling > -np.inf).sum(axis=1), k)
         ties = (falling[:, 1 : k + 1] == falling[:, :k][:, : falling.shape[1] - 1]) & (falling[:, 1 : k + 1] > -np.inf)
         for i in np.flatnonzero(ties.any(axis=1)):
-            self._sort_ties(order[i], falling[i], positions[i], k)
+            self._sort_ties(order[i], falling[i], rows[i], k)
         order, falling = order[:, :k], falling[:, :k]
         chosen = np.arange(order.shape[1]) < counts[:, None]
-        rows = np.take_along_axis(positions, order, 1)[chosen]
-        return Answers(counts, self._named(rows), np.clip(falling[chosen], -1, 1))
+        ranked = falling[chosen]
+        if found.similarities is scores:
+            ranked = near = np.clip(ranked, -1, 1)
+        else:
+            near = np.clip(_taken(found.similarities, order, chosen), -1, 1)
+        row_ids = self._named(np.take_along_axis(rows, order, 1)[chosen])
+        return Answers(counts, row_ids, ranked, near, _taken(found.bm25, order, chosen))
 
     def _sort_ties(
         self, order: NDArray[np.int64], falling: NDArray[np.float32], positions: NDArray[np.int64], k: int
@@ -349,6 +422,24 @@ class Table:
             self._warned.add(message)
         if not is_known:
             warnings.warn(message, JammiWarning, stacklevel=2)
+
+
+def no_answers(queries: int) -> Answers:
+    """No rows at all for each of so many queries."""
+    values = np.empty(0, np.float32)
+    return Answers(np.zeros(queries, np.int64), pa.array([], pa.string()), values, values, values)
+
+
+def smallest(min_similarity: float) -> np.float32:
+    """The smallest similarity of rows that are to be of this similarity or more."""
+    return np.float32(np.clip(min_similarity, -2, 2))
+
+
+def _taken(values: NDArray[np.float32] | None, order: NDArray[np.int64], chosen: Mask) -> NDArray[np.float32]:
+    """Values of the chosen rows; NaN where none were computed."""
+    if values is None:
+        return np.full(int(chosen.sum()), np.nan, np.float32)
+    return np.take_along_axis(values, order, 1)[chosen]
 
 
 def live_masks(store: Store, segments: Sequence[manifest.Segment], tombstones: Sequence[Tombstones]) -> dict[int, Mask]:

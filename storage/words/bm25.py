@@ -1,9 +1,12 @@
 """Which rows of a table have which words, and their BM25, over the words of all segments.
 
-BM25 as in Lucene: the sum over the clauses of a query of weight * idf * tf / (tf + k1 * (1 - b + b * length / average)),
-with idf = ln(1 + (N - n + 0.5) / (n + 0.5)). N is the number of live rows, n that of those which match the clause, tf how
-often a row does, and length its number of words, without stop words. All are counted over the live rows of all segments.
-Robertson, Zaragoza: The Probabilistic Relevance Framework: BM25 and Beyond, 2009.
+BM25 as in Lucene: the sum over the clauses of a query of
+
+    weight * idf * tf / (tf + k1 * (1 - b + b * length / average)), with idf = ln(1 + (N - n + 0.5) / (n + 0.5))
+
+N is the number of live rows, n that of those which match the clause, tf how often a row matches, and length its number
+of words, without stop words. All are counted over the live rows of all segments. Robertson, Zaragoza: The Probabilistic
+Relevance Framework: BM25 and Beyond, 2009.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +39,23 @@ class Clause:
     is_prefix: bool = False
 
 
-@dataclass(frozen=True)
-class WordsQuery:
+class WordsQuery(Protocol):
     """Clauses with their weights in the score, clauses that a row must match, and clauses that it must not."""
 
-    scored: tuple[tuple[Clause, float], ...]
-    must: tuple[Clause, ...] = ()
-    without: tuple[Clause, ...] = ()
+    @property
+    def scored(self) -> Sequence[tuple[Clause, float]]:
+        """What is scored."""
+        ...
+
+    @property
+    def must(self) -> Sequence[Clause]:
+        """What a row must match."""
+        ...
+
+    @property
+    def without(self) -> Sequence[Clause]:
+        """What a row must not match."""
+        ...
 
 
 @dataclass(frozen=True)

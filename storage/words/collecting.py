@@ -61,7 +61,7 @@ class Collector:
             self._end_run()
 
     def save(self, path: Path, rows: int, parquet: str, taken: Sequence[Source] = ()) -> None:
-        """Write the file of a segment of so many rows, whose Parquet file has this SHA-256; rows not added have no words.
+        """Write the file of a segment of so many rows, whose Parquet file has this SHA-256.
 
         `taken` are the words of other rows of the segment. Raises DamagedError if one of their files is damaged.
         """

@@ -1,4 +1,4 @@
-"""Numbers of one to five bytes, small ones in few: seven bits in each, the lowest first, and the eighth if more follow."""
+"""Numbers of one to five bytes, the lowest seven bits first; the eighth bit of a byte says that more follow."""
 
 from __future__ import annotations
 

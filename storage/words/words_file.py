@@ -216,7 +216,7 @@ class WordsFile:
         return entries[places[0] : places[-1] + 1] if places else entries[:0]
 
     def entries(self, least: int) -> Iterator[Entries]:
-        """All entries in order, so many blocks at a time that they have at least so many postings. Raises DamagedError."""
+        """All entries in order, at a time some blocks with so many bytes of postings or more. Raises DamagedError."""
         first = 0
         while first < len(self._blocks):
             end = int(np.searchsorted(self._blocks[:, 1], self._blocks[first, 1] + least))

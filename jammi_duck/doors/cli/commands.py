@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from jammi_duck.config.options import duration
+from jammi_duck.storage.words.analyser import ENGLISH
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
@@ -16,6 +17,7 @@ Run: TypeAlias = Callable[[argparse.Namespace], int | None]
 FAILED = 1
 INCOMPLETE = 3
 STALE = 4
+
 _LARGEST = 2**31 - 1
 
 
@@ -71,7 +73,18 @@ def add_embedded(command: argparse.ArgumentParser) -> None:
     command.add_argument("--key", metavar="COLUMN", required=True, help="the key column; unique")
     command.add_argument("--model", help="a name on the hub, or a directory (default: inference.model)")
     command.add_argument("--dims", metavar="N", type=number, help="keep only the first N dimensions of the vectors")
+    add_words(command)
     command.add_argument("--name", help="a name for the embedding table, for --table (default: that of the source)")
+
+
+def add_words(command: argparse.ArgumentParser) -> None:
+    """Add how words are indexed."""
+    command.add_argument("--no-words", action="store_true", help="index no words, for searches by vectors alone")
+    command.add_argument(
+        "--language",
+        default=ENGLISH,
+        help="the language of the texts, for stop words and stemming, or none (default: %(default)s)",
+    )
 
 
 def number(text: str) -> int:

@@ -19,6 +19,7 @@ from jammi_duck.doors.cli.commands import (
     add_database,
     add_embedded,
     add_json,
+    add_words,
     names,
 )
 from jammi_duck.doors.cli.connection import equipped
@@ -124,6 +125,7 @@ def add_to(commands: Commands) -> None:
     taken.add_argument("vector", metavar="VECTOR", help="the column of VECTORS with the vectors")
     taken.add_argument("--model", required=True, help="the model that computed them: a name on the hub, or a directory")
     taken.add_argument("--columns", metavar="A,B", type=names, help="the columns of SOURCE whose text was embedded")
+    add_words(taken)
     add_database(taken)
     add_json(taken)
 
@@ -131,7 +133,14 @@ def add_to(commands: Commands) -> None:
 def _sync(options: argparse.Namespace) -> int:
     with equipped(options) as jammi:
         synced = jammi.sync(
-            options.source, options.columns, options.key, options.model, dims=options.dims, name=options.name
+            options.source,
+            options.columns,
+            options.key,
+            options.model,
+            dims=options.dims,
+            name=options.name,
+            words=not options.no_words,
+            language=options.language,
         )
     _show(options, vars(synced))
     return INCOMPLETE if synced.failed_count else 0
@@ -196,7 +205,14 @@ def _compact(options: argparse.Namespace) -> None:
 def _import(options: argparse.Namespace) -> None:
     with equipped(options) as jammi:
         built = jammi.import_vectors(
-            options.source, options.vectors, options.key, options.vector, options.model, options.columns
+            options.source,
+            options.vectors,
+            options.key,
+            options.vector,
+            options.model,
+            options.columns,
+            not options.no_words,
+            options.language,
         )
     _show(options, vars(built))
 

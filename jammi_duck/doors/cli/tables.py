@@ -20,6 +20,8 @@ from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, print_rows
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.jammi import Jammi
+from jammi_duck.retrieval.fusion import WEIGHTED
+from jammi_duck.retrieval.search import Mode
 from jammi_duck.sql import Sql, joined, literal, quoted, sql
 
 _GENERATE = """\
@@ -72,9 +74,9 @@ Remove old files that are no longer used.
 Files younger than storage.retention stay: 7 days by default.
 """
 _SHORT = "embedding_table, source, columns, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
-_OWN = ("_row_id", "_rank", "_similarity", "_distance")
-_FIRST = sql("_rank, round(_similarity, 3) AS _similarity")
-_LAST = sql("_rank, _similarity")
+_OWN = ("_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25")
+_FIRST = sql("_rank, round(_score, 3) AS _score")
+_LAST = sql("_rank, _score, _similarity, _bm25")
 
 
 def add_to(commands: Commands) -> None:
@@ -105,6 +107,19 @@ def add_to(commands: Commands) -> None:
         help="a value for $NAME in the filter, always a text and never SQL; may be repeated",
     )
     search.add_argument("--min-similarity", metavar="X", type=float, help="leave out rows with a smaller similarity")
+    search.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        default=Mode.AUTO.value,
+        help="search by words (text), by vectors, or by both (hybrid); by both if it can (default: %(default)s)",
+    )
+    search.add_argument(
+        "--weight",
+        metavar="W",
+        type=float,
+        default=WEIGHTED.weight,
+        help="in a hybrid search, the share of the vectors, from 0 to 1; the words have the rest (default: %(default)s)",
+    )
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
     add_json(search)
@@ -136,6 +151,8 @@ def _generate(options: argparse.Namespace) -> int:
             name=options.name,
             reuse=options.reuse,
             resume=options.resume,
+            words=not options.no_words,
+            language=options.language,
         )
     if options.json:
         print_objects([vars(built)])
@@ -155,6 +172,8 @@ def _search(options: argparse.Namespace) -> None:
             exact=options.exact,
             embedding_table=options.table,
             min_similarity=options.min_similarity,
+            mode=options.mode,
+            weight=options.weight,
             parameters=dict(options.parameter),
         )
         if options.json:

@@ -1,0 +1,190 @@
+"""Ranks rows by their words, or by their words and their vectors: the arms of a search, and the fusion of these.
+
+The weighted fusion scores a row with weight * cosine + (1 - weight) * BM25 / the highest BM25 of any row for the query.
+Reciprocal rank fusion adds 1 / (60 + rank) for each arm that has the row: Cormack, Clarke, Buettcher: Reciprocal Rank
+Fusion Outperforms Condorcet and Individual Rank Learning Methods, 2009.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jammi_duck.retrieval.text_query import TextQuery
+from jammi_duck.storage.index.exact import Mask
+from jammi_duck.storage.tables.table import Found, RowSubset, Table, smallest
+from jammi_duck.storage.words.bm25 import Matches, Words
+from jammi_duck.types import Stage
+
+# Each arm gives at least so many rows, and for each row that is wanted so many.
+_LEAST, _FOR_EACH = 100, 2
+_RANKS = 60
+# Scores are computed in float64, and equal ones may differ by this.
+_TIE = 1e-6
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How the words and the vectors decide: by a weighted sum, of which the vectors have the `weight`, or by ranks."""
+
+    weight: float = 0.7
+    by_ranks: bool = False
+
+
+WEIGHTED = Fusion()
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What a query by words is asked of: the words of a table, its rows that may be found, and the options."""
+
+    table: Table
+    words: Words
+    subset: RowSubset | None
+    k: int
+    exact: bool
+    min_similarity: float | None
+    k1: float
+    b: float
+
+
+def by_words(arms: Arms, query: TextQuery, vector: NDArray[np.float32] | None) -> tuple[Found, list[Stage]]:
+    """The rows that match the words, by BM25; with similarities if there is a vector."""
+    matches, _, stage = _matching(arms, query)
+    rows, scores = matches.rows, matches.values.astype(np.float32)
+    near = None
+    if vector is not None:
+        near = arms.table.similarities(rows, vector)
+        if arms.min_similarity is not None:
+            kept = near >= smallest(arms.min_similarity)
+            rows, scores, near = rows[kept], scores[kept], near[kept]
+    best = _best(scores, arms.k)
+    ranked = scores[best][None]
+    return Found(rows[best][None], ranked, None if near is None else near[best][None], ranked), [stage]
+
+
+def by_both(arms: Arms, query: TextQuery, vector: NDArray[np.float32], fusion: Fusion) -> tuple[Found, list[Stage]]:
+    """The rows that are best in both arms together. Every row that may be one of them is scored in both, exactly."""
+    matches, highest, stage = _matching(arms, query)
+    subset = _meeting(arms, query)
+    wanted = max(_LEAST, _FOR_EACH * arms.k)
+    found, stages = arms.table.candidates(vector[None], wanted, exact=arms.exact, subset=subset)
+    began = time.perf_counter()
+    order = np.argsort(found.positions[0])
+    rows, near = found.positions[0][order], found.similarities[0][order].astype(np.float64)
+    rows, near = rows[rows >= 0], near[rows >= 0]
+    both = _Both(arms, vector, rows, near, matches, highest)
+    both.add(matches.rows[_best(matches.values, wanted)])
+    if fusion.by_ranks:
+        scores = both.by_ranks(rows, wanted)
+    else:
+        # No other row is nearer than the last of these.
+        last = np.partition(near, -wanted)[-wanted] if len(near) >= wanted else -1.0
+        both.add(both.missed(fusion.weight, float(last)))
+        scores = both.weighted(fusion.weight)
+    found_rows, similar, bm25 = both.rows, both.near, both.bm25
+    how = (
+        "ranks"
+        if fusion.by_ranks
+        else f"{fusion.weight:g} * cosine + {1 - fusion.weight:g} * BM25 / {both.highest:.3g}"
+    )
+    fused = Stage(
+        "fuse", f"{len(found_rows):,} rows scored in both: {how}", len(found_rows), time.perf_counter() - began
+    )
+    values = (each.astype(np.float32)[None] for each in (scores, similar, bm25))
+    return Found(found_rows[None], *values), [*stages, stage, fused]
+
+
+class _Both:
+    """Rows in rising order with what both arms say of them."""
+
+    def __init__(
+        self,
+        arms: Arms,
+        vector: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        near: NDArray[np.float64],
+        matches: Matches,
+        highest: float,
+    ) -> None:
+        self.rows, self.near, self.highest = rows, near, highest
+        self._arms, self._vector, self._matches = arms, vector, matches
+
+    @property
+    def bm25(self) -> NDArray[np.float64]:
+        """The BM25 of the rows: 0 for those that do not match."""
+        rows, values = self._matches.rows, self._matches.values
+        if not len(rows):
+            return np.zeros(len(self.rows))
+        places = np.minimum(np.searchsorted(rows, self.rows), len(rows) - 1)
+        return np.where(rows[places] == self.rows, values[places], 0.0)
+
+    def add(self, rows: NDArray[np.int64]) -> None:
+        """More rows."""
+        new = np.setdiff1d(rows, self.rows)
+        if len(new):
+            every = np.concatenate([self.rows, new])
+            near = np.concatenate([self.near, self._arms.table.similarities(new, self._vector)])
+            order = np.argsort(every)
+            self.rows, self.near = every[order], near[order]
+
+    def weighted(self, weight: float) -> NDArray[np.float64]:
+        """The weighted sums; -inf for rows that are not similar enough."""
+        return self._similar(weight * self.near + (1 - weight) * self.bm25 / (self.highest or 1))
+
+    def missed(self, weight: float, last: float) -> NDArray[np.int64]:
+        """The matching rows that may be among the best, if none that is not here is more similar than `last`."""
+        scores, k = self.weighted(weight), self._arms.k
+        bar = np.partition(scores, -k)[-k] if len(scores) > k else -np.inf
+        most = weight * last + (1 - weight) * self._matches.values / (self.highest or 1)
+        return self._matches.rows[most >= bar - _TIE]
+
+    def by_ranks(self, rows: NDArray[np.int64], wanted: int) -> NDArray[np.float64]:
+        """Sums of reciprocal ranks, of the rows near to the vector and of so many of those that match."""
+        scores = np.zeros(len(self.rows))
+        is_near = np.isin(self.rows, rows, assume_unique=True)
+        for values, is_there in ((self.near, is_near), (self.bm25, self.bm25 > 0)):
+            there = np.flatnonzero(is_there)
+            ranks = 1 + np.argsort(np.argsort(-values[there], kind="stable"))
+            scores[there] += np.where(ranks <= wanted, 1 / (_RANKS + ranks), 0.0)
+        return self._similar(scores)
+
+    def _similar(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        least = self._arms.min_similarity
+        return scores if least is None else np.where(self.near >= smallest(least), scores, -np.inf)
+
+
+def _matching(arms: Arms, query: TextQuery) -> tuple[Matches, float, Stage]:
+    """The rows that match and may be found, with their BM25, and the highest of any row that matches."""
+    began = time.perf_counter()
+    matches = arms.words.scores(query, arms.k1, arms.b)
+    found = len(matches.rows)
+    highest = float(matches.values.max(initial=0))
+    if arms.subset:
+        kept = arms.table.mask(arms.subset)[matches.rows]
+        matches = Matches(matches.rows[kept], matches.values[kept])
+    detail = f"{len(query.scored):,} words and phrases: {found:,} rows match, the highest BM25 is {highest:.3g}"
+    return matches, highest, Stage("words", detail, len(matches.rows), time.perf_counter() - began)
+
+
+def _meeting(arms: Arms, query: TextQuery) -> RowSubset | None:
+    """The rows that meet the query's conditions, and may be found."""
+    if not query.must and not query.without:
+        return arms.subset
+    mask: Mask = arms.table.mask(arms.subset)
+    for clauses, is_in in ((query.must, True), (query.without, False)):
+        for clause in clauses:
+            there = np.zeros(len(mask), bool)
+            there[arms.words.matching(clause).rows] = True
+            mask = mask & (there if is_in else ~there)
+    return arms.table.narrowed(mask)
+
+
+def _best(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """The places of the `count` highest scores, and of all ties with the last."""
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(scores, -count)[-count])
