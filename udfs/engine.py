@@ -17,6 +17,7 @@ from jammi_duck.udfs.filters.conditions import Conditions
 from jammi_duck.udfs.sources import Relation
 from jammi_duck.work.generate import Generator
 from jammi_duck.work.importing import Importer
+from jammi_duck.work.index_words import WordsIndexer
 from jammi_duck.work.jobs import Jobs
 from jammi_duck.work.refresh import Refresher
 
@@ -32,6 +33,7 @@ class Engine:
     generator: Generator
     refresher: Refresher
     importer: Importer
+    words_indexer: WordsIndexer
     selections: Selections
     conditions: Conditions
     default_model: str

@@ -17,7 +17,7 @@ from jammi_duck.retrieval.check import Checked
 from jammi_duck.sql import Sql
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
-from jammi_duck.udfs import building, embedding, refreshing, search_plan, searching, upkeep
+from jammi_duck.udfs import building, embedding, indexing_words, refreshing, search_plan, searching, upkeep
 from jammi_duck.udfs.columns import Column, fields_of, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.refreshing import TableStatus
@@ -26,6 +26,7 @@ from jammi_duck.udfs.sources import SearchPath
 from jammi_duck.udfs.table_lookup import Choice
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
+from jammi_duck.work.index_words import WordsIndexed
 from jammi_duck.work.refresh import Refreshed
 from jammi_duck.work.sync import Synced
 
@@ -88,6 +89,9 @@ FUNCTIONS = (
     _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(Generated), True, building.finish_resumed),
     _sql_function("status_plan", Choice, refreshing.status_plan, _TEXT),
     _function("status", (struct_type(refreshing.CompareArguments),), table_type(TableStatus), True, refreshing.status),
+    _sql_function("index_words_plan", Choice, indexing_words.index_words_plan, _TEXT, _TEXT),
+    _function("index_words", (struct_type(refreshing.CompareArguments),), _TEXT, True, indexing_words.begin),
+    _function("words_indexed", (_TEXT, _NUMBER), table_type(WordsIndexed), True, indexing_words.finish),
     _sql_function("compact_plan", Choice, refreshing.compact_plan, _TEXT),
     _function("compact", (_TEXT, *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
     _sql_function("import_plan", building.ImportCall, building.import_plan),

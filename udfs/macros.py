@@ -169,6 +169,13 @@ def _changes(session: Sql) -> Iterable[Sql]:
         _PATH,
         who,
     )
+    yield sql(
+        "jammi_index_words(source, language := {}, model := NULL, embedding_table := NULL) AS "
+        "TABLE SELECT * FROM query(_jammi_index_words_plan({}, language::VARCHAR, {}))",
+        literal(ENGLISH),
+        _CHOICE_ARGUMENTS,
+        session,
+    )
     for macro in (
         template("jammi_refresh{} AS TABLE SELECT * FROM query(_jammi_refresh_plan({}, {}))"),
         template("jammi_status{} AS TABLE SELECT * FROM query(_jammi_status_plan({}, {}))"),

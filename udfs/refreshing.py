@@ -150,9 +150,9 @@ def refresh_query(
         "(SELECT count(pushed) AS pushed FROM "
         "(SELECT _jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place) AS pushed FROM "
         "({texts}) n, _jammi_begun b{words})) t, _jammi_begun b",
-        comparison=_comparison(source, entry, pinned),
+        comparison=comparison(source, entry, pinned),
         pool=pool,
-        compared=_compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
+        compared=compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
         finish=finish,
         texts=(_TEXTS_WITH_WORDS if state.definition.words else _TEXTS)(text=text_of(columns) if columns else NULL),
         words=sql(" UNION ALL {}", words_pushed(entry, pinned, lacking)) if lacking else sql(""),
@@ -200,8 +200,8 @@ def status_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     return sql(
         "WITH {} SELECT * REPLACE (to_seconds(age) AS age) FROM "
         "(SELECT unnest(_jammi_status({}), recursive := true) FROM _jammi_census c)",
-        _comparison(source, entry, pinned),
-        _compared(asked, sql("0"), caller),
+        comparison(source, entry, pinned),
+        compared(asked, sql("0"), caller),
     )
 
 
@@ -214,10 +214,10 @@ def _has_segments(engine: Engine, entry: Entry) -> bool:
 
 def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) -> Sql:
     """The common table expressions that compare a source with a table."""
-    return _comparison(source, entry, pin_snapshot(engine.tables, entry, caller))
+    return comparison(source, entry, pin_snapshot(engine.tables, entry, caller))
 
 
-def _comparison(source: Source, entry: Entry, pinned: PinnedSnapshot) -> Sql:
+def comparison(source: Source, entry: Entry, pinned: PinnedSnapshot) -> Sql:
     """Common table expressions: the source's rows and keys, the table's rows, `_jammi_changes` and `_jammi_census`.
 
     A change has a key, and the digest of its text, where the source has such a row with a text; and the place of the
@@ -369,7 +369,7 @@ def caller_sql(caller: Caller) -> Sql:
     return packed(Caller, session=literal(caller.session), transaction=sql("{}", caller.transaction))
 
 
-def _compared(request: Sql, texts: Sql, caller: Caller) -> Sql:
+def compared(request: Sql, texts: Sql, caller: Caller) -> Sql:
     """SQL for what a comparison found, beside its row `c`."""
     return packed(
         CompareArguments,

@@ -21,6 +21,7 @@ from jammi_duck.udfs.filters.conditions import Conditions
 from jammi_duck.udfs.macros import reserved
 from jammi_duck.work.generate import Generator
 from jammi_duck.work.importing import Importer
+from jammi_duck.work.index_words import WordsIndexer
 from jammi_duck.work.jobs import Jobs
 from jammi_duck.work.refresh import Refresher
 
@@ -87,6 +88,7 @@ def open_engine(
         Generator(tables, encoders, jobs),
         Refresher(tables, encoders, jobs),
         Importer(tables, encoders, jobs),
+        WordsIndexer(tables, jobs),
         selections,
         Conditions(host, lambda model: _is_known(model, config, encoders, catalog)),
         config.model,

@@ -118,7 +118,7 @@ def add_to(commands: Commands) -> None:
         metavar="W",
         type=float,
         default=WEIGHTED.weight,
-        help="in a hybrid search, the share of the vectors, from 0 to 1; the words have the rest (default: %(default)s)",
+        help="in a hybrid search, the share of the vectors, 0 to 1; the words have the rest (default: %(default)s)",
     )
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
