@@ -29,6 +29,7 @@ from jammi_duck.udfs.sources import SearchPath
 from jammi_duck.variables import with_variables
 from jammi_duck.work.compact import Compacted
 from jammi_duck.work.generate import Generated
+from jammi_duck.work.index_words import WordsIndexed
 from jammi_duck.work.refresh import Refreshed
 from jammi_duck.work.sync import Synced
 
@@ -568,6 +569,41 @@ class Jammi:
         """
         text = template("SELECT * FROM jammi_compact({}, model := {}, embedding_table := {})")
         return Compacted(*self._row(text, (source,), model, embedding_table))
+
+    def index_words(
+        self,
+        source: Source,
+        language: str = ENGLISH,
+        *,
+        model: str | None = None,
+        embedding_table: str | None = None,
+    ) -> WordsIndexed:
+        """Index the words of an embedding table that has no index of them, or one in another language.
+
+        SQL's `jammi_index_words`. It reads the texts of the source, and embeds nothing.
+
+        Args:
+            source: what was embedded.
+            language: that of the texts, for stop words and stemming: one of Snowball's, or 'none' for neither.
+            model: the embedding table of this model; by default the newest of any.
+            embedding_table: this one.
+
+        Returns:
+            What became of it: embedding_table str, language str, row_count int, bytes int, seconds float,
+            advice str or None.
+
+        Raises:
+            NotFoundError: the source has no embedding table. NoSourceError: it is not there.
+            InputError: there is no such language, the keys are not unique any more, or the table was imported without
+                the columns of its text.
+            StorageError: files cannot be read or written.
+
+        Example:
+            >>> jammi.index_words("animals", "none").language
+            'none'
+        """
+        text = template("SELECT * FROM jammi_index_words({}, {}, model := {}, embedding_table := {})")
+        return WordsIndexed(*self._row(text, (source,), language, model, embedding_table))
 
     def check(
         self, source: Source, k: int = 10, *, model: str | None = None, embedding_table: str | None = None

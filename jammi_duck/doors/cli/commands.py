@@ -80,6 +80,11 @@ def add_embedded(command: argparse.ArgumentParser) -> None:
 def add_words(command: argparse.ArgumentParser) -> None:
     """Add how words are indexed."""
     command.add_argument("--no-words", action="store_true", help="index no words, for searches by vectors alone")
+    add_language(command)
+
+
+def add_language(command: argparse.ArgumentParser) -> None:
+    """Add the language of the words."""
     command.add_argument(
         "--language",
         default=ENGLISH,

@@ -19,6 +19,7 @@ from jammi_duck.doors.cli.commands import (
     add_database,
     add_embedded,
     add_json,
+    add_language,
     add_words,
     names,
 )
@@ -67,6 +68,14 @@ Merge the files that refreshes have added.
 Leaves out rows that are gone. Nothing is embedded: the rows of the other segments are
 added to the largest index. The old files stay until a vacuum.
 """
+_INDEX_WORDS = """\
+Index the words of an embedding table that has no index of them.
+
+  jammi-duck index-words patents
+  jammi-duck index-words patents --language german
+
+Reads the texts of the source, and embeds nothing.
+"""
 _IMPORT = """\
 Create an embedding table from existing vectors.
 
@@ -101,6 +110,7 @@ def add_to(commands: Commands) -> None:
         ("status", _STATUS, _status),
         ("refresh", _REFRESH, _refresh),
         ("compact", _COMPACT, _compact),
+        ("index-words", _INDEX_WORDS, _index_words),
     ):
         command = add_command(commands, name, text, run)
         command.add_argument(
@@ -111,6 +121,8 @@ def add_to(commands: Commands) -> None:
         )
         if name == "refresh":
             command.add_argument("--all", action="store_true", help="refresh the embedding tables of all sources")
+        if name == "index-words":
+            add_language(command)
         if name == "status":
             command.add_argument("--exit-code", action="store_true", help=f"exit with {STALE} if rows have changed")
         command.add_argument("--model", help="use the newest embedding table of this model (default: of any)")
@@ -200,6 +212,14 @@ def _compact(options: argparse.Namespace) -> None:
     with equipped(options) as jammi:
         compacted = jammi.compact(options.source, model=options.model, embedding_table=options.table)
     _show(options, vars(compacted))
+
+
+def _index_words(options: argparse.Namespace) -> None:
+    with equipped(options) as jammi:
+        indexed = jammi.index_words(
+            options.source, options.language, model=options.model, embedding_table=options.table
+        )
+    _show(options, vars(indexed))
 
 
 def _import(options: argparse.Namespace) -> None:
