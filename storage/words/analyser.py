@@ -25,7 +25,9 @@ _LONG_TEXT = 1 << 20
 # Longer terms are cut, in the index and in queries.
 _LONGEST = 64
 # What joins the parts of a compound, and what may end it, as in C++ and F#.
-_JOINTS, _END = "[-.@'\u2019+#/:&~]{1,3}", r"(?:\+\+|#)?"
+_JOINTS, _END = "[-\u2010\u2011.\u00b7@'\u2019+#/:&~]{1,3}", r"(?:\+\+|#)?"
+# Joints that are written in several ways.
+_SAME = {ord("\u2010"): "-", ord("\u2019"): "'"}
 # Scripts that are written without spaces, or (Korean) with several words between them: Thai, Lao, Myanmar, Khmer,
 # Chinese, Japanese, Korean.
 _PAIRED = (
@@ -35,10 +37,12 @@ _PAIRED = (
 _RUNS = re.compile(f"[{_PAIRED}]+|[^{_PAIRED}]+")
 _is_paired = re.compile(f"[{_PAIRED}]").match
 _DIGITS_OR_LETTERS = re.compile(r"\d+|\D+")
-_NO_LETTERS = re.compile(r"[\W_]")
-# Characters within words that say nothing: the soft hyphen, and the joiners and spaces of no width.
-_SILENT = "\u00ad\u200b-\u200d"
+# Characters within words that say nothing: the soft hyphen, the line that stretches an Arabic word, joiners and spaces
+# of no width, and what encloses a character or chooses between two shapes of it.
+_SILENT = "\u00ad\u0640\u200b-\u200d\u2060\u20dd-\u20e4\ufe00-\ufe0f"
 _SILENCE = re.compile(f"[{_SILENT}]")
+# Letters that no accent is taken off of, and how they are written without it.
+_PLAIN = str.maketrans({"\u0131": "i", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe"})
 
 
 class Term(NamedTuple):
@@ -66,7 +70,7 @@ class Analyser:
     def __init__(self, language: str) -> None:
         """Raises InputError for a language without a stemmer."""
         self.language = language
-        self._stop_words = STOP_WORDS.get(language, frozenset())
+        self._stop_words = frozenset(map(_folded, STOP_WORDS.get(language, ())))
         self._stem = _stemmer(language)
 
     @property
@@ -76,17 +80,21 @@ class Analyser:
 
     def token(self, token: str) -> Token:
         """The terms of one of the `tokens` of a text."""
-        token = _SILENCE.sub("", unicodedata.normalize("NFKC", token).casefold())
+        token = _folded(token)
+        parts = _parts(token)
         terms: dict[Term, None] = {}
         words = 0
-        for piece in (run for part in _parts(token)(token) for run in _RUNS.findall(part)):
-            pairs = _pairs(piece) if _is_paired(piece) else [piece]
-            for place, word in enumerate(pairs, start=words):
-                terms |= dict.fromkeys(Term(text[:_LONGEST], place, not i) for i, text in enumerate(self._terms(word)))
-            words += len(pairs)
-        is_compound = not set(_NO_LETTERS.findall(token)) <= set("'\u2019")
-        if words and is_compound and len(token) <= _LONGEST:
-            terms[Term(_unaccented(token), 0, False)] = None
+        for piece in (run for part in parts for run in _RUNS.findall(part)):
+            if _is_paired(piece):
+                found = [Term(pair, place, True) for place, pair in enumerate(_pairs(piece), start=words)]
+                words += len(found)
+            else:
+                found = [Term(text, words, not i) for i, text in enumerate(self._terms(piece))]
+                words += 1
+            terms |= dict.fromkeys(found)
+        whole = _whole(token, parts)
+        if whole is not None:
+            terms[Term(whole, 0, False)] = None
         return Token(tuple(terms), words)
 
     def _terms(self, word: str) -> list[str]:
@@ -96,7 +104,7 @@ class Analyser:
         plain = _unaccented(word)
         parts = _DIGITS_OR_LETTERS.findall(plain)
         found = [self._stem(plain), _unaccented(self._stem(word)), *(map(self._stem, parts) if len(parts) > 1 else ())]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(text[:_LONGEST] for text in found))
 
 
 @functools.cache
@@ -118,9 +126,34 @@ def tokens_in(text: str) -> Iterator[str]:
     return (found[0] for found in _pattern(text.isascii()).finditer(text))
 
 
-def spans(text: str) -> list[tuple[int, int]]:
+def spans(text: str) -> Iterator[tuple[int, int]]:
     """Where the `tokens` of a text begin and end."""
-    return [found.span() for found in _pattern(text.isascii()).finditer(text)]
+    return (found.span() for found in _pattern(text.isascii()).finditer(text))
+
+
+def word_spans(token: str, words: int) -> list[tuple[int, int]]:
+    """Where the words of a token begin and end, as many as its `Token` has.
+
+    Where a character stands for several words, or several for one, each word's span is that of the token.
+    """
+    found = [
+        (part.start() + run.start() + i, part.start() + run.start() + i + len(word))
+        for part in _part_pattern(token.isascii()).finditer(token)
+        for run in _RUNS.finditer(part.group())
+        for i, word in enumerate(_pairs(run.group()) if _is_paired(run.group()) else [run.group()])
+    ]
+    return found if len(found) == words else [(0, len(token))] * words
+
+
+def beginning(token: str) -> str:
+    """A token as words and compounds that begin with it do: folded, without accents, and not stemmed."""
+    return _unaccented(_folded(token))
+
+
+def whole(token: str) -> str | None:
+    """The term by which a compound is found as a whole; None for a word, and for what is too long."""
+    folded = _folded(token)
+    return _whole(folded, _parts(folded))
 
 
 def languages() -> list[str]:
@@ -151,6 +184,21 @@ def _stemmer_version() -> str:
     return f"PyStemmer {Stemmer.version()}"
 
 
+def _folded(token: str) -> str:
+    if token.isascii():
+        return token.lower()
+    # To fold the case can take a composed letter apart.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", token).casefold())
+    return _SILENCE.sub("", folded.translate(_SAME))
+
+
+def _whole(token: str, parts: list[str]) -> str | None:
+    """What `whole` gives, for a token that is folded, and its parts. Only an apostrophe makes no compound."""
+    if not parts or len(token) > _LONGEST or parts == [token]:
+        return None
+    return _unaccented(token) if _part_pattern(token.isascii()).sub("", token).strip("'") else None
+
+
 def _pairs(run: str) -> list[str]:
     return [run[i : i + 2] for i in range(max(1, len(run) - 1))]
 
@@ -166,30 +214,31 @@ def _unaccented(word: str) -> str:
             is_folded = "a" <= letter <= "z" or "\u0370" <= letter <= "\u03ff"
         if not (is_mark and is_folded):
             letters.append(letter)
-    return unicodedata.normalize("NFC", "".join(letters))
+    return unicodedata.normalize("NFC", "".join(letters)).translate(_PLAIN)
 
 
 @functools.cache
 def _pattern(is_ascii: bool) -> re.Pattern[str]:
-    """Finds tokens."""
-    word = "[A-Za-z0-9_]" if is_ascii else rf"[\w{_marks()}{_SILENT}]"
-    return re.compile(f"{word}+(?:{_JOINTS}{word}+)*{_END}")
+    """Finds tokens. A mark without a letter before it is none."""
+    word = r"[A-Za-z0-9_]+" if is_ascii else rf"\w[\w{_marks()}{_SILENT}]*"
+    return re.compile(f"{word}(?:{_JOINTS}{word})*{_END}")
 
 
-def _parts(token: str) -> Callable[[str], list[str]]:
-    return _part_pattern(token.isascii()).findall
+def _parts(token: str) -> list[str]:
+    found: list[str] = _part_pattern(token.isascii()).findall(token)
+    return found
 
 
 @functools.cache
 def _part_pattern(is_ascii: bool) -> re.Pattern[str]:
     """Finds the parts of a token that are joined by neither a joint nor an underscore."""
-    return re.compile("[A-Za-z0-9]+" if is_ascii else rf"(?:[^\W_]|[{_marks()}])+")
+    return re.compile("[A-Za-z0-9]+" if is_ascii else rf"[^\W_](?:[^\W_]+|[{_marks()}]+)*")
 
 
 @functools.cache
 def _marks() -> str:
     """The characters that belong to the letter before, as a part of a character class."""
-    codes = [code for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M"]
-    first = [code for code in codes if code - 1 not in set(codes)]
-    last = [code for code in codes if code + 1 not in set(codes)]
+    codes = {code for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M"}
+    first = sorted(code for code in codes if code - 1 not in codes)
+    last = sorted(code for code in codes if code + 1 not in codes)
     return "".join(f"\\u{a:04x}-\\u{b:04x}" for a, b in zip(first, last, strict=True))
