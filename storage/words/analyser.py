@@ -35,7 +35,7 @@ _PAIRED = (
     "\u3400-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _RUNS = re.compile(f"[{_PAIRED}]+|[^{_PAIRED}]+")
-_is_paired = re.compile(f"[{_PAIRED}]").match
+_PAIR = re.compile(f"[{_PAIRED}]")
 _DIGITS_OR_LETTERS = re.compile(r"\d+|\D+")
 # Characters within words that say nothing: the soft hyphen, the line that stretches an Arabic word, joiners and spaces
 # of no width, and what encloses a character or chooses between two shapes of it.
@@ -85,7 +85,7 @@ class Analyser:
         terms: dict[Term, None] = {}
         words = 0
         for piece in (run for part in parts for run in _RUNS.findall(part)):
-            if _is_paired(piece):
+            if is_paired(piece):
                 found = [Term(pair, place, True) for place, pair in enumerate(_pairs(piece), start=words)]
                 words += len(found)
             else:
@@ -140,14 +140,15 @@ def word_spans(token: str, words: int) -> list[tuple[int, int]]:
         (part.start() + run.start() + i, part.start() + run.start() + i + len(word))
         for part in _part_pattern(token.isascii()).finditer(token)
         for run in _RUNS.finditer(part.group())
-        for i, word in enumerate(_pairs(run.group()) if _is_paired(run.group()) else [run.group()])
+        for i, word in enumerate(_pairs(run.group()) if is_paired(run.group()) else [run.group()])
     ]
     return found if len(found) == words else [(0, len(token))] * words
 
 
 def beginning(token: str) -> str:
-    """A token as words and compounds that begin with it do: folded, without accents, and not stemmed."""
-    return _unaccented(_folded(token))
+    """The last word of a token as what words begin with: folded, without accents, not stemmed. Empty if it has none."""
+    parts = _parts(_unaccented(_folded(token)))
+    return _RUNS.findall(parts[-1])[-1][:_LONGEST] if parts else ""
 
 
 def whole(token: str) -> str | None:
@@ -161,6 +162,11 @@ def languages() -> list[str]:
     import Stemmer
 
     return [*Stemmer.algorithms(), NONE]
+
+
+def is_paired(term: str) -> bool:
+    """Whether a term is Chinese, Japanese, Korean or Thai, say, where the index has pairs of characters."""
+    return _PAIR.match(term) is not None
 
 
 def _stemmer(language: str) -> Callable[[str], str]:
