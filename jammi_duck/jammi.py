@@ -151,6 +151,32 @@ class Jammi:
         vectors = [None if vector is None else np.array(vector, np.float32) for (vector,) in rows]
         return vectors[0] if text is None or isinstance(text, str) else vectors
 
+    def snippet(
+        self, text: str | None, query: str | None, words: int = 30, mark: str = "**", *, language: str = "english"
+    ) -> str | None:
+        """The passage of a text that answers a query best, with its matches marked: SQL's `jammi_snippet`.
+
+        Args:
+            text: any text.
+            query: words, phrases and prefixes, as `jammi_snippet` reads them.
+            words: about so many words of the text are given.
+            mark: what stands before each match and behind it. A tag such as `<b>` is closed by `</b>`.
+            language: by whose rules words are compared: `english`, `german` and so on, or `none`.
+
+        Returns:
+            The passage, with a `…` where it is cut; the beginning of the text if nothing matches. None for None.
+
+        Raises:
+            InputError: `words` is no whole number from 1 on, or there is no such language.
+
+        Example:
+            >>> jammi.snippet("A small cat sleeps. Two ducks swim in the pond.", "swimming duck", 6)
+            '…Two **ducks** **swim** in the pond.'
+        """
+        query_of = template("SELECT jammi_snippet({}, {}, words := {}, mark := {}, language := {})")
+        ((passage,),) = self._statements.rows(query_of, (), text, query, words, mark, language)
+        return None if passage is None else str(passage)
+
     def generate(
         self,
         source: Source,

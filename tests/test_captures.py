@@ -7,7 +7,8 @@ from tests.test_generate import generate
 # Every parameter of a macro, every name that our queries have, and those that a user thinks of.
 NAMES = (
     "id", "text", "source", "query", "key", "k", "model", "filter", "exact", "embedding_table", "min_similarity",
-    "cols", "dims", "row", "p", "t", "c0", "c1", "n", "_row_id", "_source_id", "_rank", "_similarity", "_distance",
+    "cols", "dims", "words", "mark", "language",
+    "row", "p", "t", "c0", "c1", "n", "_row_id", "_source_id", "_rank", "_similarity", "_distance",
     "_jammi_query", "_jammi_key", "_jammi_k", "_jammi_exact", "_jammi_least", "_jammi_token", "_jammi_given",
     "_jammi_row", "_jammi_hit", "_jammi_asked", "_jammi_a", "_jammi_changed", "_jammi_keys",
     "_jammi_hits", "_jammi_found", "_jammi_named", "_jammi_bound", "_jammi_values",
@@ -72,6 +73,8 @@ class TestOuterColumns:
             (stages,) = source.execute(f"SELECT count(*) FROM {o}, jammi_explain('t', {name}, 1) s").fetchone()
             assert stages > 3, name
             assert source.execute(f"SELECT embed({name}) = embed('red apple') FROM {o}").fetchall() == [(True,)], name
+            marked = source.execute(f"SELECT jammi_snippet({name}, {name}) FROM {o}").fetchall()
+            assert marked == [("**red** **apple**",)], name
             checked = source.execute(f"SELECT c.k FROM (SELECT 2 AS {name}) o, jammi_check('t', {name}) c")
             assert checked.fetchall() == [(2,)], name
 

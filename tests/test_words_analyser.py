@@ -178,7 +178,7 @@ class TestLanguages:
             analyser(wrong)
 
     def test_one_that_nothing_is_near_to_is_answered_with_the_list(self):
-        with pytest.raises(InputError, match="no language 'x'; there are arabic, .*, yiddish, none"):
+        with pytest.raises(InputError, match="no language 'x'; languages: arabic, .*, yiddish, none"):
             analyser("x")
 
 

@@ -17,7 +17,7 @@ from jammi_duck.retrieval.check import Checked
 from jammi_duck.sql import Sql
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
-from jammi_duck.udfs import building, embedding, indexing_words, refreshing, search_plan, searching, upkeep
+from jammi_duck.udfs import building, embedding, indexing_words, refreshing, search_plan, searching, snippets, upkeep
 from jammi_duck.udfs.columns import Column, fields_of, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.refreshing import TableStatus
@@ -71,6 +71,7 @@ _SELECTION = struct_type(searching.SelectArguments)
 _HITS = table_type(searching.Hit)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
+    _function("snippet", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _TEXT, False, snippets.snippets),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
     _sql_function("generate_plan", building.GenerateCall, building.generate_plan),
     # Not volatile, since a selection that may call it is none.

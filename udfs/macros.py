@@ -120,6 +120,10 @@ def _stages(caller: Sql) -> Sql:
 _NO_TEXT = literal(
     "embed needs a text, and this is a BLOB, which is bytes: write decode(...), or ...::VARCHAR if they are no UTF-8"
 )
+_SNIPPET_NO_TEXT = literal(
+    "jammi_snippet needs a text, and this is a BLOB, which is bytes: write decode(...), or ...::VARCHAR if they are no "
+    "UTF-8"
+)
 # Those that do not ask who calls. To ask for the type of a prepared statement's parameter itself ends DuckDB 1.
 _FOR_ALL = (
     sql(
@@ -127,6 +131,12 @@ _FOR_ALL = (
         "(_jammi_embed(CASE WHEN typeof(coalesce(text, NULL)) = 'BLOB' THEN _jammi_refuse({}, '') "
         "ELSE text::VARCHAR END, model::VARCHAR, role::VARCHAR, dims::VARCHAR))",
         _NO_TEXT,
+    ),
+    sql(
+        "jammi_snippet(text, query, words := 30, mark := '**', language := 'english') AS "
+        "(_jammi_snippet(CASE WHEN typeof(coalesce(text, NULL)) = 'BLOB' THEN _jammi_refuse({}, '') "
+        "ELSE text::VARCHAR END, query::VARCHAR, words::VARCHAR, mark::VARCHAR, language::VARCHAR))",
+        _SNIPPET_NO_TEXT,
     ),
     sql(
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "

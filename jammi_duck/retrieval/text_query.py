@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jammi_duck.storage.words.analyser import Analyser, beginning, is_paired, spans, tokens, whole
+from jammi_duck.storage.words.bm25 import Clause
 
 # In the score, beside a word's own term, the others by which it is found.
 _OTHER = 0.5
@@ -25,19 +26,6 @@ _ENDINGS = (
     "lich isch keit te ten et ar ir o a os as ado ada idad mente cion ando iendo ita zione are ere ire ato i eur ement "
     "ique ite"
 )
-
-
-@dataclass(frozen=True)
-class Clause:
-    """What a row may match: a term; a phrase, of terms with their positions; or a prefix.
-
-    A row matches a prefix with any term that begins with the text of the one in `terms`, or with one of `also`: stems
-    of words that begin so, which are cut shorter.
-    """
-
-    terms: tuple[tuple[str, int], ...]
-    is_prefix: bool = False
-    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def _stemmer(language: str) -> Callable[[str], str]:
     known = Stemmer.algorithms()
     if language not in known:
         near = did_you_mean(language, [*known, NONE])
-        raise InputError(f"no language '{language}'{near}; there are {enumerated([*known, NONE])}")
+        raise InputError(f"no language '{language}'{near or ';'} languages: {enumerated([*known, NONE])}")
     # Without a cache of its own: who analyses many texts keeps the terms of each token.
     stem: Callable[[str], str] = Stemmer.Stemmer(language, 0).stemWord
     return stem

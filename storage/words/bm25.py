@@ -33,10 +33,15 @@ _NO_VALUES = np.empty(0, np.float64)
 
 @dataclass(frozen=True)
 class Clause:
-    """What a row may match: a term; a phrase, of terms with their positions; or all terms that begin with a text."""
+    """What a row may match: a term; a phrase, of terms with their positions; or a prefix.
+
+    A row matches a prefix with any term that begins with the text of the one in `terms`, or with one of `also`: stems
+    of words that begin so, which are cut shorter.
+    """
 
     terms: tuple[tuple[str, int], ...]
     is_prefix: bool = False
+    also: tuple[str, ...] = ()
 
 
 class WordsQuery(Protocol):
@@ -131,7 +136,7 @@ class Words:
 def _matching(segment: WordsFile, clause: Clause) -> Matches:
     """The rows of a segment that match a clause."""
     if clause.is_prefix:
-        return _summed(segment, clause.terms[0][0].encode())
+        return _beginning(segment, clause)
     if len(clause.terms) == 1:
         entry = segment.find(clause.terms[0][0].encode())
         if entry is None:
@@ -141,11 +146,14 @@ def _matching(segment: WordsFile, clause: Clause) -> Matches:
     return _phrase(segment, clause)
 
 
-def _summed(segment: WordsFile, prefix: bytes) -> Matches:
-    entries = segment.beginning(prefix)
-    postings = segment.postings(entries, positions=False)
-    rows, places = np.unique(postings.rows, return_inverse=True)
-    return Matches(rows, np.bincount(places, postings.counts, len(rows)).astype(np.float64))
+def _beginning(segment: WordsFile, clause: Clause) -> Matches:
+    """The rows that have a term which begins so, or one of the others."""
+    others = (segment.find(term.encode()) for term in clause.also)
+    entries = [segment.beginning(clause.terms[0][0].encode()), *(entry for entry in others if entry)]
+    found = [segment.postings(each, positions=False) for each in entries]
+    rows, places = np.unique(np.concatenate([each.rows for each in found]), return_inverse=True)
+    counts = np.bincount(places, np.concatenate([each.counts for each in found]), len(rows))
+    return Matches(rows, counts.astype(np.float64))
 
 
 def _phrase(segment: WordsFile, clause: Clause) -> Matches:
