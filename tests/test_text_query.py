@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jammi_duck.retrieval.text_query import Clause, TextQuery, parse
+from jammi_duck.retrieval.text_query import TextQuery, parse
 from jammi_duck.storage.words.analyser import analyser, tokens
+from jammi_duck.storage.words.bm25 import Clause
 
 ENGLISH = analyser("english")
 WORDS = st.sampled_from(

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from jammi_duck.retrieval.characters import end_of_character, is_punctuation, start_of_character
-from jammi_duck.retrieval.text_query import Clause, TextQuery
+from jammi_duck.retrieval.text_query import TextQuery
 from jammi_duck.storage.words.analyser import Analyser, spans, whole, word_spans
+from jammi_duck.storage.words.bm25 import Clause
 
 # A passage has at most so many characters for each word.
 _LONGEST_WORD = 40
