@@ -57,31 +57,40 @@ class Module:
     path: Path
 
 
-@dataclass(frozen=True)
-class ModelDescription:
-    """The facts about a model that determine its vectors.
+@dataclass(frozen=True, kw_only=True)
+class TransformerDescription:
+    """What a model reads.
 
     `path` holds config.json, the safetensors weights and tokenizer.json, and `family` is the `model_type` there.
-    `pooling` is a mode of sentence-transformers, or several joined by `+`, with or without the prompt's tokens
-    (`pools_prompt`); `modules` come after it. `dimensions` is the length of a vector. `max_tokens` counts special
-    tokens; longer texts are cut at their `cut_side`. `weights` is the SHA-256 over the SHA-256s of the files that hold
-    weights and tokenizer, and `precision` float32 or bfloat16: both are known once the model is loaded.
+    `max_tokens` counts special tokens; longer texts are cut at their `cut_side`.
     """
 
     name: str
     revision: str | None
     path: Path
-    dimensions: int
+    family: str
     max_tokens: int
-    pooling: str
     lower_case: bool
+    cut_side: str = "right"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription(TransformerDescription):
+    """The facts about a model that determine its vectors.
+
+    `pooling` is a mode of sentence-transformers, or several joined by `+`, with or without the prompt's tokens
+    (`pools_prompt`); `modules` come after it. `dimensions` is the length of a vector. `weights` is the SHA-256 over the
+    SHA-256s of the files that hold weights and tokenizer, and `precision` float32 or bfloat16: both are known once the
+    model is loaded.
+    """
+
+    dimensions: int
+    pooling: str
     document_prompt: str
     query_prompt: str
     weights: str = ""
     precision: str = "float32"
-    family: str = ""
     pools_prompt: bool = True
-    cut_side: str = "right"
     modules: tuple[Module, ...] = ()
 
     @property
@@ -102,39 +111,92 @@ class ModelDescription:
         return self.query_prompt if role == "query" else self.document_prompt
 
 
-def describe(path: Path, name: str, revision: str | None = None) -> ModelDescription:
-    """Read the description of the model in a directory; takes milliseconds.
+@dataclass(frozen=True)
+class ModelFolder:
+    """What the files in a model's directory say, whatever kind of model it is.
+
+    `settings` are those of config_sentence_transformers.json, and `tokenizer` those of tokenizer_config.json. `pooling`
+    is the folder of a Pooling module, and `modules` come after it.
+    """
+
+    transformer: TransformerDescription
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    pooling: Path | None
+    modules: tuple[Module, ...]
+
+    @property
+    def architecture(self) -> str:
+        """The first of the `architectures` in config.json, such as BertModel."""
+        return architecture(self.config)
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a head for classification has, by the rules of transformers."""
+        labels = self.config.get("id2label")
+        return int(self.config.get("num_labels", 2 if labels is None else len(labels)))
+
+    @property
+    def is_cross_encoder(self) -> bool:
+        """Whether it scores pairs of texts: its settings say so, or it is nothing but a classifier of one output."""
+        kind = self.settings.get("model_type")
+        classifies = self.architecture.endswith("ForSequenceClassification") and self.outputs == 1
+        return kind == "CrossEncoder" or (kind is None and self.pooling is None and classifies)
+
+
+def read_folder(path: Path, name: str, revision: str | None) -> ModelFolder:
+    """Read what the files in a model's directory say, except weights and tokenizer; takes milliseconds.
 
     Raises:
         ModelError: a file is missing or cannot be read, or a part of the model is not supported.
     """
     check_files(path, name)
     transformer, pooling, modules = _modules(path, name)
-    is_sentence_transformer = (path / "modules.json").is_file()
-    of_transformer = {} if not is_sentence_transformer else _settings(transformer, name)
-    of_model = _optional(path / "config_sentence_transformers.json") if is_sentence_transformer else {}
-    if of_model.get("model_type", "SentenceTransformer") != "SentenceTransformer":
-        raise ModelError(f"the model '{name}' is a {of_model['model_type']}; only sentence embeddings are supported")
+    has_modules = (path / "modules.json").is_file()
+    of_transformer = _settings(transformer, name) if has_modules else {}
+    of_model = _optional(path / "config_sentence_transformers.json") if has_modules else {}
     config = _config(transformer, name)
     of_tokenizer = _optional(transformer / "tokenizer_config.json")
-    of_pooling = read_json(pooling / "config.json") if pooling else {}
-    prompts = _prompts(of_model)
-    modes = _pooling(of_pooling, name)
     _require_files(transformer, modules, name)
-    return ModelDescription(
+    description = TransformerDescription(
         name=name,
         revision=revision,
         path=transformer,
-        dimensions=_dimensions(config, modes, modules, of_model, name),
+        family=config["model_type"],
         max_tokens=_max_tokens(of_tokenizer, of_transformer, config),
-        pooling="+".join(modes),
         lower_case=bool(of_transformer.get("do_lower_case", False)),
+        cut_side="left" if of_tokenizer.get("truncation_side") == "left" else "right",
+    )
+    return ModelFolder(description, config, of_model, of_tokenizer, pooling, modules)
+
+
+def describe(path: Path, name: str, revision: str | None = None) -> ModelDescription:
+    """Read the description of the embedding model in a directory; takes milliseconds.
+
+    Raises:
+        ModelError: a file is missing or cannot be read, or a part of the model is not supported.
+    """
+    folder = read_folder(path, name, revision)
+    if folder.is_cross_encoder:
+        raise ModelError(
+            f"the model '{name}' is a CrossEncoder: it scores pairs of texts, and makes no vectors. It can re-rank "
+            f"what a search finds, as rerank := '{name}'; a model := '...' has to be one for sentence embeddings"
+        )
+    if folder.settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
+        kind = folder.settings["model_type"]
+        raise ModelError(f"the model '{name}' is a {kind}; only sentence embeddings are supported")
+    of_pooling = read_json(folder.pooling / "config.json") if folder.pooling else {}
+    prompts = _prompts(folder.settings)
+    modes = _pooling(of_pooling, name)
+    return ModelDescription(
+        **vars(folder.transformer),
+        dimensions=_dimensions(folder.config, modes, folder.modules, folder.settings, name),
+        pooling="+".join(modes),
         document_prompt=prompts["document"],
         query_prompt=prompts["query"],
-        family=config["model_type"],
         pools_prompt=of_pooling.get("include_prompt") is not False,
-        cut_side="left" if of_tokenizer.get("truncation_side") == "left" else "right",
-        modules=modules,
+        modules=folder.modules,
     )
 
 
@@ -158,6 +220,11 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
     """The length of a token's vector; each family has its own name for it in config.json."""
     size = config.get("hidden_size", config.get("dim"))
     return int(size) if size else None
+
+
+def architecture(config: Mapping[str, Any]) -> str:
+    """The first of the `architectures` in a config.json; empty if it names none."""
+    return str((config.get("architectures") or [""])[0])
 
 
 def _modules(path: Path, name: str) -> tuple[Path, Path | None, tuple[Module, ...]]:
@@ -201,7 +268,7 @@ def _config(path: Path, name: str) -> dict[str, Any]:
         raise ModelError(f"the model '{name}' is not supported: its config.json has no model_type")
     if config.get("quantization_config"):
         raise ModelError(f"the model '{name}' has quantized weights (quantization_config), which are not supported")
-    kind = str((config.get("architectures") or [""])[0])
+    kind = architecture(config)
     if config.get("is_encoder_decoder") or config.get("is_decoder") or kind.endswith("ForCausalLM"):
         raise ModelError(f"the model '{name}' is a {kind or config['model_type']}; only encoders are supported")
     if hidden_size(config) is None:

@@ -29,10 +29,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Batch:
-    """The input of one forward pass: `ids` is [rows]; rows after the last group only round up their number."""
+    """The input of one forward pass: `ids` is [rows]; rows after the last group only round up their number.
+
+    `types` is the token type of each row, for models that tell the two texts of a pair apart by it; None is all zeros.
+    """
 
     ids: Tensor
     groups: tuple[Group, ...]
+    types: Tensor | None = None
 
     def positions(self) -> Tensor:
         """The place of each token in its sequence, [rows]."""
@@ -48,16 +52,21 @@ class Batch:
         return rows, Batch(self.ids[rows], (Group(0, len(rows), 1),))
 
 
-def pack(sequences: Sequence[Tokens], device: torch.device) -> Batch:
-    """Concatenate sequences; consecutive sequences of equal length form a group."""
+def pack(sequences: Sequence[Tokens], device: torch.device, types: Sequence[Tokens] | None = None) -> Batch:
+    """Concatenate sequences, and the token types of each; consecutive sequences of equal length form a group."""
     groups, start = [], 0
     for length, equal in itertools.groupby(map(len, sequences)):
         group = Group(start, sum(1 for _ in equal), length)
         groups.append(group)
         start = group.rows.stop
-    ids = np.zeros(_rounded(start), np.int64)
-    ids[:start] = np.fromiter(itertools.chain.from_iterable(sequences), np.int64, start)
-    return Batch(torch.from_numpy(ids).to(device), tuple(groups))
+    return Batch(_flat(sequences, start, device), tuple(groups), None if types is None else _flat(types, start, device))
+
+
+def _flat(sequences: Sequence[Tokens], length: int, device: torch.device) -> Tensor:
+    """All numbers of the sequences, `length` together, [rows]."""
+    numbers = np.zeros(_rounded(length), np.int64)
+    numbers[:length] = np.fromiter(itertools.chain.from_iterable(sequences), np.int64, length)
+    return torch.from_numpy(numbers).to(device)
 
 
 def each_group(hidden: Tensor, batch: Batch) -> Iterator[Tensor]:

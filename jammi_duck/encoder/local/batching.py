@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from jammi_duck.encoder.local.batch import Tokens
     from jammi_duck.types import Vectors
 
+# The tokens of a text, or of a pair of texts.
+S = TypeVar("S", bound=Sized)
 # A number for each sequence, and the sequence.
-Numbered = tuple[int, "Tokens"]
-Start = Callable[[Sequence["Tokens"]], "Future[Vectors]"]
+Numbered = tuple[int, S]
 
 
 @dataclass
@@ -32,16 +32,29 @@ class TokenBudget:
     halvings_left: int = 3
 
 
+# Texts that are tokenized together, while passes over the previous ones are running.
+_CHUNK_TEXTS = 1024
+_CHUNK_TOKENS = 1024 * 512
+
+
+def longest_first(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """The numbers of texts with these lengths, in chunks that are tokenized together, to `max_tokens` each at most."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    size = max(1, min(_CHUNK_TEXTS, _CHUNK_TOKENS // max_tokens))
+    for first in range(0, len(order), size):
+        yield order[first : first + size]
+
+
 # Passes of fewer tokens than this are not worth it, even if cores are idle.
 _LEAST_TOKENS = 256
 
 
-class Passes:
+class Passes(Generic[S]):
     """Runs the forward passes of one stream: several at once, each within the budget, until all texts are done."""
 
     def __init__(
         self,
-        start: Start,
+        start: Callable[[Sequence[S]], Future[Vectors]],
         vectors: Vectors,
         budget: TokenBudget,
         is_out_of_memory: Callable[[BaseException], bool],
@@ -58,11 +71,11 @@ class Passes:
         self._budget = budget
         self._is_out_of_memory = is_out_of_memory
         self._at_once = at_once
-        self._waiting: deque[Numbered] = deque()
-        self._alone: list[Numbered] = []
-        self._flying: dict[Future[Vectors], list[Numbered]] = {}
+        self._waiting: deque[Numbered[S]] = deque()
+        self._alone: list[Numbered[S]] = []
+        self._flying: dict[Future[Vectors], list[Numbered[S]]] = {}
 
-    def run(self, chunks: Iterable[list[Numbered]], progress: Callable[[int], None]) -> None:
+    def run(self, chunks: Iterable[list[Numbered[S]]], progress: Callable[[int], None]) -> None:
         """Encode all sequences of all chunks; the next chunk is read when the waiting sequences fill only few passes.
 
         Sequences of similar length share a pass, the longest first. If memory runs out, the budget is halved, up to
@@ -81,7 +94,7 @@ class Passes:
             for future in self._flying:
                 future.cancel()
 
-    def _take_off(self, rest: Iterator[list[Numbered]]) -> bool:
+    def _take_off(self, rest: Iterator[list[Numbered[S]]]) -> bool:
         """Start passes until enough are running; False if nothing is left to do."""
         while len(self._flying) < self._at_once:
             if self._waiting_tokens() < self._at_once * self._budget.tokens and (chunk := next(rest, None)) is not None:
@@ -96,14 +109,14 @@ class Passes:
     def _waiting_tokens(self) -> int:
         return sum(len(sequence) for _, sequence in self._waiting)
 
-    def _wait(self, sequences: Iterable[Numbered]) -> None:
+    def _wait(self, sequences: Iterable[Numbered[S]]) -> None:
         self._waiting = deque(sorted([*self._waiting, *sequences], key=lambda numbered: -len(numbered[1])))
 
-    def _next_batch(self) -> list[Numbered]:
+    def _next_batch(self) -> list[Numbered[S]]:
         """The longest waiting sequences that fit the budget; at least one. At the end, each core's fair share."""
         fair = self._waiting_tokens() // max(1, self._at_once - 1)
         room = min(self._budget.tokens, max(_LEAST_TOKENS, fair))
-        batch: list[Numbered] = []
+        batch: list[Numbered[S]] = []
         while self._waiting and (not batch or len(self._waiting[0][1]) <= room):
             room -= len(self._waiting[0][1])
             batch.append(self._waiting.popleft())
@@ -126,7 +139,7 @@ class Passes:
         self._after_out_of_memory(batch)
         return 0
 
-    def _after_out_of_memory(self, batch: list[Numbered]) -> None:
+    def _after_out_of_memory(self, batch: list[Numbered[S]]) -> None:
         tokens = sum(len(sequence) for _, sequence in batch)
         # If another pass has halved the budget since this one began, only divide this one again.
         if len(batch) > 1 and tokens <= self._budget.tokens:

@@ -143,10 +143,12 @@ class Bert:
         self._words = weights.take("embeddings.word_embeddings.weight", self.vocabulary, hidden)
         shape = (config["max_position_embeddings"], hidden)
         self._positions = weights.take("embeddings.position_embeddings.weight", *shape)
-        if names is _BERT:
-            kinds = weights.take("embeddings.token_type_embeddings.weight", config["type_vocab_size"], hidden)
-            self._positions = self._positions + kinds[0]
         exact = Placement(placement.device, torch.float32)
+        self._types = None
+        if names is _BERT:
+            types = weights.take("embeddings.token_type_embeddings.weight", config["type_vocab_size"], hidden)
+            self._positions = self._positions + types[0]
+            self._types = exact.put(types - types[0])
         self._words, self._positions = exact.put(self._words), exact.put(self._positions)
         self._norm = _norm(weights, "embeddings.LayerNorm", config, exact)
         numbers = range(config["num_hidden_layers"])
@@ -161,6 +163,8 @@ class Bert:
         """See `Transformer`."""
         words = torch.nn.functional.embedding(batch.ids, self._words)
         places = torch.nn.functional.embedding(self._places(batch), self._positions)
+        if self._types is not None and batch.types is not None:
+            words += torch.nn.functional.embedding(batch.types, self._types)
         x = self._norm(words.add_(places)).to(self._placement.dtype)
         biases = self._biases(batch)
         for layer in self._layers[:-1]:

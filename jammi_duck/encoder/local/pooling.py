@@ -91,7 +91,8 @@ def _dense(
 ) -> Step:
     weight = weights.take("linear.weight", outputs, inputs).to(device)
     bias = weights.take("linear.bias", outputs).to(device) if settings.get("bias", True) else None
-    activation = _activation(str(settings.get("activation_function", "torch.nn.modules.activation.Tanh")), model)
+    name = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = activation_named(name, f"the model '{model}' has a Dense")
     residual: Step | None = None
     if settings.get("use_residual"):
         matrix = weights.take("residual.weight", outputs, inputs).to(device) if inputs != outputs else None
@@ -104,16 +105,20 @@ def _dense(
     return dense
 
 
-def _activation(name: str, model: str) -> torch.nn.Module:
-    """One of torch.nn's activations by its dotted name; nothing else is ever imported."""
+def activation_named(name: str, whose: str) -> torch.nn.Module:
+    """One of torch.nn's activations by its dotted name; nothing else is ever imported.
+
+    Raises:
+        ModelError: it is another function, or has weights; `whose` it is begins the message.
+    """
     known: Sequence[str] = (*torch.nn.modules.activation.__all__, "Identity")
     last = name.rsplit(".", 1)[-1]
     if not name.startswith("torch.nn.") or last not in known:
-        raise ModelError(f"the model '{model}' has a Dense with the activation '{name}', which is not torch.nn's")
+        raise ModelError(f"{whose} with the activation '{name}', which is not torch.nn's")
     try:
         activation: torch.nn.Module = getattr(torch.nn, last)()
     except TypeError as error:
-        raise ModelError(f"the model '{model}' has a Dense with the activation '{name}': {error}") from error
+        raise ModelError(f"{whose} with the activation '{name}': {error}") from error
     if next(activation.parameters(), None) is not None:
-        raise ModelError(f"the model '{model}' has a Dense with the activation '{name}', which learns: not supported")
+        raise ModelError(f"{whose} with the activation '{name}', which learns: not supported")
     return activation.eval()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers
 
-from jammi_duck.encoder.description import ModelDescription
+from jammi_duck.encoder.description import ModelDescription, TransformerDescription
 from jammi_duck.encoder.local.batch import Tokens
 from jammi_duck.encoder.local.excerpts import Excerpts
 from jammi_duck.encoder.local.tokenizer_check import check_rules
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from jammi_duck.types import Role
 
 
-class Tokenization:
-    """A model's tokenizer, its limit, and its prompts. Threads may share it."""
+class CuttingTokenizer:
+    """A model's tokenizer, which cuts texts at the model's limit. Threads may share it."""
 
-    def __init__(self, description: ModelDescription) -> None:
+    def __init__(self, description: TransformerDescription, *, adds_special_tokens: bool = True) -> None:
         """Read tokenizer.json.
 
         Raises:
             ModelError: it cannot be read.
         """
-        self._description = description
+        self._name = description.name
+        self._adds_special_tokens = adds_special_tokens
         try:
             self._tokenizer = Tokenizer.from_file(str(description.path / "tokenizer.json"))
         except Exception as error:
@@ -47,15 +48,22 @@ class Tokenization:
             lower, given = normalizers.Lowercase(), self._tokenizer.normalizer
             self._tokenizer.normalizer = normalizers.Sequence([lower, given]) if given else lower
         self._excerpts = Excerpts(self._tokenizer, description.max_tokens, description.cut_side)
-        self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
 
-    def tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens | None], NDArray[np.bool_]]:
-        """The token ids of each text with its role's prompt, and which texts were cut.
+    def check_fits(self, vocabulary: int) -> None:
+        """Raise ModelError if there are more tokens than the `vocabulary` rows of the weights."""
+        highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        if highest >= vocabulary:
+            raise ModelError(
+                f"the tokenizer of '{self._name}' does not fit its weights: it has token ids up to {highest}, they "
+                f"have {vocabulary} tokens"
+            )
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[Tokens | None], NDArray[np.bool_]]:
+        """The token ids of each text, and which texts were cut.
 
         A text has no ids if it would have to be tokenized whole, and is too long for that.
         """
-        prompt = self._description.prompt(role)
-        longer = {i: self._excerpts.of(prompt + text) for i, text in enumerate(texts)}
+        longer = {i: self._excerpts.of(text) for i, text in enumerate(texts)}
         sequences: list[Tokens | None] = [None] * len(texts)
         cut = np.zeros(len(texts), np.bool_)
         while longer:
@@ -66,21 +74,48 @@ class Tokenization:
             longer = {i: rest for i, rest in longer.items() if not cut[i]}
         return sequences, cut
 
+    def encoding(self, text: str) -> Encoding:
+        """A text's tokens with all facts about them."""
+        return self._tokenizer.encode(text, add_special_tokens=self._adds_special_tokens)
+
+    def uncut(self, first: str, second: str) -> tuple[Encoding, Encoding, Encoding]:
+        """Two texts alone, and as a pair with its special tokens, however long. Not for several threads."""
+        limit = self._tokenizer.truncation or {}
+        self._tokenizer.no_truncation()
+        parts = self.encoding(first), self.encoding(second)
+        pair = self._tokenizer.encode(first, second)
+        self._tokenizer.enable_truncation(**limit)
+        return *parts, pair
+
     def _encoded(self, texts: list[str]) -> list[Encoding]:
         try:
-            return self._tokenizer.encode_batch_fast(texts)
+            return self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._adds_special_tokens)
         except BaseException as error:
             # tokenizers is written in Rust, and panics if a pattern takes too long; a panic is not an Exception.
             if type(error).__name__ != "PanicException":
                 raise
-            raise EncodingError(f"the tokenizer of '{self._description.name}' failed at a text: {error}") from error
+            raise EncodingError(f"the tokenizer of '{self._name}' failed at a text: {error}") from error
+
+
+class Tokenization:
+    """The tokens of texts with a model's prompts."""
+
+    def __init__(self, description: ModelDescription, tokenizer: CuttingTokenizer) -> None:
+        """Nothing is read."""
+        self._description = description
+        self._tokenizer = tokenizer
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> tuple[list[Tokens | None], NDArray[np.bool_]]:
+        """See `CuttingTokenizer.tokenize`; each text has its role's prompt before it."""
+        prompt = self._description.prompt(role)
+        return self._tokenizer.tokenize([prompt + text for text in texts])
 
     def prompt_tokens(self, role: Role) -> int:
         """How many tokens at the start pooling leaves out: those of the prompt alone, except a closing token."""
         prompt = self._description.prompt(role)
         if self._description.pools_prompt or not prompt:
             return 0
-        alone = self._tokenizer.encode(prompt)
+        alone = self._tokenizer.encoding(prompt)
         return len(alone.ids) - (1 if alone.special_tokens_mask[-1:] == [1] else 0)
 
 

@@ -14,17 +14,15 @@ import numpy as np
 import torch
 
 from jammi_duck.encoder import Encoder, Encodings
-from jammi_duck.encoder.config_check import check_size, checked
 from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.local.batch import Tokens, pack
-from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget
+from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget, longest_first
 from jammi_duck.encoder.local.families import Transformer, transformer
 from jammi_duck.encoder.local.linear import PASS_TOKENS, Placement
 from jammi_duck.encoder.local.pooling import Pooling
-from jammi_duck.encoder.local.tokens import Tokenization
-from jammi_duck.encoder.local.weights import Weights
+from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
+from jammi_duck.encoder.local.weights import read_model
 from jammi_duck.encoder.local.workers import Workers
-from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Role
 
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
 
     from jammi_duck.types import Vectors
 
-# Texts that are tokenized together, while passes over the previous ones are running.
-_CHUNK_TEXTS = 1024
-_CHUNK_TOKENS = 1024 * 512
 _RECENT_QUERIES = 1024
 _RECENT_CHARACTERS = 10_000
 # Messages of torch's allocator on the CPU, of CUDA, and of CUDA's matrix products.
@@ -72,14 +67,11 @@ class TransformerEncoder(Encoder):
         self._workers = workers
         full = batch_size * description.max_tokens
         self._pass_tokens = min(full, PASS_TOKENS) if placement.device.type == "cpu" else full
-        self._tokens = Tokenization(description)
+        tokenizer = CuttingTokenizer(description)
+        self._tokens = Tokenization(description, tokenizer)
         # On one core: the many small steps take several times as long if cores have to wait for each other.
         self._transformer = workers.submit(lambda: _load(description, placement)).result()
-        if self._tokens.size > self._transformer.vocabulary:
-            raise ModelError(
-                f"the tokenizer of '{description.name}' does not fit its weights: it has token ids up to "
-                f"{self._tokens.size - 1}, they have {self._transformer.vocabulary} tokens"
-            )
+        tokenizer.check_fits(self._transformer.vocabulary)
         self._pooling = Pooling(description, placement.device)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         # Damaged weights cause an error now, not in the middle of a build.
@@ -115,7 +107,7 @@ class TransformerEncoder(Encoder):
 
         at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
         budget = self.budget or TokenBudget(self._pass_tokens)
-        passes = Passes(start, vectors, budget, _is_out_of_memory, at_once=at_once)
+        passes = Passes(start, vectors, budget, is_out_of_memory, at_once=at_once)
         passes.run(self._tokenized(distinct, role, cut, passes.failed), progress)
         damaged = ~np.isfinite(vectors).all(1)
         vectors[damaged] = 0
@@ -143,15 +135,12 @@ class TransformerEncoder(Encoder):
 
     def _tokenized(
         self, texts: Sequence[str], role: Role, cut: NDArray[np.bool_], failed: NDArray[np.bool_]
-    ) -> Iterator[list[Numbered]]:
+    ) -> Iterator[list[Numbered[Tokens]]]:
         """The texts' tokens, chunk by chunk, the longest texts first; sets the flags in `cut` and `failed`.
 
         Texts without any token are left out: their vectors stay zeros.
         """
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        size = max(1, min(_CHUNK_TEXTS, _CHUNK_TOKENS // self.description.max_tokens))
-        for first in range(0, len(order), size):
-            chunk = order[first : first + size]
+        for chunk in longest_first([len(text) for text in texts], self.description.max_tokens):
             sequences, cut[chunk] = self._tokens.tokenize([texts[i] for i in chunk], role)
             failed[chunk] = [tokens is None for tokens in sequences]
             yield [(i, tokens) for i, tokens in zip(chunk, sequences, strict=True) if tokens]
@@ -174,9 +163,7 @@ class TransformerEncoder(Encoder):
 
 
 def _load(description: ModelDescription, placement: Placement) -> Transformer:
-    config = checked(read_json(description.path / "config.json"), description.name)
-    weights = Weights(description.path, description.name)
-    check_size(config, sum(file.stat().st_size for file in description.path.glob("*.safetensors")), description.name)
+    config, weights = read_model(description)
     compact = transformer(config, weights, placement)
     if compact is not None:
         return compact
@@ -185,7 +172,8 @@ def _load(description: ModelDescription, placement: Placement) -> Transformer:
     return ThroughTransformers(config, description, placement)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that there is not enough memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

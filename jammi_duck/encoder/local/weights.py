@@ -8,7 +8,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX
+from jammi_duck.encoder.config_check import check_size, checked
+from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX, TransformerDescription
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import ModelError
 
@@ -67,6 +68,19 @@ class Weights:
                 if found.endswith(new) and found.removesuffix(new) + old in self._files:
                     return found.removesuffix(new) + old
         return found
+
+
+def read_model(description: TransformerDescription) -> tuple[dict[str, Any], Weights]:
+    """The config.json of a model, and its weights, which are large enough for it.
+
+    Raises:
+        ModelError: they cannot be read, or do not fit each other.
+    """
+    path, name = description.path, description.name
+    config = checked(read_json(path / "config.json"), name)
+    weights = Weights(path, name)
+    check_size(config, sum(file.stat().st_size for file in path.glob("*.safetensors")), name)
+    return config, weights
 
 
 def _files(folder: Path, model: str) -> list[Path]:
