@@ -77,10 +77,12 @@ def unigram(normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
     return tokenizer
 
 
-def framed(tokenizer: Tokenizer, first: str, last: str) -> Tokenizer:
-    """With the special tokens that stand before and after each text."""
-    pairs = [(token, tokenizer.token_to_id(token)) for token in (first, last)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", special_tokens=pairs)
+def framed(tokenizer: Tokenizer, first: str, last: str, between: str = "") -> Tokenizer:
+    """With the special tokens before and after each text, and `between` the two of a pair, by default `last`."""
+    ids = [(token, tokenizer.token_to_id(token)) for token in (first, last)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", pair=f"{first} $A {between or last} $B {last}", special_tokens=ids
+    )
     return tokenizer
 
 
@@ -110,7 +112,7 @@ def camembert_tokenizer() -> transformers.PreTrainedTokenizerBase:
 def xlm_roberta_tokenizer() -> transformers.PreTrainedTokenizerBase:
     """Taken as tokenizer.json says: with a normalizer, which the class made for this family would leave out."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=framed(unigram(normalizers.NFKC()), "<s>", "</s>"),
+        tokenizer_object=framed(unigram(normalizers.NFKC()), "<s>", "</s>", "</s> </s>"),
         bos_token="<s>",
         cls_token="<s>",
         eos_token="</s>",

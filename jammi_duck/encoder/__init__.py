@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from jammi_duck.errors import EncodingError
+from jammi_duck.errors import EncodingError, NoModelError
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:
@@ -106,8 +106,28 @@ def for_stream(encoder: Encoder) -> Encoder:
     return encoder.stream() if isinstance(encoder, LocalEncoder) else encoder
 
 
+class Reranker(Protocol):
+    """Scores how well texts answer a query, by reading both together. Threads may share it.
+
+    Subclasses set `name`, and implement `scores`.
+    """
+
+    name: str
+
+    @abstractmethod
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """A score for each pair of a query and a text, float32 [n], in their order; the higher, the better.
+
+        Scores of different models have different ranges.
+
+        Raises:
+            EncodingError: a pair could not be scored.
+        """
+        ...
+
+
 class Encoders(Protocol):
-    """Finds encoders by name. `loaded.LoadedEncoders` is the implementation."""
+    """Finds encoders by name, and re-rankers. `loaded.LoadedEncoders` is the implementation."""
 
     def get(self, name: str) -> Encoder:
         """The encoder of a model.
@@ -126,6 +146,14 @@ class Encoders(Protocol):
             ModelError: there is neither, or it cannot be loaded.
         """
         return self.get(definition.model)
+
+    def reranker(self, name: str) -> Reranker:
+        """The re-ranker of a name.
+
+        Raises:
+            ModelError: it cannot be found, or cannot be loaded, or is a model for embeddings.
+        """
+        raise NoModelError(f"no re-ranker '{name}'")
 
     def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
         """The digest of the weights and the pooling of a model whose files are on this machine; None for others.

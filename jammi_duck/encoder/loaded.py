@@ -1,4 +1,7 @@
-"""The models loaded in this process, shared by all connections; the least recently used ones are unloaded."""
+"""The models loaded in this process, shared by all connections; the least recently used ones are unloaded.
+
+Encoders and re-rankers share one limit.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import dataclasses
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from jammi_duck.encoder.cross_encoder_description import describe_cross_encoder
 from jammi_duck.encoder.description import describe, weights_digest
 from jammi_duck.encoder.listing import ModelRow, listed, look_at
 from jammi_duck.encoder.model_files import state
@@ -20,6 +24,7 @@ from jammi_duck.encoder.names import (
     find,
     find_folder,
     find_here,
+    find_reranker,
     full_name,
     is_model,
     model_folders,
@@ -31,12 +36,14 @@ from jammi_duck.errors import ConfigError, JammiError, ModelError, NoModelError
 if TYPE_CHECKING:
     import torch
 
-    from jammi_duck.encoder import Encoder
+    from jammi_duck.encoder import Encoder, Reranker
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.local.linear import Placement
+    from jammi_duck.encoder.local.workers import Workers
     from jammi_duck.types import Definition
 
-_loaded: OrderedDict[tuple[object, ...], Encoder] = OrderedDict()
+M = TypeVar("M")
+_loaded: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _loading: dict[tuple[object, ...], threading.Lock] = {}
 _sharing = threading.Lock()
 
@@ -77,6 +84,7 @@ class LoadedEncoders:
         self._gpu_memory = gpu_memory
         self._path = path
         self._found: dict[str, Found] = {}
+        self._found_rerankers: dict[str, Found] = {}
         # Where models were seen, by the digest of their weights and their pooling.
         self._seen: dict[tuple[str, str], Found] = {}
         self._digests: dict[tuple[Found, object], tuple[str, str]] = {}
@@ -87,6 +95,13 @@ class LoadedEncoders:
         if not found.is_local:
             self._found[name] = found
         return self._loaded_from(found)
+
+    def reranker(self, name: str) -> Reranker:
+        """See `Encoders.reranker`. A name as for `get`; a bare name may also be one of a cross-encoder on the hub."""
+        found = self._found_rerankers.get(name) or find_reranker(name, self._path)
+        if not found.is_local:
+            self._found_rerankers[name] = found
+        return self._shared(found, self._load_reranker)
 
     def recorded(self, definition: Definition) -> Encoder:
         """See `Encoders.recorded`."""
@@ -155,23 +170,29 @@ class LoadedEncoders:
         return self._digests[key]
 
     def _loaded_from(self, found: Found) -> Encoder:
+        encoder = self._shared(found, self._load)
+        self._seen[encoder.identity.weights, encoder.identity.pooling] = found
+        return encoder
+
+    def _shared(self, found: Found, load: Callable[[Found], M]) -> M:
+        """What `load` makes of a model; the process keeps it for all who ask for the same."""
         # A directory may hold another model by now.
-        key = (found, state(found.path) if found.is_local else None, self._batch_size, *self._options)
+        is_now = state(found.path) if found.is_local else None
+        key = (load.__name__, found, is_now, self._batch_size, *self._options)
         with _sharing:
             loading = _loading.setdefault(key, threading.Lock())
         # Only callers that need this model wait while it is loaded.
         with loading:
-            encoder = _loaded.get(key)
-            if encoder is None:
+            model: M | None = _loaded.get(key)
+            if model is None:
                 with _malformed(found):
-                    encoder = self._load(found)
-            self._seen[encoder.identity.weights, encoder.identity.pooling] = found
+                    model = load(found)
             with _sharing:
-                _loaded[key] = encoder
+                _loaded[key] = model
                 _loaded.move_to_end(key)
                 while len(_loaded) > self._most_loaded:
                     _loaded.popitem(last=False)
-        return encoder
+        return model
 
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)
@@ -179,19 +200,30 @@ class LoadedEncoders:
             # Hashing takes as long as loading, so it runs on another core.
             weights = beside.submit(_checked_digest, found, description)
             from jammi_duck.encoder.local.transformer import TransformerEncoder
-            from jammi_duck.encoder.local.workers import workers
 
-            precision, threads, device = self._options
-            pool = workers(threads)
-            # On that thread, because a thread that has once spread its work slows down others that do so later.
-            place = pool.submit(lambda: placement(precision, device)).result()
-            if place.device.type == "cuda" and self._gpu_memory is not None:
-                limit_memory(place.device, self._gpu_memory)
+            place, pool = self._place()
             named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
             encoder = TransformerEncoder(named, place, pool, self._batch_size)
             encoder.description = dataclasses.replace(named, weights=weights.result())
             encoder.identity = encoder.description.identity
         return encoder
+
+    def _load_reranker(self, found: Found) -> Reranker:
+        description = describe_cross_encoder(found.path, found.name, found.revision)
+        from jammi_duck.encoder.local.cross_encoder import CrossEncoder
+
+        return CrossEncoder(description, *self._place(), self._batch_size)
+
+    def _place(self) -> tuple[Placement, Workers]:
+        from jammi_duck.encoder.local.workers import workers
+
+        precision, threads, device = self._options
+        pool = workers(threads)
+        # On that thread, because a thread that has once spread its work slows down others that do so later.
+        place = pool.submit(lambda: placement(precision, device)).result()
+        if place.device.type == "cuda" and self._gpu_memory is not None:
+            limit_memory(place.device, self._gpu_memory)
+        return place, pool
 
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""

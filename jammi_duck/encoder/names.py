@@ -24,6 +24,7 @@ from jammi_duck.errors import InputError, ModelError, NoModelError
 
 ENTRY_POINTS = "jammi_duck.models"
 DEFAULT_ORGANISATION = "sentence-transformers"
+_RERANKERS = "cross-encoder"
 _FILES = ("*.json", "*.safetensors", "*/config.json", "*/model.safetensors", "vocab.txt", "*.model", "README.md")
 _REPOSITORY = "models--"
 # The name of a model folder, which is no path.
@@ -83,6 +84,11 @@ def find(name: str, path: Sequence[str] = ()) -> Found:
         ModelError: it was not found; the message says where it was looked for.
     """
     return find_here(name, path) or _from_hub(full_name(name), name)
+
+
+def find_reranker(name: str, path: Sequence[str] = ()) -> Found:
+    """As `find`, but a bare name that is no other model's on this machine means a model of cross-encoder."""
+    return find_here(name, path) or find(name if "/" in name else f"{_RERANKERS}/{name}", path)
 
 
 def find_here(name: str, path: Sequence[str] = ()) -> Found | None:
