@@ -1,4 +1,4 @@
-"""The scalar functions that call the model and keep nothing: `embed`, and the rows of `jammi_infer`."""
+"""The scalar functions that call a model and keep nothing: `embed`, the rows of `jammi_infer`, scores of re-rankers."""
 
 from __future__ import annotations
 
@@ -54,6 +54,22 @@ def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colum
             vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
             encoded.append((mine, cut(vectors, dimensions)))
     return vector_column(len(texts), encoded)
+
+
+def rerank(engine: Engine, query: Column, text: Column, model: Column) -> pa.Array:
+    """The scores of texts for queries; each row may name another model. NULL for a blank text or query, or no model."""
+    queries, texts = query.to_pylist(), text.to_pylist()
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for i, name in enumerate(model.to_pylist()):
+        if name is not None:
+            groups[name].append(i)
+    scores: list[float | None] = [None] * len(texts)
+    for name, rows in groups.items():
+        reranker = engine.encoders.reranker(name)
+        mine = [i for i in rows if not any(each is None or is_blank(each) for each in (queries[i], texts[i]))]
+        for i, score in zip(mine, reranker.scores([(queries[i], texts[i]) for i in mine]), strict=True):
+            scores[i] = score
+    return pa.array(scores, pa.float32())
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ _HITS = table_type(searching.Hit)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("snippet", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _TEXT, False, snippets.snippets),
+    _function("rerank", (_TEXT, _TEXT, _TEXT), "FLOAT", False, embedding.rerank),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
     _sql_function("generate_plan", building.GenerateCall, building.generate_plan),
     # Not volatile, since a selection that may call it is none.
