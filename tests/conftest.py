@@ -24,6 +24,8 @@ from tests.fakes import FakeEncoders
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL_MPNET = Path(os.environ.get("ALL_MPNET_BASE_V2", Path(__file__).parents[1] / ".venv/models/all-mpnet-base-v2"))
+REAL_RERANKER = Path(__file__).parents[1] / ".venv/models/ms-marco-MiniLM-L-12-v2"
+REAL_RERANKER = Path(os.environ.get("MS_MARCO_MINILM_L_12_V2", REAL_RERANKER))
 S3_KEYS = {"key": "test", "secret": "testsecret"}
 S3_WRITER = {"key": "testwriter", "secret": "testwritersecret"}
 
@@ -40,6 +42,8 @@ def pytest_collection_modifyitems(items):
         missing.append(("shared_data", f"no data in {SHARED}"))
     if not (REAL_MPNET / "model.safetensors").is_file():
         missing.append(("mpnet", f"no model in {REAL_MPNET}: python -m tools.mpnet"))
+    if not (REAL_RERANKER / "model.safetensors").is_file():
+        missing.append(("ms_marco", f"no model in {REAL_RERANKER}: .venv-encode/bin/python -m tools.cross_encoder"))
     if any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
         missing.append(("gpu", "torch has no CUDA device"))
     for item in items:

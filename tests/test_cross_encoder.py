@@ -23,7 +23,7 @@ from jammi_duck.encoder.cross_encoder_description import describe_cross_encoder
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local.pairs import PairTokenization
 from jammi_duck.errors import EncodingError, InputError, NoModelError
-from tests.conftest import put_in_cache
+from tests.conftest import REAL_RERANKER, put_in_cache
 from tests.models import FAMILIES, LIMIT, change_tensors, edit, make, save
 from tests.test_generate import error_of
 from tests.test_parity import texts_by
@@ -61,17 +61,18 @@ def whole_tokenizer(path):
     return tokenizer
 
 
-def pairs_for(path):
+def pairs_for(path, limit=LIMIT):
     """Short questions, and texts of every kind, many of them longer than the model reads."""
-    return pairs_by((path / "tokenizer.json").read_text())
+    return pairs_by((path / "tokenizer.json").read_text(), limit)
 
 
 @functools.cache
-def pairs_by(tokenizer):
-    chosen = texts_by(tokenizer, 120, LIMIT)
+def pairs_by(tokenizer, limit):
+    chosen = texts_by(tokenizer, 120, limit)
     counted = Tokenizer.from_str(tokenizer)
+    counted.no_padding()
     counted.no_truncation()
-    short = [text for text in chosen if len(counted.encode(text).ids) < LIMIT // 3]
+    short = [text for text in chosen if len(counted.encode(text).ids) < limit // 3]
     chance = random.Random(3)
     return [(chance.choice(short), chance.choice(chosen)) for _ in range(120)]
 
@@ -470,3 +471,21 @@ class TestInSQL:
 
     def test_a_cross_encoder_as_the_model(self, con, rerankers):
         assert "is a CrossEncoder: it scores pairs" in error_of(con, f"SELECT embed('x', '{rerankers('bert')}')")
+
+
+@pytest.mark.ms_marco
+class TestARealModel:
+    def test_as_sentence_transformers_computes_it(self):
+        pairs = pairs_for(REAL_RERANKER, 512)[:60]
+        theirs = expected(REAL_RERANKER, pairs)
+        for precision, near in {"float32": 1e-4, "bfloat16": 0.3}.items():
+            assert reranker(REAL_RERANKER, precision).scores(pairs) == pytest.approx(theirs, abs=near)
+
+    def test_as_onnx_runtime_computes_it_with_8_bits(self):
+        """The weights are the same. It computes with activations of 8 bits, too, so its scores differ by up to 0.42."""
+        rows = json.loads((REAL_RERANKER / "scores.json").read_text())
+        theirs = np.array([score for *_, score in rows])
+        scores = reranker(REAL_RERANKER).scores([(query, text) for query, text, _ in rows])
+        assert theirs.std() > 4
+        assert scores == pytest.approx(theirs, abs=0.5)
+        assert np.corrcoef(scores, theirs)[0, 1] > 0.9998
