@@ -25,9 +25,12 @@ from jammi_duck.encoder.local.pairs import PairTokenization
 from jammi_duck.errors import EncodingError, InputError, NoModelError
 from tests.conftest import REAL_RERANKER, put_in_cache
 from tests.models import FAMILIES, LIMIT, change_tensors, edit, make, save
+from tests.stock_shell import folder, needs_extension, rows
 from tests.test_generate import error_of
 from tests.test_parity import texts_by
 from tests.texts import ODD, WORDS
+
+__all__ = ["folder"]
 
 RERANKERS = [family for family in FAMILIES if family != "electra"]
 IDENTITY = {"activation_fn": "torch.nn.modules.linear.Identity"}
@@ -463,6 +466,13 @@ class TestInSQL:
         told = [float(reranker(path).scores([("duck", "water")])[0]) for path in paths]
         assert found == pytest.approx([*told, None, *told], abs=1e-6)
         assert found[0] != pytest.approx(found[1], abs=1e-3)
+
+    @needs_extension
+    def test_in_the_stock_shell(self, folder, rerankers):
+        path = rerankers("bert")
+        found = rows(f"SELECT id, _jammi_rerank('duck', text, '{path}') AS score FROM t ORDER BY id")
+        told = reranker(path, "auto").scores([("duck", "the duck in water"), ("duck", "a loud dog")])
+        assert [row["score"] for row in found] == [*(pytest.approx(score, abs=1e-5) for score in told), None]
 
     def test_mistakes(self, con, tiny_model):
         assert "no model at '/no/such/place'" in error_of(con, "SELECT _jammi_rerank(NULL, 'x', '/no/such/place')")
