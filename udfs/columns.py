@@ -22,8 +22,9 @@ T = TypeVar("T")
 
 _ROWS_IN_TURN = 64
 _ARROW = {
-    "VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "BIGINT": pa.int64(), "INTEGER": pa.int32(),
-    "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"),
+    "VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string()), "BIGINT": pa.int64(), "BIGINT[]": pa.list_(pa.int64()),
+    "INTEGER": pa.int32(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "DOUBLE[]": pa.list_(pa.float64()),
+    "TIMESTAMP": pa.timestamp("us"),
 }  # fmt: skip
 _PLAIN = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN", datetime: "TIMESTAMP"}
 

@@ -14,10 +14,22 @@ import pyarrow as pa
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.check import Checked
+from jammi_duck.retrieval.evaluation import MetricRow, QuestionRow, WayRow
+from jammi_duck.retrieval.tuning import Tuned
 from jammi_duck.sql import Sql
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
-from jammi_duck.udfs import building, embedding, indexing_words, refreshing, search_plan, searching, snippets, upkeep
+from jammi_duck.udfs import (
+    building,
+    embedding,
+    evaluating,
+    indexing_words,
+    refreshing,
+    search_plan,
+    searching,
+    snippets,
+    upkeep,
+)
 from jammi_duck.udfs.columns import Column, fields_of, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
 from jammi_duck.udfs.refreshing import TableStatus
@@ -69,6 +81,7 @@ _PATH = (_TEXT, _TEXT)
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]", "VARCHAR[]")
 _SELECTION = struct_type(searching.SelectArguments)
 _HITS = table_type(searching.Hit)
+_EVALUATED = (struct_type(evaluating.EvaluateArguments),)
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("snippet", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _TEXT, False, snippets.snippets),
@@ -112,6 +125,11 @@ FUNCTIONS = (
     _function("search_like", (_TEXT, _TEXT, _TEXT, *_ASKED), _HITS, True, searching.search_like_rows),
     _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.StageRow), True, searching.stages),
     _function("check", (_TEXT, *_PATH, _TEXT, _TEXT, _NUMBER, _TEXT), table_type(Checked), True, searching.check_index),
+    _sql_function("eval_plan", evaluating.EvaluateCall, evaluating.eval_plan, _TEXT),
+    _function("eval", _EVALUATED, table_type(MetricRow), True, evaluating.evaluate),
+    _function("eval_queries", _EVALUATED, table_type(QuestionRow), True, evaluating.evaluate_questions),
+    _function("eval_compare", _EVALUATED, table_type(WayRow), True, evaluating.compare_ways),
+    _function("tune", _EVALUATED, table_type(Tuned), True, evaluating.tune_weight),
     _function("tables", _CALLER, table_type(upkeep.TableRow), True, upkeep.tables),
     _function("models", (_NUMBER,), table_type(ModelRow), True, upkeep.models),
     _function("recover", _CALLER, table_type(Action), True, upkeep.recover),

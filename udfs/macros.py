@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jammi_duck.sql import Sql, literal, sql, template
+from jammi_duck.sql import NULL, Sql, literal, sql, template
 from jammi_duck.storage.words.analyser import ENGLISH
 
 _QUERY_COLUMN = sql("query")
@@ -212,6 +212,49 @@ def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
     yield sql("jammi_explain{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session, traced=True), _stages(caller)))
 
 
+# The options of a way to search, and the columns of the two sources that evaluate it.
+_WAY_PARAMETERS = sql("model := NULL, exact := false, embedding_table := NULL, min_similarity := NULL")
+_WAY = sql(
+    "struct_pack(model := model::VARCHAR, exact := exact::BOOLEAN, embedding_table := embedding_table::VARCHAR, "
+    "min_similarity := min_similarity::DOUBLE)"
+)
+_COLUMN_PARAMETERS = sql("question_columns := NULL, judgement_columns := NULL")
+
+
+def _evaluations(session: Sql) -> Iterable[Sql]:
+    """Of the verbs that say how good a search is."""
+
+    def plan(verb: Sql, ways: Sql, metric: Sql) -> Sql:
+        return sql(
+            "TABLE SELECT * FROM query(_jammi_eval_plan(source::VARCHAR, {path}, questions::VARCHAR, "
+            "judgements::VARCHAR, to_json({ways})::VARCHAR, k::VARCHAR, {metric}, to_json(question_columns)::VARCHAR, "
+            "to_json(judgement_columns)::VARCHAR, txid_current()::BIGINT, {session}, {verb}))",
+            path=_PATH,
+            ways=ways,
+            metric=metric,
+            session=session,
+            verb=verb,
+        )
+
+    metric = sql("metric::VARCHAR")
+    for macro, verb in (
+        (template("jammi_eval(source, questions, judgements, k := 10, {}, {}) AS {}"), "metrics"),
+        (template("jammi_eval_queries(source, questions, judgements, k := 10, {}, {}) AS {}"), "questions"),
+    ):
+        yield macro(_WAY_PARAMETERS, _COLUMN_PARAMETERS, plan(literal(verb), _WAY, NULL))
+    yield sql(
+        "jammi_eval_compare(source, questions, judgements, ways, k := 10, metric := 'ndcg', {}) AS {}",
+        _COLUMN_PARAMETERS,
+        plan(literal("compare"), sql("ways"), metric),
+    )
+    yield sql(
+        "jammi_tune(source, questions, judgements, k := 10, metric := 'ndcg', {}, {}) AS {}",
+        _WAY_PARAMETERS,
+        _COLUMN_PARAMETERS,
+        plan(literal("tune"), _WAY, metric),
+    )
+
+
 def _upkeep(caller: Sql) -> Iterable[Sql]:
     yield sql(
         "jammi_tables() AS TABLE SELECT * REPLACE (to_seconds(age) AS age) FROM "
@@ -234,7 +277,7 @@ def macros(session: str) -> list[Sql]:
     """
     me = literal(session)
     caller = sql("{}, txid_current()::BIGINT", me)
-    definitions = (*_FOR_ALL, *_changes(me), *_searches(me, caller), *_upkeep(caller))
+    definitions = (*_FOR_ALL, *_changes(me), *_searches(me, caller), *_evaluations(me), *_upkeep(caller))
     return [sql("CREATE OR REPLACE TEMP MACRO {}", each) for each in definitions]
 
 

@@ -23,27 +23,29 @@ _NO_DIGEST = "00" * 16
 _MOST_COLUMNS = 1000
 
 
-def picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> Sql:
+def picked(source: Source, columns: Sequence[str], key: str, table: str = "", *, advice: str = "") -> Sql:
     """The key of a source as `c0`, its columns as `c1` and so on.
 
     `_jammi_column` sees the columns that the source really has, whatever it is, and so says best which one is missing;
-    it tells of the embedding `table` whose columns these are.
+    it tells of the embedding `table` whose columns these are, or gives an `advice`.
     """
+    if table:
+        advice = f"'{table}' was made of it: if it has another name now, generate anew"
     column = template(
-        "COLUMNS(list_filter(*, lambda c: _jammi_column(c, {name}, {source}, {table}))) AS c{place}",
+        "COLUMNS(list_filter(*, lambda c: _jammi_column(c, {name}, {source}, {advice}))) AS c{place}",
         source=literal(source.written),
-        table=literal(table),
+        advice=literal(advice),
     )
     picked = (column(name=literal(name), place=place) for place, name in enumerate([key, *columns]))
     return sql("SELECT {} FROM {}", joined(", ", picked), source.sql)
 
 
-def texts_picked(source: Source, columns: Sequence[str], key: str, table: str = "") -> Sql:
+def texts_picked(source: Source, columns: Sequence[str], key: str, table: str = "", *, advice: str = "") -> Sql:
     """As `picked`, and refuses columns that hold bytes and no text.
 
     DuckDB knows a column's type while it plans, and leaves the condition out.
     """
-    rows = picked(source, columns, key, table)
+    rows = picked(source, columns, key, table, advice=advice)
     if not columns:
         return rows
     is_text = template("CASE WHEN typeof(c{place}) = 'BLOB' THEN _jammi_refuse({refusal}, '') IS NULL ELSE true END")
@@ -101,13 +103,13 @@ _AT_ONCE = 2048
 _before: dict[tuple[int, str, str, str], list[str]] = {}
 
 
-def which_column(engine: Engine, column: Column, wanted: Column, source: Column, table: Column) -> pa.Array:
+def which_column(engine: Engine, column: Column, wanted: Column, source: Column, advice: Column) -> pa.Array:
     """Which of a source's columns is the wanted one. DuckDB asks for all of them at once, while it binds.
 
-    `table` is the embedding table that was made of it, or empty.
+    `advice` is what to do where there is none, or empty.
     """
-    names, name, of, made = column.to_pylist(), *(each[0].as_py() for each in (wanted, source, table))
-    asked = threading.get_ident(), name, of, made
+    names, name, of, advised = column.to_pylist(), *(each[0].as_py() for each in (wanted, source, advice))
+    asked = threading.get_ident(), name, of, advised
     before = _before.pop(asked, [])
     every = names if names[0] in before else before + names
     if len(names) == _AT_ONCE:
@@ -115,8 +117,7 @@ def which_column(engine: Engine, column: Column, wanted: Column, source: Column,
     elif not any(_is_called(name, every)):
         near = _as_list(name, every) or did_you_mean(name, every) or ";"
         known = f"no column '{name}' in '{of}'{near} columns: {enumerated(every)}"
-        renamed = f". '{made}' was made of it: if it has another name now, generate anew" if made else ""
-        raise InputError(known + renamed)
+        raise InputError(f"{known}. {advised}" if advised else known)
     return pa.array(_is_called(name, names))
 
 
