@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overload
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
+from jammi_duck.eval_methods import EvalMethods
 from jammi_duck.kept import kept
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.retrieval.search import Query, SearchOptions, search_options
@@ -34,15 +34,11 @@ from jammi_duck.work.refresh import Refreshed
 from jammi_duck.work.sync import Synced
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-    import pyarrow as pa
     from numpy.typing import NDArray
 
+    from jammi_duck.variables import Source
+
     Vector: TypeAlias = Sequence[float] | NDArray[np.float32] | NDArray[np.float64]
-    Source: TypeAlias = (
-        str | os.PathLike[str] | duckdb.DuckDBPyRelation | pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table
-    )
 
 _P = ParamSpec("_P")
 
@@ -66,7 +62,7 @@ def _with_arguments_of(
     return decorated
 
 
-class Jammi:
+class Jammi(EvalMethods):
     """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped.
 
     A source is what SQL takes: the name of a table, a view or a DataFrame that a variable of yours holds, or the path

@@ -7,13 +7,22 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 
 from jammi_duck.errors import InputError
 from jammi_duck.sql import quoted, sql
 from jammi_duck.udfs.arguments import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    Source: TypeAlias = (
+        str | os.PathLike[str] | duckdb.DuckDBPyRelation | pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table
+    )
 
 # DuckDB looks in the frame of Python that calls it, so one is made that has just the variables that are meant.
 _CALL = compile("_jammi_call()", "<a source of jammi_duck>", "eval")

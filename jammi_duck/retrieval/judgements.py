@@ -62,14 +62,14 @@ def judged_questions(questions: GivenQuestions, judgements: GivenJudgements) -> 
             has no text; or no question has a judgement of at least 1.
     """
     asked, judged = questions.name, judgements.name
-    _refuse_nulls(questions.ids, f"questions in '{asked}'", "id")
+    _refuse_nulls(questions.ids, f"questions in '{asked}'", "an id")
     ids = _common(questions.ids, questions.kind)
     _refuse_repeated(
         ids, lambda id_, times: f"the question '{id_}' is in '{asked}' {times} times; its id must be unique"
     )
-    _refuse_nulls(judgements.questions, f"judgements in '{judged}'", "question")
-    _refuse_nulls(judgements.keys, f"judgements in '{judged}'", "key")
-    _refuse_nulls(judgements.grades, f"judgements in '{judged}'", "grade that is a number")
+    _refuse_nulls(judgements.questions, f"judgements in '{judged}'", "a question")
+    _refuse_nulls(judgements.keys, f"judgements in '{judged}'", "a key")
+    _refuse_nulls(judgements.grades, f"judgements in '{judged}'", "a grade that is a number")
     of = _common(judgements.questions, judgements.question_kind)
     keys = [str(key) for key in judgements.keys]
     _refuse_repeated(
@@ -103,8 +103,8 @@ def judged_questions(questions: GivenQuestions, judgements: GivenJudgements) -> 
         raise InputError(_nothing(questions, judgements))
     if unknown:
         warnings.warn(
-            f"{len(unknown):,} judgements in '{judged}' are of questions that '{asked}' does not have, such as "
-            f"'{unknown[0]}': they are left out",
+            f"'{judged}' has judgements of questions that '{asked}' does not have: {len(unknown):,}, such as one of "
+            f"'{unknown[0]}'; they are left out",
             JammiWarning,
             stacklevel=2,
         )
@@ -123,8 +123,8 @@ def grades_in(table: Table, questions: JudgedQuestions) -> list[dict[str, int]]:
     missing = [key for key in others if key not in row_ids]
     if missing:
         warnings.warn(
-            f"{len(missing):,} judged keys are not in '{table.entry.name}', such as '{missing[0]}': those that are "
-            "relevant count as not found",
+            f"judged keys that '{table.entry.name}' does not have: {len(missing):,}, such as '{missing[0]}'; those that "
+            "are relevant count as not found",
             JammiWarning,
             stacklevel=2,
         )
@@ -141,7 +141,7 @@ def _common(ids: Sequence[str | None], kind: str | None) -> list[str]:
 def _refuse_nulls(values: Sequence[object], what: str, part: str) -> None:
     count = sum(value is None for value in values)
     if count:
-        raise InputError(f"{count:,} {what} have no {part}; leave them out")
+        raise InputError(f"{what} without {part}: {count:,}; leave them out")
 
 
 def _refuse_repeated(values: Sequence[Any], message: Callable[[Any, int], str]) -> None:

@@ -15,7 +15,17 @@ import duckdb
 from jammi_duck.config import logs
 from jammi_duck.config.redaction import redacted
 from jammi_duck.config.settings import load
-from jammi_duck.doors.cli import INTERRUPTED, configuration, connection, following, models, shell, sources, tables
+from jammi_duck.doors.cli import (
+    INTERRUPTED,
+    configuration,
+    connection,
+    evaluating,
+    following,
+    models,
+    shell,
+    sources,
+    tables,
+)
 from jammi_duck.doors.cli.commands import FAILED, add_command
 from jammi_duck.doors.demo import run as run_demo
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
@@ -136,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     sources.add_to(commands)
     tables.add_to(commands)
     following.add_to(commands)
+    evaluating.add_to(commands)
     models.add_to(commands)
     configuration.add_to(commands)
     shell.add_to(commands)
