@@ -124,6 +124,8 @@ def test_every_function_and_argument_is_documented_in_its_section():
 def test_every_column_is_documented_in_its_section():
     from jammi_duck.encoder.listing import ModelRow
     from jammi_duck.retrieval.check import Checked
+    from jammi_duck.retrieval.evaluation import MetricRow, QuestionRow, WayRow
+    from jammi_duck.retrieval.tuning import Tuned
     from jammi_duck.storage.tables.recovery import Action
     from jammi_duck.storage.tables.removal import Removed
     from jammi_duck.udfs import embedding, searching
@@ -139,6 +141,10 @@ def test_every_column_is_documented_in_its_section():
         "jammi_matches": fields_of(searching.Hit),
         "jammi_explain": fields_of(searching.StageRow),
         "jammi_check": fields_of(Checked),
+        "jammi_eval": fields_of(MetricRow),
+        "jammi_eval_queries": fields_of(QuestionRow),
+        "jammi_eval_compare": fields_of(WayRow),
+        "jammi_tune": fields_of(Tuned),
         "jammi_refresh": fields_of(Refreshed),
         "jammi_status": fields_of(TableStatus),
         "jammi_compact": fields_of(Compacted),

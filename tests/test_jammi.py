@@ -60,9 +60,13 @@ class TestPages:
             assert hasattr(jammi_duck, error)
 
     @pytest.mark.parametrize(("verb", "parameters"), VERBS)
-    def test_each_page_has_the_columns(self, jammi, animals, verb, parameters):
+    def test_each_page_has_the_columns(self, jammi, animals, verb, parameters, request):
+        if verb == "jammi_tune":
+            request.applymarker(pytest.mark.xfail(raises=InputError, reason="there is no hybrid search yet"))
         jammi.generate("animals", "text", "id")
         animals.execute("CREATE TABLE mine AS SELECT id, embed(text) AS v FROM animals")
+        animals.execute("CREATE TABLE asked AS SELECT id, text FROM animals")
+        animals.execute("CREATE TABLE judged AS SELECT id AS question, id AS key, 1 AS grade FROM animals")
         if verb == "jammi_generate":
             animals.execute("DELETE FROM animals WHERE id = 1")
         given = {
@@ -71,6 +75,8 @@ class TestPages:
             "jammi_sync": ("animals", "text", "id"),
             "jammi_import": ("animals", "mine", "id", "v", "fake/small"), "jammi_similar": ("animals", 1),
             "jammi_drop": (jammi.tables().fetchall()[0][0],),
+            "jammi_eval": ("animals", "asked", "judged"), "jammi_eval_queries": ("animals", "asked", "judged"),
+            "jammi_eval_compare": ("animals", "asked", "judged", [{}, {}]), "jammi_tune": ("animals", "asked", "judged"),
         }  # fmt: skip
         searched = ("animals", "owl") if "query" in parameters else ("animals",) if "source" in parameters else ()
         found = method_of(verb)(jammi, *given.get(verb, searched))

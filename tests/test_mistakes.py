@@ -95,6 +95,16 @@ MISTAKES = [
     ("FROM jammi_check('patent')", "did you mean 'patents'?"),
     ("FROM jammi_check('TABLE')", "name its source, 'patents', and this one as embedding_table"),
     ("FROM jammi_check('patents', k := 'all')", "k is all; it must be a whole number"),
+    ("FROM jammi_eval('patent', 'tickets', 'judged')", "no embedding table for 'patent'; did you mean 'patents'?"),
+    ("FROM jammi_eval('patents', 'tickets')", "jammi_eval(source, questions, judgements, k := 10, "),
+    ("FROM jammi_eval('patents', 'tickets', 'judged')", "no column 'text' in 'tickets'; columns: id, body. Name the"),
+    ("FROM jammi_eval('patents', 'ticket', 'judged')", 'Did you mean "tickets"?'),
+    ("FROM jammi_eval_queries('patents', 'vectors', 'judged')", "Name the columns with question_columns := ['...']"),
+    ("FROM jammi_eval_queries('patents')", "jammi_eval_queries(source, questions, judgements, k := 10, "),
+    ("FROM jammi_eval_compare('patents', 'tickets', 'judged')", "(source, questions, judgements, ways, k := 10, "),
+    ("FROM jammi_eval_compare('patents', 'tickets', 'judged', [{'exat': 1}, {'exat': 2}])", "did you mean 'exact'?"),
+    ("FROM jammi_tune('patents', 'tickets', 'judged', metric := 'ndgc')", "did you mean 'ndcg'? metrics: recall"),
+    ("FROM jammi_tune('patents', 'tickets')", "jammi_tune(source, questions, judgements, k := 10, "),
     ("FROM jammi_tables('patents')", "jammi_tables()"),
     ("FROM jammi_table()", 'Did you mean "jammi_tables"?'),
     ("SELECT jammi_tables()", "has to be called in a FROM clause"),
@@ -125,6 +135,9 @@ COMMANDS = [
     ("generate animals --columns text", "the following arguments are required: --key"),
     ("generate animals --columns text --key name,id", "and one column as the key"),
     ("generate animals --columns text --key id --model https://h/acme/m", "a name on the Hugging Face hub, such as"),
+    ("eval animal animals animals", "did you mean 'animals'?"),
+    ("eval animals animals", "the following arguments are required: JUDGEMENTS"),
+    ("eval animals animals animals", "Name the columns with judgement_columns := ['...'], in this order: the question"),
     ("refresh animal", "did you mean 'animals'?"),
     ("refresh TABLE", "name its source, 'animals', and this one as embedding_table (--table on the command line)"),
     ("status animals --model tiny", "there are: "),
@@ -149,6 +162,7 @@ def patents(con):
     )
     con.execute("CREATE TABLE tickets AS SELECT id, title AS body FROM patents")
     con.execute("CREATE TABLE vectors AS SELECT id, [1.0, 2.0] AS v FROM patents")
+    con.execute("CREATE TABLE judged AS SELECT id AS question, id AS key, 1 AS grade FROM patents")
     query = "SELECT embedding_table FROM jammi_generate('patents', ['title', 'abstract'], 'id')"
     return con, con.execute(query).fetchone()[0]
 

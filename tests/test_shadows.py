@@ -49,6 +49,9 @@ def everything(con):
         ("SELECT _row_id FROM jammi_matches('t', ?, 1, embedding_table := ?)", [0.5] * 64, name),
         ("SELECT stage FROM jammi_explain('t', 'word7', 1, embedding_table := ?)", name),
         ("SELECT row_count FROM jammi_check('t', embedding_table := ?)", name),
+        ("SELECT metric, value, low FROM jammi_eval('t', 'asked', 'judged', embedding_table := ?)", name),
+        ("SELECT question, keys, missed FROM jammi_eval_queries('t', 'asked', 'judged', embedding_table := ?)", name),
+        ("SELECT way, p_value FROM jammi_eval_compare('t', 'asked', 'judged', [{'exact': true}, {'exact': false}])",),
         ("SELECT _row_id, _status FROM jammi_infer('t', 'text', 'id') ORDER BY _row_id",),
         ("SELECT embed('word7')",),
         ("SELECT row_count FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small')",),
@@ -81,6 +84,8 @@ class TestMacros:
             con = duckdb.connect()
             con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
             con.execute("CREATE TABLE questions AS SELECT 'word7' AS q")
+            con.execute("CREATE TABLE asked AS SELECT range AS id, 'word' || range AS text FROM range(4)")
+            con.execute("CREATE TABLE judged AS SELECT range AS question, range AS key, 1 AS grade FROM range(4)")
             con.execute("CREATE TABLE made AS SELECT range AS id, list_resize([1.0], 64, 0.5) AS v FROM range(10)")
             made = shadow_everything(con) if shadowed else 0
             fake(con, storage=tmp_path / str(shadowed))
