@@ -348,7 +348,7 @@ class TestMistakes:
         [
             ("jammi_eval('animals', 'questions', 'judgements', k := 0)", "k is 0; it must be at least 1"),
             ("jammi_eval('animals', 'questions', 'judgements', k := 'all')", "k is all; it must be a whole number"),
-            ("jammi_eval('animals', 'questions', 'judgements', question_columns := 'id')", "question_columns is id; name"),
+            ("jammi_eval('animals', 'questions', 'judgements', question_columns := 'id')", "_columns is id; name"),
             ("jammi_eval('animals', NULL, 'judgements')", "the source is NULL; name a table, a view or a file"),
             ("jammi_tune('animals', 'questions', 'judgements', metric := 'ndgc')", "did you mean 'ndcg'? metrics: "),
             ("jammi_tune('animals', 'questions', 'judgements', metric := NULL)", "metric is NULL; metrics: recall, "),

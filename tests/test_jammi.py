@@ -76,7 +76,8 @@ class TestPages:
             "jammi_import": ("animals", "mine", "id", "v", "fake/small"), "jammi_similar": ("animals", 1),
             "jammi_drop": (jammi.tables().fetchall()[0][0],),
             "jammi_eval": ("animals", "asked", "judged"), "jammi_eval_queries": ("animals", "asked", "judged"),
-            "jammi_eval_compare": ("animals", "asked", "judged", [{}, {}]), "jammi_tune": ("animals", "asked", "judged"),
+            "jammi_eval_compare": ("animals", "asked", "judged", [{}, {}]),
+            "jammi_tune": ("animals", "asked", "judged"),
         }  # fmt: skip
         searched = ("animals", "owl") if "query" in parameters else ("animals",) if "source" in parameters else ()
         found = method_of(verb)(jammi, *given.get(verb, searched))

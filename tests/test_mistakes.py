@@ -95,7 +95,7 @@ MISTAKES = [
     ("FROM jammi_check('patent')", "did you mean 'patents'?"),
     ("FROM jammi_check('TABLE')", "name its source, 'patents', and this one as embedding_table"),
     ("FROM jammi_check('patents', k := 'all')", "k is all; it must be a whole number"),
-    ("FROM jammi_eval('patent', 'tickets', 'judged')", "no embedding table for 'patent'; did you mean 'patents'?"),
+    ("FROM jammi_eval('patent', 'asked', 'judged')", "no embedding table for 'patent'; did you mean 'patents'?"),
     ("FROM jammi_eval('patents', 'tickets')", "jammi_eval(source, questions, judgements, k := 10, "),
     ("FROM jammi_eval('patents', 'tickets', 'judged')", "no column 'text' in 'tickets'; columns: id, body. Name the"),
     ("FROM jammi_eval('patents', 'ticket', 'judged')", 'Did you mean "tickets"?'),
@@ -135,7 +135,7 @@ COMMANDS = [
     ("generate animals --columns text", "the following arguments are required: --key"),
     ("generate animals --columns text --key name,id", "and one column as the key"),
     ("generate animals --columns text --key id --model https://h/acme/m", "a name on the Hugging Face hub, such as"),
-    ("eval animal animals animals", "did you mean 'animals'?"),
+    ("eval animal animals animals --judgement-columns id,id,id", "did you mean 'animals'?"),
     ("eval animals animals", "the following arguments are required: JUDGEMENTS"),
     ("eval animals animals animals", "Name the columns with judgement_columns := ['...'], in this order: the question"),
     ("refresh animal", "did you mean 'animals'?"),
@@ -162,6 +162,7 @@ def patents(con):
     )
     con.execute("CREATE TABLE tickets AS SELECT id, title AS body FROM patents")
     con.execute("CREATE TABLE vectors AS SELECT id, [1.0, 2.0] AS v FROM patents")
+    con.execute("CREATE TABLE asked AS SELECT id, title AS text FROM patents")
     con.execute("CREATE TABLE judged AS SELECT id AS question, id AS key, 1 AS grade FROM patents")
     query = "SELECT embedding_table FROM jammi_generate('patents', ['title', 'abstract'], 'id')"
     return con, con.execute(query).fetchone()[0]

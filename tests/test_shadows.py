@@ -39,6 +39,7 @@ def everything(con):
     """What all of the verbs give, one after another, without names and times."""
     con.execute("SELECT embedding_table FROM jammi_generate('t', 'text', 'id')")
     (name,) = con.fetchone()
+    ways = [{"embedding_table": name, "exact": exact} for exact in (False, True)]
     for statement, *given in (
         ("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)",),
         ("SELECT row_count FROM jammi_generate('t', ?, 'id', dims := 32)", ["text", "id"]),
@@ -51,7 +52,7 @@ def everything(con):
         ("SELECT row_count FROM jammi_check('t', embedding_table := ?)", name),
         ("SELECT metric, value, low FROM jammi_eval('t', 'asked', 'judged', embedding_table := ?)", name),
         ("SELECT question, keys, missed FROM jammi_eval_queries('t', 'asked', 'judged', embedding_table := ?)", name),
-        ("SELECT way, p_value FROM jammi_eval_compare('t', 'asked', 'judged', [{'exact': true}, {'exact': false}])",),
+        ("SELECT p_value FROM jammi_eval_compare('t', 'asked', 'judged', ?)", ways),
         ("SELECT _row_id, _status FROM jammi_infer('t', 'text', 'id') ORDER BY _row_id",),
         ("SELECT embed('word7')",),
         ("SELECT row_count FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small')",),
