@@ -123,8 +123,8 @@ def grades_in(table: Table, questions: JudgedQuestions) -> list[dict[str, int]]:
     missing = [key for key in others if key not in row_ids]
     if missing:
         warnings.warn(
-            f"judged keys that '{table.entry.name}' does not have: {len(missing):,}, such as '{missing[0]}'; those that "
-            "are relevant count as not found",
+            f"judged keys that '{table.entry.name}' does not have: {len(missing):,}, such as '{missing[0]}'; those "
+            "that are relevant count as not found",
             JammiWarning,
             stacklevel=2,
         )

@@ -22,11 +22,11 @@ Measure how good a search is, by questions whose answers were judged.
   jammi-duck eval tickets questions judgements
   jammi-duck eval tickets questions.csv judgements.csv --svg eval.svg
   jammi-duck eval tickets questions judgements --queries
-  jammi-duck eval tickets questions judgements --compare exact=false --compare exact=true
+  jammi-duck eval tickets questions judgements --compare '' --compare exact=true
 
-QUESTIONS has the columns id and text. JUDGEMENTS has the columns question (an id), key (of
-a row of SOURCE) and grade: 1 or more for a row that answers the question. Each metric
-comes with the interval that holds it with a confidence of 95 %.
+QUESTIONS has the columns id and text. JUDGEMENTS has the columns question (an id), key
+(of a row of SOURCE) and grade: 1 or more for a row that answers the question. Each metric
+comes with its 95 % interval.
 """
 _METRICS = sql(
     "metric, k, round(value, 3) AS value, round(low, 3) AS low, round(high, 3) AS high, question_count, skipped_count"
