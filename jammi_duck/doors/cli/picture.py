@@ -11,7 +11,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 40, 48
 _ACROSS, _DOWN = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _STYLE = (
     "text { font: 12px sans-serif; fill: #24292f } .line { stroke: #8b949e; stroke-opacity: 0.4 } "
-    ".mean { stroke: #d9730d; stroke-width: 1.5 } .bar { fill: #2f81f7 } "
+    ".mark { stroke: #d9730d; stroke-width: 1.5 } .bar { fill: #2f81f7 } "
     ".curve { fill: none; stroke: #2f81f7; stroke-width: 2 } "
     "@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }"
 )
@@ -35,7 +35,7 @@ def bars(metric: str, k: int, questions: Sequence[tuple[str, str, float]]) -> st
             f'height="{height:.2f}"><title>{told}</title></rect>'
         )
     y = _y(mean, 0, 1)
-    parts.append(f'<line class="mean" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.2f}" y2="{y:.2f}"/>')
+    parts.append(f'<line class="mark" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.2f}" y2="{y:.2f}"/>')
     counted = f"{len(ordered):,} question" + "s" * (len(ordered) != 1)
     parts.append(_text(_LEFT + _ACROSS / 2, _HEIGHT - 16, f"{counted}, the worst first", "middle"))
     return _picture(f"{metric}@{k} of each question, mean {mean:.3f}", parts)
@@ -47,11 +47,14 @@ def curve(metric: str, k: int, weights: Sequence[float], values: Sequence[float]
     low, high = math.floor(min(values) / step) * step, (math.floor(max(values) / step) + 1) * step
     ticks = [low + step * i for i in range(round((high - low) / step) + 1)]
     parts = list(_axis(low, high, ticks[:: max(1, len(ticks) // 6)]))
-    for weight, label in ((default, f"default, {default:g}"), (best, f"best, {best:g}")):
-        if weight != best or label.startswith("best"):
-            x = _LEFT + weight * _ACROSS
-            parts.append(f'<line class="mean" x1="{x:.2f}" x2="{x:.2f}" y1="{_TOP}" y2="{_TOP + _DOWN}"/>')
-            parts.append(_text(x, _TOP - 6, label, "middle"))
+    # Apart from each other, where the two weights are near.
+    marks = [(best, f"best, {best:g}", _TOP - 6)]
+    if default != best:
+        marks.append((default, f"default, {default:g}", _TOP + _DOWN - 6))
+    for weight, label, y in marks:
+        x = _LEFT + weight * _ACROSS
+        parts.append(f'<line class="mark" x1="{x:.2f}" x2="{x:.2f}" y1="{_TOP}" y2="{_TOP + _DOWN}"/>')
+        parts.append(_text(x, y, label, "middle"))
     points = " ".join(
         f"{_LEFT + weight * _ACROSS:.2f},{_y(value, low, high):.2f}"
         for weight, value in zip(weights, values, strict=True)
