@@ -54,7 +54,7 @@ class Arms:
 def by_words(arms: Arms, query: TextQuery, vector: NDArray[np.float32] | None) -> tuple[Found, list[Stage]]:
     """The rows that match the words, by BM25; with similarities if there is a vector."""
     matches, _, stage = _matching(arms, query)
-    rows, scores = matches.rows, matches.values.astype(np.float32)
+    rows, scores = matches.rows, matches.values
     near = None
     if vector is not None:
         near = arms.table.similarities(rows, vector)

@@ -11,6 +11,7 @@ Relevance Framework: BM25 and Beyond, 2009.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,7 @@ K1, B = 1.2, 0.75
 # Scores are summed in an array over all rows if at least one in so many matches.
 _SPARSE = 16
 _ROWS = np.empty(0, np.int64)
-_NO_VALUES = np.empty(0, np.float64)
+_NO_VALUES = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Matches:
     """Rows in rising order, by their numbers in the table, and a value for each."""
 
     rows: Numbers
-    values: NDArray[np.float64]
+    values: NDArray[np.float32]
 
 
 class Words:
@@ -80,10 +81,7 @@ class Words:
         self._segments = segments
         self._live = live
         self._starts = np.cumsum([0, *(each.rows for each in segments)])
-
-    @cached_property
-    def _lengths(self) -> Numbers:
-        return np.concatenate([_ROWS, *(each.lengths.astype(np.int64) for each in self._segments)])
+        self._weights = functools.lru_cache(4)(self._compute_weights)
 
     @cached_property
     def _counted(self) -> tuple[int, float]:
@@ -95,17 +93,27 @@ class Words:
         rows = sum(map(len, lengths))
         return rows, sum(int(each.sum(dtype=np.int64)) for each in lengths) / max(rows, 1)
 
+    def _compute_weights(self, k1: float, b: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """For each row k1 * (1 - b + b * length / average), and what tf / (tf + that) is for a tf of 1."""
+        lengths = np.concatenate([_ROWS, *(each.lengths for each in self._segments)])
+        norms = (k1 * (1 - b + b * lengths / max(self._counted[1], 1e-9))).astype(np.float32)
+        return norms, np.reciprocal(1 + norms)
+
     def scores(self, query: WordsQuery, k1: float = K1, b: float = B) -> Matches:
         """The BM25 of the rows that match a scored clause and every condition. Raises DamagedError."""
-        count, average = self._counted
-        rows, scores = [_ROWS], [_NO_VALUES]
+        count, _ = self._counted
+        norms, of_one = self._weights(k1, b)
+        found, scores = [], []
         for clause, weight in query.scored:
-            found = self.matching(clause)
-            idf = np.log1p((count - len(found.rows) + 0.5) / (len(found.rows) + 0.5))
-            relative = self._lengths[found.rows] / max(average, 1e-9)
-            rows.append(found.rows)
-            scores.append(weight * idf * found.values / (found.values + k1 * (1 - b + b * relative)))
-        summed = self._sum(rows, scores)
+            matches = self.matching(clause)
+            rows, counts = matches.rows, matches.values
+            idf = np.log1p((count - len(rows) + 0.5) / (len(rows) + 0.5))
+            values = of_one[rows]
+            several = np.flatnonzero(counts > 1)
+            values[several] = counts[several] / (counts[several] + norms[rows[several]])
+            found.append(rows)
+            scores.append(values * np.float32(weight * idf))
+        summed = self._sum(found, scores)
         for clause in query.must:
             summed = _kept(summed, self.matching(clause).rows, is_in=True)
         for clause in query.without:
@@ -114,23 +122,28 @@ class Words:
 
     def matching(self, clause: Clause) -> Matches:
         """The live rows that match a clause, with how often each does. Raises DamagedError."""
-        rows, counts = [_ROWS], [_NO_VALUES]
+        rows, counts = [], []
         for segment, live, start in zip(self._segments, self._live, self._starts[:-1].tolist(), strict=True):
             found = _matching(segment, clause)
             there = slice(None) if live is None else live[found.rows]
             rows.append(found.rows[there] + start)
             counts.append(found.values[there])
-        return Matches(np.concatenate(rows), np.concatenate(counts))
+        if len(rows) == 1:
+            return Matches(rows[0], counts[0])
+        return Matches(np.concatenate([_ROWS, *rows]), np.concatenate([_NO_VALUES, *counts]))
 
-    def _sum(self, rows: Sequence[Numbers], values: Sequence[NDArray[np.float64]]) -> Matches:
+    def _sum(self, rows: Sequence[Numbers], values: Sequence[NDArray[np.float32]]) -> Matches:
         """The sums of the values of each row."""
-        each, total = np.concatenate(rows), int(self._starts[-1])
-        if len(each) * _SPARSE < total:
-            there, places = np.unique(each, return_inverse=True)
-            return Matches(there, np.bincount(places, np.concatenate(values), len(there)).astype(np.float64))
-        sums = np.bincount(each, np.concatenate(values), total).astype(np.float64)
-        there = np.flatnonzero(sums)
-        return Matches(there, sums[there])
+        total = int(self._starts[-1])
+        if sum(map(len, rows)) * _SPARSE < total:
+            there, places = np.unique(np.concatenate([_ROWS, *rows]), return_inverse=True)
+            sums = np.bincount(places, np.concatenate([_NO_VALUES, *values]), len(there))
+            return Matches(there, sums.astype(np.float32))
+        dense = np.zeros(total, np.float32)
+        for mine, scores in zip(rows, values, strict=True):
+            np.add.at(dense, mine, scores)
+        there = np.flatnonzero(dense > 0)
+        return Matches(there, dense[there])
 
 
 def _matching(segment: WordsFile, clause: Clause) -> Matches:
@@ -142,7 +155,7 @@ def _matching(segment: WordsFile, clause: Clause) -> Matches:
         if entry is None:
             return Matches(_ROWS, _NO_VALUES)
         postings = segment.postings(entry, positions=False)
-        return Matches(postings.rows, postings.counts.astype(np.float64))
+        return Matches(postings.rows, postings.counts.astype(np.float32))
     return _phrase(segment, clause)
 
 
@@ -153,7 +166,7 @@ def _beginning(segment: WordsFile, clause: Clause) -> Matches:
     found = [segment.postings(each, positions=False) for each in entries]
     rows, places = np.unique(np.concatenate([each.rows for each in found]), return_inverse=True)
     counts = np.bincount(places, np.concatenate([each.counts for each in found]), len(rows))
-    return Matches(rows, counts.astype(np.float64))
+    return Matches(rows, counts.astype(np.float32))
 
 
 def _phrase(segment: WordsFile, clause: Clause) -> Matches:
@@ -169,7 +182,7 @@ def _phrase(segment: WordsFile, clause: Clause) -> Matches:
         mine = np.unique(np.repeat(postings.rows, postings.counts) << 33 | (postings.positions + last - place))
         begins = mine if begins is None else np.intersect1d(begins, mine, assume_unique=True)
     rows, counts = np.unique(np.empty(0, np.int64) if begins is None else begins >> 33, return_counts=True)
-    return Matches(rows, counts.astype(np.float64))
+    return Matches(rows, counts.astype(np.float32))
 
 
 def _kept(found: Matches, rows: Numbers, *, is_in: bool) -> Matches:

@@ -201,10 +201,12 @@ class WordsFile:
         block = self._block_of(term)
         if block < 0:
             return None
-        entries = self._read_blocks(block, block + 1)
-        for place, each in enumerate(entries.terms):
-            if each == term:
-                return entries[place : place + 1]
+        start = int(self._blocks[block, 1])
+        for each, numbers in self._read_terms(block, block + 1):
+            if each >= term:
+                table = np.array([numbers], np.int64)
+                return Entries([each], table[:, 0], table[:, 1:], start) if each == term else None
+            start += sum(numbers[1:])
         return None
 
     def beginning(self, prefix: bytes) -> Entries:
@@ -242,7 +244,8 @@ class WordsFile:
         found = np.ones(len(rows), np.int64)
         repeated = np.flatnonzero(numbers & 1)
         found[repeated] = decode(counts, len(repeated)) + 2
-        if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
+        # Within a term, rows rise.
+        if len(rows) and not 0 <= rows[firsts].min() <= rows.max() < self.rows:
             raise DamagedError("has postings of rows that are not there")
         places = np.empty(0, np.int64)
         if positions:
@@ -293,27 +296,34 @@ class WordsFile:
         return self._map[at : at + length]
 
     def _read_blocks(self, first: int, end: int) -> Entries:
-        terms: list[bytes] = []
-        numbers: list[int] = []
         start = int(self._blocks[first, 1]) if first < end else 0
-        at = int(self._blocks[first, 0]) if first < end else 0
+        entries = list(self._read_terms(first, end))
+        table = np.array([numbers for _, numbers in entries], np.int64).reshape(-1, 4)
+        return Entries([term for term, _ in entries], table[:, 0], table[:, 1:], start)
+
+    def _read_terms(self, first: int, end: int) -> Iterator[tuple[bytes, list[int]]]:
+        """The terms of some blocks, each with its number of rows and the sizes of its postings."""
+        if first >= end:
+            return
         last = int(self._blocks[end, 0]) if end < len(self._blocks) else self.header.dictionary_bytes
-        entries = self._map[self._dictionary + at : self._dictionary + last]
-        term, at = b"", 0
+        written = self._map[self._dictionary + int(self._blocks[first, 0]) : self._dictionary + last]
+        term, at, size = b"", 0, len(written)
         try:
-            while at < len(entries) and first < end:
-                shared, at = _number(entries, at)
-                length, at = _number(entries, at)
-                term = term[:shared] + entries[at : at + length]
+            while at < size:
+                shared, at = _number(written, at)
+                length, at = _number(written, at)
+                term = term[:shared] + written[at : at + length]
                 at += length
-                terms.append(term)
+                numbers = []
                 for _ in range(4):
-                    number, at = _number(entries, at)
+                    number = written[at]
+                    at += 1
+                    if number > 127:
+                        number, at = _number(written, at - 1)
                     numbers.append(number)
+                yield term, numbers
         except IndexError as error:
             raise self._damaged("a dictionary that is cut off") from error
-        table = np.array(numbers, np.int64).reshape(-1, 4)
-        return Entries(terms, table[:, 0], table[:, 1:], start)
 
 
 def _blocks_of(terms: int) -> int:
