@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jammi_duck import InputError
 from jammi_duck.storage.words.analyser import analyser, beginning, languages, spans, tokens, whole, word_spans
-from jammi_duck.storage.words.stop_words import STOP_WORDS
+from jammi_duck.storage.words.stop_words import BY_LANGUAGE, stop_words
 
 # Letters, marks, joints, silent characters, pairs, and characters that fold to several.
 ODD = (
@@ -136,20 +136,20 @@ class TestPairs:
 class TestLanguages:
     def test_they_are_those_of_the_stemmer_and_none(self):
         assert languages() == [*Stemmer.algorithms(), "none"]
-        assert set(STOP_WORDS) == set(Stemmer.algorithms())
+        assert set(BY_LANGUAGE) == set(Stemmer.algorithms())
 
     @pytest.mark.parametrize("language", languages())
     def test_stop_words_have_no_terms(self, language):
         found = analyser(language)
-        for word in STOP_WORDS.get(language, ()):
+        for word in stop_words(language):
             assert tokens(word) == [word]
             assert found.token(word) == ((), 1)
             assert found.token(word.upper()) == ((), 1) or language == "turkish"
 
-    @pytest.mark.parametrize("language", STOP_WORDS)
+    @pytest.mark.parametrize("language", BY_LANGUAGE)
     def test_the_lists_have_function_words_only(self, language):
-        assert 20 <= len(STOP_WORDS[language]) <= 160
-        assert max(map(len, STOP_WORDS[language])) <= 12
+        assert 20 <= len(stop_words(language)) <= 160
+        assert max(map(len, stop_words(language))) <= 12
 
     @pytest.mark.parametrize(
         ("language", "text", "found"),

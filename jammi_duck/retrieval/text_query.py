@@ -18,8 +18,8 @@ from jammi_duck.storage.words.bm25 import Clause
 # In the score, beside a word's own term, the others by which it is found.
 _OTHER = 0.5
 # A phrase, with a sign that stands before it. A quote after a letter or a digit is none, as in 5".
-_PHRASE = re.compile(r'(?:(?<!\S)(?P<sign>[-+]))?(?<!\w)["\u201c\u201e](?P<words>[^"\u201c-\u201e]*)["\u201c\u201d]')
-_STAR = re.compile(r"\*(?![*\w])")
+_PHRASE = r'(?:(?<!\S)(?P<sign>[-+]))?(?<!\w)["\u201c\u201e](?P<words>[^"\u201c-\u201e]*)["\u201c\u201d]'
+_STAR = r"\*(?![*\w])"
 # Of European languages, without accents: how words go on, where a stemmer cuts more than what was written of a word.
 _ENDINGS = (
     "s es e en er ed ers ing ings ion ions ation ations ment ments ly ness ity al able ive ies est ism ist ung ungen "
@@ -69,7 +69,7 @@ class _Operand:
 
 def _operands(text: str) -> Iterator[_Operand]:
     start = 0
-    for phrase in _PHRASE.finditer(text):
+    for phrase in re.finditer(_PHRASE, text):
         yield from _words(text, start, phrase.start())
         yield _Operand(phrase["words"], phrase["sign"] or "", phrase.span(), phrase.span("words"), is_phrase=True)
         start = phrase.end()
@@ -83,7 +83,7 @@ def _words(text: str, start: int, end: int) -> Iterator[_Operand]:
         token = text[slice(*inner)]
         before = text[max(0, inner[0] - 2) : inner[0]]
         is_signed = before[-1:] in ("+", "-") and not before[:-1].strip()
-        star = _STAR.match(text, inner[1])
+        star = re.compile(_STAR).match(text, inner[1])
         outer = inner[0] - is_signed, star.end() if star else inner[1]
         sign = before[-1] if is_signed else ""
         begun = beginning(token) if star else ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.storage.words.stop_words import STOP_WORDS
+from jammi_duck.storage.words.stop_words import stop_words
 from jammi_duck.types import Analysis
 
 NAME = "words-1"
@@ -34,13 +34,14 @@ _PAIRED = (
     "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff"
     "\u3400-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_RUNS = re.compile(f"[{_PAIRED}]+|[^{_PAIRED}]+")
-_PAIR = re.compile(f"[{_PAIRED}]")
-_DIGITS_OR_LETTERS = re.compile(r"\d+|\D+")
+# Patterns are compiled when they are needed, which a search by vectors does not.
+_RUNS = f"[{_PAIRED}]+|[^{_PAIRED}]+"
+_PAIR = f"[{_PAIRED}]"
+_DIGITS_OR_LETTERS = r"\d+|\D+"
 # Characters within words that say nothing: the soft hyphen, the line that stretches an Arabic word, joiners and spaces
 # of no width, and what encloses a character or chooses between two shapes of it.
 _SILENT = "\u00ad\u0640\u200b-\u200d\u2060\u20dd-\u20e4\ufe00-\ufe0f"
-_SILENCE = re.compile(f"[{_SILENT}]")
+_SILENCE = f"[{_SILENT}]"
 # Letters that no accent is taken off of, and how they are written without it.
 _PLAIN = str.maketrans({"\u0131": "i", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe"})
 
@@ -70,7 +71,7 @@ class Analyser:
     def __init__(self, language: str) -> None:
         """Raises InputError for a language without a stemmer."""
         self.language = language
-        self._stop_words = frozenset(map(_folded, STOP_WORDS.get(language, ())))
+        self._stop_words = frozenset(map(_folded, stop_words(language)))
         self._stem = _stemmer(language)
 
     @property
@@ -84,7 +85,7 @@ class Analyser:
         parts = _parts(token)
         terms: dict[Term, None] = {}
         words = 0
-        for piece in (run for part in parts for run in _RUNS.findall(part)):
+        for piece in (run for part in parts for run in re.findall(_RUNS, part)):
             if is_paired(piece):
                 found = [Term(pair, place, True) for place, pair in enumerate(_pairs(piece), start=words)]
                 words += len(found)
@@ -102,7 +103,7 @@ class Analyser:
         if word in self._stop_words:
             return []
         plain = _unaccented(word)
-        parts = _DIGITS_OR_LETTERS.findall(plain)
+        parts = re.findall(_DIGITS_OR_LETTERS, plain)
         found = [self._stem(plain), _unaccented(self._stem(word)), *(map(self._stem, parts) if len(parts) > 1 else ())]
         return list(dict.fromkeys(text[:_LONGEST] for text in found))
 
@@ -139,7 +140,7 @@ def word_spans(token: str, words: int) -> list[tuple[int, int]]:
     found = [
         (part.start() + run.start() + i, part.start() + run.start() + i + len(word))
         for part in _part_pattern(token.isascii()).finditer(token)
-        for run in _RUNS.finditer(part.group())
+        for run in re.finditer(_RUNS, part.group())
         for i, word in enumerate(_pairs(run.group()) if is_paired(run.group()) else [run.group()])
     ]
     return found if len(found) == words else [(0, len(token))] * words
@@ -148,7 +149,7 @@ def word_spans(token: str, words: int) -> list[tuple[int, int]]:
 def beginning(token: str) -> str:
     """The last word of a token as what words begin with: folded, without accents, not stemmed. Empty if it has none."""
     parts = _parts(_unaccented(_folded(token)))
-    return _RUNS.findall(parts[-1])[-1][:_LONGEST] if parts else ""
+    return re.findall(_RUNS, parts[-1])[-1][:_LONGEST] if parts else ""
 
 
 def whole(token: str) -> str | None:
@@ -166,7 +167,7 @@ def languages() -> list[str]:
 
 def is_paired(term: str) -> bool:
     """Whether a term is Chinese, Japanese, Korean or Thai, say, where the index has pairs of characters."""
-    return _PAIR.match(term) is not None
+    return re.match(_PAIR, term) is not None
 
 
 def _stemmer(language: str) -> Callable[[str], str]:
@@ -195,7 +196,7 @@ def _folded(token: str) -> str:
         return token.lower()
     # To fold the case can take a composed letter apart.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", token).casefold())
-    return _SILENCE.sub("", folded.translate(_SAME))
+    return re.sub(_SILENCE, "", folded.translate(_SAME))
 
 
 def _whole(token: str, parts: list[str]) -> str | None:

@@ -19,7 +19,7 @@ _DUTCH = (
     "bent was waren wordt worden werd werden geworden heeft heb hebt hebben had hadden kan kunnen zal zullen zou "
     "zouden"
 )
-_BY_LANGUAGE = {
+BY_LANGUAGE = {
     "arabic": (
         "و في من على إلى عن مع منذ حتى عند بين قبل بعد غير أنا أنت أنتم نحن هو هي هم هن هذا هذه ذلك تلك هؤلاء الذي "
         "التي الذين ما أي كل أن إن أنه أنها إنه إنها أو ثم بل لكن إذا لو كما حيث إلا أما قد لقد سوف كان كانت كانوا "
@@ -220,4 +220,8 @@ _BY_LANGUAGE = {
         "איז זענען געווען האָב האָט האָבן ניט נישט אויך נאָר"
     ),
 }  # fmt: skip
-STOP_WORDS = {language: frozenset(words.split()) for language, words in _BY_LANGUAGE.items()}
+
+
+def stop_words(language: str) -> list[str]:
+    """Those of a language; none of one that is not known."""
+    return BY_LANGUAGE.get(language, "").split()
