@@ -65,7 +65,7 @@ def lie_about(store, table):
         layout.parquet(COUNTED, 0): with_metadata(
             parquet, counts=json.dumps({**mine.counts.as_fields(), "deduplicated": 0}).encode(), build=b"e" * 32
         ),
-        f"{table}.words": b"an index of words",
+        f"{table}.probe": b"another index",
         f"{table}.00001.probe": b"another index",
         "later.feature": b"\0" * 100,
     }

@@ -24,10 +24,11 @@ def refresh(con):
 
 
 def found(con):
-    """The keys that the view, a search by graph and an exact one find: all the same."""
+    """The keys that the view, a search by graph, an exact one and one by words find: all the same."""
     ((name,),) = ask(con, "SELECT embedding_table FROM jammi_tables() WHERE status = 'ready'")
     ways = [f'SELECT _row_id FROM jammi."{name}"']
-    ways += [f"SELECT _row_id FROM jammi_matches('t', 'word1', 1000, exact := {exact})" for exact in (False, True)]
+    by_vectors = "SELECT _row_id FROM jammi_matches('t', 'word1', 1000, mode := 'vector', exact := {})"
+    ways += [by_vectors.format(exact) for exact in (False, True)]
     view, graph, exact = (sorted(int(key) for (key,) in ask(con, query)) for query in ways)
     assert view == graph == exact
     return view

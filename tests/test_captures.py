@@ -7,9 +7,9 @@ from tests.test_generate import generate
 # Every parameter of a macro, every name that our queries have, and those that a user thinks of.
 NAMES = (
     "id", "text", "source", "query", "key", "k", "model", "filter", "exact", "embedding_table", "min_similarity",
-    "cols", "dims", "words", "mark", "language",
-    "row", "p", "t", "c0", "c1", "n", "_row_id", "_source_id", "_rank", "_similarity", "_distance",
-    "_jammi_query", "_jammi_key", "_jammi_k", "_jammi_exact", "_jammi_least", "_jammi_token", "_jammi_given",
+    "cols", "dims", "words", "mark", "language", "mode", "weight", "fusion", "k1", "b",
+    "row", "p", "t", "c0", "c1", "n", "_row_id", "_source_id", "_rank", "_score", "_similarity", "_distance",
+    "_bm25", "_jammi_query", "_jammi_key", "_jammi_k", "_jammi_exact", "_jammi_least", "_jammi_token", "_jammi_given",
     "_jammi_row", "_jammi_hit", "_jammi_asked", "_jammi_a", "_jammi_changed", "_jammi_keys",
     "_jammi_hits", "_jammi_found", "_jammi_named", "_jammi_bound", "_jammi_values",
 )  # fmt: skip
@@ -49,7 +49,12 @@ class TestOuterColumns:
     @pytest.mark.parametrize("call", ["jammi_search('t', 'red apple'", "jammi_matches('t', 'red apple'"])
     @pytest.mark.parametrize(
         ("argument", "value", "found"),
-        [("k := {}", "3", 3), ("k := 4, min_similarity := {}", "0.9", 1), ("k := 2, exact := {}", "true", 2)],
+        [
+            ("k := {}", "3", 3),
+            ("k := 4, min_similarity := {}", "0.9", 1),
+            ("k := 2, exact := {}", "true", 2),
+            ("k := 4, mode := {}", "'text'", 2),
+        ],
     )
     def test_the_other_arguments(self, source, call, argument, value, found):
         for name in NAMES:
@@ -84,7 +89,7 @@ class TestColumnsOfTheSource:
         found = source.execute("FROM jammi_search('t', 'green apple', 1)")
         names = [column[0] for column in found.description]
         row = dict(zip(names, found.fetchone(), strict=True))
-        ours = {"_row_id", "_rank", "_similarity", "_distance"}
+        ours = {"_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25"}
         assert len(set(map(str.lower, names))) == len(names) == len(NAMES) + len(ours)
         for i, name in enumerate(NAMES):
             if name not in ("id", "text", "p", "t"):

@@ -17,7 +17,7 @@ from tests.test_selection import numbers, way  # noqa: F401
 class TestExplain:
     def test_says_what_was_done(self, numbers):
         con, _ = numbers
-        rows = con.execute("FROM jammi_explain('t', 'red', 4, filter := 'bucket < 10')").fetchall()
+        rows = con.execute("FROM jammi_explain('t', 'red', 4, filter := 'bucket < 10', mode := 'vector')").fetchall()
         stages = [row[0] for row in rows]
         assert stages == ["table", "filter", "encode", "exact", "rank", "fetch"]
         by_stage = {row[0]: row for row in rows}
@@ -32,7 +32,7 @@ class TestExplain:
     def test_says_when_the_graph_was_taken(self, numbers, monkeypatch):
         con, _ = numbers
         monkeypatch.setattr(graph, "graph_ms", lambda *_: 0.0)
-        rows = con.execute("SELECT stage, detail FROM jammi_explain('t', 'red', 4)").fetchall()
+        rows = con.execute("SELECT stage, detail FROM jammi_explain('t', 'red', 4, mode := 'vector')").fetchall()
         assert rows[2][0] == "graph"
         assert "20 neighbours by the graph" in rows[2][1]
 

@@ -26,7 +26,7 @@ from jammi_duck.storage.files.parquet import (
     read_vectors,
 )
 from jammi_duck.storage.files.store import FileDigest
-from jammi_duck.types import Counts, Definition
+from jammi_duck.types import Analysis, Counts, Definition
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest.json"
 NAME = "patents__embedding__all-MiniLM-L6-v2__20260325T120000"
@@ -44,6 +44,7 @@ DEFINITION = Definition(
     max_tokens=256,
     dimensions=4,
 )
+ANALYSIS = Analysis("words-1", "english", "PyStemmer 3.1.0")
 
 
 def segment(number, rows, part, letters):
@@ -144,7 +145,8 @@ class TestLaterManifests:
         assert document["features"] == []
         assert document["counts"]["deduplicated"] == 5
         assert document["definition"]["passages"] == {"overlap": 16, "tokens": 128}
-        assert list(document["segments"][0])[-1] == "words"
+        assert list(document["segments"][0])[-1] == "probe"
+        assert document["segments"][0]["words"]["analyser"] == "english"
         assert document["segments"][0]["parquet"]["crc32c"] == "dGVzdA=="
         assert Manifest.from_bytes(changed.to_bytes(), changed.file) == changed
 
@@ -374,5 +376,7 @@ def test_fingerprint_is_golden_and_depends_on_every_field():
             continue
         value = getattr(DEFINITION, field.name)
         other = (*value, "x") if isinstance(value, tuple) else value + 1 if isinstance(value, int) else f"{value}x"
+        if field.name == "words":
+            other = ANALYSIS
         assert dataclasses.replace(DEFINITION, **{field.name: other}).fingerprint != DEFINITION.fingerprint
     assert dataclasses.replace(DEFINITION, unknown={"later": 1}).fingerprint != DEFINITION.fingerprint

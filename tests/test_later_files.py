@@ -80,13 +80,21 @@ def lose(store, file):
 
 
 def found(con):
-    """The keys that the view of t's table, a search by graph and an exact one find: all the same."""
+    """The keys that the view of t's table, a search by graph, an exact one and one by words find: all the same."""
     ((name,),) = ask(con, "SELECT embedding_table FROM jammi_tables() WHERE (source, status) = ('t', 'ready')")
     ways = [f'SELECT _row_id FROM jammi."{name}"']
-    ways += [f"SELECT _row_id FROM jammi_matches('t', 'word1', 1000, exact := {exact})" for exact in (False, True)]
+    by_vectors = "SELECT _row_id FROM jammi_matches('t', 'word1', 1000, mode := 'vector', exact := {})"
+    ways += [by_vectors.format(exact) for exact in (False, True)]
     view, graph, exact = (sorted(int(key) for (key,) in ask(con, query)) for query in ways)
     assert view == graph == exact
+    assert words_found(con) == view
     return view
+
+
+def words_found(con):
+    """The keys that a search by words finds: each text has one of these."""
+    matched = ask(con, "SELECT _row_id FROM jammi_matches('t', 'word* submarine another', 1000, mode := 'text')")
+    return sorted(int(key) for (key,) in matched)
 
 
 def recovered(con):
@@ -375,11 +383,11 @@ class TestDrop:
 
     def test_leaves_sidecars_of_kinds_that_are_not_known(self, shared):
         store = shared.store()
-        put_file(store, f"{shared.name}.words", b"an index of words")
+        put_file(store, f"{shared.name}.probe", b"another index")
         con = shared.open("b")
         ((action,),) = ask(con, "SELECT action FROM jammi_drop(?)", shared.name)
-        assert action.endswith(f"; left alone, which nothing shows to be of this table: {shared.name}.words")
-        assert set(store.files()) == {f"{shared.name}.words"}
+        assert action.endswith(f"; left alone, which nothing shows to be of this table: {shared.name}.probe")
+        assert set(store.files()) == {f"{shared.name}.probe"}
 
     def test_takes_what_is_damaged_of_a_table_that_was_ready(self, shared):
         store = shared.store()
@@ -391,12 +399,12 @@ class TestDrop:
 
 def test_a_kind_of_sidecar_that_is_not_known_stays_where_the_manifest_has_it(shared, tmp_path):
     store = shared.store()
-    new = {"words": {"file": f"{shared.name}.words", "language": "en"}, "sidecars": {"of": "a later version"}}
+    new = {"probe": {"file": f"{shared.name}.probe", "cells": 8}, "sidecars": {"of": "a later version"}}
     document = json.loads(store.read(shared.newest))
     document["segments"][0].update(new)
     document["tombstones"] = "another field"
     replaced(store, shared.newest, sealed(document))
-    put_file(store, f"{shared.name}.words", b"an index of words")
+    put_file(store, f"{shared.name}.probe", b"another index")
     con = shared.open("b")
     con.execute("INSERT INTO t VALUES (78, 'a red submarine')")
     assert ask(con, "SELECT added, deleted FROM jammi_refresh('t')") == [(1, 0)]
@@ -412,7 +420,7 @@ def test_a_kind_of_sidecar_that_is_not_known_stays_where_the_manifest_has_it(sha
     assert document["segments"][0]["usearch"]["file"] == f"{shared.name}.r00004.usearch"
     assert {name: document["segments"][0][name] for name in new} == new
     assert document["tombstones"] == "another field"
-    assert f"{shared.name}.words" in store.files()
+    assert f"{shared.name}.probe" in store.files()
     assert found(con) == sorted([*AFTER, 78])
 
 

@@ -19,6 +19,7 @@ def test_the_names_of_the_design():
     assert layout.parquet(name, 3) == f"{name}.00003.parquet"
     assert layout.sidecar(name, 0, "usearch") == f"{name}.usearch"
     assert layout.sidecar(name, 2, "rowmap", 4) == f"{name}.00002.r00004.rowmap"
+    assert layout.sidecar(name, 0, "words") == f"{name}.words"
     assert layout.manifest(name, 1) == f"{name}.manifest.json"
     assert layout.manifest(name, 2) == f"{name}.00002.manifest.json"
 
@@ -44,6 +45,7 @@ def test_every_name_stays_in_the_folder_and_is_read_back(source, model, segment,
         layout.parquet(name, segment),
         layout.sidecar(name, segment, "usearch", number),
         layout.sidecar(name, segment, "rowmap"),
+        layout.sidecar(name, segment, "words"),
         layout.manifest(name, number),
     ]
     for file in files:
@@ -54,7 +56,7 @@ def test_every_name_stays_in_the_folder_and_is_read_back(source, model, segment,
         assert layout.is_scratch(layout.scratch(file, "0123abcd" * 4), "0123abcd" * 4)
         assert not layout.is_scratch(layout.scratch(file, "0123abcd" * 4), "ffffffff" * 4)
     assert layout.parse(files[1]) == layout.FileName(name, "usearch", segment, number)
-    assert layout.parse(files[3]) == layout.FileName(name, "manifest.json", number, 0)
+    assert layout.parse(files[4]) == layout.FileName(name, "manifest.json", number, 0)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +71,8 @@ def test_every_name_stays_in_the_folder_and_is_read_back(source, model, segment,
         "99999999999999999999.manifest.json",
         "\u0660\u0660\u0660\u0660\u0662.parquet",
         "r00000.usearch",
-        "words",
         "probe",
+        "r00000.words",
         "parquet\n",
     ],
 )

@@ -27,6 +27,8 @@ def oracle(texts, query, k):
 
 
 def ids(con, query, k, **options):
+    """What is found by the vector, or by `mode`, best first."""
+    options = {"mode": "'vector'", **options}
     extra = "".join(f", {name} := {value}" for name, value in options.items())
     rows = con.execute(f"SELECT id FROM jammi_search('t', ?, ?{extra}) ORDER BY _rank", [query, k]).fetchall()
     return [i for (i,) in rows]
@@ -37,12 +39,22 @@ class TestAnswers:
         generate(animals, "animals", ["name", "text"])
         rows = animals.execute("SELECT * FROM jammi_search('animals', 'a duck in water', 2)")
         names = [column[0] for column in rows.description]
-        assert names == ["id", "name", "text", "_row_id", "_rank", "_similarity", "_distance"]
-        first, second = rows.fetchall()
-        assert (first[1], first[3], first[4]) == ("duck", "3", 1)
-        assert second[4] == 2
-        assert first[5] >= second[5]
-        assert first[6] == pytest.approx(1 - first[5])
+        ours = ["_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25"]
+        assert names == ["id", "name", "text", *ours]
+        first, second = (dict(zip(names, row, strict=True)) for row in rows.fetchall())
+        assert (first["name"], first["_row_id"], first["_rank"]) == ("duck", "3", 1)
+        assert second["_rank"] == 2
+        assert first["_score"] >= second["_score"]
+        assert first["_bm25"] > second["_bm25"] > 0
+        assert first["_distance"] == pytest.approx(1 - first["_similarity"])
+
+    @pytest.mark.parametrize("query", ["'a duck in water', 2, mode := 'vector'", "embed('a duck in water'), 2"])
+    def test_a_vector_alone_has_a_similarity_for_its_score(self, animals, query):
+        generate(animals, "animals", ["name", "text"])
+        rows = animals.execute(f"SELECT _score, _similarity, _bm25 FROM jammi_search('animals', {query})").fetchall()
+        assert [score for score, _, _ in rows] == [similarity for _, similarity, _ in rows]
+        assert rows[0][0] > rows[1][0]
+        assert [bm25 for _, _, bm25 in rows] == [None, None]
 
     def test_similarity_is_the_inner_product_of_the_stored_vectors(self, animals):
         generate(animals, "animals")
@@ -58,13 +70,16 @@ class TestAnswers:
         generate(animals, "animals")
         animals.execute("DROP TABLE animals")
         rows = animals.execute("SELECT * FROM jammi_matches('animals', 'duck', 1)")
-        assert [c[0] for c in rows.description] == ["_row_id", "_source_id", "_rank", "_similarity", "_distance"]
+        names = [column[0] for column in rows.description]
+        assert names == ["_row_id", "_source_id", "_rank", "_score", "_similarity", "_distance", "_bm25"]
         assert rows.fetchall()[0][:3] == ("3", "animals", 1)
 
     @pytest.mark.parametrize("kind", ["FLOAT[64]", "FLOAT[]", "DOUBLE[]", "DOUBLE[64]"])
     def test_a_vector_asks_as_well_as_a_text(self, animals, kind):
         generate(animals, "animals")
-        by_text = animals.execute("SELECT id, _similarity FROM jammi_search('animals', 'owl night')").fetchall()
+        by_text = animals.execute(
+            "SELECT id, _similarity FROM jammi_search('animals', 'owl night', mode := 'vector')"
+        ).fetchall()
         by_vector = animals.execute(
             f"SELECT id, _similarity FROM jammi_search('animals', embed('owl night', role := 'query')::{kind})"
         ).fetchall()
@@ -125,7 +140,7 @@ class TestAnswers:
         animals.execute("CREATE TABLE questions AS SELECT range AS n, 'water ' || range AS text FROM range(3000)")
         rows = animals.execute(
             "SELECT q.n, list(s.id ORDER BY s._rank) "
-            "FROM questions q, jammi_search('animals', q.text, 2) s GROUP BY q.n"
+            "FROM questions q, jammi_search('animals', q.text, 2, mode := 'vector') s GROUP BY q.n"
         ).fetchall()
         assert len(rows) == 3000
         assert {len(found) for _, found in rows} == {2}

@@ -66,7 +66,9 @@ class TestLargeSegments:
         min(storage.rglob(f"*.{kind}")).unlink()
         con = reopened()
         with pytest.warns(JammiWarning, match=f"{kind}' is missing"):
-            explained = con.execute("SELECT stage, detail FROM jammi_explain('t', 'red cat dog', 25)").fetchall()
+            explained = con.execute(
+                "SELECT stage, detail FROM jammi_explain('t', 'red cat dog', 25, mode := 'vector')"
+            ).fetchall()
         assert [stage for stage, _ in explained] == ["table", "encode", "graph", "exact", "rank", "fetch"]
         assert explained[2][1].startswith("segment 0: ")
         assert explained[3][1] == "segment 1: 2,500 of 2,500 vectors: there is no index"
@@ -118,14 +120,14 @@ class TestSmallSegments:
         monkeypatch.setattr(nearest, "scan", spied)
         monkeypatch.setattr(graph, "graph_ms", lambda *_: 0.0)
         monkeypatch.setattr(graph, "neighbours", lambda rows, allowed, k: 26 if rows == 500 else rows)
-        similarity = "SELECT _similarity FROM jammi_search('t', 'red', 10) WHERE id < 500"
+        similarity = "SELECT _similarity FROM jammi_search('t', 'red', 10, mode := 'vector') WHERE id < 500"
         assert con.execute(similarity).fetchall()
         assert [LEAST < bar < 1 for bar in bars] == [True]
 
 
 def detail(con, options):
     """What jammi_explain says of the scan, where milliseconds are N."""
-    explained = f"FROM jammi_explain('t', 'word5', 4{options}) WHERE stage = 'exact'"
+    explained = f"FROM jammi_explain('t', 'word5', 4, mode := 'vector'{options}) WHERE stage = 'exact'"
     rows = con.execute(rf"SELECT regexp_replace(detail, '[0-9.e-]+ ms', 'N ms', 'g') {explained}").fetchall()
     return rows[0][0] if rows else None
 

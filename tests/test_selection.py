@@ -174,7 +174,7 @@ class TestFilter:
 
     def test_prepared_with_the_filter_as_a_parameter(self, numbers):
         con, texts = numbers
-        con.execute("PREPARE find AS SELECT id FROM jammi_search('t', $1, 3, filter := $2)")
+        con.execute("PREPARE find AS SELECT id FROM jammi_search('t', $1, 3, filter := $2, mode := 'vector')")
         assert con.execute("EXECUTE find('n5', 'id = 6')").fetchall() == [(6,)]
         assert con.execute("EXECUTE find('n5', 'id = 8')").fetchall() == [(8,)]
         assert con.execute("EXECUTE find('n5', NULL)").fetchall() == [(i,) for i in nearest(texts, "n5", 3)]
@@ -187,8 +187,8 @@ class TestFilter:
         monkeypatch.setattr(Selections, "keep", lambda *a, **b: kept.append(a[3].row_ids) or keep(*a, **b))
         con.execute("CREATE TABLE q AS SELECT range AS n, 'owl n' || range AS text FROM range(3000)")
         rows = con.execute(
-            "SELECT q.n, list(s.id ORDER BY s._rank) FROM q, jammi_search('t', q.text, 3, filter := 'bucket < 50') s "
-            "GROUP BY q.n"
+            "SELECT q.n, list(s.id ORDER BY s._rank) FROM q, "
+            "jammi_search('t', q.text, 3, filter := 'bucket < 50', mode := 'vector') s GROUP BY q.n"
         ).fetchall()
         assert len(rows) == 3000
         assert [sum(map(len, row_ids)) for row_ids in kept] == [100]
