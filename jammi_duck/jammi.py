@@ -394,7 +394,7 @@ class Jammi(EvalMethods):
 
         Returns:
             A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
-            _distance FLOAT, _bm25 FLOAT. `_score` is what the rows are ranked by; what was not computed is NULL.
+            _distance FLOAT, _bm25 FLOAT. `_score` is what ranks them; NULL stands for what was not computed.
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.
@@ -465,7 +465,7 @@ class Jammi(EvalMethods):
 
         Example:
             >>> [stage for stage, *_ in jammi.explain("animals", "a fish").fetchall()]
-            ['table', 'encode', 'exact', 'rank', 'fetch']
+            ['table', 'encode', 'exact', 'words', 'fuse', 'fetch']
         """
         return self._asked("jammi_explain", *arguments, **options)
 

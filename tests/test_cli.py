@@ -193,7 +193,7 @@ class TestProgram:
         assert (first["_rank"], second["_rank"], set(first)) == (
             1,
             2,
-            {"id", "name", "text", "_rank", "_similarity", "_row_id", "_distance"},
+            {"id", "name", "text", "_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25"},
         )
 
     def test_the_log_in_json(self, folder):
@@ -227,7 +227,7 @@ class TestProgram:
         code, lines = terminal.finish()
         assert code == 0
         assert max(map(len, lines)) <= 70
-        assert "_similarity" in lines[1]
+        assert "_score" in lines[1]
         assert any("the duck in water" in line for line in lines)
 
     def test_a_warning_is_one_line(self, folder):

@@ -126,7 +126,7 @@ class TestSources:
         assert (built.returncode, f"s3://{bucket}/out" in built.stdout) == (0, True)
         files = s3fs.S3FileSystem(**s3_server.options(), skip_instance_cache=True)
         kept = [files.cat_file(path) for path in files.find(f"{bucket}/out")]
-        assert len(kept) == 5
+        assert len(kept) == 6
         kept += [path.read_bytes() for path in folder.iterdir() if path.is_file()]
         kept += [(built.stdout + built.stderr).encode()]
         assert not any(secret.encode() in content for content in kept)

@@ -61,6 +61,27 @@ def test_the_same_rows_columns_and_types(words, jammi, way):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "hybrid"},
+        {"mode": "text"},
+        {"mode": "vector"},
+        {"mode": "text", "min_similarity": 0.3},
+        {"weight": 0.2},
+        {"fusion": "rrf"},
+        {"k1": 0.5, "b": 0.1},
+    ],
+    ids=str,
+)
+def test_the_same_in_each_mode(words, jammi, way, options):
+    for query in ("red owl", "+red -n6", '"tea n5" n5'):
+        theirs = by_macro(words, "t", query, 30, **options)
+        assert theirs[2]
+        assert by_method(jammi, "t", query, 30, **options) == theirs
+        assert way == []
+
+
+@pytest.mark.parametrize(
     ("type", "is_plain"),
     [
         ("INTEGER", True), ("BIGINT", True), ("VARCHAR", True), ("VARCHAR COLLATE NOCASE", True),

@@ -178,13 +178,13 @@ def test_what_somebody_reads_is_left_for_later(fake, storage):
     generate(con)
     (name,) = ask(con, "SELECT embedding_table FROM jammi_tables()")[0]
     parquet = storage / "jammi_db" / f"{name}.parquet"
-    stray = storage / "jammi_db" / f"{name}.words"
-    stray.write_bytes(b"an index of words")
+    stray = storage / "jammi_db" / f"{name}.probe"
+    stray.write_bytes(b"another index")
     reading = SharedLocks([parquet])
     ((action,),) = ask(con, "SELECT action FROM jammi_drop(?)", name)
     left = f"; left for jammi_recover(), since they are being read: {parquet.name}"
     alone = f"; left alone, which nothing shows to be of this table: {stray.name}"
-    assert action == f"removed 4 files{left}{alone}"
+    assert action == f"removed 5 files{left}{alone}"
     stray.unlink()
     assert ask(con, "SELECT action FROM jammi_recover()") == [
         (f"removed none of the files that a drop had left{left}",)

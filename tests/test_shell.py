@@ -24,17 +24,19 @@ class TestUse:
     def test_the_same_as_in_python(self, folder):
         (built,) = rows("FROM jammi_generate('t', 'text', 'id')")
         assert (built["status"], built["row_count"], built["skipped_count"]) == ("ready", 2, 1)
-        query = "SELECT id, text, _rank, _similarity FROM jammi_search('t', 'duck', 2)"
+        query = "SELECT id, text, _rank, _score, _similarity, _bm25 FROM jammi_search('t', 'duck', 2)"
         ours = rows(query)
         con = duckdb.connect()
         jammi_duck.install(con)
         con.execute(
             "CREATE TABLE t AS FROM (VALUES (1, 'the duck in water'), (2, 'a loud dog'), (3, NULL)) t(id, text)"
         )
-        theirs = [
-            dict(zip(("id", "text", "_rank", "_similarity"), row, strict=True)) for row in con.sql(query).fetchall()
-        ]
-        assert [{**row, "_similarity": pytest.approx(row["_similarity"], abs=1e-6)} for row in ours] == theirs
+        names = ("id", "text", "_rank", "_score", "_similarity", "_bm25")
+        theirs = [dict(zip(names, row, strict=True)) for row in con.sql(query).fetchall()]
+        nearly = ("_score", "_similarity", "_bm25")
+        ours = [row | {name: pytest.approx(row[name], abs=1e-6) for name in nearly} for row in ours]
+        assert ours == theirs
+        assert theirs[0]["_bm25"] > theirs[1]["_bm25"] == 0
         vectors = con.sql("SELECT embed('the duck'), embed(''), embed(NULL)").fetchall()[0]
         (row,) = rows("SELECT embed('the duck') AS a, embed('') AS b, embed(NULL) AS c")
         assert (row["a"], row["b"], row["c"]) == (pytest.approx(vectors[0], abs=1e-6), None, None)
