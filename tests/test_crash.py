@@ -67,10 +67,19 @@ def check(world, kept=()):
                 expected = con.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
                 assert count == expected
                 assert con.execute(f'SELECT count(DISTINCT _row_id) FROM jammi."{name}"').fetchone()[0] == expected
-                found = con.execute("SELECT _row_id FROM jammi_matches(?, 'word3', 100)", [source]).fetchall()
+                matches = "SELECT _row_id FROM jammi_matches(?, ?, 100, mode := ?)"
+                found = con.execute(matches, [source, "word3", "vector"]).fetchall()
                 assert len(found) == expected
                 assert found[0] == ("3",)
                 assert f"{name}.manifest.json" in files
+                # A process that died after it wrote the last vectors has not written the words of these.
+                lost = [action for table, _, action in recover(con) if table == name]
+                if lost:
+                    assert "the words of 1 segments are missing or damaged" in lost[0]
+                    encoded = con.execute("SELECT encoded FROM jammi_refresh(?)", [source]).fetchall()
+                    assert encoded == [(0,)]
+                    assert recover(con) == []
+                assert len(con.execute(matches, [source, "word*", "text"]).fetchall()) == expected
     assert world.store().scratches() == {}
     assert set(kept) <= set(files)
     con.close()

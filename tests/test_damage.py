@@ -163,3 +163,80 @@ class TestDamage:
         with pytest.warns(JammiWarning, match="is missing"):
             assert "SHA-256 differs" in error_of(con, "FROM jammi_search('t', 'red')")
         assert "cannot be repaired" in con.execute("SELECT action FROM jammi_recover()").fetchall()[0][0]
+
+
+class TestWords:
+    """Words can be made again from the source alone: a search goes on without them, and a refresh indexes them."""
+
+    @pytest.fixture
+    def built(self, fake, tmp_path):
+        """A database with two tables, closed: the first one's name, the other's, and a function that opens it."""
+        database = str(tmp_path / "db.duckdb")
+
+        def reopen(**options):
+            return fake(duckdb.connect(database), segment_rows=100, **options).con
+
+        con = reopen()
+        fill(con, [f"{WORDS[i % 16]} {WORDS[i % 13]} n{i}" for i in range(300)])
+        con.execute("CREATE TABLE other AS FROM t WHERE id > 5")
+        names = [
+            con.execute("SELECT embedding_table FROM jammi_generate(?, 'text', 'id')", [table]).fetchone()[0]
+            for table in ("t", "other")
+        ]
+        con.close()
+        return *names, reopen
+
+    def found(self, con):
+        return {mode: ids(con, "red n5", 10, mode=f"'{mode}'") for mode in ("auto", "text", "vector")}
+
+    @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "altered", "another's"])
+    def test_a_refresh_indexes_them_again(self, built, storage, how):
+        name, other, reopen = built
+        folder = storage / "jammi_db"
+        con = reopen()
+        before = self.found(con)
+        assert before["auto"][0] == before["text"][0] == 5
+        con.close()
+        damage(how)(folder / f"{name}.00001.words", folder / f"{other}.00001.words")
+        con = reopen()
+        with pytest.warns(JammiWarning, match=f"the words of '{name}' cannot be used .*jammi_refresh") as caught:
+            assert self.found(con) == dict.fromkeys(before, before["vector"])
+        assert len(caught) == 1
+        ((table, status, action),) = con.execute("FROM jammi_recover()").fetchall()
+        assert (table, status) == (name, "ready")
+        assert "the words of 1 segments are missing or damaged: SELECT * FROM jammi_refresh('t'" in action
+        con.execute(action.split(": ")[1].removesuffix(" indexes them again from the source")).fetchall()
+        assert con.execute("SELECT encoded, row_count FROM jammi_refresh('t')").fetchall() == [(0, 300)]
+        assert self.found(con) == before
+        assert con.execute("FROM jammi_recover()").fetchall() == []
+        con.close()
+        con = reopen(retention=timedelta(0))
+        gone = {file for (file,) in con.execute("SELECT file FROM jammi_vacuum()").fetchall()}
+        assert gone - {f"{name}.00001.words"} == {f"{name}.manifest.json"}
+        assert self.found(con) == before
+        assert {path.name for path in folder.glob(f"{name}*.words")} == {
+            f"{name}.words",
+            f"{name}.00001.r00002.words",
+            f"{name}.00002.words",
+        }
+
+    def test_a_manifest_that_is_gone_is_built_again_with_them(self, built, storage):
+        name, _, reopen = built
+        con = reopen()
+        con.execute("UPDATE t SET text = text || ' Häuser' WHERE id % 10 = 0")
+        con.execute("FROM jammi_refresh('t')").fetchall()
+        assert con.execute("SELECT language, row_count FROM jammi_index_words('t', language := 'german')").fetchall()
+        before = self.found(con)
+        house = ids(con, "Haus", 100, mode="'text'")
+        assert len(house) == 30
+        con.close()
+        for path in (storage / "jammi_db").glob(f"{name}*manifest.json"):
+            path.unlink()
+        con = reopen()
+        with pytest.warns(JammiWarning, match="has no manifest"):
+            assert ids(con, "red n5", 10) == before["vector"]
+        ((action,),) = con.execute("SELECT action FROM jammi_recover()").fetchall()
+        assert "words" not in action
+        assert self.found(con) == before
+        assert ids(con, "Haus", 100, mode="'text'") == house
+        assert con.execute("FROM jammi_recover()").fetchall() == []

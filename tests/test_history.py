@@ -36,6 +36,7 @@ BLANK = [None, "", " \t", "\u2003"]
 # A text that the encoder fails at has no vector; capital letters are another text with the same vector.
 TEXTS = [*BLANK, "unencodable one", "unencodable two", "Cat", *(f"{a} {b}" for a in ("cat", "dog") for b in "abcd")]
 QUERIES = ["cat", "dog b", "cat a dog c"]
+WORDS = ["cat", "dog"]
 
 KEYS = st.integers(0, 23)
 SIDES = st.sampled_from(["left", "right"])
@@ -225,7 +226,7 @@ class History(RuleBasedStateMachine):
         left = set(database.store().files()) - before
         if self.newest == newest and left:
             assert operation == "refresh"
-            assert {layout.parse(file).kind for file in left} == {"parquet"}, failure.at
+            assert {"parquet"} <= {layout.parse(file).kind for file in left} <= {"parquet", "words"}, failure.at
             self.spare = True
         if not failed and operation == "refresh":
             assert self.table == embedded(database.source)
@@ -309,11 +310,16 @@ class History(RuleBasedStateMachine):
         for query in QUERIES:
             for k, exact in ((3, False), (100, True)):
                 hits = con.execute(
-                    "SELECT _row_id, _similarity FROM jammi_matches('t', ?, ?, exact := ?)", [query, k, exact]
+                    "SELECT _row_id, _similarity FROM jammi_matches('t', ?, ?, exact := ?, mode := 'vector')",
+                    [query, k, exact],
                 ).fetchall()
                 expected = nearest(self.table, query, k)
                 assert [key for key, _ in hits] == [key for key, _ in expected]
                 np.testing.assert_allclose([s for _, s in hits], [s for _, s in expected], atol=1e-6)
+        for word in WORDS:
+            hits = con.execute("SELECT _row_id FROM jammi_matches('t', ?, 100, mode := 'text')", [word]).fetchall()
+            having = {str(key) for key, text in self.table.items() if word in text.lower().split()}
+            assert {key for (key,) in hits} == having
         counted = con.execute("SELECT status, row_count FROM jammi_tables()").fetchall()
         assert counted == [("ready", len(self.table))]
         found = self.rows(database)

@@ -40,10 +40,10 @@ def is_whole(con, world, at, *, keeps):
     found = statuses(con)
     assert found in ([], ["failed"], ["ready"]), at
     if found == ["ready"]:
-        holds(con, AFTER)
+        holds(con, AFTER, words=False)
     else:
         left = {layout.parse(file).kind for file in world.store().files()}
-        assert left <= ({"parquet"} if keeps else set()), at
+        assert left <= ({"parquet", "words"} if keeps else set()), at
     return found == ["ready"]
 
 
