@@ -1,6 +1,8 @@
-"""Numbers of one to five bytes, the lowest seven bits first; the eighth bit of a byte says that more follow."""
+"""Numbers as bytes, the lowest seven bits first; the eighth bit of a byte says that more follow."""
 
 from __future__ import annotations
+
+import mmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,8 @@ from jammi_duck.errors import DamagedError
 Numbers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
-_MOST_BYTES = 5
+# Of one of an array, and of a single number, which fit into 64 bits.
+_MOST_BYTES, _MOST_BYTES_ALONE = 5, 9
 
 
 def encode(values: Numbers) -> tuple[Bytes, Numbers]:
@@ -47,3 +50,22 @@ def decode(written: Bytes, count: int) -> Numbers:
         mine = np.flatnonzero(lengths > place)
         values[mine] |= (written[starts[mine] + place].astype(np.int64) & 127) << 7 * place
     return values
+
+
+def append(written: bytearray, number: int) -> None:
+    """Append a number from 0 to 2^63 - 1."""
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    written.append(number)
+
+
+def number_at(written: bytes | mmap.mmap, at: int) -> tuple[int, int]:
+    """The number that stands at a place, and where the next one is. Raises IndexError at the end."""
+    byte = written[at]
+    number, first = byte & 127, at
+    while byte > 127:
+        at += 1
+        byte = written[at] if at - first < _MOST_BYTES_ALONE else 0
+        number |= (byte & 127) << 7 * (at - first)
+    return number, at + 1

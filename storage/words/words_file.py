@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
 from jammi_duck.fields import Amount, Number, Record, Sha256, check_understood, naming, parsed, record
-from jammi_duck.storage.words.varints import Bytes, Numbers, decode, encode
+from jammi_duck.storage.words.varints import Bytes, Numbers, append, decode, encode, number_at
 from jammi_duck.types import Analysis
 
 MAGIC = b"JAMMIWRD"
 FORMAT_VERSION = 1
 _BLOCK_TERMS = 16
+_MOST_POSITION = (1 << 32) - 1
 _END = 4 + len(MAGIC)
 _READ_AT_ONCE = 1 << 20
 
@@ -154,10 +155,10 @@ class WordsWriter:
             else:
                 shared = _shared(self._last, term)
             for number in (shared, len(term) - shared):
-                _append(self._dictionary, number)
+                append(self._dictionary, number)
             self._dictionary += term[shared:]
             for number in of_term:
-                _append(self._dictionary, number)
+                append(self._dictionary, number)
             self._last = term
             self._terms += 1
 
@@ -181,6 +182,8 @@ class WordsFile:
             self.header = header = self._read_header()
         self.rows = header.rows
         self.terms = header.terms
+        # No number of a dictionary is larger.
+        self._most = max(header.rows, header.postings_bytes)
         at = len(MAGIC)
         self.lengths = np.frombuffer(self._map, f"<u{header.length_bytes}", header.rows, at)
         self._postings = np.frombuffer(
@@ -190,6 +193,9 @@ class WordsFile:
         self._blocks = np.frombuffer(
             self._map, "<u8", 2 * _blocks_of(header.terms), self._dictionary + header.dictionary_bytes
         ).reshape(-1, 2)
+        for starts, end in zip(self._blocks.T, (header.dictionary_bytes, header.postings_bytes), strict=True):
+            if len(starts) and (starts[0] > 0 or starts[-1] > end or (starts[1:] < starts[:-1]).any()):
+                raise self._damaged("blocks that do not follow each other")
 
     @property
     def analysis(self) -> Analysis:
@@ -219,12 +225,15 @@ class WordsFile:
 
     def entries(self, least: int) -> Iterator[Entries]:
         """All entries in order, at a time some blocks with so many bytes of postings or more. Raises DamagedError."""
-        first = 0
+        first, last = 0, b""
         while first < len(self._blocks):
             end = int(np.searchsorted(self._blocks[:, 1], self._blocks[first, 1] + least))
             end = min(max(end, first + 1), len(self._blocks))
-            yield self._read_blocks(first, end)
-            first = end
+            found = self._read_blocks(first, end)
+            if first and found.terms[0] <= last:
+                raise self._damaged("terms that are not in order")
+            yield found
+            first, last = end, found.terms[-1]
 
     def postings(self, entries: Entries, *, positions: bool = True) -> Postings:
         """The postings of terms; without their positions where these are not wanted. Raises DamagedError."""
@@ -240,17 +249,19 @@ class WordsFile:
         numbers = decode(gaps, int(entries.row_counts.sum()))
         terms = np.repeat(np.arange(len(entries.terms)), entries.row_counts)
         firsts = np.cumsum(entries.row_counts) - entries.row_counts
-        rows = _summed(numbers >> 1, firsts, entries.row_counts) - 1
+        gaps_to = numbers >> 1
+        rows = _summed(gaps_to, firsts, entries.row_counts) - 1
         found = np.ones(len(rows), np.int64)
         repeated = np.flatnonzero(numbers & 1)
         found[repeated] = decode(counts, len(repeated)) + 2
-        # Within a term, rows rise.
-        if len(rows) and not 0 <= rows[firsts].min() <= rows.max() < self.rows:
+        if len(rows) and (gaps_to.min() < 1 or rows.max() >= self.rows):
             raise DamagedError("has postings of rows that are not there")
         places = np.empty(0, np.int64)
         if positions:
             starts = np.cumsum(found) - found
             places = _summed(decode(steps, int(found.sum())), starts, found)
+            if places.max(initial=0) > _MOST_POSITION:
+                raise DamagedError("has positions that are too high")
         return Postings(terms, rows, found, places)
 
     def check(self) -> None:
@@ -292,13 +303,14 @@ class WordsFile:
 
     def _first_term(self, block: int) -> bytes:
         at = self._dictionary + int(self._blocks[block, 0])
-        length, at = _number(self._map, at + 1)
+        length, at = number_at(self._map, at + 1)
         return self._map[at : at + length]
 
     def _read_blocks(self, first: int, end: int) -> Entries:
         start = int(self._blocks[first, 1]) if first < end else 0
         entries = list(self._read_terms(first, end))
         table = np.array([numbers for _, numbers in entries], np.int64).reshape(-1, 4)
+        self._check_entries(table, start, first, end)
         return Entries([term for term, _ in entries], table[:, 0], table[:, 1:], start)
 
     def _read_terms(self, first: int, end: int) -> Iterator[tuple[bytes, list[int]]]:
@@ -310,20 +322,34 @@ class WordsFile:
         term, at, size = b"", 0, len(written)
         try:
             while at < size:
-                shared, at = _number(written, at)
-                length, at = _number(written, at)
-                term = term[:shared] + written[at : at + length]
+                shared, at = number_at(written, at)
+                length, at = number_at(written, at)
+                before, term = term, term[:shared] + written[at : at + length]
+                if term <= before and before:
+                    raise self._damaged("terms that are not in order")
                 at += length
                 numbers = []
                 for _ in range(4):
                     number = written[at]
                     at += 1
                     if number > 127:
-                        number, at = _number(written, at - 1)
+                        number, at = number_at(written, at - 1)
                     numbers.append(number)
+                if max(numbers) > self._most:
+                    raise self._damaged("a dictionary of other postings")
                 yield term, numbers
         except IndexError as error:
             raise self._damaged("a dictionary that is cut off") from error
+
+    def _check_entries(self, table: Numbers, start: int, first: int, end: int) -> None:
+        """Raise DamagedError unless the numbers of these blocks' entries are those of their postings."""
+        wanted = min(end * _BLOCK_TERMS, self.terms) - first * _BLOCK_TERMS
+        next_start = int(self._blocks[end, 1]) if end < len(self._blocks) else self.header.postings_bytes
+        most = [self.rows, *(self.header.postings_bytes,) * 3]
+        if first < end and (
+            len(table) != wanted or (table > most).any() or int(table[:, 1:].sum()) != next_start - start
+        ):
+            raise self._damaged("a dictionary of other postings")
 
 
 def _blocks_of(terms: int) -> int:
@@ -334,27 +360,6 @@ def _shared(before: bytes, term: bytes) -> int:
     """How many bytes two terms have in common at their beginning."""
     most = min(len(before), len(term))
     return next((place for place in range(most) if before[place] != term[place]), most)
-
-
-def _append(written: bytearray, number: int) -> None:
-    while number > 127:
-        written.append(number & 127 | 128)
-        number >>= 7
-    written.append(number)
-
-
-def _number(written: bytes | mmap.mmap, at: int) -> tuple[int, int]:
-    """A number, and where the next one is."""
-    byte = written[at]
-    if byte < 128:
-        return byte, at + 1
-    number, shift = byte & 127, 7
-    while byte > 127:
-        at += 1
-        byte = written[at]
-        number |= (byte & 127) << shift
-        shift += 7
-    return number, at + 1
 
 
 def _summed(steps: Numbers, firsts: Numbers, lengths: Numbers) -> Numbers:
