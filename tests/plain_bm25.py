@@ -42,11 +42,12 @@ def bm25(analyser, texts, query, k1=1.2, b=0.75):
         for key, count in found.items():
             norm = k1 * (1 - b + b * analysed[key][1] / average)
             scores[key] = scores.get(key, 0.0) + weight * idf * count / (count + norm)
+    return {key: score for key, score in scores.items() if meets(analyser, texts[key], query)}
 
-    def meets(key):
-        occurrences = analysed[key][0]
-        return all(frequency(clause, occurrences) for clause in query.must) and not any(
-            frequency(clause, occurrences) for clause in query.without
-        )
 
-    return {key: score for key, score in scores.items() if meets(key)}
+def meets(analyser, text, query):
+    """Whether a text has what a query says that it must have, and nothing that it must not."""
+    occurrences, _ = words_of(analyser, text)
+    return all(frequency(clause, occurrences) for clause in query.must) and not any(
+        frequency(clause, occurrences) for clause in query.without
+    )
