@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
 from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import release_snapshot
+from jammi_duck.storage.tables.segment_words import without_words
 from jammi_duck.storage.tables.snapshot import pinned_snapshot
 from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.types import Caller
@@ -92,21 +93,24 @@ class WordsIndexer:
         request, base = job.work.request, job.work.base
         with self._jobs.ending_on_error(job):
             job.progress.done()
-            finished = job.work.finish(replace(base.counts, truncated=0), lambda _: None)
+            finished = job.work.finish(base.counts, lambda _: None)
         self._jobs.done(job)
         self._tables.pins.release(request.snapshot_token)
         wanted = sum(each.rows for each in base.segments if each.number in set(request.without_words))
         gone = sum(each.rows for each in base.tombstones)
         refresh = f"{call('jammi_refresh', self._tables, finished, request.source)} adds them"
+        advice = None
+        if pushed < wanted - gone:
+            advice = f"rows that have changed since they were embedded have no words: {refresh}"
+        elif without_words(self._tables.store_at(job.work.entry.location), finished):
+            advice = f"rows that another change has written meanwhile have no words: {refresh}"
         indexed = WordsIndexed(
             embedding_table=finished.table,
             language=request.language,
             row_count=pushed,
             bytes=sum(each.sidecars["words"].size for each in finished.segments if "words" in each.sidecars),
             seconds=round(time.monotonic() - request.began, 3),
-            advice=f"rows that have changed since they were embedded have no words: {refresh}"
-            if pushed < wanted - gone
-            else None,
+            advice=advice,
         )
         log.info("indexed the words of %d rows of %s in %.1f s", pushed, indexed.embedding_table, indexed.seconds)
         return indexed

@@ -84,7 +84,7 @@ class Change:
     ) -> None:
         """Start from the state `base`. The catalog notes the `stage`.
 
-        `words` says how words are indexed from now on, if that changes.
+        `words` says how words are indexed from now on, if that is what changes, and nothing else.
 
         If `kept` is given, as in a compaction, the new state consists of these segments and of what is written.
         `vectors` also reads the `spare` segments, which are not part of the state. `free` is the first number for new
@@ -94,6 +94,7 @@ class Change:
         self.id = uuid.uuid4().hex
         self.entry = entry
         self.definition = replace(base.definition, words=words or base.definition.words)
+        self._words = words
         self.base = base
         self._tables = tables
         self._store = tables.store_at(entry.location)
@@ -356,6 +357,8 @@ class Change:
 
     def _counts(self, counts: Counts) -> Counts:
         """The new state's counts."""
+        if self._words is not None:
+            return self.base.counts
         rows = self.base.rows
         if self._kept is None:
             rows += self.rows - (self._tombstone_writer.rows if self._tombstone_writer else 0)
@@ -380,10 +383,13 @@ class Change:
         the row that they had in the state where this change started, or none: the comparison found that to be right.
         """
         (file,) = self._tombstone_files[-1:]
-        mine = self._mine(file)
+        mine = self._mine(file) if self._words is None else None
         self._store.delete(file)
         # The name is free again: another may have it by the time that this change is abandoned.
         self._tombstone_files.remove(file)
+        if mine is None:
+            self.base = newest_manifest(self._store, self.entry)
+            return
         newest, touched, found = self._rival_changes(mine)
         others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
         before = Table.of(self._store, self.entry, self.base).find(others) if len(others) else []
@@ -394,6 +400,12 @@ class Change:
                 self.write(*rows)
         self._files.close()
         self.base = newest
+        words = newest.definition.words
+        if words != self.definition.words:
+            # The other change says how words are found. The next refresh indexes those of our rows so.
+            self.definition = replace(self.definition, words=words)
+            remove_files(self._store, self._words_again.files)
+            self._words_again = WordsAgain(self._store, self.name, self.id, words)
 
     def _mine(self, tombstones: str) -> pa.StringArray:
         """The ids of the rows that this change lists in its tombstones, or writes."""
