@@ -423,7 +423,7 @@ class TestScores:
         there = {row: text for row, text in enumerate(texts) if live[row]}
         wanted = bm25(ENGLISH, there, query, k1, b)
         assert found.rows.tolist() == sorted(wanted)
-        np.testing.assert_allclose(found.values, [wanted[row] for row in found.rows.tolist()], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.values, [wanted[row] for row in found.rows.tolist()], rtol=1e-5)
 
     def test_of_many_rows_of_which_few_match(self, folder):
         """They are not summed in an array over all rows then."""
@@ -433,7 +433,7 @@ class TestScores:
         wanted = bm25(ENGLISH, dict(enumerate(texts)), query)
         found = words.scores(query)
         assert found.rows.tolist() == sorted(wanted) == [7, 150]
-        np.testing.assert_allclose(found.values, [wanted[7], wanted[150]], rtol=1e-9)
+        np.testing.assert_allclose(found.values, [wanted[7], wanted[150]], rtol=1e-5)
 
     def test_of_no_segments(self):
         found = Words(ENGLISH, [], []).scores(TextQuery(((Clause((("x", 0),)), 1.0),), (), (), ""))
