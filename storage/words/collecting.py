@@ -23,6 +23,8 @@ _RUN_TOKENS = 1 << 17
 _RUN_CHARACTERS = 8 << 20
 _TOKENS_AT_ONCE = 1 << 16
 _POSTINGS_AT_ONCE = 1 << 16
+# So many runs are merged at a time, so that each gives many postings at a time.
+_RUNS_AT_ONCE = 16
 _EMPTY = np.empty(0, np.int64)
 
 
@@ -41,7 +43,8 @@ class Collector:
         """`scratch` gives the path of a new file for a run; `save` and `discard` remove these files."""
         self.analyser = analyser
         self._scratch = scratch
-        self._runs: list[Path] = []
+        # Runs that were merged from none, from `_RUNS_AT_ONCE` runs, from as many of these, and so on.
+        self._runs: list[list[Path]] = [[]]
         self._lengths: list[tuple[Numbers, Numbers]] = []
         # The row whose text the last run cut, and how many words came before.
         self._cut = (-1, 0)
@@ -73,21 +76,16 @@ class Collector:
             there = np.flatnonzero(source.places >= 0)
             lengths[source.places[there]] = source.words.lengths[there]
         identity = np.arange(rows)
-        sources = [*(Source(WordsFile(run), identity) for run in self._runs), *taken]
-        writer = WordsWriter(path, lengths)
+        sources = [*(Source(WordsFile(run), identity) for runs in self._runs for run in runs), *taken]
         try:
-            for terms, postings in _merged(sources):
-                writer.write(terms, postings)
-            writer.close(parquet, self.analyser.analysis)
+            self._write(path, lengths, _merged(sources), parquet)
         finally:
-            writer.discard()
             self.discard()
 
     def discard(self) -> None:
         """Remove the runs."""
-        while self._runs:
-            with contextlib.suppress(OSError):
-                self._runs.pop().unlink()
+        for runs in self._runs:
+            _remove(runs)
 
     def _begin_run(self) -> None:
         self._known: dict[str, int] = {}
@@ -125,13 +123,33 @@ class Collector:
             np.ones(len(places), np.int64),
             positions[of_token] + table.positions[places],
         )
+        self._add_run(0, int(rows.max()) + 1, _in_parts(terms, _grouped(occurrences)))
+
+    def _add_run(self, level: int, rows: int, parts: Iterator[tuple[Sequence[bytes], Postings]]) -> None:
         run = self._scratch()
-        self._runs.append(run)
-        writer = WordsWriter(run, np.zeros(int(rows.max()) + 1, np.int64))
+        self._runs[level].append(run)
+        self._write(run, np.zeros(rows, np.int64), parts)
+        if len(self._runs[level]) >= _RUNS_AT_ONCE:
+            if level + 1 == len(self._runs):
+                self._runs.append([])
+            files = list(map(WordsFile, self._runs[level]))
+            most = max(each.rows for each in files)
+            identity = np.arange(most)
+            self._add_run(level + 1, most, _merged([Source(each, identity) for each in files]))
+            _remove(self._runs[level])
+
+    def _write(
+        self,
+        path: Path,
+        lengths: Numbers,
+        parts: Iterator[tuple[Sequence[bytes], Postings]],
+        parquet: str = "0" * 64,
+    ) -> None:
+        writer = WordsWriter(path, lengths)
         try:
-            for part, postings in _in_parts(terms, _grouped(occurrences)):
-                writer.write(part, postings)
-            writer.close("0" * 64, self.analyser.analysis)
+            for terms, postings in parts:
+                writer.write(terms, postings)
+            writer.close(parquet, self.analyser.analysis)
         finally:
             writer.discard()
 
@@ -169,7 +187,13 @@ class _TokenTable:
     positions: Numbers
 
 
-def _merged(sources: Sequence[Source]) -> Iterator[tuple[list[bytes], Postings]]:
+def _remove(runs: list[Path]) -> None:
+    while runs:
+        with contextlib.suppress(OSError):
+            runs.pop().unlink()
+
+
+def _merged(sources: Sequence[Source]) -> Iterator[tuple[Sequence[bytes], Postings]]:
     """The terms of all sources in order, with their postings, some at a time. Raises DamagedError."""
     readers = [_Reader(source) for source in sources]
     while readers := [reader for reader in readers if reader.fill(_POSTINGS_AT_ONCE // len(readers))]:
