@@ -29,7 +29,7 @@ _CHANGING = (
     (r"(seconds +|\"seconds\": )[\d.]+", r"\g<1>0.1"),
     (r" +# where copies", " # where copies"),
     (r"\b00:00:\d\d(\.\d+)?", "00:00:01"),
-    (r"(\"_(?:similarity|distance)\":0\.\d{3})\d*", r"\1"),
+    (r"(\"_(?:score|similarity|distance|bm25)\":\d\.\d{3})\d*", r"\1"),
 )
 
 

@@ -133,13 +133,23 @@ class _CtrlC:
         self.pressed = True
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Puts what each command does beside its name: argparse indents these, and leaves no room for that."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """See the class."""
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     whole = argparse.ArgumentParser(
         prog="jammi-duck",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
     whole.add_argument("--version", action="version", version=f"jammi-duck {__version__}")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")

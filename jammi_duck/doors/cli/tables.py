@@ -36,7 +36,7 @@ stored in a new embedding table in --storage; earlier ones stay. Progress is sho
 bar on a terminal, and as lines of the log elsewhere.
 """
 _SEARCH = """\
-Find the rows nearest to a text.
+Find the rows that answer a text best.
 
   jammi-duck search patents "membrane that cleans water"
   jammi-duck search patents "robot arm" -k 3 --columns id,title
@@ -44,8 +44,9 @@ Find the rows nearest to a text.
   jammi-duck search patents "robot arm" --filter 'center = $c' --parameter c="$CENTER"
   jammi-duck search patents "robot arm" --json | jq -r '.[].title'
 
-Searches the newest embedding table of the source, with its model. The similarity is the
-cosine: 1 means the same, 0 unrelated.
+Searches the newest embedding table of the source, with its model, and its words. The score
+ranks the rows: of the vectors alone it is the cosine, where 1 means the same and 0
+unrelated; of both it is a mean of that and of how well the words match (--weight).
 """
 _TABLES = """\
 List the embedding tables.
