@@ -197,7 +197,7 @@ class TestDimensions:
 
     @pytest.mark.parametrize("exact", ["true", "false"])
     def test_a_text_is_cut_for_the_search_a_vector_is_not(self, animals, short, exact):
-        query = f"SELECT id, _similarity FROM jammi_search('animals', ?, 2, exact := {exact})"
+        query = f"SELECT id, _similarity FROM jammi_search('animals', ?, 2, exact := {exact}, mode := 'vector')"
         by_text = animals.execute(query, ["a fish lives in water"]).fetchall()
         assert by_text[0] == (4, pytest.approx(1))
         cut = animals.execute("SELECT embed('a fish lives in water', dims := 5)").fetchone()[0]

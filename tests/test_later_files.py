@@ -6,6 +6,7 @@ B, which shares a table with A, has refreshed it since, and finds each row that 
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import shutil
 from datetime import timedelta
@@ -634,3 +635,23 @@ def test_a_file_with_the_highest_number_keeps_others_from_no_table(shared, kind)
     con = shared.open("b")
     ask(con, "FROM jammi_refresh('t')")
     assert found(con) == AFTER
+
+
+def test_words_of_a_later_analyser_are_left_alone(shared):
+    store = shared.store()
+    document = json.loads(store.read(shared.newest))
+    document["definition"]["words"]["analyser"] = "words-99"
+    plain = json.dumps(document["definition"], sort_keys=True, separators=(",", ":"))
+    document["fingerprint"] = hashlib.sha256(plain.encode()).hexdigest()
+    replaced(store, shared.newest, sealed(document))
+    con = shared.open("b")
+    before = {file: store.read(file) for file in store.files()}
+    with pytest.warns(JammiWarning, match="by the analyser 'words-99', which a later version may know"):
+        matched = ask(con, "SELECT _row_id, _bm25 FROM jammi_matches('t', 'word1', 1000)")
+    assert sorted(matched) == sorted((str(key), None) for key in AFTER)
+    con.execute("INSERT INTO t VALUES (78, 'another')")
+    for verb in ("refresh", "compact"):
+        assert "the analyser 'words-99', which a later version may know" in error_of(con, f"FROM jammi_{verb}('t')")
+    recovered(con)
+    check_all_there(store, before)
+    assert store.scratches() == {}

@@ -161,7 +161,7 @@ COMMANDS = [
     ("index-words animal", "did you mean 'animals'?"),
     ("index-words animals --language germn", "did you mean 'german'?"),
     ("index-word animals", "'index-words'"),
-    ("search animals duck --mode hybird", "no mode 'hybird'; did you mean 'hybrid'?"),
+    ("search animals duck --mode hybird", "argument --mode: invalid choice: 'hybird'"),
     ("refresh TABLE", "name its source, 'animals', and this one as embedding_table (--table on the command line)"),
     ("status animals --model tiny", "there are: "),
     ("drop animals", "'animals' is a source, and no embedding table; its embedding tables: TABLE"),

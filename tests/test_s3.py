@@ -39,7 +39,7 @@ def test_the_main_job(remote, bucket):
     assert fresh.execute("SELECT _row_id FROM jammi_matches('t', 'word9', 1)").fetchall() == [("9",)]
     assert fresh.execute(f'SELECT count(*) FROM jammi."{name}"').fetchall() == [(500,)]
     dropped = fresh.execute("SELECT action FROM jammi_drop(?)", [name]).fetchall()
-    assert dropped == [("removed 13 files",)]
+    assert dropped == [("removed 16 files",)]
     assert "no embedding table" in error_of(fresh, "FROM jammi_matches('t', 'word9', 1)")
 
 

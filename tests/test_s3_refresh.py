@@ -83,7 +83,8 @@ def holds(con, texts):
         np.testing.assert_allclose(found[str(key)], text_vector(text), atol=1e-6)
     for exact in (False, True):
         hits = con.execute(
-            "SELECT _row_id, _similarity FROM jammi_matches('t', ?, 100, exact := ?)", [texts[0], exact]
+            "SELECT _row_id, _similarity FROM jammi_matches('t', ?, 100, exact := ?, mode := 'vector')",
+            [texts[0], exact],
         ).fetchall()
         assert {key for key, _ in hits} == found.keys()
         for key, near in hits:
