@@ -30,8 +30,9 @@ WHERE stars <= 3
 GROUP BY hotel
 ORDER BY complaints DESC, hotel;
 
--- The best review of each hotel for a subject, with its similarity.
+-- The nearest review of each hotel for a subject, with its similarity. Only the vectors are asked: what is not clean is
+-- told in many words, and "room" is in reviews of all kinds.
 SELECT hotel, round(max(_similarity), 2) AS nearest, arg_min(review, _rank) AS review
-FROM jammi_search('reviews', 'the room was not clean', 12)
+FROM jammi_search('reviews', 'the room was not clean', 12, mode := 'vector')
 GROUP BY hotel
 ORDER BY nearest DESC;

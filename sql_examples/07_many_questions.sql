@@ -34,6 +34,6 @@ ORDER BY q.id, s._rank;
 -- LEFT JOIN LATERAL keeps questions without an answer, here including those without a good one.
 SELECT q.id, s.id AS answer_id
 FROM questions q LEFT JOIN LATERAL (
-    SELECT * FROM jammi_search('answers', q.question, 1) WHERE _similarity > 0.4
+    FROM jammi_search('answers', q.question, 1, min_similarity := 0.4)
 ) s ON true
 ORDER BY q.id;

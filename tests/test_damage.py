@@ -195,7 +195,7 @@ class TestWords:
         folder = storage / "jammi_db"
         con = reopen()
         before = self.found(con)
-        assert before["auto"][0] == before["text"][0] == 5
+        assert len({tuple(each) for each in before.values()}) == 3
         con.close()
         damage(how)(folder / f"{name}.00001.words", folder / f"{other}.00001.words")
         con = reopen()
