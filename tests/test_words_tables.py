@@ -255,7 +255,7 @@ class TestRaces:
 
     def test_a_compaction_while_words_are_indexed(self, source, fake, before):
         source.execute("FROM jammi_generate('t', 'text', 'id', words := false)").fetchall()
-        source.execute("DELETE FROM t WHERE id IN (5, 6)")
+        source.execute("DELETE FROM t WHERE id IN (1, 6)")
         refresh(source)
         other = source.cursor()
         fake(other, segment_rows=4)
