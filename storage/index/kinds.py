@@ -30,8 +30,8 @@ class Builder(Protocol):
 class IndexKind(Protocol[Opened]):
     """A kind of index, one file for each segment.
 
-    Input other than row ids and vectors (texts, for words) is passed to its constructor. The interface of an open index
-    depends on the kind: an index that answers queries by a vector is a `VectorIndex`.
+    The interface of an open index depends on the kind: an index that answers queries by a vector is a `VectorIndex`.
+    Words, which a Parquet file does not have, are no such kind: `segment_words` writes their files.
     """
 
     @property
