@@ -206,7 +206,7 @@ class TestWords:
         assert (table, status) == (name, "ready")
         assert "the words of 1 segments are missing or damaged: SELECT * FROM jammi_refresh('t'" in action
         con.execute(action.split(": ")[1].removesuffix(" indexes them again from the source")).fetchall()
-        assert con.execute("SELECT encoded, row_count FROM jammi_refresh('t')").fetchall() == [(0, 300)]
+        assert con.execute("SELECT encoded, unchanged FROM jammi_refresh('t')").fetchall() == [(0, 300)]
         assert self.found(con) == before
         assert con.execute("FROM jammi_recover()").fetchall() == []
         con.close()
