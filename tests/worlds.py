@@ -37,7 +37,7 @@ class World:
         shutil.copy(self._folder / "db.duckdb", self._folder / f"{database}.duckdb")
 
     def store(self):
-        return open_store(self._location, self._folder / "cache")
+        return open_store(self._location, self._folder / "cache", self._options.get("storage_options"))
 
     def save(self):
         """A copy of everything as it is, for `restore`. No database is open."""

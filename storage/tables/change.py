@@ -242,6 +242,7 @@ class Change:
                     raise StateError(f"'{self.name}' has changed meanwhile") from error
                 self._rebase()
                 self._index(progress)
+        self._words_again.discard()
         # Before the catalog says so: what dies in between is settled.
         self._marker.remove()
         if self.entry.status != "ready":

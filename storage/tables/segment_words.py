@@ -136,6 +136,8 @@ class WordsAgain:
         self._words = words
         self._starts: dict[int, int] = {}
         self._made: dict[FileDigest, FileDigest] = {}
+        # The words of all segments together, once they are collected.
+        self._together: Path | None = None
 
     def begin(self, segments: Sequence[Segment]) -> None:
         """The segments whose rows come."""
@@ -157,7 +159,7 @@ class WordsAgain:
         numbers = [name.number for name in names if name.kind == KIND]
         again = 1 + max(max(name.rebuilt for name in names), max(name.number for name in names))
         rows = sum(segment.rows for segment in self.segments)
-        together = self._scratch()
+        self._together = together = self._scratch()
         try:
             with writing(together):
                 self._collector.save(together, rows, "0" * 64)
@@ -172,7 +174,7 @@ class WordsAgain:
                 self._made[segment.parquet] = written(self._store, file, self._change, collector, segment, taken)
                 self.files.append(file)
         finally:
-            self._store.discard(together.name)
+            self.discard()
 
     def with_words(self, segment: Segment) -> Segment:
         """A segment with the words that were written for it, if they were."""
@@ -180,9 +182,13 @@ class WordsAgain:
         return replace(segment, sidecars={**segment.sidecars, KIND: made}) if made else segment
 
     def discard(self) -> None:
-        """Remove what is half written."""
+        """Remove what is half written, or of use no more. What cannot be removed now is removed by the next call."""
         if self.segments:
             self._collector.discard()
+        if self._together:
+            with contextlib.suppress(StorageError):
+                self._store.discard(self._together.name)
+                self._together = None
 
     def _scratch(self) -> Path:
         return self._store.scratch(layout.sidecar(self._table, 0, KIND), self._change)
