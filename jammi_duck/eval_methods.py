@@ -212,7 +212,10 @@ class EvalMethods:
             JammiError: the same as `eval`. InputError: there are too few questions.
 
         Example:
-            >>> weight = jammi.tune("animals", "asked", "judged").weight  # doctest: +SKIP
+            >>> con.execute("CREATE TABLE asked AS SELECT id, name AS text FROM animals") and None
+            >>> con.execute("CREATE TABLE judged AS SELECT id AS question, id AS key, 1 AS grade FROM animals") and None
+            >>> jammi.tune("animals", "asked", "judged", 1).weight
+            0.7
         """
         text = template(
             "SELECT * FROM jammi_tune({}, {}, {}, {}, metric := {}, model := {}, exact := {}, embedding_table := {}, "

@@ -17,7 +17,8 @@ from jammi_duck.errors import InputError
 from jammi_duck.eval_methods import EvalMethods
 from jammi_duck.kept import kept
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.retrieval.search import Query, SearchOptions, search_options
+from jammi_duck.retrieval.query_vectors import Query
+from jammi_duck.retrieval.search import SearchOptions, search_options
 from jammi_duck.sql import NULL, Sql, Template, joined, literal, quoted, sql, template
 from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action

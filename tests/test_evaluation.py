@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import random
 import re
 import xml.etree.ElementTree as ET
 
@@ -18,7 +19,6 @@ from jammi_duck import InputError, JammiWarning, NotFoundError
 from jammi_duck.doors.cli.picture import bars, curve
 from jammi_duck.retrieval import statistics, tuning
 from jammi_duck.retrieval.metrics import METRICS, scores_at
-from tests.fakes import text_vector
 from tests.stock_shell import folder, needs_extension, rows, shell  # noqa: F401
 from tests.test_cli import call
 from tests.test_generate import error_of
@@ -425,23 +425,6 @@ class TestCompare:
         assert [name.partition("__")[2].split("__")[1] for (name,) in tables] == ["small", "other"]
 
 
-def fused(tables, encoders, selected, way, texts):
-    """Rankings of the animals by the shared words and by the cosine, with each weight."""
-    words = {
-        "1": "a small cat sleeps",
-        "2": "a loud dog barks",
-        "3": "a duck swims in water",
-        "5": "an owl hunts at night",
-    }
-
-    def score(weight, question, text):
-        shared = len(set(question.split()) & set(text.split())) / len(question.split())
-        return weight * float(text_vector(question) @ text_vector(text)) + (1 - weight) * shared
-
-    for weight in tuning.WEIGHTS:
-        yield [sorted(words, key=lambda key, q=q: -score(weight, q, words[key]))[: way.options.k] for q in texts]
-
-
 class TestTune:
     def test_the_choice_sees_no_question_that_it_is_scored_on(self):
         """A fold's questions are scored with the weight that is best for the others, whatever they say themselves."""
@@ -478,8 +461,32 @@ class TestTune:
         weight, held_out = tuning.cross_validated(scores)
         assert (weight, list(held_out)) == (tuning.DEFAULT_WEIGHT, [0.5] * 9)
 
-    def test_a_row_says_it_all(self, asked, monkeypatch):
-        monkeypatch.setattr(tuning, "ranked_by_weight", fused)
+    @pytest.mark.parametrize("options", ["", ", k1 := 0.2, b := 1.0", ", min_similarity := 0.3, exact := true"])
+    def test_each_weight_is_searched_as_by_a_search(self, jammi, monkeypatch, options):
+        """Many rows, so that the arms' lists end long before the table does, and many ties."""
+        con, told = jammi.con, []
+        chance = random.Random(5)
+        words = [f"w{number}" for number in range(40)]
+        texts = [" ".join(chance.choices(words, weights=range(1, 41), k=chance.randint(1, 9))) for _ in range(1500)]
+        con.execute("CREATE TABLE t AS SELECT unnest(range(1500)) AS id, unnest($1) AS text", [texts])
+        jammi.generate("t", "text", "id")
+        con.execute("DELETE FROM t WHERE id % 9 = 0")
+        jammi.refresh("t")
+        asked = ["w3 w39", "w1", "+w7 w38", 'w38 -w39 "w30 w31"', "nowhere", "w2 w2 w35 w36"]
+        con.execute("CREATE TABLE q AS SELECT unnest(range(6)) AS id, unnest($1) AS text", [asked])
+        con.execute("CREATE TABLE j AS SELECT range AS question, 1 AS key, 1 AS grade FROM range(6)")
+        real = tuning.ranked_by_weight
+        monkeypatch.setattr(tuning, "ranked_by_weight", lambda *given: told.append(real(*given)) or told[-1])
+        con.execute(f"FROM jammi_tune('t', 'q', 'j', k := 7{options})")
+        for weight, ranked in zip(tuning.WEIGHTS, told[0], strict=True):
+            found = con.execute(
+                f"SELECT q.id, list(_row_id ORDER BY _rank) FROM q, "
+                f"jammi_search('t', q.text, 7, weight := {weight}{options}) GROUP BY q.id"
+            ).fetchall()
+            assert dict(found) == {i: each for i, each in enumerate(ranked) if each}, weight
+        assert told[0][0] != told[0][14] != told[0][-1]
+
+    def test_a_row_says_it_all(self, asked):
         tuned = asked.tune("animals", "questions", "judgements", 1, metric="mrr")
         assert asked.con.execute(
             "FROM jammi_tune('animals', 'questions', 'judgements', k := 1, metric := 'mrr')"
@@ -490,11 +497,19 @@ class TestTune:
         assert tuned.difference == pytest.approx(tuned.value - tuned.default_value)
         assert max(tuned.curve) == pytest.approx(tuned.curve[tuning.WEIGHTS.index(tuned.weight)])
         assert tuned.advice.startswith("keep the default, weight := 0.7")
+        for weight in (0, 0.7, 1):
+            found = asked.matches("animals", ASKED[0][1], 1, weight=weight).project("_row_id").fetchall()
+            assert found == [("1",)]
 
     def test_five_questions_at_least(self, asked):
         asked.con.execute("DELETE FROM judgements WHERE question = 6")
         with pytest.raises(InputError, match="needs at least 5 questions .*; there are 4"):
             asked.tune("animals", "questions", "judgements")
+
+    def test_words_are_needed(self, asked):
+        asked.generate("animals", "text", "id", words=False, name="plain")
+        with pytest.raises(InputError, match=r"'plain__.*' has no index of words; .* jammi_index_words\('animals'\)"):
+            asked.tune("animals", "questions", "judgements", embedding_table="plain")
 
 
 def texts_of(svg):
@@ -561,10 +576,9 @@ class TestCommand:
             code, out, _ = call(capsys, f"eval a.csv q.csv j.csv {line}")
             assert (code, head in out) == (0, True)
 
-    def test_a_tuning_and_its_curve(self, judged_folder, capsys, monkeypatch):
+    def test_a_tuning_and_its_curve(self, judged_folder, capsys):
         (judged_folder / "q.csv").write_text("id,text\n" + "".join(f"{i},water {i}\n" for i in range(6)))
         (judged_folder / "j.csv").write_text("a,b,c\n" + "".join(f"{i},3,1\n" for i in range(6)))
-        monkeypatch.setattr(tuning, "ranked_by_weight", fused)
         call(capsys, "generate a.csv --columns text --key id")
         line = "eval a.csv q.csv j.csv --tune --judgement-columns a,b,c --svg tune.svg"
         code, out, _ = call(capsys, line)

@@ -60,9 +60,7 @@ class TestPages:
             assert hasattr(jammi_duck, error)
 
     @pytest.mark.parametrize(("verb", "parameters"), VERBS)
-    def test_each_page_has_the_columns(self, jammi, animals, verb, parameters, request):
-        if verb == "jammi_tune":
-            request.applymarker(pytest.mark.xfail(raises=InputError, reason="there is no hybrid search yet"))
+    def test_each_page_has_the_columns(self, jammi, animals, verb, parameters):
         jammi.generate("animals", "text", "id")
         animals.execute("CREATE TABLE mine AS SELECT id, embed(text) AS v FROM animals")
         animals.execute("CREATE TABLE asked AS SELECT id, text FROM animals")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.retrieval.search import Query, SearchOptions, search
+from jammi_duck.retrieval.query_vectors import Query
+from jammi_duck.retrieval.search import SearchOptions, search
 from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine

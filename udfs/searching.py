@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.check import Checked, check
-from jammi_duck.retrieval.search import Like, Query, SearchOptions, search, search_options
+from jammi_duck.retrieval.query_vectors import Like, Query
+from jammi_duck.retrieval.search import SearchOptions, search, search_options
 from jammi_duck.retrieval.selection import SourceRows
 from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Caller, Float, Integer, Stage

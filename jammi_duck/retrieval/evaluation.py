@@ -19,10 +19,11 @@ from jammi_duck.retrieval.selection import Selection, opened
 from jammi_duck.retrieval.statistics import bootstrap_intervals, randomisation_p
 from jammi_duck.retrieval.ways import Way
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Integer
 
 # Questions that are encoded and searched together.
-_AT_ONCE = 2048
+AT_ONCE = 2048
 # Two scores of a question that differ by less are the same, computed in another order.
 _SAME = 1e-12
 
@@ -130,11 +131,16 @@ def ranked_row_ids(
 ) -> list[list[str]]:
     """The row ids that a way to search finds for each text, the best first."""
     ranked: list[list[str]] = []
-    for start in range(0, len(texts), _AT_ONCE):
-        _, answers = search(tables, encoders, selected, way.options, texts[start : start + _AT_ONCE])
-        row_ids = iter(answers.row_ids.to_pylist())
-        ranked += (list(itertools.islice(row_ids, count)) for count in answers.counts.tolist())
+    for start in range(0, len(texts), AT_ONCE):
+        _, answers = search(tables, encoders, selected, way.options, texts[start : start + AT_ONCE])
+        ranked += row_ids_of(answers)
     return ranked
+
+
+def row_ids_of(answers: Answers) -> list[list[str]]:
+    """The row ids of each answer."""
+    row_ids = iter(answers.row_ids.to_pylist())
+    return [list(itertools.islice(row_ids, count)) for count in answers.counts.tolist()]
 
 
 def metric_rows(answered: Answered, questions: JudgedQuestions) -> list[MetricRow]:

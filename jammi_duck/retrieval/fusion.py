@@ -8,6 +8,7 @@ Fusion Outperforms Condorcet and Individual Rank Learning Methods, 2009.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +69,39 @@ def by_words(arms: Arms, query: TextQuery, vector: NDArray[np.float32] | None) -
 
 def by_both(arms: Arms, query: TextQuery, vector: NDArray[np.float32], fusion: Fusion) -> tuple[Found, list[Stage]]:
     """The rows that are best in both arms together. Every row that may be one of them is scored in both, exactly."""
+    weights = [] if fusion.by_ranks else [fusion.weight]
+    both, stages, began = _candidates(arms, query, vector, weights)
+    if fusion.by_ranks:
+        scores, how = both.by_ranks(_wanted(arms)), "ranks"
+    else:
+        scores = both.weighted(fusion.weight)
+        how = f"{fusion.weight:g} * cosine + {1 - fusion.weight:g} * BM25 / {both.highest:.3g}"
+    rows = len(both.rows)
+    fused = Stage("fuse", f"{rows:,} rows scored in both: {how}", rows, time.perf_counter() - began)
+    return both.found(scores), [*stages, fused]
+
+
+def by_weights(arms: Arms, query: TextQuery, vector: NDArray[np.float32], weights: Sequence[float]) -> list[Found]:
+    """For each of these weights the rows that `by_both` finds. Both arms are searched once."""
+    both, _, _ = _candidates(arms, query, vector, weights)
+    return [both.found(both.weighted(weight)) for weight in weights]
+
+
+def _wanted(arms: Arms) -> int:
+    """How many rows each arm gives."""
+    return max(_LEAST, _FOR_EACH * arms.k)
+
+
+def _candidates(
+    arms: Arms, query: TextQuery, vector: NDArray[np.float32], weights: Sequence[float]
+) -> tuple[_Both, list[Stage], float]:
+    """The best rows of both arms, and all others that may be among the best for one of these weights.
+
+    Also the stages of the two arms, and when they were done.
+    """
     matches, highest, stage = _matching(arms, query)
     subset = _meeting(arms, query)
-    wanted = max(_LEAST, _FOR_EACH * arms.k)
+    wanted = _wanted(arms)
     found, stages = arms.table.candidates(vector[None], wanted, exact=arms.exact, subset=subset)
     began = time.perf_counter()
     order = np.argsort(found.positions[0])
@@ -78,28 +109,15 @@ def by_both(arms: Arms, query: TextQuery, vector: NDArray[np.float32], fusion: F
     rows, near = rows[rows >= 0], near[rows >= 0]
     both = _Both(arms, vector, rows, near, matches, highest)
     both.add(matches.rows[_best(matches.values, wanted)])
-    if fusion.by_ranks:
-        scores = both.by_ranks(rows, wanted)
-    else:
-        # No other row is nearer than the last of these.
-        last = np.partition(near, -wanted)[-wanted] if len(near) >= wanted else -1.0
-        both.add(both.missed(fusion.weight, float(last)))
-        scores = both.weighted(fusion.weight)
-    found_rows, similar, bm25 = both.rows, both.near, both.bm25
-    how = (
-        "ranks"
-        if fusion.by_ranks
-        else f"{fusion.weight:g} * cosine + {1 - fusion.weight:g} * BM25 / {both.highest:.3g}"
-    )
-    fused = Stage(
-        "fuse", f"{len(found_rows):,} rows scored in both: {how}", len(found_rows), time.perf_counter() - began
-    )
-    values = (each.astype(np.float32)[None] for each in (scores, similar, bm25))
-    return Found(found_rows[None], *values), [*stages, stage, fused]
+    # No other row is nearer than the last of these.
+    last = np.partition(near, -wanted)[-wanted] if len(near) >= wanted else -1.0
+    for weight in weights:
+        both.add(both.missed(weight, float(last)))
+    return both, [*stages, stage], began
 
 
 class _Both:
-    """Rows in rising order with what both arms say of them."""
+    """Rows in rising order with what both arms say of them; at first, those that are nearest to the vector."""
 
     def __init__(
         self,
@@ -111,6 +129,7 @@ class _Both:
         highest: float,
     ) -> None:
         self.rows, self.near, self.highest = rows, near, highest
+        self._nearest = rows
         self._arms, self._vector, self._matches = arms, vector, matches
 
     @property
@@ -142,10 +161,15 @@ class _Both:
         most = weight * last + (1 - weight) * self._matches.values / (self.highest or 1)
         return self._matches.rows[most >= bar - _TIE]
 
-    def by_ranks(self, rows: NDArray[np.int64], wanted: int) -> NDArray[np.float64]:
+    def found(self, scores: NDArray[np.float64]) -> Found:
+        """All rows, to be ranked by these scores."""
+        values = (each.astype(np.float32)[None] for each in (scores, self.near, self.bm25))
+        return Found(self.rows[None], *values)
+
+    def by_ranks(self, wanted: int) -> NDArray[np.float64]:
         """Sums of reciprocal ranks, of the rows near to the vector and of so many of those that match."""
         scores = np.zeros(len(self.rows))
-        is_near = np.isin(self.rows, rows, assume_unique=True)
+        is_near = np.isin(self.rows, self._nearest, assume_unique=True)
         for values, is_there in ((self.near, is_near), (self.bm25, self.bm25 > 0)):
             there = np.flatnonzero(is_there)
             ranks = 1 + np.argsort(np.argsort(-values[there], kind="stable"))

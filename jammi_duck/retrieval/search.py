@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import enum
 import math
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoders
-from jammi_duck.encoder.blanks import is_blank
-from jammi_duck.encoder.dimensions import cut
-from jammi_duck.encoder.recorded import QUERY, recorded_encoder
-from jammi_duck.errors import DamagedError, InputError, JammiWarning, did_you_mean, enumerated
-from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_words
+from jammi_duck.errors import DamagedError, InputError, did_you_mean, enumerated
+from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_weights, by_words
+from jammi_duck.retrieval.query_vectors import Like, Query, vectors_of
 from jammi_duck.retrieval.selection import Selection, opened
-from jammi_duck.retrieval.text_query import parse
+from jammi_duck.retrieval.text_query import TextQuery, parse
 from jammi_duck.sql import literal
-from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import Answers, RowSubset, Table, no_answers
 from jammi_duck.storage.words.bm25 import K1, B, Words
-from jammi_duck.types import Stage, Vectors
-
-
-@dataclass(frozen=True)
-class Like:
-    """A query for the rows similar to this row, which is left out; with the type of its key, if known."""
-
-    row_id: str
-    key_type: str | None = None
+from jammi_duck.types import Stage
 
 
 class Mode(enum.StrEnum):
@@ -100,8 +89,6 @@ _FUSIONS = ("weighted", "rrf")
 # How often a search starts again if files of the table are missing.
 _TRIES = 3
 
-Query = str | NDArray[np.float32] | Like
-
 
 def search(
     tables: EmbeddingTables, encoders: Encoders, selected: Selection, options: SearchOptions, queries: Sequence[Query]
@@ -115,12 +102,52 @@ def search(
     """
     if options.k < 1:
         raise InputError(f"k is {options.k}; it must be at least 1")
+    return _searched(tables, selected, lambda *chosen: _answered(encoders, selected, options, queries, *chosen))
+
+
+def search_by_weights(
+    tables: EmbeddingTables,
+    encoders: Encoders,
+    selected: Selection,
+    options: SearchOptions,
+    texts: Sequence[str],
+    weights: Sequence[float],
+) -> list[Answers]:
+    """For each of these weights, the answers to texts of a hybrid search. Words and vectors are searched once.
+
+    Raises:
+        InputError: the words of the table are not indexed, or cannot be used.
+    """
+    options = dataclasses.replace(options, mode=Mode.HYBRID)
+
+    def answered(table: Table, subset: RowSubset | None) -> list[Answers]:
+        words = _words_for(table, options.mode, texts)
+        if words is None:
+            raise InputError(f"the words of '{table.entry.name}' cannot be used, and a weight needs them")
+        arms = _arms(table, words, subset, options)
+        parsed = [parse(text, words.analyser) for text in texts]
+        vectors, _ = _text_vectors(encoders, arms, parsed)
+        answers: list[list[Answers]] = [[] for _ in weights]
+        for query, vector in zip(parsed, vectors, strict=True):
+            found = None if vector is None else by_weights(arms, query, vector, weights)
+            for place, mine in enumerate(answers):
+                mine.append(table.best(found[place], options.k) if found else no_answers(1))
+        return [Answers(*_concatenated(mine)) for mine in answers]
+
+    return _searched(tables, selected, answered)
+
+
+T = TypeVar("T")
+
+
+def _searched(tables: EmbeddingTables, selected: Selection, answered: Callable[[Table, RowSubset | None], T]) -> T:
+    """What `answered` gives for the table, and those of its rows that may be found."""
     for _ in range(_TRIES):
         state = tables.recorded.get(selected.build)
         try:
             # The table may have been refreshed since rows of it were selected. It is opened to see whether it is there.
             present = opened(tables, selected.build)
-            return _answered(encoders, selected, options, queries, selected.chosen or (present, None))
+            return answered(*(selected.chosen or (present, None)))
         except DamagedError:
             # Its files may be missing because of a later state, or a drop, which opening it again reports.
             follow_others(tables, at_once=True)
@@ -131,7 +158,7 @@ def search(
                 now = opened(tables, selected.build)
                 # At once: other threads search with it.
                 selected.chosen = now, now.subset(table.row_ids_of(subset))
-    return _answered(encoders, selected, options, queries, selected.chosen or (opened(tables, selected.build), None))
+    return answered(*(selected.chosen or (opened(tables, selected.build), None)))
 
 
 def _answered(
@@ -139,9 +166,9 @@ def _answered(
     selected: Selection,
     options: SearchOptions,
     queries: Sequence[Query],
-    chosen: tuple[Table, RowSubset | None],
+    table: Table,
+    subset: RowSubset | None,
 ) -> tuple[str, Answers]:
-    table, subset = chosen
     words = _words_for(table, options.mode, queries)
     texts = {i: query for i, query in enumerate(queries) if words and isinstance(query, str)}
     others = [i for i in range(len(queries)) if i not in texts]
@@ -149,13 +176,17 @@ def _answered(
     if others or not texts:
         parts.append((others, _by_vectors(encoders, table, subset, options, [queries[i] for i in others])))
     if words and texts:
-        arms = Arms(table, words, subset, options.k, options.exact, options.min_similarity, options.k1, options.b)
+        arms = _arms(table, words, subset, options)
         parts.append((list(texts), _by_texts(encoders, arms, options, list(texts.values()))))
     if selected.traced:
         filtering = [selected.filtering] if selected.filtering else []
         selected.stages = [_described(table), *filtering, *(stage for _, part in parts for stage in part.stages)]
         selected.ended = time.perf_counter()
     return table.entry.source, parts[0][1] if len(parts) == 1 else _in_order(parts, len(queries))
+
+
+def _arms(table: Table, words: Words, subset: RowSubset | None, options: SearchOptions) -> Arms:
+    return Arms(table, words, subset, options.k, options.exact, options.min_similarity, options.k1, options.b)
 
 
 def _words_for(table: Table, mode: Mode, queries: Sequence[Query]) -> Words | None:
@@ -181,7 +212,7 @@ def _by_vectors(
 ) -> Answers:
     began = time.perf_counter()
     like = _rows_like(table, queries)
-    vectors, known = _vectors(encoders, table.entry, queries, {i: vector for i, (_, vector) in like.items()})
+    vectors, known = vectors_of(encoders, table.entry, queries, {i: vector for i, (_, vector) in like.items()})
     encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
     # A row is its own nearest neighbour.
     k = options.k + 1 if like else options.k
@@ -199,11 +230,8 @@ def _by_texts(encoders: Encoders, arms: Arms, options: SearchOptions, texts: Seq
     vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
     stages = []
     if is_hybrid or options.min_similarity is not None:
-        began = time.perf_counter()
-        found, known = _vectors(encoders, arms.table.entry, [query.plain for query in parsed], {})
-        for i, vector in zip(known.tolist(), found, strict=True):
-            vectors[i] = vector
-        stages = [Stage("encode", "the query's vector", len(known), time.perf_counter() - began)]
+        vectors, stage = _text_vectors(encoders, arms, parsed)
+        stages = [stage]
     answers = []
     for query, vector in zip(parsed, vectors, strict=True):
         if is_hybrid and vector is None:
@@ -216,6 +244,18 @@ def _by_texts(encoders: Encoders, arms: Arms, options: SearchOptions, texts: Seq
         answers.append(arms.table.best(ranked, options.k))
         stages += mine
     return Answers(*_concatenated(answers), stages)
+
+
+def _text_vectors(
+    encoders: Encoders, arms: Arms, parsed: Sequence[TextQuery]
+) -> tuple[list[NDArray[np.float32] | None], Stage]:
+    """The vectors of queries by words; None for a query that has none."""
+    began = time.perf_counter()
+    found, known = vectors_of(encoders, arms.table.entry, [query.plain for query in parsed], {})
+    vectors: list[NDArray[np.float32] | None] = [None] * len(parsed)
+    for i, vector in zip(known.tolist(), found, strict=True):
+        vectors[i] = vector
+    return vectors, Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
 
 
 def _in_order(parts: Sequence[tuple[list[int], Answers]], queries: int) -> Answers:
@@ -247,66 +287,6 @@ def _rows_like(table: Table, queries: Sequence[Query]) -> dict[int, tuple[str, N
     stored |= table.vectors(list(renamed.values())) if renamed else {}
     rows = {i: renamed.get(query.row_id, query.row_id) for i, query in like.items()}
     return {i: (row_id, stored[row_id]) for i, row_id in rows.items() if row_id in stored}
-
-
-def _vectors(
-    encoders: Encoders, entry: Entry, queries: Sequence[Query], stored: Mapping[int, NDArray[np.float32]]
-) -> tuple[Vectors, NDArray[np.int64]]:
-    """The unit vectors of queries, and which queries have one: a blank text and a zero vector have none.
-
-    `stored` contains the vectors of rows that are queries themselves.
-    """
-    vectors = np.empty((len(queries), entry.definition.dimensions), np.float32)
-    known = np.array([i in stored or not isinstance(query, Like) for i, query in enumerate(queries)], bool)
-    for i, vector in stored.items():
-        vectors[i] = vector
-    texts = {i: query for i, query in enumerate(queries) if isinstance(query, str)}
-    for i, text in texts.items():
-        known[i] = not is_blank(text)
-    said = [i for i in texts if known[i]]
-    if said:
-        _warn_of_vectors([texts[i] for i in said])
-        encoder = recorded_encoder(encoders, entry.name, entry.definition, QUERY)
-        encoded = encoder.encode([texts[i] for i in said], "query")
-        vectors[said] = cut(encoded, entry.definition.dimensions)
-    given = {i: query for i, query in enumerate(queries) if isinstance(query, np.ndarray)}
-    for i, vector in given.items():
-        if len(vector) != vectors.shape[1]:
-            raise InputError(f"the query vector has {len(vector)} dimensions; '{entry.name}' has {vectors.shape[1]}")
-        vectors[i] = vector
-    if given:
-        positions = list(given)
-        vectors[positions], known[positions] = _normalised(vectors[positions])
-    return vectors[known], np.flatnonzero(known)
-
-
-def _warn_of_vectors(texts: Sequence[str]) -> None:
-    if any(map(_looks_like_vector, texts)):
-        warnings.warn(
-            "the query is a text that looks like a vector, and is embedded as words; for a search by the vector, cast "
-            "it: '[0.1, ...]'::FLOAT[]",
-            JammiWarning,
-            stacklevel=2,
-        )
-
-
-def _looks_like_vector(text: str) -> bool:
-    inside = text.strip()
-    if not (inside.startswith("[") and inside.endswith("]") and "," in inside):
-        return False
-    with contextlib.suppress(ValueError):
-        return all(math.isfinite(float(number)) for number in inside[1:-1].split(","))
-    return False
-
-
-def _normalised(vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
-    """The vectors scaled to length 1, and which of them could be scaled: a zero vector has no direction."""
-    exact = vectors.astype(np.float64)
-    norms = np.linalg.norm(exact, axis=1, keepdims=True)
-    if not np.isfinite(norms).all():
-        raise InputError("the query vector has a NULL, a NaN or an infinity in it")
-    unit: Vectors = (exact / np.where(norms, norms, 1)).astype(np.float32)
-    return unit, norms[:, 0] > 0
 
 
 def _spread(answers: Answers, known: NDArray[np.int64], queries: int, like: dict[int, str], k: int) -> Answers:

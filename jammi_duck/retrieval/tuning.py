@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import InputError
-from jammi_duck.retrieval.evaluation import difference_of
+from jammi_duck.retrieval.evaluation import AT_ONCE, difference_of, row_ids_of
+from jammi_duck.retrieval.fusion import WEIGHTED
 from jammi_duck.retrieval.judgements import JudgedQuestions, grades_in
 from jammi_duck.retrieval.metrics import Scores, scores_at
+from jammi_duck.retrieval.search import search_by_weights
 from jammi_duck.retrieval.selection import Selection, opened
 from jammi_duck.retrieval.ways import Way
+from jammi_duck.sql import literal
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.types import Integer
 
 WEIGHTS = tuple(step / 20 for step in range(21))
-DEFAULT_WEIGHT = 0.7
+DEFAULT_WEIGHT = WEIGHTED.weight
 # What is called better beyond chance.
 SIGNIFICANT = 0.05
 _FOLDS = 5
@@ -61,7 +64,7 @@ def tune(
     """Search for all questions with each weight, and cross-validate the choice of the best.
 
     Raises:
-        InputError: there are fewer questions than folds.
+        InputError: there are fewer questions than folds, or the words of the table are not indexed.
     """
     if len(questions.ids) < _FOLDS:
         raise InputError(
@@ -69,6 +72,11 @@ def tune(
             f"{_FOLDS} parts; there are {len(questions.ids)}"
         )
     table = opened(tables, selected.build)
+    if not table.has_words:
+        raise InputError(
+            f"jammi_tune weighs words against vectors, and '{table.entry.name}' has no index of words; SELECT * FROM "
+            f"jammi_index_words({literal(table.entry.source)}) makes one"
+        )
     grades, k = grades_in(table, questions), way.options.k
     ranked = ranked_by_weight(tables, encoders, selected, way, questions.texts)
     scores = np.array([scores_at(k, each, grades)[metric] for each in ranked])
@@ -98,9 +106,18 @@ def tune(
 
 def ranked_by_weight(
     tables: EmbeddingTables, encoders: Encoders, selected: Selection, way: Way, texts: Sequence[str]
-) -> Iterator[list[list[str]]]:
-    """For each of `WEIGHTS`, the row ids that a hybrid search with this weight finds for each text, the best first."""
-    raise InputError("jammi_tune needs a search by words and meaning, which this version does not have")
+) -> list[list[list[str]]]:
+    """For each of `WEIGHTS`, the row ids that a hybrid search with this weight finds for each text, the best first.
+
+    Raises the errors of `search_by_weights`.
+    """
+    ranked: list[list[list[str]]] = [[] for _ in WEIGHTS]
+    for start in range(0, len(texts), AT_ONCE):
+        some = texts[start : start + AT_ONCE]
+        answers = search_by_weights(tables, encoders, selected, way.options, some, WEIGHTS)
+        for mine, each in zip(ranked, answers, strict=True):
+            mine += row_ids_of(each)
+    return ranked
 
 
 def cross_validated(scores: NDArray[np.float64]) -> tuple[float, Scores]:
