@@ -18,15 +18,17 @@ from msgspec import Meta
 
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 
-# The features that this version knows: none so far.
-FEATURES: frozenset[str] = frozenset()
+# Of an embedding table that has an index of words, and no vectors.
+WORDS_ONLY = "words only"
+# The features that this version knows.
+FEATURES: frozenset[str] = frozenset({WORDS_ONLY})
 # The deepest nesting of unknown fields.
 _DEEPEST = 32
 _YEARS = range(1970, 9999)
 
 Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Amount = Annotated[int, Meta(ge=0, le=2**48)]
-Dimensions = Annotated[int, Meta(ge=1, le=65_536)]
+Dimensions = Annotated[int, Meta(ge=0, le=65_536)]
 Text = Annotated[str, Meta(max_length=1 << 20)]
 Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
@@ -36,7 +38,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """A part of a file. `unknown` contains the fields that this version does not know, unchanged."""
+    """A part of a file. `unknown` has the fields that this version does not know, and the `features`, unchanged."""
 
     unknown: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 

@@ -187,6 +187,7 @@ class Jammi(EvalMethods):
         resume: bool = False,
         words: bool = True,
         language: str = ENGLISH,
+        vectors: bool = True,
     ) -> Generated:
         """Embed the text of each row and keep the vectors: SQL's `jammi_generate`.
 
@@ -201,14 +202,17 @@ class Jammi(EvalMethods):
             resume: go on with a build of the same that was interrupted.
             words: index the words, too, for searches by text.
             language: that of the texts, for stop words and stemming: one of Snowball's, or 'none' for neither.
+            vectors: embed the texts. Without, the table has words only and needs no model: a search in it is by text.
 
         Returns:
             What became of it: embedding_table str, source str, model str, status str, row_count int,
-            skipped_count int, failed_count int, truncated_count int, dimensions int, seconds float, location str.
+            skipped_count int, failed_count int, truncated_count int, dimensions int, seconds float, location str. A
+            table of words only has None as its model and dimensions.
 
         Raises:
             NoSourceError: there is no such table, view or file.
-            InputError: a column is not there, the key is not unique, or `dims` is more than the model has.
+            InputError: a column is not there, the key is not unique, `dims` is more than the model has, or there is
+                neither `words` nor `vectors`.
             ModelError: the model cannot be used; NoModelError where it cannot be found.
             BuildError: the build was interrupted.
             StorageError: the files cannot be written.
@@ -219,9 +223,9 @@ class Jammi(EvalMethods):
         """
         text = template(
             "SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, name := {}, reuse := {}, resume := {}, "
-            "words := {}, language := {})"
+            "words := {}, language := {}, vectors := {})"
         )
-        values = (key, model, dims, name, reuse, resume, words, language)
+        values = (key, model, dims, name, reuse, resume, words, language, vectors)
         return Generated(*self._row(text, (source,), _listed(columns), *values))
 
     def sync(
@@ -235,6 +239,7 @@ class Jammi(EvalMethods):
         name: str | None = None,
         words: bool = True,
         language: str = ENGLISH,
+        vectors: bool = True,
     ) -> Synced:
         """Generate the first time, and refresh afterwards: SQL's `jammi_sync`.
 
@@ -250,6 +255,7 @@ class Jammi(EvalMethods):
             name: what to call the embedding table.
             words: index the words of a new table, too.
             language: that of the texts of a new table; see `generate`.
+            vectors: embed the texts, or make and refresh a table of words only; see `generate`.
 
         Returns:
             What was done: embedding_table str, action str (generated, resumed, refreshed or unchanged), row_count int,
@@ -268,9 +274,11 @@ class Jammi(EvalMethods):
             'unchanged'
         """
         text = template(
-            "SELECT * FROM jammi_sync({}, {}, {}, model := {}, dims := {}, name := {}, words := {}, language := {})"
+            "SELECT * FROM jammi_sync({}, {}, {}, model := {}, dims := {}, name := {}, words := {}, language := {}, "
+            "vectors := {})"
         )
-        return Synced(*self._row(text, (source,), _listed(columns), key, model, dims, name, words, language))
+        values = (key, model, dims, name, words, language, vectors)
+        return Synced(*self._row(text, (source,), _listed(columns), *values))
 
     def import_vectors(
         self,

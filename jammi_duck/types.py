@@ -12,7 +12,20 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from jammi_duck.fields import ELSEWHERE, Amount, Dimensions, NoSha256, Number, Record, Text, canonical, parsed, record
+from jammi_duck.errors import DamagedError
+from jammi_duck.fields import (
+    ELSEWHERE,
+    WORDS_ONLY,
+    Amount,
+    Dimensions,
+    NoSha256,
+    Number,
+    Record,
+    Text,
+    canonical,
+    parsed,
+    record,
+)
 from jammi_duck.sql import Sql
 
 Vectors = NDArray[np.float32]
@@ -81,7 +94,8 @@ class Definition(Record):
     """Everything that determines the vectors of an embedding table, and how its words are found, if they are indexed.
 
     `weights` is the SHA-256 of the model's weights and tokenizer, `prompt` the prompt before each document, and
-    `max_tokens` the limit at which longer texts are cut.
+    `max_tokens` the limit at which longer texts are cut. That of a table of words only has the feature `WORDS_ONLY`, no
+    model, and no dimensions.
     """
 
     source: Text
@@ -97,6 +111,11 @@ class Definition(Record):
     dimensions: Dimensions
     # Of no concern for the vectors, so definitions that differ in it are equal.
     words: Analysis | None = dataclasses.field(default=None, compare=False, metadata=ELSEWHERE)
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether there are vectors, and not words only."""
+        return self.dimensions > 0
 
     @property
     def label(self) -> str:
@@ -125,10 +144,17 @@ class Definition(Record):
     @classmethod
     def from_fields(cls, fields: object) -> Definition:
         """The same from the fields of a JSON object."""
-        if not isinstance(fields, Mapping) or fields.get("words") is None:
+        if not isinstance(fields, Mapping):
             return record(cls, fields)
-        others = {name: value for name, value in fields.items() if name != "words"}
-        return record(cls, others, words=record(Analysis, fields["words"]))
+        words, others = None, fields
+        if fields.get("words") is not None:
+            others = {name: value for name, value in fields.items() if name != "words"}
+            words = record(Analysis, fields["words"])
+        found = record(cls, others, words=words)
+        has_words_only = WORDS_ONLY in (found.unknown.get("features") or ())
+        if found.has_vectors == has_words_only or (has_words_only and words is None):
+            raise DamagedError(f"has {found.dimensions} dimensions, which contradicts its features or its words")
+        return found
 
     def _others(self) -> dict[str, Any]:
         return {} if self.words is None else {"words": self.words.as_fields()}

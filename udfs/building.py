@@ -95,6 +95,7 @@ class SyncCall:
     name: str | None
     words: bool | None
     language: str | None
+    vectors: bool | None
     transaction: int
     session: str
 
@@ -189,9 +190,12 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
     meant = disambiguate(engine, source, failed=True)
     if new and meant.relation != new.relation:
         meant = new
-    wanted, chosen = parse_int(call.dims, "dims"), parse_model(call.model) or engine.default_model
+    dims, model = parse_int(call.dims, "dims"), parse_model(call.model)
     language = _language(call.words, call.language)
-    request = Request(meant.identity, tuple(names), call.key, chosen, wanted, call.name, language)
+    if call.vectors is False:
+        _check_words_only(model, dims, language)
+    model = "" if call.vectors is False else model or engine.default_model
+    request = Request(meant.identity, tuple(names), call.key, model, dims, call.name, language)
     return _Asked(source, meant, new, request)
 
 
@@ -202,6 +206,21 @@ def _language(words: bool | None, language: str | None) -> str | None:
     if language is None:
         raise InputError("language is NULL; give the language of the texts, 'none' for any, or words := false")
     return analyser(language).language
+
+
+def _check_words_only(model: str | None, dims: int | None, language: str | None) -> None:
+    """Raise InputError if a table without vectors is to have something of them, or no words either."""
+    if language is None:
+        raise InputError(
+            "vectors := false and words := false (--no-vectors and --no-words on the command line) leave nothing to "
+            "store; leave one of them out"
+        )
+    for option, value in (("model", model), ("dims", dims)):
+        if value is not None:
+            raise InputError(
+                f"{option} is {value}, and vectors := false (--no-vectors on the command line) makes a table of words "
+                "only, which has none; leave out one of them"
+            )
 
 
 def _check_name(name: str | None) -> None:

@@ -33,10 +33,11 @@ _KEY = sql(
 )
 _EMBED_ARGUMENTS = sql(
     "source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, dims::VARCHAR, name::VARCHAR, "
-    "words::BOOLEAN, language::VARCHAR",
+    "words::BOOLEAN, language::VARCHAR, vectors::BOOLEAN",
     _PATH,
 )
 _WORDS_PARAMETERS = sql("words := true, language := {}", literal(ENGLISH))
+_STORED_PARAMETERS = sql("{}, vectors := true", _WORDS_PARAMETERS)
 _TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL)")
 _OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
@@ -159,14 +160,14 @@ def _changes(session: Sql) -> Iterable[Sql]:
     yield sql(
         "jammi_generate(source, cols, key, model := NULL, dims := NULL, name := NULL, reuse := false, resume := false, "
         "{}) AS TABLE SELECT * FROM query(_jammi_generate_plan({}, {}, reuse::BOOLEAN, resume::BOOLEAN))",
-        _WORDS_PARAMETERS,
+        _STORED_PARAMETERS,
         _EMBED_ARGUMENTS,
         who,
     )
     yield sql(
         "jammi_sync(source, cols, key, model := NULL, dims := NULL, name := NULL, {}) AS "
         "TABLE SELECT * FROM query(_jammi_sync_plan({}, {}))",
-        _WORDS_PARAMETERS,
+        _STORED_PARAMETERS,
         _EMBED_ARGUMENTS,
         who,
     )

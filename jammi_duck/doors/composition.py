@@ -97,7 +97,10 @@ def open_engine(
 
 def _is_known(model: str, config: Config, encoders: Encoders, catalog: Catalog) -> bool:
     """Whether a model is the default, or the model of an embedding table."""
-    used = {config.model, *(entry.definition.model for entry in catalog.entries("ready"))}
+    used = {
+        config.model,
+        *(entry.definition.model for entry in catalog.entries("ready") if entry.definition.has_vectors),
+    }
     return any(encoders.names(model) & encoders.names(each) for each in used)
 
 

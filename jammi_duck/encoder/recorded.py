@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jammi_duck.encoder import Encoder, Encoders
+from jammi_duck.encoder.no_vectors import NO_VECTORS
 from jammi_duck.errors import ModelError, NoModelError
 from jammi_duck.types import Definition
 
@@ -16,10 +17,14 @@ DOCUMENT = (*QUERY, "prompt", "max_tokens")
 def recorded_encoder(encoders: Encoders, table: str, definition: Definition, parts: tuple[str, ...]) -> Encoder:
     """The encoder for texts that are to be compared with the vectors of `table`, which has this definition.
 
+    If it has words only, it is `NO_VECTORS`.
+
     Raises:
         NoModelError: the model cannot be found.
         ModelError: it is not what it was in one of these `parts` of its identity, or it cannot be loaded.
     """
+    if not definition.has_vectors:
+        return NO_VECTORS
     try:
         encoder = encoders.recorded(definition)
     except NoModelError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jammi_duck.errors import InputError
+from jammi_duck.retrieval.words_only import need_vectors
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import Answers, Table
@@ -37,10 +38,11 @@ def check(tables: EmbeddingTables, entry: Entry, k: int | None) -> Checked:
     """Search for the neighbours of rows that are spread evenly over the table, by the index and exactly.
 
     Recall is the share of the exact answer's rows that the index finds; ties with the last of them count, too. Raises
-    InputError for a `k` below 1.
+    InputError for a `k` below 1, and for a table of words only.
     """
     if k is None or k < 1:
         raise InputError(f"k is {'NULL' if k is None else k}; it must be at least 1")
+    need_vectors(tables, entry, "jammi_check")
     table = tables.table(entry)
     what = (entry.name, table.rows, len(table.segments), k)
     if table.damage:

@@ -20,7 +20,9 @@ from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_weig
 from jammi_duck.retrieval.query_vectors import Like, Query, vectors_of
 from jammi_duck.retrieval.selection import Selection, opened
 from jammi_duck.retrieval.text_query import TextQuery, parse
+from jammi_duck.retrieval.words_only import need_vectors
 from jammi_duck.sql import literal
+from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import Answers, RowSubset, Table, no_answers
@@ -96,13 +98,13 @@ def search(
     """Answer many queries on one table at once; returns the source's name, and the answers in the same order.
 
     Raises:
-        InputError: a `k` below 1, or a vector that does not fit the table.
+        InputError: a `k` below 1, a vector that does not fit the table, or vectors are needed and there are none.
         NotFoundError: the embedding table was dropped meanwhile.
         ModelError: the table's model is not available, or its files have changed.
     """
     if options.k < 1:
         raise InputError(f"k is {options.k}; it must be at least 1")
-    return _searched(tables, selected, lambda *chosen: _answered(encoders, selected, options, queries, *chosen))
+    return _searched(tables, selected, lambda *chosen: _answered(tables, encoders, selected, options, queries, *chosen))
 
 
 def search_by_weights(
@@ -162,6 +164,7 @@ def _searched(tables: EmbeddingTables, selected: Selection, answered: Callable[[
 
 
 def _answered(
+    tables: EmbeddingTables,
     encoders: Encoders,
     selected: Selection,
     options: SearchOptions,
@@ -169,6 +172,8 @@ def _answered(
     table: Table,
     subset: RowSubset | None,
 ) -> tuple[str, Answers]:
+    if not table.entry.definition.has_vectors:
+        options = _by_words_only(tables, table.entry, options, queries)
     words = _words_for(table, options.mode, queries)
     texts = {i: query for i, query in enumerate(queries) if words and isinstance(query, str)}
     others = [i for i in range(len(queries)) if i not in texts]
@@ -187,6 +192,22 @@ def _answered(
 
 def _arms(table: Table, words: Words, subset: RowSubset | None, options: SearchOptions) -> Arms:
     return Arms(table, words, subset, options.k, options.exact, options.min_similarity, options.k1, options.b)
+
+
+def _by_words_only(
+    tables: EmbeddingTables, entry: Entry, options: SearchOptions, queries: Sequence[Query]
+) -> SearchOptions:
+    """The options of a search in a table of words only. Raises InputError for a search that compares vectors."""
+    wanted = {
+        "jammi_similar": any(isinstance(query, Like) for query in queries),
+        "a search for a vector": not all(isinstance(query, str | Like) for query in queries),
+        f"mode := '{options.mode}'": options.mode in (Mode.HYBRID, Mode.VECTOR),
+        "min_similarity": options.min_similarity is not None,
+    }
+    for what, is_wanted in wanted.items():
+        if is_wanted:
+            need_vectors(tables, entry, what)
+    return dataclasses.replace(options, mode=Mode.TEXT)
 
 
 def _words_for(table: Table, mode: Mode, queries: Sequence[Query]) -> Words | None:
@@ -308,4 +329,5 @@ def _spread(answers: Answers, known: NDArray[np.int64], queries: int, like: dict
 def _described(table: Table) -> Stage:
     entry = table.entry
     segments = f"{len(table.segments)} segment" + "s" * (len(table.segments) != 1)
-    return Stage("table", f"{entry.name}, {segments}, {entry.definition.dimensions} dimensions", table.rows)
+    dimensions = f"{entry.definition.dimensions} dimensions" if entry.definition.has_vectors else "words only"
+    return Stage("table", f"{entry.name}, {segments}, {dimensions}", table.rows)

@@ -18,14 +18,16 @@ from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encoders, Identity, for_stream
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import resolve_dims
+from jammi_duck.encoder.no_vectors import NO_VECTORS
 from jammi_duck.errors import BuildError, InputError, JammiWarning
+from jammi_duck.fields import WORDS_ONLY
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.words.analyser import ENGLISH, analyser
-from jammi_duck.types import Caller, Counts, Definition, Integer
+from jammi_duck.types import Analysis, Caller, Counts, Definition, Integer
 from jammi_duck.work.jobs import Job, Jobs, W
 from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import TextBuffer
@@ -55,9 +57,9 @@ _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
 class Request:
     """What the user asked to generate; `columns` are joined by one space, NULLs left out.
 
-    `dims` is how many dimensions the vectors are cut to, and `name` what the table is to be called. The words are
-    indexed, too, as those of a `language`, unless that is None. `reuse` is a table that is as good as a new one if it
-    does not differ from the source; `again` says that nobody asked for that.
+    `model` is empty for a table of words only. `dims` is how many dimensions the vectors are cut to, and `name` what
+    the table is to be called. The words are indexed, as those of a `language`, unless that is None. `reuse` is a table
+    that is as good as a new one if it does not differ from the source; `again` says that nobody asked for that.
     """
 
     source: str
@@ -83,17 +85,20 @@ class Census:
 
 @dataclass(frozen=True)
 class Generated:
-    """What a build came to; `seconds` is the whole of it, `location` where the files are."""
+    """What a build came to; `seconds` is the whole of it, `location` where the files are.
+
+    A table of words only has no `model` and no `dimensions`.
+    """
 
     embedding_table: str
     source: str
-    model: str
+    model: str | None
     status: str
     row_count: int
     skipped_count: int
     failed_count: int
     truncated_count: int
-    dimensions: Integer
+    dimensions: Integer | None
     seconds: float
     location: str
 
@@ -131,7 +136,7 @@ class Generator:
         """
         self._jobs.settle(caller)
         check_keys(request.source, request.key, census)
-        encoder = self._encoders.get(request.model)
+        encoder = _encoder(self._encoders, request)
         definition = define(request, encoder.identity, resolve_dims(request.dims, encoder))
         if request.reuse and differing_rows == 0:
             made = self._tables.ready(request.reuse)
@@ -139,7 +144,7 @@ class Generator:
             same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
             if definition.weights:
                 same = dataclasses.replace(same, model=definition.model)
-            if same == definition:
+            if same == definition and has_same_words(made.definition, definition.words):
                 if request.again:
                     warnings.warn(_AGAIN.format(made.name), JammiWarning, stacklevel=2)
                 return _REUSED + made.name
@@ -147,7 +152,8 @@ class Generator:
 
         def start() -> Job[_Build]:
             build = _Build(self._tables, definition, owner, encoder, census, request)
-            progress = Progress("embedding", definition.label, census.rows)
+            label = "embedding" if definition.has_vectors else "indexing words"
+            progress = Progress(label, definition.label, census.rows)
             return Job(build, "build", caller, progress)
 
         job = self._jobs.start(start)
@@ -237,16 +243,33 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
     """
     if not entries:
         return
-    names = encoders.names(request.model)
-    encoder = encoders.get(request.model)
+    names = encoders.names(request.model) if request.model else {""}
+    encoder = _encoder(encoders, request)
+    words = _analysis(request)
     dimensions = resolve_dims(request.dims, encoder)
     for entry in entries:
         made = entry.definition
         is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
         is_called = request.name is None or layout.is_called(entry.name, request.name)
         is_of_model = made.model in names or (made.weights and made.weights == encoder.identity.weights)
-        if is_same and is_called and is_of_model:
+        if is_same and is_called and is_of_model and has_same_words(made, words):
             yield entry
+
+
+def has_same_words(made: Definition, words: Analysis | None) -> bool:
+    """Whether a table has the words that are wanted; where there are vectors, the words do not matter."""
+    if made.has_vectors or made.words is None or words is None:
+        return made.has_vectors
+    return (made.words.analyser, made.words.language) == (words.analyser, words.language)
+
+
+def _encoder(encoders: Encoders, request: Request) -> Encoder:
+    return encoders.get(request.model) if request.model else NO_VECTORS
+
+
+def _analysis(request: Request) -> Analysis | None:
+    has_words = request.language is not None and request.columns
+    return analyser(request.language).analysis if has_words else None
 
 
 def check_keys(source: str, key: str, census: Census, otherwise: str = "choose another key") -> None:
@@ -272,7 +295,6 @@ def check_keys(source: str, key: str, census: Census, otherwise: str = "choose a
 
 def define(request: Request, model: Identity, dimensions: int) -> Definition:
     """The definition of what a request makes with a model. Raises InputError for an unknown language."""
-    has_words = request.language is not None and request.columns
     return Definition(
         source=request.source,
         columns=request.columns,
@@ -285,7 +307,8 @@ def define(request: Request, model: Identity, dimensions: int) -> Definition:
         precision=model.precision,
         max_tokens=model.max_tokens,
         dimensions=dimensions,
-        words=analyser(request.language).analysis if has_words else None,
+        words=_analysis(request),
+        unknown={} if dimensions else {"features": [WORDS_ONLY]},
     )
 
 
@@ -316,24 +339,26 @@ def log_built(generated: Generated) -> None:
 
 
 def _again(entry: Entry) -> Generated:
-    counts, definition = entry.counts, entry.definition
-    sizes = (counts.rows, counts.skipped, counts.failed, counts.truncated, definition.dimensions)
-    return Generated(entry.name, definition.source, definition.model, "ready", *sizes, 0.0, entry.location)
+    return _generated(entry.name, entry.definition, entry.counts, 0.0, entry.location)
 
 
 def report(finished: Manifest, began: float, location: str) -> Generated:
     """What a build came to that began then, by `time.monotonic`."""
-    counts, definition = finished.counts, finished.definition
+    seconds = round(time.monotonic() - began, 3)
+    return _generated(finished.table, finished.definition, finished.counts, seconds, location)
+
+
+def _generated(table: str, definition: Definition, counts: Counts, seconds: float, location: str) -> Generated:
     return Generated(
-        embedding_table=finished.table,
+        embedding_table=table,
         source=definition.source,
-        model=definition.model,
+        model=definition.model or None,
         status="ready",
         row_count=counts.rows,
         skipped_count=counts.skipped,
         failed_count=counts.failed,
         truncated_count=counts.truncated,
-        dimensions=definition.dimensions,
-        seconds=round(time.monotonic() - began, 3),
+        dimensions=definition.dimensions or None,
+        seconds=seconds,
         location=location,
     )

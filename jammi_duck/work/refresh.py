@@ -196,7 +196,7 @@ class Refresher:
             deleted=found.deleted,
             unchanged=change.unchanged,
             failed=change.counts.failed,
-            encoded=change.encoded,
+            encoded=change.encoded if change.definition.has_vectors else 0,
             seconds=round(time.monotonic() - found.began, 3),
             advice=advice(self._tables, finished, found.source),
         )

@@ -135,10 +135,12 @@ def scratch_of(name: str) -> tuple[str, str]:
 def table_name(label: str, model: str, started: datetime, taken: Container[str]) -> str:
     """A new embedding table's name: a label, last part of the model's name, UTC second of the start.
 
+    If there is no model, it is `words` in its place.
+
     It contains only letters, digits and `. _ - ~`, never leaves its folder, and stays under 200 bytes with any suffix.
     If the name is in `taken`, `_2`, `_3`, ... is appended.
     """
-    last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or "words"
     name = f"{_escaped(label, 64)}__embedding__{_escaped(last, 60)}__{started:%Y%m%dT%H%M%S}"
     if name not in taken:
         return name

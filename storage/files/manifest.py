@@ -103,7 +103,7 @@ class Manifest(Record):
             "table": self.table,
             "build": self.build,
             "number": self.number,
-            **_BACKEND,
+            **(_BACKEND if self.definition.has_vectors else {}),
             "dimensions": self.definition.dimensions,
             "count": self.rows,
             "definition": json.loads(self.definition.to_json()),

@@ -1,8 +1,8 @@
 """Reads and writes the Parquet files of row ids and vectors, which are described by their own metadata.
 
-A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSizeList<float32>, L2-normalised) and
-`_text_digest` (MD5 of the embedded text). Tombstones list rows of segments that are gone or replaced: `_row_id`,
-`_segment` and `_place`, the position of the row in the segment. docs/format.md has the details.
+A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSizeList<float32>, L2-normalised; none in a
+table of words only) and `_text_digest` (MD5 of the embedded text). Tombstones list rows of segments that are gone or
+replaced: `_row_id`, `_segment` and `_place`, the position of the row in the segment. docs/format.md has the details.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jammi_duck.fields import Id, Number, Record, check_understood, convert, nam
 from jammi_duck.storage.files.parquet_checks import (
     SEGMENT,
     TOMBSTONES,
+    WITHOUT_VECTORS,
     check_columns,
     check_footer,
     check_numbers,
@@ -81,15 +82,17 @@ class SegmentWriter:
     def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
         """Append rows: `vectors` is float32 [n, dimensions], `digests` are 16 bytes each."""
         count = len(row_ids)
-        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-        columns = [
-            pa.array(row_ids, pa.string()),
-            pa.repeat(pa.scalar(self._definition.source), count),
-            pa.repeat(pa.scalar(self._definition.model), count),
-            pa.FixedSizeListArray.from_arrays(flat, type=self._schema.field("vector").type),
-            pa.array(digests, pa.binary(16)),
-        ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=ROW_GROUP)
+        columns = {
+            "_row_id": pa.array(row_ids, pa.string()),
+            "_source_id": pa.repeat(pa.scalar(self._definition.source), count),
+            "_model_id": pa.repeat(pa.scalar(self._definition.model), count),
+            "_text_digest": pa.array(digests, pa.binary(16)),
+        }
+        if self._definition.has_vectors:
+            flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, type=self._schema.field("vector").type)
+        arrays = [columns[name] for name in self._schema.names]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=ROW_GROUP)
         self.rows += count
 
     def close(self, counts: Counts | None = None) -> None:
@@ -107,14 +110,11 @@ def schema(definition: Definition, build: str, change: str | None = None) -> pa.
         _PREFIX + "definition": definition.to_json(),
         **({} if change is None else {_PREFIX + "change": change}),
     }
-    fields = [
-        pa.field("_row_id", pa.string(), nullable=False),
-        pa.field("_source_id", pa.string(), nullable=False),
-        pa.field("_model_id", pa.string(), nullable=False),
-        pa.field("vector", pa.list_(pa.field("element", pa.float32(), False), definition.dimensions), nullable=False),
-        pa.field("_text_digest", pa.binary(16), nullable=False),
-    ]
-    return pa.schema(fields, metadata)
+    types = {"_row_id": pa.string(), "_source_id": pa.string(), "_model_id": pa.string()}
+    if definition.has_vectors:
+        types["vector"] = pa.list_(pa.field("element", pa.float32(), False), definition.dimensions)
+    types["_text_digest"] = pa.binary(16)
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()], metadata)
 
 
 def read_footer(path: Path) -> Footer:
@@ -129,8 +129,8 @@ def read_footer(path: Path) -> Footer:
     with _understanding(path):
         definition = Definition.from_json(metadata["definition"])
         schema = found.schema.to_arrow_schema()
-        check_columns(schema, SEGMENT)
-        if schema.field("vector").type.list_size != definition.dimensions:
+        check_columns(schema, SEGMENT if definition.has_vectors else WITHOUT_VECTORS)
+        if _width(schema) != definition.dimensions:
             raise DamagedError("has vectors of other dimensions than its definition")
         change, counts = metadata.get("change"), metadata.get("counts")
         return Footer(
@@ -149,27 +149,36 @@ def check_shape(path: Path, rows: int, dimensions: int) -> None:
         if found.num_rows != rows:
             raise UnsupportedError(f"has {found.num_rows:,} rows instead of {rows:,}")
         schema = found.schema.to_arrow_schema()
-        check_columns(schema, ["vector"])
-        width = schema.field("vector").type.list_size
+        check_columns(schema, ["vector"] if dimensions else [])
+        width = _width(schema)
         if width != dimensions:
             raise UnsupportedError(f"has vectors of {width} dimensions instead of {dimensions}")
 
 
-def read_vectors(path: Path) -> Iterator[tuple[pa.Array, Vectors]]:
+def _width(schema: pa.Schema) -> int:
+    """The dimensions of the vectors in a segment; 0 if it has none."""
+    return schema.field("vector").type.list_size if "vector" in schema.names else 0
+
+
+def read_vectors(path: Path, *, has_vectors: bool = True) -> Iterator[tuple[pa.Array, Vectors]]:
     """The row ids and the float32 [n, dimensions] vectors of a segment, a row group or more at a time.
+
+    If it has words only, not `has_vectors`, the vectors are [n, 0].
 
     Raises:
         DamagedError: the checksum of a page differs.
         UnsupportedError: its columns are not those of a segment, a value is missing, or a vector contains NaN.
         StorageError: the file cannot be read now.
     """
-    for batch in _batches(path, ["_row_id", "vector"]):
+    for batch in _batches(path, ["_row_id", *(["vector"] if has_vectors else [])]):
         yield batch.column("_row_id"), _matrix(path, batch)
 
 
-def read_rows(path: Path) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
+def read_rows(
+    path: Path, *, has_vectors: bool = True
+) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
     """The row ids, vectors and text digests of a segment, as `read_vectors` does."""
-    for batch in _batches(path, ["_row_id", "vector", "_text_digest"]):
+    for batch in _batches(path, ["_row_id", *(["vector"] if has_vectors else []), "_text_digest"]):
         yield batch.column("_row_id"), _matrix(path, batch), batch.column("_text_digest")
 
 
@@ -194,6 +203,8 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _matrix(path: Path, batch: pa.RecordBatch) -> Vectors:
+    if "vector" not in batch.schema.names:
+        return np.empty((len(batch), 0), np.float32)
     vectors = batch.column("vector")
     matrix: Vectors = vectors.flatten().to_numpy(zero_copy_only=True).reshape(len(vectors), vectors.type.list_size)
     check_numbers(matrix, path.name)

@@ -30,7 +30,8 @@ _TYPES: dict[str, Callable[[pa.DataType], bool]] = {
     "_segment": pa.int32().equals,
     "_place": pa.int64().equals,
 }
-SEGMENT = ("_row_id", "_source_id", "_model_id", "vector", "_text_digest")
+WITHOUT_VECTORS = ("_row_id", "_source_id", "_model_id", "_text_digest")
+SEGMENT = (*WITHOUT_VECTORS, "vector")
 TOMBSTONES = ("_row_id", "_segment", "_place")
 
 

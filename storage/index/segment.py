@@ -97,10 +97,9 @@ class ParquetSegment:
                 f"{error}; its rows are lost: drop the table with jammi_drop and generate it again"
             ) from error
 
-    @staticmethod
-    def _numbered(path: Path) -> Iterator[tuple[int, Vectors]]:
+    def _numbered(self, path: Path) -> Iterator[tuple[int, Vectors]]:
         start = 0
-        for _, vectors in read_vectors(path):
+        for _, vectors in read_vectors(path, has_vectors=self._dimensions > 0):
             yield start, vectors
             start += len(vectors)
 
@@ -108,8 +107,8 @@ class ParquetSegment:
 class MappedSegment:
     """A segment's sidecars, memory-mapped."""
 
-    def __init__(self, rowmap: Path, vectors: Path, rows: int, dimensions: int) -> None:
-        """Map the files, which must have been checked.
+    def __init__(self, rowmap: Path, vectors: Path | None, rows: int, dimensions: int) -> None:
+        """Map the files, which must have been checked; `vectors` is None if there are none.
 
         Raises:
             DamagedError: the files do not fit each other, or the segment.
@@ -119,12 +118,14 @@ class MappedSegment:
             found = pa.ipc.open_file(pa.memory_map(str(rowmap))).read_all().column("_row_id").combine_chunks()
         except (pa.ArrowException, OSError, KeyError, MemoryError) as error:
             raise DamagedError(f"'{rowmap.name}' cannot be read: {error}") from error
-        if len(found) != rows or vectors.stat().st_size != rows * dimensions * 4:
-            raise DamagedError(f"'{rowmap.name}' and '{vectors.name}' are not of this segment")
+        if len(found) != rows or (vectors and vectors.stat().st_size != rows * dimensions * 4):
+            names = " and ".join(f"'{path.name}'" for path in (rowmap, vectors) if path)
+            raise DamagedError(f"the segment has other rows than {names}")
         self.row_ids = checked_ids(found, rowmap.name)
-        mapped = np.memmap(vectors, "<f4", "r").reshape(rows, dimensions) if rows else np.empty((0, dimensions), "<f4")
-        self._vectors: Vectors = np.asarray(mapped)
-        check_numbers(self._vectors, vectors.name)
+        self._vectors: Vectors = np.empty((rows, dimensions), "<f4")
+        if rows and vectors:
+            self._vectors = np.asarray(np.memmap(vectors, "<f4", "r").reshape(rows, dimensions))
+            check_numbers(self._vectors, vectors.name)
         self.rows = rows
         self.indexes: tuple[VectorIndex, ...] = ()
 

@@ -1,10 +1,11 @@
-"""Builds and opens the sidecars that every segment has: its row ids, its raw vectors, and indexes over the vectors.
+"""Builds and opens the sidecars of every segment: its row ids, and if it has vectors, these and indexes over them.
 
 Optional indexes, such as those built from more than the Parquet file contains, are not built or opened here.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -32,9 +33,14 @@ def vector_kinds(grown: Grown | None = None) -> tuple[IndexKind[VectorIndex], ..
 BUILT = (*(kind.sidecar for kind in vector_kinds()), "rowmap", "vectors")
 
 
-def is_indexed(segment: manifest.Segment) -> bool:
+def built(dimensions: int) -> tuple[str, ...]:
+    """The kinds that the segments of a table have: all of `BUILT`, or the row ids alone if there are no vectors."""
+    return BUILT if dimensions else ("rowmap",)
+
+
+def is_indexed(segment: manifest.Segment, dimensions: int) -> bool:
     """Whether a segment has all required sidecars, according to its manifest."""
-    return segment.sidecars.keys() >= set(BUILT)
+    return segment.sidecars.keys() >= set(built(dimensions))
 
 
 def build(
@@ -50,13 +56,15 @@ def build(
 
     Raises as `read_vectors` does.
     """
-    builders = [kind.build(files[kind.sidecar], rows, dimensions) for kind in vector_kinds(grown)]
+    kinds = vector_kinds(grown) if dimensions else ()
+    builders = [kind.build(files[kind.sidecar], rows, dimensions) for kind in kinds]
     row_ids: list[pa.Array] = []
-    with open(files["vectors"], "wb") as raw:
+    with open(files["vectors"], "wb") if dimensions else contextlib.nullcontext() as raw:
         start = 0
-        for ids, block in read_vectors(parquet):
-            indexed = max(builder.add(start, ids, block) for builder in builders)
-            raw.write(np.ascontiguousarray(block, "<f4").data)
+        for ids, block in read_vectors(parquet, has_vectors=dimensions > 0):
+            indexed = max((builder.add(start, ids, block) for builder in builders), default=len(block))
+            if raw:
+                raw.write(np.ascontiguousarray(block, "<f4").data)
             row_ids.append(ids)
             start += len(block)
             progress(indexed)
@@ -77,7 +85,7 @@ def check(store: Store, segment: manifest.Segment, kind: str) -> Path:
 def open_whole(segment: manifest.Segment, checked: Checked, dimensions: int) -> MappedSegment:
     """A segment with all required sidecars. Raises StorageError if one is damaged or missing."""
     mapped = _map_rows(segment, checked, dimensions)
-    for kind in vector_kinds():
+    for kind in vector_kinds() if dimensions else ():
         _open_index(mapped, kind, segment, checked)
     return mapped
 
@@ -91,7 +99,7 @@ def open_segment(
     except StorageError as error:
         return ParquetSegment(store, segment.parquet, segment.rows, dimensions), str(error)
     damage = None
-    for kind in vector_kinds() if segment.rows else ():
+    for kind in vector_kinds() if segment.rows and dimensions else ():
         try:
             _open_index(mapped, kind, segment, checked)
         except StorageError as error:
@@ -100,10 +108,10 @@ def open_segment(
 
 
 def _map_rows(segment: manifest.Segment, checked: Checked, dimensions: int) -> MappedSegment:
-    rowmap, vectors = checked("rowmap"), checked("vectors")
+    rowmap, vectors = checked("rowmap"), checked("vectors") if dimensions else None
     with (
         called(_digest(segment, "rowmap").file, rowmap),
-        called(_digest(segment, "vectors").file, vectors),
+        called(_digest(segment, "vectors").file, vectors) if vectors else contextlib.nullcontext(),
     ):
         return MappedSegment(rowmap, vectors, segment.rows, dimensions)
 

@@ -128,7 +128,7 @@ class Build:
         keep = keep and bool(self.definition.columns)
         kept = sum(segment.rows for segment in self._files.written) if keep else 0
         with contextlib.suppress(StorageError):
-            for file in sidecars_of(self.name, self._files.written, words=not kept):
+            for file in sidecars_of(self.name, self._files.written, self.definition.dimensions, words=not kept):
                 self._store.delete(file)
             for file in [] if kept else written_by(self._store, files_of(self._store, self.name), self.id):
                 self._store.delete(file)

@@ -354,9 +354,10 @@ class Catalog:
     ) -> None:
         """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open.
 
-        Segments come with their numbers.
+        Segments come with their numbers. There is no column of vectors if they have no dimensions.
         """
-        columns = sql("_row_id, _source_id, _model_id, vector::FLOAT[{}] AS vector, _text_digest", dimensions)
+        vector = sql("vector::FLOAT[{}] AS vector, ", dimensions) if dimensions else sql("")
+        columns = sql("_row_id, _source_id, _model_id, {}_text_digest", vector)
         rows = live_rows(columns, segments, tombstones)
         self._host.sql(sql("CREATE OR REPLACE VIEW {}.{} AS {}", self._view_schema, quoted(name), rows))
 

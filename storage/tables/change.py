@@ -126,7 +126,7 @@ class Change:
         else:
             tables.catalog.mark_resumed(entry.build, self.id)
             # Of a build that has no manifest; those that are wanted again get the same names.
-            remove_files(self._store, sidecars_of(self.name, base.segments, words=False))
+            remove_files(self._store, sidecars_of(self.name, base.segments, width, words=False))
 
     @property
     def name(self) -> str:
@@ -141,7 +141,8 @@ class Change:
     @property
     def rows_to_index(self) -> int:
         """How many rows are in segments that are not indexed yet."""
-        return self.rows + sum(each.rows for each in self.base.segments if not is_indexed(each))
+        dimensions = self.definition.dimensions
+        return self.rows + sum(each.rows for each in self.base.segments if not is_indexed(each, dimensions))
 
     def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, words: RowWords | None) -> None:
         """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised.
@@ -285,8 +286,8 @@ class Change:
         # A ready table's own have names that a manifest gives them.
         indexed = written if self.entry.status == "ready" else [*self._base_segments, *written]
         with contextlib.suppress(StorageError):
-            sidecars = [*sidecars_of(self.name, indexed, words=not keep), *self._words_again.files]
-            remove_files(self._store, [*mine, *sidecars])
+            sidecars = sidecars_of(self.name, indexed, self.definition.dimensions, words=not keep)
+            remove_files(self._store, [*mine, *sidecars, *self._words_again.files])
         if self.entry.status == "ready":
             self._tables.catalog.note_change(self.entry.build, None, None)
         else:
@@ -314,7 +315,7 @@ class Change:
 
         def whole(segment: Segment) -> Segment:
             segment = self._words_again.with_words(segment)
-            if is_indexed(segment):
+            if is_indexed(segment, dimensions):
                 return segment
             grown = self._grown.get(segment.number)
             return add_sidecars(self._store, self.name, self.id, segment, dimensions, progress, grown=grown)
@@ -397,7 +398,8 @@ class Change:
         for number, row_ids, positions in found:
             self.forget(row_ids, [number] * len(positions), positions.tolist())
         for segment, (_, _, positions) in zip(self.base.segments, before, strict=False):
-            for rows in stored_rows(self._store, segment, _mask(segment.rows, positions)):
+            mask = _mask(segment.rows, positions)
+            for rows in stored_rows(self._store, segment, mask, has_vectors=self.definition.has_vectors):
                 self.write(*rows)
         self._files.close()
         self.base = newest
@@ -437,13 +439,15 @@ class Change:
                     raise
 
 
-def stored_rows(store: Store, segment: Segment, only: Mask | None) -> Iterator[StoredRows]:
+def stored_rows(store: Store, segment: Segment, only: Mask | None, *, has_vectors: bool = True) -> Iterator[StoredRows]:
     """The row ids, vectors, text digests and places of a segment's rows, of those of a mask only if one is given.
+
+    If the table has words only, not `has_vectors`, the vectors are [n, 0].
 
     Raises DamagedError.
     """
     start = 0
-    for row_ids, vectors, digests in read_rows(store.checked(segment.parquet)):
+    for row_ids, vectors, digests in read_rows(store.checked(segment.parquet), has_vectors=has_vectors):
         places = places_of(segment.number, np.arange(start, start + len(row_ids)))
         if only is None:
             yield row_ids, vectors, digests, places
@@ -484,8 +488,9 @@ def _live(store: Store, state: Manifest, segments: Sequence[Segment]) -> pa.Tabl
 
     masks = live_masks(store, segments, state.tombstones)
     ids, rows = [pa.array([], pa.string())], [pa.array([], pa.binary())]
+    has_vectors = state.definition.has_vectors
     for segment in segments:
-        for row_ids, _, digests, _ in stored_rows(store, segment, masks.get(segment.number)):
+        for row_ids, _, digests, _ in stored_rows(store, segment, masks.get(segment.number), has_vectors=has_vectors):
             ids.append(row_ids)
             parts = [row_ids.cast(pa.binary()), digests.cast(pa.binary()), pa.scalar(b"\0")]
             rows.append(pc.binary_join_element_wise(*parts))

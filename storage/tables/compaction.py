@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -82,11 +83,15 @@ def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, pro
     Raises:
         DamagedError: a Parquet file is not what it must be.
     """
-    others = _Rows(rows for segment, mask in todo.others for rows in stored_rows(store, segment, mask))
+    has_vectors = change.definition.has_vectors
+    others = _Rows(
+        rows for segment, mask in todo.others for rows in stored_rows(store, segment, mask, has_vectors=has_vectors)
+    )
     indexed = 0
     for each in todo.mergers:
         grown = _grown(store, each, segment_rows, change.definition.dimensions)
-        for rows in _filled(store, each, others) if grown else _one_after_another(store, each, others):
+        there = stored_rows(store, each.segment, ~each.gone, has_vectors=has_vectors)
+        for rows in _filled(store, each, others) if grown else chain(there, others.take(each.taken)):
             change.write(*rows)
             progress(len(rows[0]))
         change.end_segment(grown)
@@ -150,11 +155,6 @@ def _replaced(rows: StoredRows, positions: NDArray[np.int64], by: Sequence[Store
 def _slice(rows: StoredRows, part: slice) -> StoredRows:
     ids, vectors, digests, places = rows
     return ids[part], vectors[part], digests[part], places[part]
-
-
-def _one_after_another(store: Store, merger: Merger, others: _Rows) -> Iterator[StoredRows]:
-    yield from stored_rows(store, merger.segment, ~merger.gone)
-    yield from others.take(merger.taken)
 
 
 class _Rows:

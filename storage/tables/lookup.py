@@ -49,6 +49,8 @@ def find_table(
         if entry.source != source:
             raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{called or source}'")
         if not of_model([entry], models, model):
+            if not entry.definition.has_vectors:
+                raise NotFoundError(f"'{entry.name}' has words only, and no vectors of a model; leave model out")
             described = _described(entry.definition, models.weights_and_pooling(model) if model else None)
             raise NotFoundError(f"'{entry.name}' is an embedding table of the model {described}, not '{model}'")
         return entry
@@ -67,12 +69,15 @@ def of_model(entries: Sequence[Entry], models: Models, model: str | None) -> Seq
     """The tables of a model, or all if it is None.
 
     These are the tables that record one of its names. If none does, or if models with other weights have had that name,
-    they are the tables that record its weights.
+    they are the tables that record its weights. Tables of words only have no model.
 
     Raises:
         ModelError: the files of the model cannot be read.
     """
-    if model is None or not entries:
+    if model is None:
+        return entries
+    entries = [entry for entry in entries if entry.definition.has_vectors]
+    if not entries:
         return entries
     names = models.names(model)
     named = [entry for entry in entries if entry.definition.model in names]
@@ -140,6 +145,8 @@ def _columns(entry: Entry) -> str:
 
 def _described(recorded: Definition, now: tuple[str, str] | None) -> str:
     """The model of a table, and in what a model differs from it that now has these weights and this pooling."""
+    if not recorded.has_vectors:
+        return "words only, without a model"
     then = recorded.weights, recorded.pooling
     parts = zip(("weights", "pooling"), then, now if now and recorded.weights else then, strict=True)
     differing = " and ".join(name for name, old, new in parts if old != new)

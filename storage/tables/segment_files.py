@@ -141,7 +141,7 @@ def add_sidecars(
         FileNotFoundError: it is gone by now.
         UnsupportedError: it has what cannot be indexed: other rows, a vector that is no numbers, a row id twice.
     """
-    files = {kind: layout.sidecar(table, segment.number, kind, rebuilt) for kind in index.BUILT}
+    files = {kind: layout.sidecar(table, segment.number, kind, rebuilt) for kind in index.built(dimensions)}
     scratches = {kind: store.scratch(file, change) for kind, file in files.items()}
     try:
         parquet = store.checked(segment.parquet)
@@ -158,9 +158,9 @@ def add_sidecars(
                 store.discard(scratch.name)
 
 
-def sidecars_of(table: str, segments: Iterable[Segment], *, words: bool = True) -> list[str]:
+def sidecars_of(table: str, segments: Iterable[Segment], dimensions: int, *, words: bool = True) -> list[str]:
     """The names of the sidecars that these segments get at first; those of their `words` cannot be made of them."""
-    kinds = (*index.BUILT, *([KIND] if words else []))
+    kinds = (*index.built(dimensions), *([KIND] if words else []))
     return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in kinds]
 
 

@@ -58,7 +58,7 @@ def present(tables: EmbeddingTables, entry: Entry) -> Snapshot:
     if manifests:
         again = f"drop '{entry.name}' with jammi_drop and generate it again"
         raise DamagedError(f"'{manifests[-1]}' cannot be read, and nothing else says what it held: {again}")
-    whole = [each for each in _whole(store, entry, files) if _has_whole_pages(store, each[0])]
+    whole = [each for each in _whole(store, entry, files) if _has_whole_pages(store, entry, each[0])]
     own = [segment for segment, footer in whole if footer.change is None]
     kept = with_words_found(store, files, own, entry.definition.words)
     if not kept:
@@ -111,9 +111,9 @@ def spare_segments(store: Store, entry: Entry, state: Manifest, files: Sequence[
     return [(segment, footer) for segment, footer in _whole(store, entry, left, last) if footer.change]
 
 
-def _has_whole_pages(store: Store, segment: Segment) -> bool:
+def _has_whole_pages(store: Store, entry: Entry, segment: Segment) -> bool:
     try:
-        for _ in read_rows(store.checked(segment.parquet)):
+        for _ in read_rows(store.checked(segment.parquet), has_vectors=entry.definition.has_vectors):
             pass
     except DamagedError:
         return False

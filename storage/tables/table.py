@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.manifest import TableFile, Tombstones
 from jammi_duck.storage.files.parquet import read_tombstones
 from jammi_duck.storage.files.store import Store, called
+from jammi_duck.storage.files.table_files import files_of
 from jammi_duck.storage.index import sidecars
 from jammi_duck.storage.index.exact import Candidates, Mask, similarities
 from jammi_duck.storage.index.key_values import Form, form_of
@@ -30,7 +31,7 @@ from jammi_duck.storage.index.row_ids import RowIds
 from jammi_duck.storage.index.segment import OpenSegment, ParquetSegment
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.rebuilding import rebuilt
-from jammi_duck.storage.tables.segment_words import words_of
+from jammi_duck.storage.tables.segment_words import with_words_found, words_of
 from jammi_duck.storage.words.bm25 import Words
 from jammi_duck.types import Stage, Vectors
 
@@ -126,16 +127,21 @@ class Table:
 
     @cached_property
     def words(self) -> Words | None:
-        """The words of its rows; None if it has none, or, with a warning, if they cannot be used."""
+        """The words of its rows; None if it has none, or, with a warning, if they cannot be used.
+
+        Raises DamagedError or UnsupportedError if they cannot be used, and the table has nothing else to search.
+        """
         if self._open_words is None:
             return None
         try:
             return self._open_words()
         except (DamagedError, UnsupportedError) as error:
-            self._warn(
-                f"the words of '{self.entry.name}' cannot be used ({error}); searching by vectors alone; "
-                f"SELECT * FROM jammi_refresh({literal(self.entry.source)}) indexes them again"
-            )
+            unusable = f"the words of '{self.entry.name}' cannot be used ({error})"
+            call = f"jammi_refresh({literal(self.entry.source)}, embedding_table := {literal(self.entry.name)})"
+            again = f"SELECT * FROM {call} indexes them again"
+            if not self.entry.definition.has_vectors:
+                raise type(error)(f"{unusable}; {again}") from error
+            self._warn(f"{unusable}; searching by vectors alone; {again}")
             return None
 
     @classmethod
@@ -172,16 +178,19 @@ class Table:
             raise DamagedError(f"{damage}, and no Parquet file says what it held") from damage
         width = entry.definition.dimensions
         parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in found.segments}
-        return cls(entry, parquets, str(damage), live_masks(store, found.segments, found.tombstones))
+        live = live_masks(store, found.segments, found.tombstones)
+        words = functools.partial(_words_found, store, found, live) if found.definition.words else None
+        return cls(entry, parquets, str(damage), live, words)
 
     @classmethod
     def of(cls, store: Store, entry: Entry, found: manifest.Manifest) -> Table:
         """The state that this manifest names. Raises DamagedError where it is not known which rows are gone."""
         damage = None
         segments: dict[int, OpenSegment] = {}
+        kinds = sidecars.built(entry.definition.dimensions)
         with ThreadPoolExecutor() as cores:
             checks = [
-                {kind: cores.submit(sidecars.check, store, segment, kind) for kind in sidecars.BUILT}
+                {kind: cores.submit(sidecars.check, store, segment, kind) for kind in kinds}
                 for segment in found.segments
             ]
         for segment, mine in zip(found.segments, checks, strict=True):
@@ -422,6 +431,13 @@ class Table:
             self._warned.add(message)
         if not is_known:
             warnings.warn(message, JammiWarning, stacklevel=2)
+
+
+def _words_found(store: Store, state: manifest.Manifest, live: Mapping[int, Mask]) -> Words:
+    """The words of a state that no manifest describes; their files say of which segments they are."""
+    files = files_of(store, state.table)
+    segments = with_words_found(store, files, state.segments, state.definition.words)
+    return words_of(store, replace(state, segments=segments), live)
 
 
 def no_answers(queries: int) -> Answers:

@@ -74,6 +74,9 @@ def add_embedded(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="a name on the hub, or a directory (default: inference.model)")
     command.add_argument("--dims", metavar="N", type=number, help="keep only the first N dimensions of the vectors")
     add_words(command)
+    command.add_argument(
+        "--no-vectors", action="store_true", help="embed nothing: a table of words only, which needs no model"
+    )
     command.add_argument("--name", help="a name for the embedding table, for --table (default: that of the source)")
 
 

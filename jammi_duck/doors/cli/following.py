@@ -153,6 +153,7 @@ def _sync(options: argparse.Namespace) -> int:
             name=options.name,
             words=not options.no_words,
             language=options.language,
+            vectors=not options.no_vectors,
         )
     _show(options, vars(synced))
     return INCOMPLETE if synced.failed_count else 0

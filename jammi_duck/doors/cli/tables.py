@@ -154,11 +154,13 @@ def _generate(options: argparse.Namespace) -> int:
             resume=options.resume,
             words=not options.no_words,
             language=options.language,
+            vectors=not options.no_vectors,
         )
     if options.json:
         print_objects([vars(built)])
     else:
-        print(*fact_lines(vars(built)), sep="\n")
+        facts = {name: value for name, value in vars(built).items() if value is not None}
+        print(*fact_lines(facts), sep="\n")
     return INCOMPLETE if built.failed_count else 0
 
 

@@ -1,0 +1,23 @@
+"""Refuses what compares vectors, for an embedding table that has words only."""
+
+from __future__ import annotations
+
+from jammi_duck.errors import InputError
+from jammi_duck.sql import joined, literal, sql
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+
+
+def need_vectors(tables: EmbeddingTables, entry: Entry, what: str) -> None:
+    """Raise InputError if a table has words only; `what` compares vectors."""
+    if entry.definition.has_vectors:
+        return
+    others = tables.catalog.entries("ready", source=entry.source)
+    chosen = next((each.name for each in others if each.definition.has_vectors), None)
+    if chosen:
+        cure = f"embedding_table := {literal(chosen)} (--table on the command line) has vectors of the same source"
+    else:
+        columns = joined(", ", map(literal, entry.definition.columns))
+        call = sql("jammi_generate({}, [{}], {})", literal(entry.source), columns, literal(entry.definition.key))
+        cure = f"SELECT * FROM {call} makes a table with vectors"
+    raise InputError(f"'{entry.name}' has words only: it is searched for a text, and {what} needs vectors; {cure}")
