@@ -44,7 +44,7 @@ Find the rows that answer a text best.
   jammi-duck search patents "robot arm" --filter 'center = $c' --parameter c="$CENTER"
   jammi-duck search patents "robot arm" --json | jq -r '.[].title'
 
-Searches the newest embedding table of the source, with its model, and its words. The score
+Searches the newest embedding table of the source, with its model and its words. The score
 ranks the rows: of the vectors alone it is the cosine, where 1 means the same and 0
 unrelated; of both it is a mean of that and of how well the words match (--weight).
 """
