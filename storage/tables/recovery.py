@@ -318,9 +318,9 @@ def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Ma
     files = files_of(store, entry.name)
     names = [name for name in map(layout.parse, files) if name]
     number = 1 + max((name.number for name in names if name.kind == "manifest.json"), default=0)
-    # A name that no file has, from that of the manifest that will name it on.
+    # A name that no file has, and no manifest names, from that of the manifest that will name it on.
     again = max(number, 1 + max(name.rebuilt for name in names))
-    rebuilt = again if any(name.kind in sidecars.BUILT for name in names) else 0
+    rebuilt = again if number > 1 or any(name.kind in sidecars.BUILT for name in names) else 0
     dimensions = entry.definition.dimensions
 
     def indexed(segment: Segment) -> Segment:
