@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from benchmarks import arithmetic, quality
+from benchmarks import arithmetic, judged_collections
 from benchmarks.common import DATA, packages, show
 from benchmarks.contenders import RIVALS, SENTENCE_TRANSFORMERS, default_model, model_tokenizer
 from benchmarks.rounds import HEADER, Contender, Report, Samples, child, interleave
@@ -224,17 +224,17 @@ def _show_limits(limits: dict[str, float], gflop: float, speeds: Samples) -> Non
 def _show_quality(quick: bool) -> None:
     rows = []
     for name, most in (("cranfield", None), ("scifact", 1000 if quick else None)):
-        collection = quality.load(name, most)
+        collection = judged_collections.load(name, most)
         if collection is None:
             print(f"Not measured: {name}: {DATA / name} is not there")
             continue
-        label = f"{name}, {len(collection.documents):,} documents, {len(collection.queries)} queries"
-        reference = f"{quality.REFERENCE[name]:.4f}" if collection.whole else ""
+        reference = f"{judged_collections.REFERENCE[name]:.4f}" if collection.whole else ""
         for precision in PRECISIONS:
             print(f"quality: {name}, {precision}", file=sys.stderr, flush=True)
             with closing(Contender(precision)) as documents, closing(Contender(precision, "query")) as queries:
-                value = quality.ndcg(collection, documents.encode, queries.encode)
-            rows.append((label, precision, f"{value:.4f}", reference))
+                vectors = documents.encode(collection.documents), queries.encode(collection.queries)
+            value = judged_collections.ndcg(collection, judged_collections.nearest(*vectors))
+            rows.append((collection.label, precision, f"{value:.4f}", reference))
     show("nDCG@10 by exact search", ("collection", "precision", "ours", SENTENCE_TRANSFORMERS), rows)
 
 
