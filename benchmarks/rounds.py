@@ -31,10 +31,11 @@ Samples = dict[str, list[float]]
 
 @dataclass
 class Report:
-    """The lines of the table, and why others are not in it."""
+    """The lines of the table, and why others are not in it. A trial has no goals."""
 
     lines: list[tuple[str, ...]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    is_trial: bool = False
 
     def compare(self, what: str, ours: list[float], rival: str, theirs: list[float], unit: str, goal: str = "") -> None:
         """Add a line with two medians, and the median ratio, ours to theirs."""
@@ -43,6 +44,7 @@ class Report:
 
     def add(self, what: str, ours: str, rival: str, theirs: str, value: float, goal: str = "") -> None:
         """Add a line, and whether its value meets its goal, which is written like `>= 5.5`."""
+        goal = "" if self.is_trial else goal
         sign, _, bound = goal.partition(" ")
         met = ("yes" if GOALS[sign](value, float(bound)) else MISSED) if goal else ""
         self.lines.append((what, ours, rival, theirs, f"{value:.3f}", goal, met))

@@ -13,19 +13,18 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks import search_exact, search_filters, search_sweep
-from benchmarks.common import ROOT, show
+from benchmarks.common import show
 from benchmarks.rounds import HEADER, Report, Samples, interleave
 from benchmarks.search_contenders import (
     CONTENDERS,
     CORES,
-    EXTENSIONS,
     FAISS,
     HNSWLIB,
     LANCE_SQL,
@@ -38,8 +37,8 @@ from benchmarks.search_contenders import (
     VSS,
     Setting,
 )
-from benchmarks.search_data import HELD_OUT, NOISE, TEXTS, Data, K, Places, nearest, originals, recall
-from benchmarks.search_worker import Worker, first
+from benchmarks.search_data import CACHE, HELD_OUT, NOISE, TEXTS, Data, K, Places, nearest, originals, recall
+from benchmarks.search_worker import EXTENSIONS_PYTHON, Worker, built, first, opened, python_of
 from jammi_duck.config.options import Config
 from jammi_duck.storage.index.graph import CONNECTIVITY, EXPANSION_ADD, expansion, neighbours
 
@@ -73,9 +72,11 @@ def main() -> None:
         data = Data.prepare(folder, options.cache, options.rows, options.queries)
         right = nearest(data.documents, data.queries)
         chosen = CONTENDERS if options.rows <= TEXTS else LARGE
-        builds = _build(folder, [each for each in chosen if _takes_part(each, options.only)], options, report)
+        names = [each for each in chosen if _takes_part(each, options.only)]
+        builds = built(folder, names, options.extensions, report.missing, CONNECTIVITY, EXPANSION_ADD)
         with ExitStack() as running:
-            entrants = _opened(running, folder, builds, options)
+            workers = opened(running, folder, builds, options.extensions)
+            entrants = {name: Entrant(worker, builds[name]) for name, worker in workers.items()}
             for each, entrant in entrants.items():
                 _tune(each, entrant, right, options.rows)
             tables = _measure(entrants, data, right, options, report)
@@ -97,17 +98,15 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    cache = Path(tempfile.gettempdir(), "jammi-duck-benchmark-search")
-    extensions = ROOT / ".venv-search-extensions" / "bin" / "python"
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=TEXTS)
     parser.add_argument("--rounds", type=int, default=5, help="after the one that warms up")
     parser.add_argument("--queries", type=int, default=1000, help="of a batch, and to find the recall by")
     parser.add_argument("--singles", type=int, default=100, help="queries that are asked alone in a round")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--cache", type=Path, default=cache, help="where the texts' vectors are kept")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where the texts' vectors are kept")
     parser.add_argument("--sweep", type=Path, help="the file for benchmarks.search_picture; in the cache, if not given")
-    parser.add_argument("--extensions", default=str(extensions), help="the Python with DuckDB's vss and lance")
+    parser.add_argument("--extensions", default=EXTENSIONS_PYTHON, help="the Python with DuckDB's vss and lance")
     options = parser.parse_args()
     if not 1 <= options.singles <= options.queries < HELD_OUT:
         parser.error(f"--queries has to be less than {HELD_OUT:,}, and --singles no more than that")
@@ -122,36 +121,6 @@ def _takes_part(name: str, parts: set[str]) -> bool:
     sweep = {PYTHON, FAISS, HNSWLIB} if "sweep" in parts else set()
     exact = {PYTHON} if "exact" in parts else set()
     return name in sweep | exact or (name == LANCEDB and "filters" in parts)
-
-
-def _python(name: str, options: argparse.Namespace) -> str:
-    return str(options.extensions) if name in EXTENSIONS else sys.executable
-
-
-def _build(folder: Path, names: list[str], options: argparse.Namespace, report: Report) -> dict[str, float]:
-    """Build one after another; the seconds of each that is installed."""
-    builds = {}
-    for name in names:
-        print(f"building: {name}", file=sys.stderr, flush=True)
-        try:
-            with closing(Worker(name, folder, _python(name, options))) as worker:
-                worker.call("prepare")
-                builds[name] = worker.seconds("build", CONNECTIVITY, EXPANSION_ADD)
-        except ImportError as error:
-            report.missing[name] = str(error)
-    return builds
-
-
-def _opened(
-    running: ExitStack, folder: Path, builds: dict[str, float], options: argparse.Namespace
-) -> dict[str, Entrant]:
-    entrants = {}
-    for name, seconds in builds.items():
-        worker = running.enter_context(closing(Worker(name, folder, _python(name, options))))
-        worker.call("open")
-        worker.call("load")
-        entrants[name] = Entrant(worker, seconds)
-    return entrants
 
 
 def _tune(name: str, entrant: Entrant, right: Places, rows: int) -> None:
@@ -259,7 +228,7 @@ def _first_answers(
 ) -> dict[str, float]:
     """Seconds of each, in new processes: only now, as a database that is open is locked."""
     measures = {
-        name: partial(first, name, folder, each.setting, _python(name, options))
+        name: partial(first, name, folder, each.setting, python_of(name, options.extensions))
         for name, each in entrants.items()
         if name != PYTHON
     }

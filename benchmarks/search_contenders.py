@@ -1,4 +1,4 @@
-"""The contenders of benchmarks.search, and the interface of a contender.
+"""The contenders of benchmarks.search and benchmarks.words, and the interface of a contender.
 
 Each runs in a process of its own (benchmarks.search_worker), builds below a folder, and opens what is there. Nothing is
 imported before it is needed: what a contender imports is part of its first answer.
@@ -45,8 +45,21 @@ CONTENDERS = {
     FAISS: "search_rivals.Faiss",
     HNSWLIB: "search_rivals.Hnswlib",
 }
+# Those of benchmarks.words, and of benchmarks.quality.
+OURS_WORDS = "jammi_search, words"
+LANCEDB_WORDS = "LanceDB FTS"
+FTS = "DuckDB fts"
+BM25S = "bm25s"
+TANTIVY = "tantivy"
+WORDS = {
+    OURS_WORDS: "words_ours.OursByWords",
+    LANCEDB_WORDS: "words_rivals.LanceDBWords",
+    FTS: "words_extensions.Fts",
+    BM25S: "words_rivals.Bm25s",
+    TANTIVY: "words_rivals.Tantivy",
+}
 # Those that need the environment with the older DuckDB.
-EXTENSIONS = (VSS, LANCE_SQL)
+EXTENSIONS = (VSS, LANCE_SQL, FTS)
 
 CORES = os.cpu_count() or 1
 EXPANSIONS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -110,8 +123,8 @@ class Contender:
 
 
 def contender(name: str, folder: Path) -> Contender:
-    """One of CONTENDERS."""
-    module, _, made = CONTENDERS[name].partition(".")
+    """One of CONTENDERS or WORDS."""
+    module, _, made = (CONTENDERS | WORDS)[name].partition(".")
     found: Contender = getattr(importlib.import_module(f"benchmarks.{module}"), made)(folder)
     return found
 
@@ -131,7 +144,7 @@ def write_tables(con: duckdb.DuckDBPyConnection, data: Data) -> None:
     con.unregister("asked")
 
 
-def vectors_table(number: str, vectors: Vectors, **columns: NDArray[np.int64]) -> Any:  # noqa: ANN401 - of pyarrow
+def vectors_table(number: str, vectors: Vectors, **columns: object) -> Any:  # noqa: ANN401 - of pyarrow
     """An Arrow table of numbered vectors, in the column `vector`, and of other columns."""
     import pyarrow as pa
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from jammi_duck.types import Vectors
 
 TEXTS = 100_000
+CACHE = Path(tempfile.gettempdir(), "jammi-duck-benchmark-search")
 HELD_OUT = 2_000
 NOISE = 0.03
 # How many rows are asked for.
@@ -49,9 +51,8 @@ class Data:
     @classmethod
     def prepare(cls, folder: Path, cache: Path, rows: int, queries: int) -> Data:
         """Write it below a folder, where the contenders read it; the cache keeps what the encoder gave."""
-        real = _real(cache)
-        held_out = real[TEXTS:]
-        documents = _many(real[:TEXTS], rows)
+        held_out = _real(cache)[TEXTS:]
+        documents = vectors(cache, rows)
         order = np.random.default_rng(1).permutation(rows)
         # A text that is no query, so that no query is at the topic's centre.
         nearest_first = np.argsort(-(documents @ held_out[-1]), kind="stable")
@@ -70,6 +71,11 @@ class Data:
             np.load(folder / "documents.npy", mmap_mode="r"),
             *(np.load(folder / f"{name}.npy") for name in ("queries", *FILTERED)),
         )
+
+
+def vectors(cache: Path, rows: int) -> Vectors:
+    """The vectors of so many rows; the cache keeps what the encoder gave."""
+    return _many(_real(cache)[:TEXTS], rows)
 
 
 def nearest(documents: Vectors, queries: Vectors, k: int = K) -> Places:
@@ -98,15 +104,15 @@ def originals(right: Places) -> float:
     return float(np.median([len(set(row)) for row in (right % TEXTS).tolist()]))
 
 
-def _many(vectors: Vectors, rows: int) -> Vectors:
-    if rows <= len(vectors):
-        return vectors[:rows]
+def _many(real: Vectors, rows: int) -> Vectors:
+    if rows <= len(real):
+        return real[:rows]
     noise = np.random.default_rng(0)
-    many = np.empty((rows, vectors.shape[1]), np.float32)
-    many[: len(vectors)] = vectors
-    for start in range(len(vectors), rows, len(vectors)):
-        block = many[start : start + len(vectors)]
-        block[:] = vectors[: len(block)] + noise.standard_normal(block.shape, np.float32) * np.float32(NOISE)
+    many = np.empty((rows, real.shape[1]), np.float32)
+    many[: len(real)] = real
+    for start in range(len(real), rows, len(real)):
+        block = many[start : start + len(real)]
+        block[:] = real[: len(block)] + noise.standard_normal(block.shape, np.float32) * np.float32(NOISE)
         block /= np.linalg.norm(block, axis=1, keepdims=True)
     return many
 
@@ -124,10 +130,10 @@ def _real(cache: Path) -> Vectors:
         part = kept.with_suffix(".part.npy")
         np.save(part, LoadedEncoders(32, 3).get(DEFAULT_MODEL).encode(found))
         part.replace(kept)
-    vectors: Vectors = np.load(kept, mmap_mode="r")
-    if len(vectors) != TEXTS + HELD_OUT:
-        sys.exit(f"{kept} has {len(vectors):,} vectors, not {TEXTS + HELD_OUT:,}: remove it, and they are made again")
-    return vectors
+    real: Vectors = np.load(kept, mmap_mode="r")
+    if len(real) != TEXTS + HELD_OUT:
+        sys.exit(f"{kept} has {len(real):,} vectors, not {TEXTS + HELD_OUT:,}: remove it, and they are made again")
+    return real
 
 
 def texts() -> list[str]:

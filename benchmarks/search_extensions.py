@@ -116,13 +116,7 @@ class Vss(Contender):
         return f"SELECT id FROM v ORDER BY array_cosine_distance(vector, getvariable('asked')) LIMIT {K}"
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        import duckdb
-
-        con = duckdb.connect(self._database)
-        try:
-            con.execute(f"LOAD '{_extension(self.extension)}'")
-        except duckdb.Error as error:
-            raise ImportError(f"{self.extension} does not load: {str(error).splitlines()[0]}") from error
+        con = connected(self._database, self.extension)
         for option in self._options:
             con.execute(f"SET {option}")
         return con
@@ -160,6 +154,19 @@ class LanceSql(Vss):
     def _text(self) -> str:
         options = f"k := {K}, nprobs := 1, refine_factor := {self._refine:d}"
         return f"SELECT id FROM lance_vector_search('{self._dataset}', 'vector', getvariable('asked'), {options})"
+
+
+def connected(database: str, extension: str) -> duckdb.DuckDBPyConnection:
+    """A connection with an extension. Raises ImportError where that is not installed."""
+    import duckdb
+
+    path = _extension(extension)
+    con = duckdb.connect(database)
+    try:
+        con.execute(f"LOAD '{path}'")
+    except duckdb.Error as error:
+        raise ImportError(f"{extension} does not load: {str(error).splitlines()[0]}") from error
+    return con
 
 
 def _extension(name: str) -> Path:

@@ -33,7 +33,7 @@ class Ours(Contender):
         from jammi_duck.doors.installation import equip
 
         con = duckdb.connect(self._database)
-        equip(con, _config(self.folder), PreparedEncoders(Data.load(self.folder).documents))
+        equip(con, config(self.folder), PreparedEncoders(Data.load(self.folder).documents))
         con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
         con.close()
 
@@ -44,8 +44,8 @@ class Ours(Contender):
         import jammi_duck
 
         self._con = duckdb.connect(self._database)
-        config = _config(self.folder)
-        self._jammi = jammi_duck.install(self._con, storage=config.storage, cache_dir=config.cache_dir)
+        chosen = config(self.folder)
+        self._jammi = jammi_duck.install(self._con, storage=chosen.storage, cache_dir=chosen.cache_dir)
 
     def load(self) -> None:
         """The queries are in the database."""
@@ -74,7 +74,7 @@ class Ours(Contender):
 
     def sizes(self) -> list[int]:
         """The graphs, and all sidecars: a search does not read the Parquet."""
-        return [_bytes(self.folder, "usearch"), _bytes(self.folder, "usearch", "rowmap", "vectors")]
+        return [bytes_of(self.folder, "usearch"), bytes_of(self.folder, "usearch", "rowmap", "vectors")]
 
     @property
     def _database(self) -> str:
@@ -123,11 +123,11 @@ class OursInPython(Contender):
         from jammi_duck.doors.composition import loaded_encoders, open_engine
         from jammi_duck.doors.host import ConnectionHost
 
-        config = _config(self.folder)
+        chosen = config(self.folder)
         self._con = duckdb.connect()
         host = ConnectionHost()
         host.add(self._con)
-        tables = open_engine(host, config, loaded_encoders(config)).tables
+        tables = open_engine(host, chosen, loaded_encoders(chosen)).tables
         (entry,) = tables.catalog.entries("ready")
         self._table = tables.table(entry)
         maps = [np.memmap(path, "<f4", "r") for path in _files(self.folder, "vectors")]
@@ -218,10 +218,11 @@ class Graph(Contender):
 
     def sizes(self) -> list[int]:
         """The graphs."""
-        return [_bytes(self.folder, "usearch")] * 2
+        return [bytes_of(self.folder, "usearch")] * 2
 
 
-def _config(folder: Path) -> Any:  # noqa: ANN401 - imported late
+def config(folder: Path) -> Any:  # noqa: ANN401 - imported late
+    """Our options: all that is kept is below a folder."""
     from jammi_duck.config.options import Config
 
     return Config(storage=str(folder / "artifacts"), cache_dir=folder / "cache")
@@ -231,5 +232,6 @@ def _files(folder: Path, kind: str) -> list[Path]:
     return sorted((folder / "artifacts").rglob(f"*.{kind}"))
 
 
-def _bytes(folder: Path, *kinds: str) -> int:
+def bytes_of(folder: Path, *kinds: str) -> int:
+    """What our sidecars of these kinds take."""
     return sum(path.stat().st_size for kind in kinds for path in _files(folder, kind))

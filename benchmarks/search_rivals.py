@@ -44,10 +44,10 @@ class LanceDB(Contender):
         """A table, and its index."""
         import lancedb
 
-        data = Data.load(self.folder)
-        rows = vectors_table("id", data.documents, bucket=data.bucket, topic=data.topic)
+        rows = self._rows()
         table = lancedb.connect(self._path).create_table("t", rows)
-        table.create_index("vector", config=self._config(data.documents.shape[1], connectivity, expansion))
+        dimensions = rows.schema.field("vector").type.list_size
+        table.create_index("vector", config=self._config(dimensions, connectivity, expansion))
 
     def open(self) -> None:
         """See `Contender`."""
@@ -89,6 +89,10 @@ class LanceDB(Contender):
         """The folder of the indexes, and that of the table."""
         table = self._path / "t.lance"
         return [bytes_below(table / "_indices"), bytes_below(table)]
+
+    def _rows(self) -> Any:  # noqa: ANN401 - of pyarrow
+        data = Data.load(self.folder)
+        return vectors_table("id", data.documents, bucket=data.bucket, topic=data.topic)
 
     def _search(self, query: Any) -> Any:  # noqa: ANN401 - of lancedb
         # LanceDB warns about each search that leaves out the distance.

@@ -13,18 +13,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any
 
-from benchmarks.common import environment
+from benchmarks.common import ROOT, environment
 
 if TYPE_CHECKING:
     from benchmarks.search_contenders import Contender, Setting
 
 # The interpreter's start, and the standard library's modules above, are not counted.
 BEGAN = time.perf_counter()
+# The Python with the older DuckDB, if no other is given.
+EXTENSIONS_PYTHON = str(ROOT / ".venv-search-extensions" / "bin" / "python")
 
 
 class Worker:
@@ -82,6 +85,42 @@ class Worker:
         if "missing" in answer:
             raise ImportError(answer["missing"])
         return answer["value"]
+
+
+def built(
+    folder: Path, names: Sequence[str], extensions: str, missing: dict[str, str], connectivity: int, expansion: int
+) -> dict[str, float]:
+    """Build contenders one after another: the seconds of each; `missing` gets why others are not installed.
+
+    `extensions` is the Python with the older DuckDB.
+    """
+    builds = {}
+    for name in names:
+        print(f"building: {name}", file=sys.stderr, flush=True)
+        try:
+            with closing(Worker(name, folder, python_of(name, extensions))) as worker:
+                worker.call("prepare")
+                builds[name] = worker.seconds("build", connectivity, expansion)
+        except ImportError as error:
+            missing[name] = str(error)
+    return builds
+
+
+def opened(running: ExitStack, folder: Path, names: Iterable[str], extensions: str) -> dict[str, Worker]:
+    """Open what contenders have built, each in a process of its own, which ends with `running`."""
+    workers = {}
+    for name in names:
+        workers[name] = running.enter_context(closing(Worker(name, folder, python_of(name, extensions))))
+        workers[name].call("open")
+        workers[name].call("load")
+    return workers
+
+
+def python_of(name: str, extensions: str) -> str:
+    """The Python that runs a contender: this one, or that with the older DuckDB."""
+    from benchmarks.search_contenders import EXTENSIONS
+
+    return extensions if name in EXTENSIONS else sys.executable
 
 
 def first(name: str, folder: Path, setting: Setting, python: str = sys.executable) -> float:
