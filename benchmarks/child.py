@@ -38,15 +38,10 @@ def main() -> None:
 
     import json
 
+    from benchmarks.common import peak_mb
+
     encode(json.loads(Path(rest[2]).read_text()))
-    print(_peak_mb())
-
-
-def _peak_mb() -> float:
-    """Not ru_maxrss, which a process inherits from its parent."""
-    with open("/proc/self/status") as status:
-        kilobytes = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
-    return int(kilobytes) / 1024
+    print(peak_mb())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: the real data, the environment of new processes, and the printed tables."""
+"""Shared by the benchmarks: the real data, new processes and their memory, and the printed tables."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def environment() -> dict[str, str]:
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, "PYTHONPATH": paths}
+
+
+def peak_mb() -> float:
+    """The peak memory of this process. Not ru_maxrss, which a process inherits from its parent."""
+    with open("/proc/self/status") as status:
+        kilobytes = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return int(kilobytes) / 1024
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
