@@ -341,6 +341,8 @@ def _advice(engine: Engine, state: Manifest, source: str, added: int, others: in
         )
     if added + others:
         return f"{call('jammi_refresh', engine.tables, state, source)} brings it up to date"
+    if without_words(engine.tables.store_at(engine.tables.ready(state.table).location), state):
+        return f"words are missing or damaged: {call('jammi_refresh', engine.tables, state, source)} indexes them again"
     return advice(engine.tables, state, source)
 
 
