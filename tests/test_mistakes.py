@@ -57,7 +57,7 @@ MISTAKES = [
     ("FROM jammi_generate('patents', 'title', 'id', language := 'englisch')", "did you mean 'english'?"),
     (
         "FROM jammi_sync('patents', 'title', 'id', language := NULL)",
-        "give the language of the texts, or 'none' for any",
+        "give the language of the texts, 'none' for any, or words := false",
     ),
     ("FROM jammi_index_words('patent')", "no embedding table for 'patent'; did you mean 'patents'?"),
     ("FROM jammi_index_words('TABLE')", "name its source, 'patents', and this one as embedding_table"),

@@ -166,7 +166,7 @@ def test_a_build_that_failed_is_dropped(fake, storage):
     fill(con, range(10))
     interrupted_build(con)
     ((name, _),) = ask(con, "SELECT embedding_table, status FROM jammi_tables()")
-    assert ask(con, "SELECT status, action FROM jammi_drop(?)", name) == [("dropped", "removed 2 files")]
+    assert ask(con, "SELECT status, action FROM jammi_drop(?)", name) == [("dropped", "removed 4 files")]
     assert ask(con, "FROM jammi_tables()") == []
     assert list((storage / "jammi_db").iterdir()) == []
     assert f"no embedding table '{name}'" in error_of(con, f"FROM jammi_drop('{name}')")

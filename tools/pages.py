@@ -21,7 +21,7 @@ from jammi_duck.doors.installation import install
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = (DOCS / "cli.md", DOCS / "configuration.md", DOCS / "python.md")
-_HELP = re.compile(r"(<!-- help((?: \w+)*) -->\n```text\n).*?(```\n)", re.DOTALL)
+_HELP = re.compile(r"(<!-- help((?: [\w-]+)*) -->\n```text\n).*?(```\n)", re.DOTALL)
 _ERRORS = re.compile(r"(<!-- errors -->\n```text\n).*?(```\n)", re.DOTALL)
 _OPTIONS = re.compile(r"(<!-- options -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
