@@ -29,14 +29,11 @@ def holds(con, texts, table=None):
     assert sorted(key for key, _ in rows) == sorted(map(str, texts))
     for key, vector in rows:
         assert np.allclose(vector, text_vector(texts[int(key)]), atol=1e-6)
-    query = (
-        "SELECT _row_id, _similarity FROM jammi_matches('t', 'word3 of all', 1000, embedding_table := ?, exact := ?, "
-        "mode := ?)"
-    )
-    found = [con.execute(query, [name, exact, "vector"]).fetchall() for exact in (True, False)]
+    query = "SELECT _row_id, _similarity FROM jammi_matches('t', ?, 1000, embedding_table := ?, exact := ?, mode := ?)"
+    found = [con.execute(query, ["word3 of all", name, exact, "vector"]).fetchall() for exact in (True, False)]
     near = {str(key): float(text_vector(text) @ text_vector("word3 of all")) for key, text in texts.items()}
     for answer in found:
         assert {key for key, _ in answer} == set(near)
         assert all(abs(similarity - near[key]) < 1e-5 for key, similarity in answer)
-    by_words = con.execute(query, [name, False, "text"]).fetchall()
+    by_words = con.execute(query, ["+word3", name, False, "text"]).fetchall()
     assert {key for key, _ in by_words} == {str(key) for key, text in texts.items() if "word3" in text.split()}
