@@ -3,7 +3,6 @@
 The Parquet files hold no text: a search goes by vectors meanwhile, jammi_recover() says so, and the source mends it.
 """
 
-import contextlib
 import hashlib
 import warnings
 from dataclasses import replace
@@ -25,12 +24,19 @@ def fill(con, notes):
     con.executemany("INSERT INTO t VALUES (?, ?)", list(notes.items()))
 
 
-def put(store, file, content):
-    with contextlib.suppress(FileNotFoundError):
-        store.delete(file)
+def put(world, file, content):
+    """Write a file in the place of the one that is there."""
+    lose(world, file)
+    store = world.store()
     scratch = store.scratch(file, "0" * 32)
     scratch.write_bytes(content)
     store.create(file, scratch)
+    world.clear_cache()
+
+
+def lose(world, file):
+    world.store().delete(file)
+    world.clear_cache()
 
 
 def state_of(world):
@@ -77,9 +83,10 @@ def place(request, tmp_path):
     return str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}", {}
 
 
-@pytest.fixture(
-    params=["disk", pytest.param("memory", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.s3)]
-)
+MEMORY, S3 = pytest.param("memory", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.s3)
+
+
+@pytest.fixture(params=["disk", MEMORY, pytest.param("s3", marks=[pytest.mark.s3, pytest.mark.long])])
 def world(request, fake, tmp_path):
     """A world with a source of six rows, for segments of four."""
     location, options = place(request, tmp_path)
@@ -134,15 +141,20 @@ def mended(world, con, by):
 
 
 class TestDamage:
+    @pytest.mark.parametrize("world", ["memory", S3], indirect=True)
+    @pytest.mark.parametrize("how", ["missing", "altered"])
+    def test_a_damaged_file_in_an_object_store(self, built, how):
+        self.test_a_damaged_file(built, how, "refresh")
+
     @pytest.mark.parametrize("by", ["refresh", "index_words"])
     @pytest.mark.parametrize("how", ["missing", *SPOILT])
     def test_a_damaged_file(self, built, how, by):
         store = built.store()
         first, second = (segment.sidecars["words"].file for segment in state_of(built).segments)
         if how == "missing":
-            store.delete(first)
+            lose(built, first)
         else:
-            put(store, first, SPOILT[how](store.read(first), store.read(second)))
+            put(built, first, SPOILT[how](store.read(first), store.read(second)))
         mended(built, built.open(), by)
 
     @pytest.mark.parametrize("by", ["refresh", "index_words"])
@@ -152,16 +164,16 @@ class TestDamage:
         store, state = built.store(), state_of(built)
         digest = state.segments[0].sidecars["words"]
         forged = FORGED[how](store.read(digest.file), b"")
-        put(store, digest.file, forged)
+        put(built, digest.file, forged)
         fits = replace(digest, size=len(forged), sha256=hashlib.sha256(forged).hexdigest())
         first = replace(state.segments[0], sidecars={**state.segments[0].sidecars, "words": fits})
-        put(store, state.file, replace(state, segments=(first, *state.segments[1:])).to_bytes())
+        put(built, state.file, replace(state, segments=(first, *state.segments[1:])).to_bytes())
         mended(built, built.open(), by)
 
     def test_one_that_the_manifest_does_not_name_is_found_by_its_parquet_file(self, built):
         """The manifest is lost; what it said is in the Parquet files, and words say which of these they are of."""
-        store, state = built.store(), state_of(built)
-        store.delete(state.file)
+        state = state_of(built)
+        lose(built, state.file)
         con = built.open()
         with pytest.warns(JammiWarning, match="cannot be used"):
             assert len(ask(con, QUERY, {"k": 20}, "jammi_matches")) == len(NOTES)
@@ -174,9 +186,9 @@ class TestDamage:
         con.close()
 
     def test_a_lost_manifest_and_lost_words(self, built):
-        store, state = built.store(), state_of(built)
-        store.delete(state.file)
-        store.delete(state.segments[1].sidecars["words"].file)
+        state = state_of(built)
+        lose(built, state.file)
+        lose(built, state.segments[1].sidecars["words"].file)
         con = built.open()
         ((action,),) = con.execute("SELECT action FROM jammi_recover()").fetchall()
         assert "indexes and the manifest again; the words of 1 segments are missing or damaged: " in action
@@ -189,8 +201,8 @@ class TestDamage:
         """There is no SHA-256 of them then but their own."""
         store, state = built.store(), state_of(built)
         first, second = (segment.sidecars["words"].file for segment in state.segments)
-        put(store, first, {**SPOILT, **FORGED}[how](store.read(first), store.read(second)))
-        store.delete(state.file)
+        put(built, first, {**SPOILT, **FORGED}[how](store.read(first), store.read(second)))
+        lose(built, state.file)
         con = built.open()
         con.execute("FROM jammi_recover()").fetchall()
         assert ["words" in segment.sidecars for segment in state_of(built).segments] == [False, True]
@@ -199,9 +211,9 @@ class TestDamage:
         con.close()
 
     def test_an_index_and_words_that_are_lost_together(self, built):
-        store, state = built.store(), state_of(built)
+        state = state_of(built)
         for kind in ("usearch", "words"):
-            store.delete(state.segments[0].sidecars[kind].file)
+            lose(built, state.segments[0].sidecars[kind].file)
         con = built.open()
         ((action,),) = con.execute("SELECT action FROM jammi_recover()").fetchall()
         assert action.startswith("built 1 of 2 indexes and the manifest again; the words of 1 segments are missing")
@@ -214,8 +226,8 @@ class TestDamage:
         con.execute("DELETE FROM t WHERE id = 1")
         refresh(con)
         con.close()
-        store, state = built.store(), state_of(built)
-        store.delete(state.segments[1].sidecars["words"].file)
+        state = state_of(built)
+        lose(built, state.segments[1].sidecars["words"].file)
         con = built.open()
         con.execute("FROM jammi_compact('t')").fetchall()
         left = {key: text for key, text in NOTES.items() if key != 1}
@@ -261,8 +273,7 @@ def behind(built):
     con = built.open()
     fill(con, AFTER)
     con.close()
-    store = built.store()
-    store.delete(state_of(built).segments[1].sidecars["words"].file)
+    lose(built, state_of(built).segments[1].sidecars["words"].file)
     return built
 
 
@@ -285,7 +296,7 @@ def scattered(built):
     return built
 
 
-@pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.fixture(params=[5, pytest.param(1, marks=pytest.mark.long)])
 def step(request):
     """Every so many operations are tried."""
     return request.param

@@ -39,6 +39,10 @@ class World:
     def store(self):
         return open_store(self._location, self._folder / "cache", self._options.get("storage_options"))
 
+    def clear_cache(self):
+        """Remove the copies of files of an object store, so that the files themselves are read."""
+        shutil.rmtree(self._folder / "cache", ignore_errors=True)
+
     def save(self):
         """A copy of everything as it is, for `restore`. No database is open."""
         self._saved += 1
