@@ -12,7 +12,7 @@ import pytest
 
 from jammi_duck.errors import JammiWarning
 from jammi_duck.storage.files import manifest
-from tests.test_words import content, sealed
+from tests.test_words_file import content, sealed
 from tests.test_words_search import NOTES, ask, check
 from tests.worlds import World, every_death, every_failure
 
