@@ -173,7 +173,7 @@ class TestSearch:
         assert f"and {what} needs vectors" in error
         assert "jammi_generate('animals', ['name', 'text'], 'id') makes a table with vectors" in error
         name = jammi.generate("animals", ["name", "text"], "id", "fake/small").embedding_table
-        words = jammi.generate("animals", ["name", "text"], "id", vectors=False).embedding_table
+        words = jammi.generate("animals", ["name", "text"], "id", name="newest", vectors=False).embedding_table
         error = error_of(made, f"FROM {call}")
         assert f"'{words}' has words only" in error
         assert f"embedding_table := '{name}'" in error
@@ -191,7 +191,7 @@ class TestBesideATableOfVectors:
         query = "SELECT id, _bm25 IS NULL, _similarity IS NULL FROM jammi_search('animals', 'barks', 1{})"
         assert made.execute(query.format("")).fetchall() == [(2, False, False)]
         assert made.execute(query.format(f", embedding_table := '{words}'")).fetchall() == [(2, False, True)]
-        newest = jammi.generate("animals", ["name", "text"], "id", vectors=False).embedding_table
+        newest = jammi.generate("animals", ["name", "text"], "id", name="newest", vectors=False).embedding_table
         assert made.execute(query.format("")).fetchall() == [(2, False, True)]
         assert made.execute(query.format(", model := 'fake/small'")).fetchall() == [(2, False, False)]
         assert jammi.sync("animals", ["name", "text"], "id", "fake/small").embedding_table == vectors
