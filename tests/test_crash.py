@@ -75,7 +75,7 @@ def check(world, kept=()):
                 # A process that died after it wrote the last vectors has not written the words of these.
                 lost = [action for table, _, action in recover(con) if table == name]
                 if lost:
-                    assert "the words of 1 segments are missing or damaged" in lost[0]
+                    assert "words of a segment are missing or damaged" in lost[0]
                     encoded = con.execute("SELECT encoded FROM jammi_refresh(?)", [source]).fetchall()
                     assert encoded == [(0,)]
                     assert recover(con) == []

@@ -205,7 +205,7 @@ class TestWords:
         assert len(caught) == 1
         ((table, status, action),) = con.execute("FROM jammi_recover()").fetchall()
         assert (table, status) == (name, "ready")
-        assert "the words of 1 segments are missing or damaged: SELECT * FROM jammi_refresh('t'" in action
+        assert "words of a segment are missing or damaged: SELECT * FROM jammi_refresh('t'" in action
         con.execute(action.split(": ")[1].removesuffix(" indexes them again from the source")).fetchall()
         assert con.execute("SELECT encoded, unchanged FROM jammi_refresh('t')").fetchall() == [(0, 300)]
         assert self.found(con) == before

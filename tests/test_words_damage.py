@@ -121,7 +121,7 @@ def mended(world, con, by):
     assert len(caught) == 1
     said = [tuple(row) for row in con.execute("SELECT status, action FROM jammi_recover()").fetchall()]
     assert [status for status, _ in said] == ["ready"]
-    assert "the words of 1 segments are missing or damaged: SELECT * FROM jammi_refresh(" in said[0][1]
+    assert "words of a segment are missing or damaged: SELECT * FROM jammi_refresh(" in said[0][1]
     assert con.execute("SELECT status, action FROM jammi_recover()").fetchall() == said
     if by == "refresh":
         assert refresh(con) == [(0, 0, 0, 0)]
@@ -191,7 +191,7 @@ class TestDamage:
         lose(built, state.segments[1].sidecars["words"].file)
         con = built.open()
         ((action,),) = con.execute("SELECT action FROM jammi_recover()").fetchall()
-        assert "indexes and the manifest again; the words of 1 segments are missing or damaged: " in action
+        assert "indexes and the manifest again; words of a segment are missing or damaged: " in action
         refresh(con)
         whole(con, NOTES)
         con.close()
@@ -216,7 +216,7 @@ class TestDamage:
             lose(built, state.segments[0].sidecars[kind].file)
         con = built.open()
         ((action,),) = con.execute("SELECT action FROM jammi_recover()").fetchall()
-        assert action.startswith("built 1 of 2 indexes and the manifest again; the words of 1 segments are missing")
+        assert action.startswith("built 1 of 2 indexes and the manifest again; words of a segment are missing")
         refresh(con)
         whole(con, NOTES)
         con.close()

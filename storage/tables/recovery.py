@@ -280,7 +280,8 @@ def _repair(tables: EmbeddingTables, entry: Entry) -> Action | None:
 def _of_words(tables: EmbeddingTables, entry: Entry, lost: Sequence[Segment]) -> str:
     """What is said of a table whose words are missing or damaged in these segments."""
     refresh = f"SELECT * FROM jammi_refresh({literal(entry.source)}, embedding_table := {literal(entry.name)})"
-    return f"the words of {len(lost)} segments are missing or damaged: {refresh} indexes them again from the source"
+    which = "a segment" if len(lost) == 1 else f"{len(lost)} segments"
+    return f"words of {which} are missing or damaged: {refresh} indexes them again from the source"
 
 
 def _state(store: Store, entry: Entry, known: tuple[Sequence[Segment], Sequence[Tombstones]]) -> tuple[Manifest, bool]:
