@@ -76,13 +76,14 @@ def folder(tmp_path):
 
 
 @contextlib.contextmanager
-def limits(run_tokens, at_once):
-    """Runs that end so soon, and merges of so little at a time."""
+def limits(run_tokens, at_once, runs_at_once=3):
+    """Runs that end so soon, and merges of so few of them, and of so little at a time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collecting, "_RUN_TOKENS", run_tokens)
         patch.setattr(collecting, "_RUN_CHARACTERS", 10 * run_tokens)
         patch.setattr(collecting, "_TOKENS_AT_ONCE", max(1, run_tokens // 3))
         patch.setattr(collecting, "_POSTINGS_AT_ONCE", at_once)
+        patch.setattr(collecting, "_RUNS_AT_ONCE", runs_at_once)
         yield
 
 
@@ -208,9 +209,10 @@ class TestFile:
 
     def test_a_text_longer_than_a_run_and_one_of_a_single_word(self, folder):
         texts = ["word", " ".join(f"w{i % 700} common" for i in range(5000)), "common"]
-        with limits(300, 50):
-            words = folder.collected(texts)
-        assert contents(words) == expected(texts)
+        for runs_at_once in (2, 3, 16):
+            with limits(300, 50, runs_at_once):
+                words = folder.collected(texts)
+            assert contents(words) == expected(texts)
         assert words.lengths.tolist() == [1, 10000, 1]
         assert words.lengths.dtype == np.uint16
 
@@ -237,7 +239,7 @@ class TestFile:
             assert list(words.entries(1)) == []
 
     def test_runs_are_removed_when_it_is_given_up(self, folder):
-        with limits(3, 3):
+        with limits(3, 3, 16):
             collector = Collector(ENGLISH, folder.new)
             for row in range(9):
                 collector.add(row, "one two three four")

@@ -76,7 +76,9 @@ class Collector:
             there = np.flatnonzero(source.places >= 0)
             lengths[source.places[there]] = source.words.lengths[there]
         identity = np.arange(rows)
-        sources = [*(Source(WordsFile(run), identity) for runs in self._runs for run in runs), *taken]
+        # In the order of the texts: what was merged more often came before. A text may be in several runs.
+        runs = [run for level in reversed(self._runs) for run in level]
+        sources = [*(Source(WordsFile(run), identity) for run in runs), *taken]
         try:
             self._write(path, lengths, _merged(sources), parquet)
         finally:
