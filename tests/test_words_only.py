@@ -178,6 +178,13 @@ class TestSearch:
         assert f"'{words}' has words only" in error
         assert f"embedding_table := '{name}'" in error
 
+    def test_there_is_no_weight_to_tune(self, made):
+        made.execute("CREATE TABLE q AS SELECT range AS id, 'barks' AS text FROM range(5)")
+        made.execute("CREATE TABLE j AS SELECT id AS question, 2 AS key, 1 AS grade FROM q")
+        assert "words only: it is searched for a text, and jammi_tune needs vectors" in error_of(
+            made, "FROM jammi_tune('animals', 'q', 'j')"
+        )
+
     def test_methods_raise_the_same(self, made, jammi):
         for search in (lambda: jammi.similar("animals", 1), lambda: jammi.search("animals", "cat", mode="vector")):
             with pytest.raises(InputError, match="words only"):

@@ -118,11 +118,12 @@ def search_by_weights(
     """For each of these weights, the answers to texts of a hybrid search. Words and vectors are searched once.
 
     Raises:
-        InputError: the words of the table are not indexed, or cannot be used.
+        InputError: the words of the table are not indexed or cannot be used, or it has words only.
     """
     options = dataclasses.replace(options, mode=Mode.HYBRID)
 
     def answered(table: Table, subset: RowSubset | None) -> list[Answers]:
+        need_vectors(tables, table.entry, "jammi_tune")
         words = _words_for(table, options.mode, texts)
         if words is None:
             raise InputError(f"the words of '{table.entry.name}' cannot be used, and a weight needs them")
