@@ -186,12 +186,12 @@ def _compare(collection: Collection, found: dict[str, float], report: Report) ->
 
     better = max(VECTOR, TEXT, key=found.__getitem__)
     add("hybrid", HYBRID, "", found[HYBRID], GOALS[collection.name])
-    add("hybrid, more", HYBRID, better, found[HYBRID] - found[better], ">= 0.03")
+    add("hybrid, higher by", HYBRID, better, found[HYBRID] - found[better], ">= 0.03")
     if BM25S in found:
-        add("text, more", TEXT, BM25S, found[TEXT] - found[BM25S], ">= -0.003")
+        add("text, higher by", TEXT, BM25S, found[TEXT] - found[BM25S], ">= -0.003")
     for rival in (RANKS, BOTH_BY_RANKS, LANCEDB_HYBRID):
         if rival in found:
-            add("hybrid, more", HYBRID, rival, found[HYBRID] - found[rival], "")
+            add("hybrid, higher by", HYBRID, rival, found[HYBRID] - found[rival], "")
 
 
 def _names(most: int | None, report: Report) -> None:

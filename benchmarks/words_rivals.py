@@ -6,7 +6,6 @@ of 0.75, as ours and as LanceDB.
 
 from __future__ import annotations
 
-import re
 import shutil
 from typing import Any
 
@@ -128,15 +127,19 @@ class Tantivy(WordsContender):
         schema = SchemaBuilder().add_integer_field("id", stored=True)
         schema = schema.add_text_field("text", tokenizer_name="english", index_option="freq").build()
         index = Index(schema, self._path)
-        filters = (Filter.lowercase(), Filter.stopword("english"), Filter.stemmer("english"))
         analyser = TextAnalyzerBuilder(Tokenizer.simple())
-        for each in filters:
+        for each in (Filter.lowercase(), Filter.stopword("english"), Filter.stemmer("english")):
             analyser = analyser.filter(each)
-        index.register_tokenizer("english", analyser.build())
+        self._analyser = analyser.build()
+        index.register_tokenizer("english", self._analyser)
         return index
 
     def _by_words(self, text: str) -> list[int]:
-        # Words alone: its language for queries has signs of its own.
-        query = self._index.parse_query(" ".join(re.findall(r"\w+", text.lower())), ["text"])
+        from tantivy import Occur, Query
+
+        # Any of the words: its language for queries has signs of its own.
+        terms = self._analyser.analyze(text)
+        schema = self._index.schema
+        query = Query.boolean_query([(Occur.Should, Query.term_query(schema, "text", term)) for term in terms])
         hits = self._searcher.search(query, self.k).hits
         return [self._searcher.doc(address)["id"][0] for _, address in hits]
