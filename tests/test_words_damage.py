@@ -47,13 +47,11 @@ def state_of(world):
 
 
 def whole(con, source):
-    """Searches by words, and by both, find what plain Python does, without a warning; nothing is to be repaired."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for mode in ("text", "hybrid"):
-            for query in (QUERY, '"broken pipe" report*', "E-1047 -windows"):
-                hits = ask(con, query, {"k": 20, "mode": mode}, "jammi_matches")
-                check(hits, source, lambda _: True, query, k=20, mode=mode)
+    """Searches by words, and by both, find what plain Python does; a warning would be an error."""
+    for mode in ("text", "hybrid"):
+        for query in (QUERY, '"broken pipe" report*', "E-1047 -windows"):
+            hits = ask(con, query, {"k": 20, "mode": mode}, "jammi_matches")
+            check(hits, source, lambda _: True, query, k=20, mode=mode)
 
 
 SPOILT = {
@@ -175,8 +173,8 @@ class TestDamage:
         state = state_of(built)
         lose(built, state.file)
         con = built.open()
-        with pytest.warns(JammiWarning, match="cannot be used"):
-            assert len(ask(con, QUERY, {"k": 20}, "jammi_matches")) == len(NOTES)
+        with pytest.warns(JammiWarning, match="the search index of '.*' cannot be used"):
+            whole(con, NOTES)
         ((action,),) = con.execute("SELECT action FROM jammi_recover()").fetchall()
         assert action == "built 2 of 2 indexes and the manifest again"
         assert [each.sidecars["words"] for each in state_of(built).segments] == [
