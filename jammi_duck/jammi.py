@@ -18,7 +18,7 @@ from jammi_duck.eval_methods import EvalMethods
 from jammi_duck.kept import kept
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.retrieval.query_vectors import Query
-from jammi_duck.retrieval.search import SearchOptions, search_options
+from jammi_duck.retrieval.search import RERANK_K, SearchOptions, search_options
 from jammi_duck.sql import NULL, Sql, Template, joined, literal, quoted, sql, template
 from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
@@ -381,6 +381,8 @@ class Jammi(EvalMethods):
         fusion: str = "weighted",
         k1: float = 1.2,
         b: float = 0.75,
+        rerank: str | None = None,
+        rerank_k: int = RERANK_K,
     ) -> duckdb.DuckDBPyRelation:
         """The rows of a source that answer a question best, best first: SQL's `jammi_search`.
 
@@ -400,15 +402,19 @@ class Jammi(EvalMethods):
             fusion: how a hybrid search adds both up: 'weighted', or 'rrf' for reciprocal rank fusion.
             k1: of BM25, 0 or more: how much more it counts that a word occurs often.
             b: of BM25, from 0 to 1: how much less a word counts in a long text.
+            rerank: a cross-encoder that reads the query with each row's text, and ranks the rows by its scores.
+            rerank_k: how many rows of the search it reads; at least `k`.
 
         Returns:
             A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
             _distance FLOAT, _bm25 FLOAT. `_score` is what ranks them; NULL stands for what was not computed.
+            With `rerank`, a last column `_rerank` has the scores of the cross-encoder.
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.
             InputError: the query is blank, or an argument or the filter is wrong.
-            NoModelError: the model that embeds the query cannot be found.
+            NoModelError: the model that embeds the query, or the re-ranker, cannot be found.
+            ModelError: it cannot be used.
             StorageError: the vectors cannot be read.
 
         Example:
@@ -423,7 +429,7 @@ class Jammi(EvalMethods):
             └───────┘
             <BLANKLINE>
         """
-        is_plain = filter is None and not parameters and isinstance(source, str)
+        is_plain = filter is None and not parameters and rerank is None and isinstance(source, str)
         ranking: dict[str, Any] = {"mode": mode, "weight": weight, "fusion": fusion, "k1": k1, "b": b}
         asked = _plain(query, k, exact, min_similarity, ranking) if is_plain else None
         found = self._found_plainly(Question(str(source), *asked, model, embedding_table)) if asked else None
@@ -441,13 +447,15 @@ class Jammi(EvalMethods):
             min_similarity=min_similarity,
             parameters=parameters,
             **ranking,
+            rerank=rerank,
+            rerank_k=rerank_k,
         )
 
     @_with_arguments_of(search)
     def matches(self, *arguments: Any, **options: Any) -> duckdb.DuckDBPyRelation:
         """What a search finds, without the source's columns: SQL's `jammi_matches`. The arguments are `search`'s.
 
-        The source need not be there, unless there is a filter.
+        The source need not be there, unless there is a filter. There are no texts to re-rank: `rerank` is an error.
 
         Returns:
             A relation: _row_id VARCHAR, _source_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,

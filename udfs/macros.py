@@ -42,10 +42,21 @@ _TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL)")
 _OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
 )
-_RANKING_PARAMETERS = sql("mode := NULL, weight := NULL, fusion := NULL, k1 := NULL, b := NULL")
-# In the order of `searching.RANKING`.
-_RANKING = sql("list_value(mode::VARCHAR, weight::VARCHAR, fusion::VARCHAR, k1::VARCHAR, b::VARCHAR)")
-_NO_RANKING = sql("NULL::VARCHAR[]")
+_RANKING_PARAMETERS = sql(
+    "mode := NULL, weight := NULL, fusion := NULL, k1 := NULL, b := NULL, rerank := NULL, rerank_k := NULL"
+)
+# What ranks, in the order in which `_jammi_search` takes it.
+_RANKING_OF = template(
+    "list_value(mode::VARCHAR, weight::VARCHAR, fusion::VARCHAR, k1::VARCHAR, b::VARCHAR, {}, rerank_k::VARCHAR)"
+)
+_RANKING = _RANKING_OF(sql("rerank::VARCHAR"))
+_RANKING_WITHOUT_TEXTS = _RANKING_OF(
+    sql(
+        "CASE WHEN rerank IS NOT NULL THEN _jammi_refuse({}, '') END",
+        literal("jammi_matches does not read the rows' texts, which rerank needs: use jammi_search"),
+    )
+)
+_NO_RANKING, _NO_RERANK = sql("NULL::VARCHAR[]"), sql("NULL::VARCHAR")
 _SEARCH_PARAMETERS = sql("(source, query, k := 10, {}, {})", _OPTION_PARAMETERS, _RANKING_PARAMETERS)
 _SIMILAR_PARAMETERS = sql("(source, key, k := 10, {})", _OPTION_PARAMETERS)
 
@@ -66,7 +77,7 @@ def _hits(
     wherever a macro repeats it. The filter's parameters have a row of their own, so that it is asked once for each.
     """
     return sql(
-        "SELECT _jammi_token, _jammi_parameters, unnest({asked}, "
+        "SELECT _jammi_token, _jammi_parameters, _jammi_query, _jammi_k, unnest({asked}, "
         "_jammi_k, _jammi_exact, _jammi_least, _jammi_ranking, json_keys(to_json(_jammi_parameters)), "
         "_jammi_named), recursive := true) FROM (SELECT *, suffix(typeof(_jammi_query), ']') AS _jammi_listed FROM "
         "(SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE, {ranking}) "
@@ -83,24 +94,20 @@ def _hits(
     )
 
 
-# The source's rows that a search has found, each with its hit, which the query that joins them reads by name.
-_FOUND = sql("query(_jammi_found({}, filter::VARCHAR))", _CHOICE_ARGUMENTS)
+# Where the hits are joined with the source's rows; the query that does so reads them by name.
+_RERANK = sql("rerank::VARCHAR")
 # The filter's parameters, for its sub-queries.
 _VALUES = sql('"_jammi_values"(_jammi_parameters) AS (SELECT parameters)')
 # A hit's columns are called so, where the source's own may have their names.
 _HITS = sql(
-    '"_jammi_hits"(_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, _jammi_score, '
-    "_jammi_similarity, _jammi_distance, _jammi_bm25)"
+    '"_jammi_hits"(_jammi_token, _jammi_parameters, _jammi_query, _jammi_k, _jammi_row_id, _jammi_source_id, '
+    "_jammi_rank, _jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25)"
 )
-# Ranks leave out the rows that the source lost.
-_ROWS = sql(
-    "SELECT _jammi_row.* EXCLUDE (_jammi_token, _jammi_parameters, _jammi_row_id, _jammi_source_id, _jammi_rank, "
-    "_jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25, _jammi_found), _jammi_row_id AS _row_id, "
-    "(row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS _rank, _jammi_score AS _score, "
-    "_jammi_similarity AS _similarity, _jammi_distance AS _distance, _jammi_bm25 AS _bm25 "
-    "FROM {} _jammi_row ORDER BY _jammi_rank ASC",
-    _FOUND,
-)
+
+
+def _rows(rerank: Sql = _RERANK) -> Sql:
+    """The source's rows that a search has found, with the columns of a search."""
+    return sql("FROM query(_jammi_answer({}, filter::VARCHAR, {}))", _CHOICE_ARGUMENTS, rerank)
 
 
 def _beside(hits: Sql, wanted: Sql) -> Sql:
@@ -112,9 +119,11 @@ def _stages(caller: Sql) -> Sql:
     """What a traced search did, once its rows were fetched."""
     return sql(
         "SELECT unnest(_jammi_stages(_jammi_token, {}, _jammi_fetched), recursive := true) FROM "
-        "(SELECT any_value(_jammi_token) AS _jammi_token, count(*) AS _jammi_fetched FROM {})",
+        "(SELECT any_value(_jammi_token) AS _jammi_token, count(*) AS _jammi_fetched "
+        "FROM query(_jammi_found({}, filter::VARCHAR, {})))",
         caller,
-        _FOUND,
+        _CHOICE_ARGUMENTS,
+        _RERANK,
     )
 
 
@@ -196,11 +205,11 @@ def _changes(session: Sql) -> Iterable[Sql]:
 
 
 def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
-    yield sql("jammi_search{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session), _ROWS))
+    yield sql("jammi_search{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session), _rows()))
     yield sql(
         "jammi_similar{} AS {}",
         _SIMILAR_PARAMETERS,
-        _beside(_hits(session, _KEY, _SEARCH_LIKE_CALL, _NO_RANKING), _ROWS),
+        _beside(_hits(session, _KEY, _SEARCH_LIKE_CALL, _NO_RANKING), _rows(_NO_RERANK)),
     )
     yield sql(
         "jammi_matches{} AS TABLE WITH {} SELECT _row_id, _source_id, _rank, _score, _similarity, _distance, "
@@ -208,7 +217,7 @@ def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
         "ORDER BY _rank ASC",
         _SEARCH_PARAMETERS,
         _VALUES,
-        _hits(session, is_joined=False),
+        _hits(session, ranking=_RANKING_WITHOUT_TEXTS, is_joined=False),
     )
     yield sql("jammi_explain{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session, traced=True), _stages(caller)))
 

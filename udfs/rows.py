@@ -10,13 +10,15 @@ import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.sql import Sql, joined, literal, quoted, sql, template
+from jammi_duck.sql import Sql, Template, joined, literal, quoted, sql, template
 from jammi_duck.udfs.columns import Column
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import Source, folded
 
 # The key of a row `r`. Keys are compared letter by letter, whatever collation the column or the session has.
 KEY = sql('r.c0::VARCHAR COLLATE "C"')
+# A column of a row `r`, by its place.
+_COLUMN = template("r.c{}")
 # In place of a text's digest where the text is not known.
 _NO_DIGEST = "00" * 16
 # Each column of a text takes an expression over all columns of the source.
@@ -48,12 +50,17 @@ def texts_picked(source: Source, columns: Sequence[str], key: str, table: str = 
     rows = picked(source, columns, key, table, advice=advice)
     if not columns:
         return rows
-    is_text = template("CASE WHEN typeof(c{place}) = 'BLOB' THEN _jammi_refuse({refusal}, '') IS NULL ELSE true END")
+    return sql("SELECT * FROM ({}) r WHERE {}", rows, are_texts(source, columns))
+
+
+def are_texts(source: Source, columns: Sequence[str], column: Template = _COLUMN) -> Sql:
+    """A condition on a row `r`, whose columns `column` names by their places: it refuses those that hold bytes."""
+    is_text = template("CASE WHEN typeof({column}) = 'BLOB' THEN _jammi_refuse({refusal}, '') IS NULL ELSE true END")
     checks = (
-        is_text(place=place, refusal=literal(_not_text(name, source.written)))
+        is_text(column=column(place), refusal=literal(_not_text(name, source.written)))
         for place, name in enumerate(columns, start=1)
     )
-    return sql("SELECT * FROM ({}) r WHERE {}", rows, joined(" AND ", checks))
+    return joined(" AND ", checks)
 
 
 def _not_text(column: str, source: str) -> str:
@@ -63,9 +70,9 @@ def _not_text(column: str, source: str) -> str:
     )
 
 
-def text_of(columns: Sequence[str]) -> Sql:
-    """The text of a row `r` of what `picked` gives."""
-    texts = (sql("r.c{}::VARCHAR", place) for place in range(1, len(columns) + 1))
+def text_of(columns: Sequence[str], column: Template = _COLUMN) -> Sql:
+    """The text of a row `r`, whose columns `column` names by their places, as `picked` gives them."""
+    texts = (sql("{}::VARCHAR", column(place)) for place in range(1, len(columns) + 1))
     return sql("concat_ws(' ', {})", joined(", ", texts))
 
 

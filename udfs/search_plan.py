@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 
-from jammi_duck.errors import NotFoundError
+from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.retrieval.selection import refusal
-from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
+from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import packed
 from jammi_duck.udfs.disambiguation import proven_in_search
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import Condition
+from jammi_duck.udfs.rows import are_texts, text_of
 from jammi_duck.udfs.searching import SelectArguments
 from jammi_duck.udfs.sources import Source, found, has_relations, resolve, schemas_of
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings
@@ -24,6 +26,23 @@ OURS = "row_id|rank|score|similarity|distance|bm25|rerank"
 _INNER, _OURS, _ALL = (
     sql("COLUMNS({}) AS '\\1\\1\\2\\3'", literal(f"(?is)^(?:(_)(_*(?:{names}))|(.*))$"))
     for names in ("jammi_.*", OURS, f"jammi_.*|{OURS}")
+)
+# A column with text, by its place, and the hits of a search.
+_TEXT, _HITS = template("r._jammi_c{}"), sql("_jammi_hits")
+# The columns of a hit, and of the search, in a query for the rows that were found. Ranks leave out the rows that the
+# source lost.
+_OWN = sql(
+    "_jammi_token, _jammi_parameters, _jammi_query, _jammi_k, _jammi_row_id, _jammi_source_id, _jammi_rank, "
+    "_jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25"
+)
+_ANSWER, _RERANKED_ANSWER = (
+    template(
+        "SELECT {rows}, _jammi_row_id AS _row_id, (row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS _rank, "
+        "_jammi_score AS _score, _jammi_similarity AS _similarity, _jammi_distance AS _distance, _jammi_bm25 AS _bm25"
+        "{more} FROM {found} ORDER BY _jammi_rank ASC",
+        more=more,
+    )
+    for more in (sql(""), sql(", _jammi_rerank AS _rerank"))
 )
 # Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
 _EXACT = (sql("DOUBLE"), sql("TIMESTAMP"))
@@ -55,45 +74,125 @@ def _keys(key: Sql, source: Source) -> Sql:
     return sql("SELECT {} AS _jammi_key FROM {} AS {}", key, source.sql, quoted(source.alias))
 
 
-def found_query(engine: Engine, choice: Choice, predicate: str | None) -> Sql:
+def answer_query(engine: Engine, choice: Choice, predicate: str | None, rerank: str | None) -> Sql:
+    """The source's rows that a search has found, with the columns of a search, best first."""
+    if predicate is None and rerank is None:
+        # Of fewer sub-queries, which DuckDB plans sooner.
+        return _ANSWER(rows=sql("_jammi_there.* EXCLUDE (_jammi_found)"), found=_joined(engine, choice, None, None)[0])
+    rows = sql("_jammi_row.* EXCLUDE (_jammi_found, {}{})", _OWN, sql("") if rerank is None else sql(", _jammi_rerank"))
+    found = sql("({}) _jammi_row", found_query(engine, choice, predicate, rerank))
+    return _ANSWER(rows=rows, found=found) if rerank is None else _RERANKED_ANSWER(rows=rows, found=found)
+
+
+def found_query(engine: Engine, choice: Choice, predicate: str | None, rerank: str | None) -> Sql:
     """The source's rows that a search has found, each with its hit and the search's token.
+
+    With a re-ranker they are ranked by its scores, `_jammi_rerank`, and only the best `k` of them are given.
+
+    Raises:
+        InputError: it is not known which columns a re-ranker is to read.
+        ModelError: there is no such re-ranker.
+    """
+    joins, source, texts = _joined(engine, choice, predicate, rerank)
+    found = sql("SELECT {} FROM {}", sql("*") if predicate is None else _OURS, joins)
+    return found if rerank is None else _reranked(found, source, texts, rerank)
+
+
+def _joined(
+    engine: Engine, choice: Choice, predicate: str | None, rerank: str | None
+) -> tuple[Sql, Source, Sequence[str]]:
+    """The source's rows, as `_jammi_there` where there is no filter, joined with the hits; what stands after FROM.
 
     A key may have been doubled in the source meanwhile, so the filter is there once more. It is asked of the rows that
     were found only: since it waits for a hit's rank, DuckDB cannot ask it of the others first.
 
-    A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
-    finds the row, if that is of the same value: 2 is not the row that was 1.5.
+    Also the source, and the names of the columns that a re-ranker reads, which are there by their places.
     """
     source = resolve(choice.source, choice.search_path, engine.host)
+    texts: Mapping[str, Sql] = {}
+    is_there = True
     try:
-        key_column = _key_column(find_embeddings(engine, source, choice.model, choice.table)[0])
+        entry = find_embeddings(engine, source, choice.model, choice.table)[0]
+        key_column = _key_column(entry)
+        if rerank is not None:
+            texts = text_columns(engine, entry, rerank)
     except NotFoundError as error:
         _check_there(engine, source, error)
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
-        key_column, predicate = sql("''::VARCHAR"), None
+        key_column, texts, is_there = sql("''::VARCHAR"), {"": sql("NULL::VARCHAR")}, False
     alias, renamed = (sql("_jammi_there"), _ALL) if predicate is None else (quoted(source.alias), _INNER)
+    columns = renamed if rerank is None else sql("{}, {}", _placed(texts), renamed)
+    joins = beside_hits(source, alias, key_column, columns)
+    if predicate is not None and is_there:
+        condition = _condition(engine, choice, source, predicate).beside_hits
+        joins = sql("{} WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {}::BOOLEAN END", joins, condition)
+    return joins, source, list(texts)
+
+
+def _reranked(found: Sql, source: Source, texts: Sequence[str], model: str) -> Sql:
+    """The best `k` of the rows that were found, by a re-ranker; a row without a text comes last."""
+    return sql(
+        "SELECT * FROM (SELECT * REPLACE (_jammi_rerank AS _jammi_score, "
+        "row_number() OVER (ORDER BY _jammi_rerank DESC NULLS LAST, _jammi_rank ASC) AS _jammi_rank) FROM "
+        "(SELECT r.* EXCLUDE ({columns}), _jammi_rerank_hits(_jammi_token, _jammi_query::VARCHAR, {text}, {model}) "
+        "AS _jammi_rerank FROM ({found}) r WHERE {are_texts})) WHERE _jammi_rank <= _jammi_k::DOUBLE",
+        columns=joined(", ", (sql("_jammi_c{}", place) for place in range(1, len(texts) + 1))),
+        text=text_of(texts, _TEXT),
+        model=literal(model),
+        found=found,
+        are_texts=are_texts(source, texts, _TEXT),
+    )
+
+
+def beside_hits(source: Source, alias: Sql, key_column: Sql, columns: Sql, hits: Sql = _HITS) -> Sql:
+    """A source's rows joined with `hits`, as what stands after FROM: its key as `_jammi_found`, and these columns.
+
+    A row id is the key's text of the time when it was embedded, and the key may have another type now. Then the cast
+    finds the row, if that is of the same value: 2 is not the row that was 1.5.
+    """
     key = sql("{}._jammi_found", alias)
     same = (
         sql("TRY_CAST(_jammi_row_id AS {kind}) = TRY_CAST({key}::VARCHAR AS {kind}),", key=key, kind=kind)
         for kind in _EXACT
     )
     # Whatever collation the column or the session has, a text is its own row only.
-    joins = sql(
-        "{columns} FROM (SELECT {key_column} AS _jammi_found, {renamed} FROM {source} AS {alias}) AS {alias} "
-        "JOIN _jammi_hits ON {key} = TRY(cast_to_type(_jammi_row_id, {key})) AND coalesce({same} true) "
+    return sql(
+        "(SELECT {key_column} AS _jammi_found, {columns} FROM {source} AS {alias}) AS {alias} "
+        "JOIN {hits} ON {key} = TRY(cast_to_type(_jammi_row_id, {key})) AND coalesce({same} true) "
         "AND (typeof({key}) <> 'VARCHAR' OR {key}::VARCHAR COLLATE \"C\" = _jammi_row_id)",
-        columns=sql("SELECT *") if predicate is None else sql("SELECT {}", _OURS),
         key_column=key_column,
-        renamed=renamed,
+        columns=columns,
         source=source.sql,
         alias=alias,
+        hits=hits,
         key=key,
         same=joined(" ", same),
     )
-    if predicate is None:
-        return joins
-    condition = _condition(engine, choice, source, predicate).beside_hits
-    return sql("{} WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {}::BOOLEAN END", joins, condition)
+
+
+def text_columns(engine: Engine, entry: Entry, rerank: str) -> dict[str, Sql]:
+    """By their names, the columns of a source whose texts a re-ranker reads.
+
+    Raises:
+        InputError: the table was made without them.
+        ModelError: there is no such re-ranker.
+    """
+    engine.encoders.reranker(rerank)
+    names = entry.definition.columns
+    if not names:
+        raise InputError(
+            f"rerank reads the rows' texts, and '{entry.name}' was imported without its columns: import it with cols"
+        )
+    advice = (
+        f"in '{entry.source}', whose text rerank reads: '{entry.name}' was made of it; if it was renamed, generate anew"
+    )
+    return {name: _column_or(name, f"no column '{name}' {advice}") for name in names}
+
+
+def _placed(columns: Mapping[str, Sql]) -> Sql:
+    """Columns by their places."""
+    placed = enumerate(columns.values(), start=1)
+    return joined(", ", (sql("{} AS _jammi_c{}", column, place) for place, column in placed))
 
 
 def selection_query(

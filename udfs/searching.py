@@ -20,6 +20,7 @@ from jammi_duck.storage.tables.table import Answers
 from jammi_duck.types import Caller, Float, Integer, Stage
 from jammi_duck.udfs.arguments import parse_float, parse_int
 from jammi_duck.udfs.columns import Column, fields_of, offsets_of, records, rows_of, table
+from jammi_duck.udfs.embedding import rerank
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
 from jammi_duck.udfs.sources import SearchPath, resolve
@@ -118,7 +119,7 @@ def _answered(
         k_wanted = parse_int(k_text, "k")
         if k_wanted is None:
             raise InputError("k is NULL; it must be at least 1")
-        mode, weight, fusion, k1, b = ranked or (None,) * 5
+        mode, weight, fusion, k1, b, reranker, rerank_k = ranked or (None,) * 7
         options = search_options(
             k_wanted,
             exact=bool(is_exact),
@@ -128,6 +129,8 @@ def _answered(
             fusion=fusion,
             k1=parse_float(k1, "k1"),
             b=parse_float(b, "b"),
+            rerank=reranker,
+            rerank_k=parse_int(rerank_k, "rerank_k"),
         )
         together[of_row, options].append(i)
     selections = {key: engine.selections.of(key[0]) for key in together}
@@ -140,6 +143,18 @@ def _answered(
     return _hits(len(token), answers)
 
 
+def rerank_hits(engine: Engine, token: Column, query: Column, text: Column, model: Column) -> pa.Array:
+    """The scores of a search's rows by a re-ranker; see `embedding.rerank`."""
+    began = time.perf_counter()
+    scores = rerank(engine, query, text, model)
+    selected = engine.selections.of(token[0].as_py()) if len(token) else None
+    if selected and selected.traced:
+        stage = selected.reranking or Stage("rerank", f"by {model[0].as_py()}, ties as they were ranked")
+        stage.rows, stage.seconds = stage.rows + len(token), stage.seconds + time.perf_counter() - began
+        selected.reranking = stage
+    return scores
+
+
 def stages(engine: Engine, *columns: Column) -> pa.Array:
     """What traced searches did, once their rows were fetched: by token, or the session's last that found nothing."""
     now = time.perf_counter()
@@ -148,8 +163,11 @@ def stages(engine: Engine, *columns: Column) -> pa.Array:
         selections = engine.selections
         done = selections.of(token) if token else selections.traced(Caller(session, transaction))
         done.traced = False
-        fetch = Stage("fetch", "the source's rows, joined by key", fetched, now - (done.ended or now))
-        traces.append([_stage_row(each) for each in (*done.stages, fetch)])
+        reranking = [done.reranking] if done.reranking else []
+        seconds = now - (done.ended or now) - sum(each.seconds for each in reranking)
+        rows = sum(each.rows for each in reranking) or fetched
+        fetch = Stage("fetch", "the source's rows, joined by key", rows, seconds)
+        traces.append([_stage_row(each) for each in (*done.stages, fetch, *reranking)])
     return table(traces, StageRow)
 
 

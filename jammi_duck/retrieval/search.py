@@ -29,6 +29,9 @@ from jammi_duck.storage.tables.table import Answers, RowSubset, Table, no_answer
 from jammi_duck.storage.words.bm25 import K1, B, Words
 from jammi_duck.types import Stage
 
+# How many rows are re-ranked.
+RERANK_K = 50
+
 
 class Mode(enum.StrEnum):
     """What finds rows: words and vectors together, words, or vectors; by default what the table and the query have."""
@@ -43,7 +46,8 @@ class Mode(enum.StrEnum):
 class SearchOptions:
     """The options of a search: `k` rows of this similarity or more; compares every vector if `exact`.
 
-    `k1` and `b` are the parameters of BM25.
+    `k1` and `b` are the parameters of BM25. If there is a re-ranker, `rerank`, the search gives `rerank_k` rows for it,
+    of which the best `k` are kept.
     """
 
     k: int
@@ -53,6 +57,13 @@ class SearchOptions:
     fusion: Fusion = WEIGHTED
     k1: float = K1
     b: float = B
+    rerank: str | None = None
+    rerank_k: int = RERANK_K
+
+    @property
+    def row_count(self) -> int:
+        """How many rows the search itself gives."""
+        return self.rerank_k if self.rerank is not None else self.k
 
 
 def search_options(
@@ -65,6 +76,8 @@ def search_options(
     fusion: str | None = None,
     k1: float | None = None,
     b: float | None = None,
+    rerank: str | None = None,
+    rerank_k: int | None = None,
 ) -> SearchOptions:
     """The options of a search as a user gives them; None for what is not given. Raises InputError."""
     if min_similarity is not None and math.isnan(min_similarity):
@@ -82,9 +95,14 @@ def search_options(
         raise InputError(f"k1 is {k1:g}; it must be 0 or more, such as {K1:g}")
     if b is not None and not 0 <= b <= 1:
         raise InputError(f"b is {b:g}; it must be from 0 to 1, such as {B:g}")
+    first = RERANK_K if rerank_k is None else rerank_k
+    if rerank is not None and first < k:
+        raise InputError(
+            f"k is {k}, and rerank_k is {first}: the rows that are re-ranked; write rerank_k := {k} or more"
+        )
     fused = Fusion(WEIGHTED.weight if weight is None else weight, fusion == "rrf")
     words = K1 if k1 is None else k1, B if b is None else b
-    return SearchOptions(k, exact, min_similarity, Mode(mode or Mode.AUTO), fused, *words)
+    return SearchOptions(k, exact, min_similarity, Mode(mode or Mode.AUTO), fused, *words, rerank, first)
 
 
 _FUSIONS = ("weighted", "rrf")
@@ -104,6 +122,8 @@ def search(
     """
     if options.k < 1:
         raise InputError(f"k is {options.k}; it must be at least 1")
+    if options.rerank is not None and not all(isinstance(query, str) for query in queries):
+        raise InputError("rerank needs a text, which it reads with each row's, and the query is a vector: give a text")
     return _searched(tables, selected, lambda *chosen: _answered(tables, encoders, selected, options, queries, *chosen))
 
 
@@ -134,7 +154,7 @@ def search_by_weights(
         for query, vector in zip(parsed, vectors, strict=True):
             found = None if vector is None else by_weights(arms, query, vector, weights)
             for place, mine in enumerate(answers):
-                mine.append(table.best(found[place], options.k) if found else no_answers(1))
+                mine.append(table.best(found[place], options.row_count) if found else no_answers(1))
         return [Answers(*_concatenated(mine)) for mine in answers]
 
     return _searched(tables, selected, answered)
@@ -192,7 +212,7 @@ def _answered(
 
 
 def _arms(table: Table, words: Words, subset: RowSubset | None, options: SearchOptions) -> Arms:
-    return Arms(table, words, subset, options.k, options.exact, options.min_similarity, options.k1, options.b)
+    return Arms(table, words, subset, options.row_count, options.exact, options.min_similarity, options.k1, options.b)
 
 
 def _by_words_only(
@@ -237,11 +257,11 @@ def _by_vectors(
     vectors, known = vectors_of(encoders, table.entry, queries, {i: vector for i, (_, vector) in like.items()})
     encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
     # A row is its own nearest neighbour.
-    k = options.k + 1 if like else options.k
+    k = options.row_count + 1 if like else options.row_count
     answers = table.search(vectors, k, exact=options.exact, subset=subset, min_similarity=options.min_similarity)
     answers.stages.insert(0, encoding)
     if like or len(known) < len(queries):
-        return _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, options.k)
+        return _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, options.row_count)
     return answers
 
 
@@ -263,7 +283,7 @@ def _by_texts(encoders: Encoders, arms: Arms, options: SearchOptions, texts: Seq
             ranked, mine = by_both(arms, query, vector, options.fusion)
         else:
             ranked, mine = by_words(arms, query, vector)
-        answers.append(arms.table.best(ranked, options.k))
+        answers.append(arms.table.best(ranked, options.row_count))
         stages += mine
     return Answers(*_concatenated(answers), stages)
 

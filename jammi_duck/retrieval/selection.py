@@ -34,7 +34,8 @@ class Selection:
     """A table to search, and a mask of the rows of one of its states that may be found: `chosen`; None means all rows.
 
     Threads share it, so a state and its mask are exchanged together. `filtering` is the stage that selected these rows.
-    A search that is `traced` stores its stages here until they are read; `ended` is its end by `time.perf_counter`.
+    A search that is `traced` stores its stages here until they are read; `ended` is its end by `time.perf_counter`, and
+    `reranking` the stage that came after it, if its rows are re-ranked.
     """
 
     build: str
@@ -43,6 +44,7 @@ class Selection:
     traced: bool = False
     stages: list[Stage] = field(default_factory=list)
     ended: float = 0.0
+    reranking: Stage | None = None
 
 
 @dataclass(frozen=True)

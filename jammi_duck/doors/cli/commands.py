@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from jammi_duck.config.options import duration
+from jammi_duck.retrieval.search import RERANK_K
 from jammi_duck.storage.words.analyser import ENGLISH
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -92,6 +93,18 @@ def add_language(command: argparse.ArgumentParser) -> None:
         "--language",
         default=ENGLISH,
         help="the language of the texts, for stop words and stemming, or none (default: %(default)s)",
+    )
+
+
+def add_rerank(command: argparse.ArgumentParser) -> None:
+    """Add by which model the rows that a search finds are re-ranked."""
+    command.add_argument("--rerank", metavar="MODEL", help="re-rank by this cross-encoder, which reads text by text")
+    command.add_argument(
+        "--rerank-k",
+        metavar="N",
+        type=number,
+        default=RERANK_K,
+        help="how many rows to re-rank, at least -k (default: %(default)s)",
     )
 
 

@@ -13,6 +13,7 @@ from jammi_duck.doors.cli.commands import (
     add_database,
     add_embedded,
     add_json,
+    add_rerank,
     names,
     number,
 )
@@ -75,9 +76,9 @@ Remove old files that are no longer used.
 Files younger than storage.retention stay: 7 days by default.
 """
 _SHORT = "embedding_table, source, columns, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
-_OWN = ("_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25")
 _FIRST = sql("_rank, round(_score, 3) AS _score")
 _LAST = sql("_rank, _score, _similarity, _bm25")
+_RERANKED = sql("{}, _rerank", _LAST)
 
 
 def add_to(commands: Commands) -> None:
@@ -121,6 +122,7 @@ def add_to(commands: Commands) -> None:
         default=WEIGHTED.weight,
         help="in a hybrid search, the share of the vectors, 0 to 1; the words have the rest (default: %(default)s)",
     )
+    add_rerank(search)
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
     add_json(search)
@@ -177,10 +179,13 @@ def _search(options: argparse.Namespace) -> None:
             min_similarity=options.min_similarity,
             mode=options.mode,
             weight=options.weight,
+            rerank=options.rerank,
+            rerank_k=options.rerank_k,
             parameters=dict(options.parameter),
         )
+        last = _LAST if options.rerank is None else _RERANKED
         if options.json:
-            print_json(found.project(_chosen(options, found, _LAST)) if options.columns else found)
+            print_json(found.project(_chosen(options, found, last)) if options.columns else found)
         else:
             print_rows(found.project(_chosen(options, found, _FIRST)))
 
@@ -194,7 +199,7 @@ def _parameter(text: str) -> tuple[str, str]:
 
 def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: Sql) -> str:
     """A select list: `ours`, then the chosen columns of the source, by default all."""
-    columns = found.columns[: -len(_OWN)]
+    columns = found.columns[: found.columns.index("_row_id")]
     for name in options.columns or ():
         if name not in columns:
             near = did_you_mean(name, columns) or ";"
