@@ -96,7 +96,7 @@ MISTAKES = [
     ("FROM jammi_search('patents', 'cat', weight := 30)", "from 0, for words alone, to 1, for vectors alone"),
     ("FROM jammi_search('patents', 'cat', weight := 'half')", "weight is half; it must be a number"),
     ("FROM jammi_search('patents', 'cat', fusion := 'ranks')", "no fusion 'ranks'; there are weighted, rrf"),
-    ("FROM jammi_search('patents', 'cat', k1 := -1)", "k1 is -1; it must be 0 or more, such as 1.2"),
+    ("FROM jammi_search('patents', 'cat', k1 := -1)", "k1 is -1; it must be from 0 to 1,000, such as 1.2"),
     ("FROM jammi_search('patents', 'cat', b := 75)", "b is 75; it must be from 0 to 1, such as 0.75"),
     ("FROM jammi_search('patents', 'cat', filter := 'titel = 1')", '"title"'),
     ("FROM jammi_search('patents', 'cat', filter := '')", "write a condition such as 'year > 2020', or NULL for none"),

@@ -155,7 +155,7 @@ class TestErrors:
             ("fusion := 'rff'", "no fusion 'rff'; did you mean 'rrf'?"),
             ("weight := 1.5", "weight is 1.5; it must be from 0, for words alone, to 1, for vectors alone"),
             ("weight := 'nan'", "weight is nan"), ("weight := 'much'", "weight is much; it must be a number"),
-            ("k1 := -1", "k1 is -1; it must be 0 or more"), ("k1 := 'inf'", "k1 is inf"),
+            ("k1 := -1", "k1 is -1; it must be from 0 to 1,000"), ("k1 := 'inf'", "k1 is inf"),
             ("b := 2", "b is 2; it must be from 0 to 1"), ("b := -0.1", "b is -0.1; it must be from 0 to 1"),
         ],
     )  # fmt: skip

@@ -172,7 +172,9 @@ class _Both:
         is_near = np.isin(self.rows, self._nearest, assume_unique=True)
         for values, is_there in ((self.near, is_near), (self.bm25, self.bm25 > 0)):
             there = np.flatnonzero(is_there)
-            ranks = 1 + np.argsort(np.argsort(-values[there], kind="stable"))
+            falling = np.sort(-values[there])
+            # Equal rows have equal ranks, wherever they are stored.
+            ranks = 1 + np.searchsorted(falling, -values[there])
             scores[there] += np.where(ranks <= wanted, 1 / (_RANKS + ranks), 0.0)
         return self._similar(scores)
 

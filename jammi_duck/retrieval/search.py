@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoders
-from jammi_duck.errors import DamagedError, InputError, did_you_mean, enumerated
+from jammi_duck.errors import DamagedError, InputError, UnsupportedError, did_you_mean, enumerated
 from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_weights, by_words
 from jammi_duck.retrieval.query_vectors import Like, Query, vectors_of
 from jammi_duck.retrieval.selection import Selection, opened
@@ -25,6 +25,7 @@ from jammi_duck.sql import literal
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.segment_words import note_forged
 from jammi_duck.storage.tables.table import Answers, RowSubset, Table, no_answers
 from jammi_duck.storage.words.bm25 import K1, B, Words
 from jammi_duck.types import Stage
@@ -91,8 +92,8 @@ def search_options(
         )
     if weight is not None and not 0 <= weight <= 1:
         raise InputError(f"weight is {weight:g}; it must be from 0, for words alone, to 1, for vectors alone")
-    if k1 is not None and not 0 <= k1 < math.inf:
-        raise InputError(f"k1 is {k1:g}; it must be 0 or more, such as {K1:g}")
+    if k1 is not None and not 0 <= k1 <= _MOST_K1:
+        raise InputError(f"k1 is {k1:g}; it must be from 0 to {_MOST_K1:,}, such as {K1:g}")
     if b is not None and not 0 <= b <= 1:
         raise InputError(f"b is {b:g}; it must be from 0 to 1, such as {B:g}")
     first = RERANK_K if rerank_k is None else rerank_k
@@ -106,6 +107,7 @@ def search_options(
 
 
 _FUSIONS = ("weighted", "rrf")
+_MOST_K1 = 1000
 # How often a search starts again if files of the table are missing.
 _TRIES = 3
 
@@ -144,7 +146,7 @@ def search_by_weights(
 
     def answered(table: Table, subset: RowSubset | None) -> list[Answers]:
         need_vectors(tables, table.entry, "jammi_tune")
-        words = _words_for(table, options.mode, texts)
+        words = _words_for(tables, table, options.mode, texts)
         if words is None:
             raise InputError(f"the words of '{table.entry.name}' cannot be used, and a weight needs them")
         arms = _arms(table, words, subset, options)
@@ -195,15 +197,21 @@ def _answered(
 ) -> tuple[str, Answers]:
     if not table.entry.definition.has_vectors:
         options = _by_words_only(tables, table.entry, options, queries)
-    words = _words_for(table, options.mode, queries)
+    words = _words_for(tables, table, options.mode, queries)
     texts = {i: query for i, query in enumerate(queries) if words and isinstance(query, str)}
-    others = [i for i in range(len(queries)) if i not in texts]
     parts: list[tuple[list[int], Answers]] = []
-    if others or not texts:
-        parts.append((others, _by_vectors(encoders, table, subset, options, [queries[i] for i in others])))
     if words and texts:
         arms = _arms(table, words, subset, options)
-        parts.append((list(texts), _by_texts(encoders, arms, options, list(texts.values()))))
+        try:
+            parts.append((list(texts), _by_texts(encoders, arms, options, list(texts.values()))))
+        except DamagedError as error:
+            if not note_forged(words):
+                raise
+            table.lose_words(error)
+            texts = {}
+    others = [i for i in range(len(queries)) if i not in texts]
+    if others or not texts:
+        parts.append((others, _by_vectors(encoders, table, subset, options, [queries[i] for i in others])))
     if selected.traced:
         filtering = [selected.filtering] if selected.filtering else []
         selected.stages = [_described(table), *filtering, *(stage for _, part in parts for stage in part.stages)]
@@ -231,7 +239,7 @@ def _by_words_only(
     return dataclasses.replace(options, mode=Mode.TEXT)
 
 
-def _words_for(table: Table, mode: Mode, queries: Sequence[Query]) -> Words | None:
+def _words_for(tables: EmbeddingTables, table: Table, mode: Mode, queries: Sequence[Query]) -> Words | None:
     """The words that texts are searched in; None if their vectors alone are searched.
 
     Raises InputError if the mode needs words, and there are none, or a query is no text.
@@ -246,7 +254,23 @@ def _words_for(table: Table, mode: Mode, queries: Sequence[Query]) -> Words | No
                 f"mode is '{mode}', and '{table.entry.name}' has no index of words; SELECT * FROM "
                 f"jammi_index_words({literal(table.entry.source)}) makes one"
             )
-    return table.words if any(isinstance(query, str) for query in queries) else None
+    return _usable_words(tables, table) if any(isinstance(query, str) for query in queries) else None
+
+
+def _usable_words(tables: EmbeddingTables, table: Table) -> Words | None:
+    """The words of a table; None if it has none, or, with a warning, if they cannot be used.
+
+    Raises DamagedError if the table has a later state by now, because of which they may be missing.
+    """
+    try:
+        return table.words
+    except (DamagedError, UnsupportedError) as error:
+        before = tables.recorded.get(table.entry.build)
+        follow_others(tables, at_once=True)
+        if tables.recorded.get(table.entry.build) != before:
+            raise DamagedError(str(error)) from error
+        table.lose_words(error)
+        return None
 
 
 def _by_vectors(

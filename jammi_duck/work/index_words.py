@@ -16,6 +16,7 @@ from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import release_snapshot
 from jammi_duck.storage.tables.segment_words import without_words
 from jammi_duck.storage.tables.snapshot import pinned_snapshot
+from jammi_duck.storage.tables.table import live_masks
 from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.types import Caller
 from jammi_duck.work.compact import call
@@ -81,7 +82,11 @@ class WordsIndexer:
         def start() -> Job[_Indexing]:
             change = _Indexing(self._tables, entry, base, "indexing words", words=words)
             change.request = request
-            change.index_words(segments)
+            gone = live_masks(self._tables.store_at(entry.location), segments, base.tombstones)
+            live = {
+                each.number: int(gone[each.number].sum()) if each.number in gone else each.rows for each in segments
+            }
+            change.index_words(segments, live)
             progress = Progress("indexing words", entry.definition.label, sum(each.rows for each in segments))
             return Job(change, "indexing of words", caller, progress)
 

@@ -22,7 +22,8 @@ _FILE = re.compile(
     rf"\.(?P<kind>parquet|deleted\.parquet|{'|'.join(SIDECARS)}|manifest\.json)"
 )
 _MOST = 2**31 - 1
-_SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-[0-9a-f]{4}\.tmp")
+# Earlier versions used 4 digits at the end.
+_SCRATCH = re.compile(r"\.(?P<file>.+)\.(?P<build>[0-9a-f]{8})-(?:[0-9a-f]{4}){1,2}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def manifest(table: str, number: int) -> str:
 
 def scratch(file: str, build: str) -> str:
     """A new hidden name under which a build writes a file before it gets its final name."""
-    return f".{file}.{build[:8]}-{secrets.token_hex(2)}.tmp"
+    return f".{file}.{build[:8]}-{secrets.token_hex(4)}.tmp"
 
 
 def is_scratch(name: str, build: str | None = None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -152,9 +152,12 @@ class Change:
         self._marker.set()
         self._files.write(row_ids, vectors, digests, words)
 
-    def index_words(self, segments: Sequence[Segment]) -> None:
-        """Index the words of these segments of the state anew; `add_words` is given the texts of all their rows."""
-        self._words_again.begin(segments)
+    def index_words(self, segments: Sequence[Segment], wanted: Mapping[int, int] | None = None) -> None:
+        """Index the words of these segments of the state anew; `add_words` is given the texts of their rows.
+
+        `wanted` is how many rows of each have words, if not all of their texts may come.
+        """
+        self._words_again.begin(segments, wanted)
 
     def add_words(self, segment: int, position: int, text: str) -> None:
         """Take the text of a row, by its segment's number and its position there."""
@@ -165,7 +168,7 @@ class Change:
         """The words of a segment of the state that this started from, if it has any."""
         words = self.base.definition.words
         with contextlib.suppress(DamagedError, UnsupportedError):
-            for each in self._base_segments:
+            for each in self.base.segments:
                 if words and each.number == segment:
                     return open_words(self._store, each, words)
         return None

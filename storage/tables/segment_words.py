@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ Places: TypeAlias = NDArray[np.int64]
 RowWords: TypeAlias = Sequence[str] | Places
 
 _POSITION_BITS = 32
+# The SHA-256s of the content of files that were found to be forged: theirs fit, and they cannot be read.
+_forged: set[str] = set()
 
 
 def places_of(segment: int, positions: NDArray[np.int64]) -> Places:
@@ -82,8 +85,10 @@ class SegmentWords:
             taken = self._sources()
             if self._is_whole and taken is not None:
                 file = layout.sidecar(table, segment.number, KIND)
-                digest = written(self._store, file, self._change, self._collector, segment, taken)
-                segment = replace(segment, sidecars={**segment.sidecars, KIND: digest})
+                # What it is taken from may be forged. Without words, a refresh indexes them again.
+                with contextlib.suppress(DamagedError, FileExistsError):
+                    digest = written(self._store, file, self._change, self._collector, segment, taken)
+                    segment = replace(segment, sidecars={**segment.sidecars, KIND: digest})
         finally:
             self.discard()
             self._begin()
@@ -135,13 +140,16 @@ class WordsAgain:
         self._change = change
         self._words = words
         self._starts: dict[int, int] = {}
+        self._wanted: Mapping[int, int] = {}
+        self._came: Counter[int] = Counter()
         self._made: dict[FileDigest, FileDigest] = {}
         # The words of all segments together, once they are collected.
         self._together: Path | None = None
 
-    def begin(self, segments: Sequence[Segment]) -> None:
-        """The segments whose rows come."""
+    def begin(self, segments: Sequence[Segment], wanted: Mapping[int, int] | None = None) -> None:
+        """The segments whose rows come, and how many rows of each are wanted; by default those that come."""
         self.segments = tuple(segments)
+        self._wanted = wanted or {}
         if segments and self._words:
             starts = np.cumsum([0, *(segment.rows for segment in segments)]).tolist()
             self._starts = dict(zip((segment.number for segment in segments), starts, strict=False))
@@ -150,6 +158,7 @@ class WordsAgain:
     def add(self, segment: int, position: int, text: str) -> None:
         """Take the text of a row."""
         self._collector.add(self._starts[segment] + position, text)
+        self._came[segment] += 1
 
     def finish(self) -> None:
         """Write the words of all segments. Raises FileExistsError and StorageError."""
@@ -168,10 +177,18 @@ class WordsAgain:
                 becomes = np.full(rows, -1)
                 start = self._starts[segment.number]
                 becomes[start : start + segment.rows] = np.arange(segment.rows)
-                file = layout.sidecar(self._table, segment.number, KIND, again if segment.number in numbers else 0)
                 collector = Collector(self._collector.analyser, self._scratch)
-                taken = [Source(collected, becomes)]
-                self._made[segment.parquet] = written(self._store, file, self._change, collector, segment, taken)
+                rebuilt = again if segment.number in numbers else 0
+                while True:
+                    file = layout.sidecar(self._table, segment.number, KIND, rebuilt)
+                    with contextlib.suppress(FileExistsError):
+                        taken = [Source(collected, becomes)]
+                        lacks = self._came[segment.number] < self._wanted.get(segment.number, 0)
+                        made = written(self._store, file, self._change, collector, segment, taken, lacks_rows=lacks)
+                        break
+                    # Another process was first.
+                    rebuilt = max(again, rebuilt + 1)
+                self._made[segment.parquet] = made
                 self.files.append(file)
         finally:
             self.discard()
@@ -195,13 +212,20 @@ class WordsAgain:
 
 
 def written(
-    store: Store, file: str, change: str, collector: Collector, segment: Segment, taken: Sequence[Source] = ()
+    store: Store,
+    file: str,
+    change: str,
+    collector: Collector,
+    segment: Segment,
+    taken: Sequence[Source] = (),
+    *,
+    lacks_rows: bool = False,
 ) -> FileDigest:
     """Write what was collected to the words of a segment. Raises FileExistsError and StorageError."""
     scratch = store.scratch(file, change)
     try:
         with writing(scratch):
-            collector.save(scratch, segment.rows, segment.parquet.sha256, taken)
+            collector.save(scratch, segment.rows, segment.parquet.sha256, taken, lacks_rows=lacks_rows)
         return store.create(file, scratch)
     finally:
         with contextlib.suppress(StorageError):
@@ -220,7 +244,19 @@ def open_words(store: Store, segment: Segment, words: Analysis) -> WordsFile:
         raise DamagedError(f"the words of '{segment.parquet.file}' are not indexed")
     found = WordsFile(store.checked(digest), digest.file)
     _check_belongs(found, digest.file, segment, words)
+    if found.header.content in _forged:
+        raise DamagedError(f"'{digest.file}' cannot be read")
     return found
+
+
+def note_forged(words: Words) -> bool:
+    """Keep in mind which files could be opened, and cannot be read: they count as damaged from now on.
+
+    Returns whether there are any.
+    """
+    found = words.damaged()
+    _forged.update(each.header.content for each in found)
+    return bool(found)
 
 
 def _check_belongs(found: WordsFile, file: str, segment: Segment, words: Analysis) -> None:
@@ -240,13 +276,16 @@ def words_of(store: Store, state: Manifest, live: Mapping[int, Mask]) -> Words:
 
 
 def without_words(store: Store, state: Manifest) -> list[Segment]:
-    """The segments of a table with words whose own are missing or damaged. Raises StorageError."""
+    """The segments of a table with words whose own are missing, damaged, or not those of all rows.
+
+    Raises StorageError.
+    """
     words = state.definition.words
     lacking = []
     for segment in state.segments if words else ():
         try:
-            if segment.rows and words:
-                open_words(store, segment, words)
+            if segment.rows and words and open_words(store, segment, words).header.lacks_rows:
+                lacking.append(segment)
         except (DamagedError, UnsupportedError):
             lacking.append(segment)
     return lacking

@@ -36,6 +36,8 @@ from jammi_duck.storage.words.bm25 import Words
 from jammi_duck.types import Stage, Vectors
 
 _ALL: Mapping[int, Mask] = {}
+# Of so many vectors at a time similarities are computed exactly.
+_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -127,22 +129,25 @@ class Table:
 
     @cached_property
     def words(self) -> Words | None:
-        """The words of its rows; None if it has none, or, with a warning, if they cannot be used.
+        """The words of its rows; None if it has none.
 
-        Raises DamagedError or UnsupportedError if they cannot be used, and the table has nothing else to search.
+        Raises DamagedError or UnsupportedError if they cannot be used: see `lose_words`.
         """
-        if self._open_words is None:
-            return None
-        try:
-            return self._open_words()
-        except (DamagedError, UnsupportedError) as error:
-            unusable = f"the words of '{self.entry.name}' cannot be used ({error})"
-            call = f"jammi_refresh({literal(self.entry.source)}, embedding_table := {literal(self.entry.name)})"
-            again = f"SELECT * FROM {call} indexes them again"
-            if not self.entry.definition.has_vectors:
-                raise type(error)(f"{unusable}; {again}") from error
-            self._warn(f"{unusable}; searching by vectors alone; {again}")
-            return None
+        return self._open_words() if self._open_words else None
+
+    def lose_words(self, error: Exception) -> None:
+        """Go by vectors alone from now on, with a warning.
+
+        Raises the error if the table has nothing else to search.
+        """
+        unusable = f"the words of '{self.entry.name}' cannot be used ({error})"
+        call = f"jammi_refresh({literal(self.entry.source)}, embedding_table := {literal(self.entry.name)})"
+        again = f"SELECT * FROM {call} indexes them again"
+        if not self.entry.definition.has_vectors:
+            raise type(error)(f"{unusable}; {again}") from error
+        self._warn(f"{unusable}; searching by vectors alone; {again}")
+        # In place of what would be opened.
+        self.words = None
 
     @classmethod
     def open(cls, store: Store, entry: Entry, known: Sequence[manifest.Segment], gone: Sequence[Tombstones]) -> Table:
@@ -331,9 +336,9 @@ class Table:
         """The similarity of each of these rows, whose numbers rise, to an L2-normalised query. Raises DamagedError."""
         ends = np.searchsorted(rows, self._starts)
         near = [
-            similarities(segment.vectors(rows[start:end] - first)[None], query[None])[0]
+            similarities(segment.vectors(rows[here : min(end, here + _AT_ONCE)] - first)[None], query[None])[0]
             for segment, first, start, end in zip(self.segments, self._starts, ends, ends[1:], strict=False)
-            if start < end
+            for here in range(start, end, _AT_ONCE)
         ]
         return np.concatenate(near) if near else np.empty(0, np.float32)
 

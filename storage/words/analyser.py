@@ -73,6 +73,7 @@ class Analyser:
         self.language = language
         self._stop_words = frozenset(map(_folded, stop_words(language)))
         self._stem = _stemmer(language)
+        self._remembered = functools.lru_cache(1 << 13)(self._found)
 
     @property
     def analysis(self) -> Analysis:
@@ -81,6 +82,9 @@ class Analyser:
 
     def token(self, token: str) -> Token:
         """The terms of one of the `tokens` of a text."""
+        return self._remembered(token) if len(token) <= _LONGEST else self._found(token)
+
+    def _found(self, token: str) -> Token:
         token = _folded(token)
         parts = _parts(token)
         terms: dict[Term, None] = {}
@@ -194,6 +198,8 @@ def _stemmer_version() -> str:
 def _folded(token: str) -> str:
     if token.isascii():
         return token.lower()
+    # To order many marks of one letter would take time with the square of their number.
+    token = _many_marks().sub(r"\1", token)
     # To fold the case can take a composed letter apart.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", token).casefold())
     return re.sub(_SILENCE, "", folded.translate(_SAME))
@@ -240,6 +246,12 @@ def _parts(token: str) -> list[str]:
 def _part_pattern(is_ascii: bool) -> re.Pattern[str]:
     """Finds the parts of a token that are joined by neither a joint nor an underscore."""
     return re.compile("[A-Za-z0-9]+" if is_ascii else rf"[^\W_](?:[^\W_]+|[{_marks()}]+)*")
+
+
+@functools.cache
+def _many_marks() -> re.Pattern[str]:
+    """More marks of one letter than any writing has."""
+    return re.compile(rf"([{_marks()}]{{30}})[{_marks()}]+")
 
 
 @functools.cache

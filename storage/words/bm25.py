@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jammi_duck.errors import DamagedError
 from jammi_duck.storage.words.analyser import Analyser
 from jammi_duck.storage.words.varints import Numbers
 from jammi_duck.storage.words.words_file import WordsFile
@@ -99,6 +100,16 @@ class Words:
         norms = (k1 * (1 - b + b * lengths / max(self._counted[1], 1e-9))).astype(np.float32)
         return norms, np.reciprocal(1 + norms)
 
+    def damaged(self) -> list[WordsFile]:
+        """The files that cannot be read."""
+        found = []
+        for segment in self._segments:
+            try:
+                segment.read_through()
+            except DamagedError:
+                found.append(segment)
+        return found
+
     def scores(self, query: WordsQuery, k1: float = K1, b: float = B) -> Matches:
         """The BM25 of the rows that match a scored clause and every condition. Raises DamagedError."""
         count, _ = self._counted
@@ -171,18 +182,30 @@ def _beginning(segment: WordsFile, clause: Clause) -> Matches:
 
 def _phrase(segment: WordsFile, clause: Clause) -> Matches:
     """The rows where the terms stand at the clause's distances."""
-    begins: Numbers | None = None
+    entries = {term: segment.find(term.encode()) for term, _ in clause.terms}
+    known = {term: entry for term, entry in entries.items() if entry}
+    if len(known) < len(entries):
+        return Matches(_ROWS, _NO_VALUES)
     last = max(place for _, place in clause.terms)
-    for term, place in clause.terms:
-        entry = segment.find(term.encode())
-        if entry is None:
-            return Matches(_ROWS, _NO_VALUES)
-        postings = segment.postings(entry)
-        # Where the phrase would begin, by row.
-        mine = np.unique(np.repeat(postings.rows, postings.counts) << 33 | (postings.positions + last - place))
-        begins = mine if begins is None else np.intersect1d(begins, mine, assume_unique=True)
-    rows, counts = np.unique(np.empty(0, np.int64) if begins is None else begins >> 33, return_counts=True)
-    return Matches(rows, counts.astype(np.float32))
+    read: dict[str, Numbers] = {}
+    begins: Numbers | None = None
+    # The rarest first: the others are only looked up for what is left.
+    for term, place in sorted(clause.terms, key=lambda term: int(known[term[0]].row_counts[0])):
+        if begins is not None and not len(begins):
+            break
+        if term not in read:
+            postings = segment.postings(known[term])
+            read[term] = np.repeat(postings.rows, postings.counts) << 33 | (postings.positions + last)
+        # Where the phrase would begin, by row. They rise.
+        mine = read[term] - place
+        if begins is None:
+            begins = mine[np.diff(mine, prepend=-1) > 0]
+        else:
+            places = np.minimum(np.searchsorted(mine, begins), len(mine) - 1)
+            begins = begins[mine[places] == begins]
+    rows = _ROWS if begins is None else begins >> 33
+    firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+    return Matches(rows[firsts], np.diff(firsts, append=len(rows)).astype(np.float32))
 
 
 def _kept(found: Matches, rows: Numbers, *, is_in: bool) -> Matches:

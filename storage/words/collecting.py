@@ -63,10 +63,13 @@ class Collector:
         if self._characters >= _RUN_CHARACTERS:
             self._end_run()
 
-    def save(self, path: Path, rows: int, parquet: str, taken: Sequence[Source] = ()) -> None:
+    def save(
+        self, path: Path, rows: int, parquet: str, taken: Sequence[Source] = (), *, lacks_rows: bool = False
+    ) -> None:
         """Write the file of a segment of so many rows, whose Parquet file has this SHA-256.
 
-        `taken` are the words of other rows of the segment. Raises DamagedError if one of their files is damaged.
+        `taken` are the words of other rows of the segment; `lacks_rows` says that those of some rows are not known.
+        Raises DamagedError if one of their files is damaged.
         """
         self._end_run()
         lengths = np.zeros(rows, np.int64)
@@ -80,7 +83,7 @@ class Collector:
         runs = [run for level in reversed(self._runs) for run in level]
         sources = [*(Source(WordsFile(run), identity) for run in runs), *taken]
         try:
-            self._write(path, lengths, _merged(sources), parquet)
+            self._write(path, lengths, _merged(sources), parquet, lacks_rows=lacks_rows)
         finally:
             self.discard()
 
@@ -146,12 +149,14 @@ class Collector:
         lengths: Numbers,
         parts: Iterator[tuple[Sequence[bytes], Postings]],
         parquet: str = "0" * 64,
+        *,
+        lacks_rows: bool = False,
     ) -> None:
         writer = WordsWriter(path, lengths)
         try:
             for terms, postings in parts:
                 writer.write(terms, postings)
-            writer.close(parquet, self.analyser.analysis)
+            writer.close(parquet, self.analyser.analysis, lacks_rows=lacks_rows)
         finally:
             writer.discard()
 

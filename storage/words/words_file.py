@@ -6,14 +6,15 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
-from jammi_duck.fields import Amount, Number, Record, Sha256, check_understood, naming, parsed, record
+from jammi_duck.fields import ELSEWHERE, Amount, Number, Record, Sha256, check_understood, naming, parsed, record
 from jammi_duck.storage.words.varints import Bytes, Numbers, append, decode, encode, number_at
 from jammi_duck.types import Analysis
 
@@ -42,6 +43,11 @@ class Header(Record):
     parquet: Sha256
     analysis: Analysis
     content: Sha256
+    # Whether it has the words of all rows that were live. Written only where it has not.
+    lacks_rows: bool = field(default=False, metadata=ELSEWHERE)
+
+    def _others(self) -> dict[str, Any]:
+        return {"lacks_rows": True} if self.lacks_rows else {}
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class WordsWriter:
         self._write(_woven(parts, sizes).data)
         self._postings += int(sizes.sum())
 
-    def close(self, parquet: str, analysis: Analysis) -> None:
+    def close(self, parquet: str, analysis: Analysis, *, lacks_rows: bool = False) -> None:
         """Write the rest: the dictionary, and what the file is."""
         self._write(self._dictionary)
         self._write(np.array(self._blocks, "<u8").reshape(-1, 2).tobytes())
@@ -132,6 +138,7 @@ class WordsWriter:
             parquet=parquet,
             analysis=analysis,
             content=self._digest.hexdigest(),
+            lacks_rows=lacks_rows,
         )
         text = json.dumps(header.as_fields()).encode()
         self._file.write(text + len(text).to_bytes(4, "little") + MAGIC)
@@ -264,6 +271,11 @@ class WordsFile:
                 raise DamagedError("has positions that are too high")
         return Postings(terms, rows, found, places)
 
+    def read_through(self) -> None:
+        """Read all of it. Raises DamagedError: its SHA-256 may fit, and somebody have forged both."""
+        for entries in self.entries(_READ_AT_ONCE):
+            self.postings(entries)
+
     def check(self) -> None:
         """Compare the content with its SHA-256. Raises DamagedError."""
         digest = hashlib.sha256()
@@ -284,7 +296,9 @@ class WordsFile:
         end = size - _END - length
         fields = parsed(self._map[max(0, end) : size - _END])
         check_understood(fields, FORMAT_VERSION)
-        header = record(Header, fields, analysis=record(Analysis, fields.get("analysis")))
+        others = {name: value for name, value in fields.items() if name != "lacks_rows"}
+        lacks_rows = fields.get("lacks_rows", False)
+        header = record(Header, others, analysis=record(Analysis, fields.get("analysis")), lacks_rows=lacks_rows)
         sizes = header.rows * header.length_bytes + header.postings_bytes + header.dictionary_bytes
         if header.length_bytes not in (1, 2, 4) or len(MAGIC) + sizes + 16 * _blocks_of(header.terms) != end:
             raise DamagedError("contradicts itself: its sections have other sizes")
