@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from jammi_duck import JammiWarning
 from jammi_duck.encoder.blanks import is_blank
+from jammi_duck.retrieval import fusion
 from jammi_duck.retrieval.text_query import parse
 from jammi_duck.storage.index import graph, plan
 from jammi_duck.storage.words.analyser import analyser
@@ -47,6 +48,8 @@ OPTIONS = st.fixed_dictionaries(
         "b": st.sampled_from([0, 0.4, 1]),
     },
 )
+ASKED = st.lists(st.tuples(QUERIES, OPTIONS), min_size=2, max_size=4)
+KEYS = st.sets(st.integers(0, 25), min_size=1, max_size=6)
 CLOSE = 1e-5
 
 
@@ -119,9 +122,13 @@ class History(RuleBasedStateMachine):
         self.quiet.enter_context(warnings.catch_warnings())
         warnings.simplefilter("error")
 
-    @initialize(texts=st.lists(TEXTS, max_size=16), by_graph=st.booleans())
-    def build(self, texts, by_graph):
+    @initialize(texts=st.lists(TEXTS, min_size=6, max_size=16), by_graph=st.booleans(), few=st.booleans())
+    def build(self, texts, by_graph, few):
+        """With `few`, each arm of a hybrid search gives no more rows than are wanted: others must be looked for."""
         self.patch.setattr(*((graph, "graph_ms") if by_graph else (plan, "exact_ms")), lambda *_: 0.0)
+        if few:
+            self.patch.setattr(fusion, "_LEAST", 1)
+            self.patch.setattr(fusion, "_FOR_EACH", 1)
         self.database.open()
         self.database.put(dict(enumerate(texts)))
         self.database.con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
@@ -134,29 +141,39 @@ class History(RuleBasedStateMachine):
     def put(self, first, texts):
         self.database.put(dict(enumerate(texts, first)))
 
-    @rule(keys=st.sets(st.integers(0, 25), min_size=1, max_size=6))
+    @rule(keys=KEYS)
     def delete(self, keys):
         self.database.delete(sorted(keys))
 
-    @rule()
-    def refresh(self):
+    @rule(asked=ASKED)
+    def refresh(self, asked):
         self.database.con.execute("FROM jammi_refresh('t')").fetchall()
         self.refreshed()
+        self.search_the_table(asked)
 
-    @rule()
-    def compact(self):
+    @rule(first=st.integers(0, 20), texts=st.lists(TEXTS, max_size=8), keys=KEYS, asked=ASKED)
+    def change_and_refresh(self, first, texts, keys, asked):
+        self.put(first, texts)
+        self.delete(keys)
+        self.refresh(asked)
+
+    @rule(asked=ASKED)
+    def compact(self, asked):
         self.database.con.execute("FROM jammi_compact('t')").fetchall()
+        self.search_the_table(asked)
 
     @rule()
     def open_again(self):
         self.database.close()
         self.database.open()
 
-    @rule(query=QUERIES, options=OPTIONS)
-    def search_the_table(self, query, options):
+    @rule(asked=ASKED)
+    def search_the_table(self, asked):
         """Its rows are those of the last refresh."""
-        options = {name: value for name, value in options.items() if name != "filter"}
-        check(ask(self.database.other, query, options, "jammi_matches"), self.table, lambda _: True, query, **options)
+        for query, options in asked:
+            options = {name: value for name, value in options.items() if name != "filter"}
+            hits = ask(self.database.other, query, options, "jammi_matches")
+            check(hits, self.table, lambda _: True, query, **options)
 
     @rule(query=QUERIES, options=OPTIONS)
     def search_the_source(self, query, options):
@@ -179,7 +196,7 @@ HEALTH = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_t
 
 
 class TestHistory(History.TestCase):
-    settings = settings(max_examples=12, stateful_step_count=14, deadline=None, suppress_health_check=HEALTH)
+    settings = settings(max_examples=10, stateful_step_count=10, deadline=None, suppress_health_check=HEALTH)
 
 
 @pytest.mark.long
@@ -277,3 +294,19 @@ def test_two_refresh_while_four_search(fake):
     source = dict(root.execute("SELECT id, text FROM t").fetchall())
     assert len(source) == 180
     check(ask(root, "common new2000x3", {"k": 20}), source, lambda _: True, "common new2000x3", k=20)
+
+
+def test_a_row_that_is_best_in_neither_arm_may_be_best_in_both(con, monkeypatch):
+    """Where each arm gives only as many rows as are wanted, the others that may be best are looked for."""
+    monkeypatch.setattr(fusion, "_LEAST", 1)
+    monkeypatch.setattr(fusion, "_FOR_EACH", 1)
+    rng = np.random.default_rng(5)
+    texts = [" ".join(rng.choice(VOCABULARY, rng.integers(2, 9))) for _ in range(80)]
+    fill(con, texts)
+    generate(con, "t")
+    table = dict(enumerate(texts))
+    for _ in range(25):
+        query = " ".join(rng.choice(VOCABULARY, 3))
+        for weight in (0.25, 0.5, 0.7):
+            hits = ask(con, query, {"k": 1, "weight": weight}, "jammi_matches")
+            check(hits, table, lambda _: True, query, k=1, weight=weight)
