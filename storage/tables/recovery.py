@@ -203,16 +203,26 @@ def _settle(tables: EmbeddingTables, entry: Entry) -> Action:
     if owner in (None, entry.build):
         try:
             state = rebuilt(store, entry)
-            if state is not None:
+            if state is not None and _can_be_searched(store, entry, state):
                 make_ready(tables, _made_whole(store, entry, state), entry.location)
                 return Action(entry.name, "ready", "its Parquet was whole: built the index")
-            reason = _damage(store, files) or reason
+            unfinished = "interrupted before its words were whole" if state else reason
+            reason = _damage(store, files) or unfinished
         except DamagedError as error:
             reason = str(error)
         if owner and not any(map(layout.is_manifest, files)):
             reason += _give_up(store, entry, files)
     tables.catalog.mark_failed(entry.build, reason)
     return Action(entry.name, "failed", reason)
+
+
+def _can_be_searched(store: Store, entry: Entry, state: Manifest) -> bool:
+    """Whether a state that was rebuilt has something to search: a table of words only, all of its words."""
+    if entry.definition.has_vectors:
+        return True
+    files = files_of(store, entry.name)
+    segments = with_words_found(store, files, state.segments, entry.definition.words)
+    return not without_words(store, replace(state, segments=segments))
 
 
 def _damage(store: Store, files: Iterable[str]) -> str | None:
