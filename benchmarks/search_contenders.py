@@ -47,7 +47,7 @@ CONTENDERS = {
 }
 # Those of benchmarks.words, and of benchmarks.quality.
 OURS_WORDS = "jammi_search, words"
-LANCEDB_WORDS = "LanceDB FTS"
+LANCEDB_WORDS = "LanceDB"
 FTS = "DuckDB fts"
 BM25S = "bm25s"
 TANTIVY = "tantivy"
