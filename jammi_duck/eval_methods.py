@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jammi_duck.errors import InputError
+from jammi_duck.retrieval.fusion import WEIGHTED
+from jammi_duck.retrieval.search import RERANK_K
 from jammi_duck.retrieval.tuning import Tuned
 from jammi_duck.sql import template
+from jammi_duck.storage.words.bm25 import K1, B
 from jammi_duck.udfs.arguments import plain
 
 if TYPE_CHECKING:
@@ -34,6 +37,13 @@ class EvalMethods:
         exact: bool = False,
         embedding_table: str | None = None,
         min_similarity: float | None = None,
+        mode: str = "auto",
+        weight: float = WEIGHTED.weight,
+        fusion: str = "weighted",
+        k1: float = K1,
+        b: float = B,
+        rerank: str | None = None,
+        rerank_k: int = RERANK_K,
         question_columns: Sequence[str] | None = None,
         judgement_columns: Sequence[str] | None = None,
     ) -> duckdb.DuckDBPyRelation:
@@ -48,6 +58,13 @@ class EvalMethods:
             exact: compare with every vector, without the index.
             embedding_table: search this one.
             min_similarity: leave out rows whose cosine is less.
+            mode: search by 'text', by 'vector', or by both ('hybrid'), as in `search`; by default by both, if it can.
+            weight: in a hybrid search, of the vectors, from 0 to 1.
+            fusion: how a hybrid search adds both up: 'weighted', or 'rrf'.
+            k1: of BM25, 0 or more.
+            b: of BM25, from 0 to 1.
+            rerank: a cross-encoder that ranks the rows by their texts.
+            rerank_k: how many rows of the search it reads; at least `k`.
             question_columns: the columns of `questions` with the id and the text; by default `id` and `text`.
             judgement_columns: the columns of `judgements` with the question, the key and the grade; by default these.
 
@@ -67,9 +84,11 @@ class EvalMethods:
         """
         text = template(
             "SELECT * FROM jammi_eval({}, {}, {}, {}, model := {}, exact := {}, embedding_table := {}, "
-            "min_similarity := {}, question_columns := {}, judgement_columns := {})"
+            "min_similarity := {}, mode := {}, weight := {}, fusion := {}, k1 := {}, b := {}, rerank := {}, "
+            "rerank_k := {}, question_columns := {}, judgement_columns := {})"
         )
-        way = (model, exact, embedding_table, min_similarity)
+        ranking = (mode, weight, fusion, k1, b, rerank, rerank_k)
+        way = (model, exact, embedding_table, min_similarity, *ranking)
         columns = _listed(question_columns), _listed(judgement_columns)
         return self._statements.kept(text, (source, questions, judgements), k, *way, *columns)
 
@@ -84,6 +103,13 @@ class EvalMethods:
         exact: bool = False,
         embedding_table: str | None = None,
         min_similarity: float | None = None,
+        mode: str = "auto",
+        weight: float = WEIGHTED.weight,
+        fusion: str = "weighted",
+        k1: float = K1,
+        b: float = B,
+        rerank: str | None = None,
+        rerank_k: int = RERANK_K,
         question_columns: Sequence[str] | None = None,
         judgement_columns: Sequence[str] | None = None,
     ) -> duckdb.DuckDBPyRelation:
@@ -98,6 +124,13 @@ class EvalMethods:
             exact: compare with every vector, without the index.
             embedding_table: search this one.
             min_similarity: leave out rows whose cosine is less.
+            mode: search by 'text', by 'vector', or by both ('hybrid'), as in `search`; by default by both, if it can.
+            weight: in a hybrid search, of the vectors, from 0 to 1.
+            fusion: how a hybrid search adds both up: 'weighted', or 'rrf'.
+            k1: of BM25, 0 or more.
+            b: of BM25, from 0 to 1.
+            rerank: a cross-encoder that ranks the rows by their texts.
+            rerank_k: how many rows of the search it reads; at least `k`.
             question_columns: the columns of `questions` with the id and the text; by default `id` and `text`.
             judgement_columns: the columns of `judgements` with the question, the key and the grade; by default these.
 
@@ -116,9 +149,11 @@ class EvalMethods:
         """
         text = template(
             "SELECT * FROM jammi_eval_queries({}, {}, {}, {}, model := {}, exact := {}, embedding_table := {}, "
-            "min_similarity := {}, question_columns := {}, judgement_columns := {})"
+            "min_similarity := {}, mode := {}, weight := {}, fusion := {}, k1 := {}, b := {}, rerank := {}, "
+            "rerank_k := {}, question_columns := {}, judgement_columns := {})"
         )
-        way = (model, exact, embedding_table, min_similarity)
+        ranking = (mode, weight, fusion, k1, b, rerank, rerank_k)
+        way = (model, exact, embedding_table, min_similarity, *ranking)
         columns = _listed(question_columns), _listed(judgement_columns)
         return self._statements.kept(text, (source, questions, judgements), k, *way, *columns)
 
@@ -140,8 +175,8 @@ class EvalMethods:
             source: what was embedded.
             questions: the questions: ids that are unique, and texts.
             judgements: for a question's id and a key of the source, a grade: 1 or more for a relevant row, else 0.
-            ways: at least two: the options of each by name, which are `model`, `embedding_table`, `exact` and
-                `min_similarity`. All others are compared with the first.
+            ways: at least two: the options of each by name, which are those of `eval` that choose a table or rank, such
+                as `model`, `mode` and `rerank`. All others are compared with the first.
             k: how many rows of each answer count.
             metric: `recall`, `precision`, `hit`, `mrr`, `ndcg` or `map`.
             question_columns: the columns of `questions` with the id and the text; by default `id` and `text`.
@@ -185,6 +220,8 @@ class EvalMethods:
         exact: bool = False,
         embedding_table: str | None = None,
         min_similarity: float | None = None,
+        k1: float = K1,
+        b: float = B,
         question_columns: Sequence[str] | None = None,
         judgement_columns: Sequence[str] | None = None,
     ) -> Tuned:
@@ -200,6 +237,8 @@ class EvalMethods:
             exact: compare with every vector, without the index.
             embedding_table: search this one.
             min_similarity: leave out rows whose cosine is less.
+            k1: of BM25, 0 or more.
+            b: of BM25, from 0 to 1.
             question_columns: the columns of `questions` with the id and the text; by default `id` and `text`.
             judgement_columns: the columns of `judgements` with the question, the key and the grade; by default these.
 
@@ -209,7 +248,7 @@ class EvalMethods:
             question_count int, skipped_count int, embedding_table str, advice str, curve list[float].
 
         Raises:
-            JammiError: the same as `eval`. InputError: there are too few questions.
+            JammiError: the same as `eval`. InputError: there are too few questions, or no words.
 
         Example:
             >>> con.execute("CREATE TABLE asked AS SELECT id, name AS text FROM animals") and None
@@ -219,9 +258,9 @@ class EvalMethods:
         """
         text = template(
             "SELECT * FROM jammi_tune({}, {}, {}, {}, metric := {}, model := {}, exact := {}, embedding_table := {}, "
-            "min_similarity := {}, question_columns := {}, judgement_columns := {})"
+            "min_similarity := {}, k1 := {}, b := {}, question_columns := {}, judgement_columns := {})"
         )
-        way = (model, exact, embedding_table, min_similarity)
+        way = (model, exact, embedding_table, min_similarity, k1, b)
         columns = _listed(question_columns), _listed(judgement_columns)
         (row,) = self._statements.rows(text, (source, questions, judgements), k, metric, *way, *columns)
         return Tuned(*row)

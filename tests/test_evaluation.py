@@ -15,12 +15,14 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jammi_duck import InputError, JammiWarning, NotFoundError
+import jammi_duck
+from jammi_duck import InputError, JammiWarning, NoModelError, NotFoundError
 from jammi_duck.doors.cli.picture import bars, curve
 from jammi_duck.retrieval import statistics, tuning
 from jammi_duck.retrieval.metrics import METRICS, scores_at
 from tests.stock_shell import folder, needs_extension, rows, shell  # noqa: F401
 from tests.test_cli import call
+from tests.test_cross_encoder import make_reranker
 from tests.test_generate import error_of
 
 # What trec_eval calls each metric, at k; it does not cut `recip_rank`, so it gets no more than k keys.
@@ -277,6 +279,120 @@ class TestEval:
         encoded()
         asked.con.execute(f"EXPLAIN FROM {self.CALL}").fetchall()
         assert encoded() == []
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory):
+    return make_reranker("bert", tmp_path_factory.mktemp("reranker") / "bert")
+
+
+@pytest.fixture
+def ranked(tiny_model, tmp_path, cross_encoder):
+    """A table with words, a model that is one, and a re-ranker; a question for each fifth row."""
+    con = duckdb.connect()
+    jammi = jammi_duck.install(con, storage=tmp_path / "artifacts", model=str(tiny_model), precision="float32")
+    con.execute(
+        """CREATE TABLE t AS SELECT range AS id, 'duck ' || range % 5 AS title, CASE WHEN range % 4 > 0 THEN
+        repeat('water ', (range % 7)::INTEGER) || ['night', 'snow', 'river'][1 + range % 3] END AS body
+        FROM range(60)"""
+    )
+    con.execute("CREATE TABLE q AS SELECT id, 'the ' || concat_ws(' ', title, body) AS text FROM t WHERE id % 5 = 0")
+    con.execute("CREATE TABLE j AS SELECT id AS question, id + range AS key, 3 - range AS grade FROM q, range(3)")
+    jammi.generate("t", ["title", "body"], "id")
+    jammi.rerank = str(cross_encoder)
+    yield jammi
+    con.close()
+
+
+WAYS = [
+    {"mode": "text", "k1": 0.2, "b": 1.0},
+    {"mode": "vector", "exact": True},
+    {"mode": "hybrid", "weight": 0.1},
+    {"fusion": "rrf", "min_similarity": 0.4},
+    {"rerank": True},
+    {"rerank": True, "rerank_k": 6, "mode": "text"},
+]
+
+
+class TestWays:
+    @pytest.mark.parametrize("options", WAYS, ids=str)
+    def test_each_option_is_that_of_the_search(self, ranked, options):
+        options = {name: ranked.rerank if name == "rerank" else value for name, value in options.items()}
+        found = ranked.eval_queries("t", "q", "j", 5, **options).project("question, keys").fetchall()
+        given = ", ".join(f"{name} := '{value}'" for name, value in options.items())
+        theirs = ranked.con.execute(
+            "SELECT q.id::VARCHAR, list(_row_id ORDER BY _rank), list(_score ORDER BY _rank) FROM q, "
+            f"jammi_search('t', q.text, 5, {given}) GROUP BY q.id ORDER BY q.id"
+        ).fetchall()
+        assert [question for question, _ in found] == [question for question, *_ in theirs]
+        for (_, keys), (_, row_ids, scores) in zip(found, theirs, strict=True):
+            # Scores of one pair differ in the last bits with the pairs that are beside it.
+            for key, row_id, place in zip(keys, row_ids, range(5), strict=False):
+                assert key == row_id or scores[row_ids.index(key)] == pytest.approx(scores[place], abs=1e-5)
+        (way,) = (
+            ranked.eval_compare("t", "q", "j", [{}, options], 5, metric="map").filter("way = 2").project("value")
+        ).fetchall()
+        (alone,) = ranked.eval("t", "q", "j", 5, **options).filter("metric = 'map'").project("value").fetchall()
+        assert way == pytest.approx(alone)
+
+    def test_a_row_whose_text_is_gone_comes_last(self, ranked):
+        ranked.con.execute("BEGIN")
+        ranked.con.execute("UPDATE t SET title = NULL, body = NULL WHERE id = 10")
+        ranked.con.execute("UPDATE q SET text = 'duck 0'")
+        (keys,) = (
+            ranked.eval_queries("t", "q", "j", 60, rerank=ranked.rerank, rerank_k=60).project("keys").fetchall()[0]
+        )
+        ranked.con.execute("ROLLBACK")
+        assert keys[-1] == "10"
+        assert len(keys) == 60
+
+    def test_several_tables_in_one_comparison(self, ranked):
+        ranked.generate("t", "title", "id", name="titles")
+        ways = [
+            {"rerank": ranked.rerank, "embedding_table": table, "rerank_k": 9}
+            for table in ("titles", ranked.tables().filter("source = 't'").order("started").fetchall()[0][0])
+        ]
+        values = ranked.eval_compare("t", "q", "j", ways, 5).project("value, embedding_table").fetchall()
+        for way, (value, table) in zip(ways, values, strict=True):
+            (row,) = ranked.eval("t", "q", "j", 5, **way).filter("metric = 'ndcg'").fetchall()
+            assert (row[2], row[-1]) == (pytest.approx(value), table)
+
+    def test_a_judgement_of_no_question_is_warned_of_once(self, ranked):
+        ranked.con.execute("INSERT INTO j VALUES (777, 1, 1)")
+        with pytest.warns(JammiWarning) as told:
+            ranked.eval("t", "q", "j", rerank=ranked.rerank)
+        assert len(told) == 1
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"mode": "words"}, InputError, "no mode 'words'; there are"),
+            ({"weight": 2}, InputError, "weight is 2; it must be from 0"),
+            ({"k1": -1}, InputError, "k1 is -1; it must be 0 or more"),
+            ({"rerank": "/no/such", "rerank_k": 10}, NoModelError, "no model at '/no/such'"),
+            ({"rerank": "x", "rerank_k": 9}, InputError, "k is 10, and rerank_k is 9"),
+        ],
+        ids=str,
+    )
+    def test_mistakes(self, ranked, options, error, message):
+        with pytest.raises(error, match=message):
+            ranked.eval("t", "q", "j", **options)
+        with pytest.raises(error, match=message):
+            ranked.eval_compare("t", "q", "j", [options, {}])
+
+    def test_the_command_line(self, ranked, tmp_path, monkeypatch, capsys, tiny_model):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("JAMMI_INFERENCE__MODEL", str(tiny_model))
+        monkeypatch.setenv("JAMMI_INFERENCE__PRECISION", "float32")
+        for name in ("t", "q", "j"):
+            ranked.con.execute(f"COPY {name} TO '{name}.csv'")
+        assert call(capsys, "generate t.csv --columns title,body --key id")[0] == 0
+        line = f"eval t.csv q.csv j.csv -k 5 --rerank {ranked.rerank} --rerank-k 6 --mode text --json"
+        told = {row["metric"]: row["value"] for row in json.loads(call(capsys, line)[1])}
+        found = ranked.eval("t", "q", "j", 5, rerank=ranked.rerank, rerank_k=6, mode="text")
+        assert told == {metric: pytest.approx(value) for metric, value in found.project("metric, value").fetchall()}
+        line = "eval t.csv q.csv j.csv --compare mode=text --compare mode=hybrid,weight=0.2,rerank_k=60 --json"
+        assert json.loads(json.loads(call(capsys, line)[1])[1]["options"])["weight"] == 0.2
 
 
 class TestWarnings:
@@ -593,6 +709,8 @@ class TestCommand:
             ("--compare exact=true", "ways is a list of 1"),
             ("--compare '' --compare '' --svg x.svg", "leave out --compare"),
             ("--compare '' --compare '' --exact", "write the options of a search into each --compare"),
+            ("--compare '' --compare '' --weight 0", "write the options of a search into each --compare"),
+            ("--tune --mode text", "leave out --mode, --weight and --rerank"),
             ("--svg nowhere/x.svg", "'nowhere/x.svg' cannot be written: No such file"),
             ("--metric ndgc", "invalid choice: 'ndgc'"),
             ("--question-columns id", "question_columns is id; name 2"),
@@ -606,11 +724,17 @@ class TestCommand:
 
 @needs_extension
 def test_the_stock_shell_evaluates(folder):  # noqa: F811
+    model = make_reranker("bert", folder / "reranker")
     rows("FROM jammi_generate('t', 'text', 'id')")
     shell("CREATE TABLE q AS SELECT unnest([1, 2]) AS id, unnest(['duck', 'dog']) AS text")
     shell("CREATE TABLE j AS SELECT unnest([1, 2]) AS question, unnest([1, 2]) AS key, 1 AS grade")
     found = rows("SELECT metric, value, question_count FROM jammi_eval('t', 'q', 'j', k := 1)")
     assert [row["metric"] for row in found] == list(METRICS)
+    (each, _) = rows(f"SELECT keys FROM jammi_eval_queries('t', 'q', 'j', k := 2, rerank := '{model}')")
+    (theirs,) = rows(
+        f"SELECT list(id::VARCHAR ORDER BY _rank) AS keys FROM jammi_search('t', 'duck', 2, rerank := '{model}')"
+    )
+    assert each == theirs
     (each, _) = rows("SELECT question, keys, grades, missed FROM jammi_eval_queries('t', 'q', 'j', k := 2)")
     assert (each["question"], sorted(each["keys"]), each["missed"]) == ("1", ["1", "2"], [])
     compared = rows(
@@ -624,8 +748,6 @@ def test_the_stock_shell_evaluates(folder):  # noqa: F811
 @pytest.mark.shared_data
 def test_real_questions_are_scored_as_by_trec_eval(shared_data, tmp_path):
     """Cranfield: the judged rows of its first questions, with the real model."""
-    import jammi_duck
-
     con = duckdb.connect()
     jammi = jammi_duck.install(con, storage=tmp_path / "artifacts")
     path = shared_data / "cranfield"

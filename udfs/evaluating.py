@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,17 +20,18 @@ from jammi_duck.retrieval.evaluation import (
     check_metric,
     metric_rows,
     question_rows,
+    ranked_row_ids,
     way_rows,
 )
 from jammi_duck.retrieval.judgements import GivenJudgements, GivenQuestions, JudgedQuestions, judged_questions
 from jammi_duck.retrieval.tuning import Tuned, tune
 from jammi_duck.retrieval.ways import Way, way_of
-from jammi_duck.sql import Sql, joined, literal, sql, template
+from jammi_duck.sql import NULL, Sql, joined, literal, sql, template
 from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, packed, records, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import column_names, picked, texts_picked
-from jammi_duck.udfs.search_plan import selection_query
+from jammi_duck.udfs.search_plan import scored_hits, selection_query
 from jammi_duck.udfs.sources import SearchPath, resolve
 from jammi_duck.udfs.table_lookup import Choice
 
@@ -38,11 +41,12 @@ _JUDGEMENT = ("question", "key", "grade")
 _WAYS = "give a list of 2 to 64 ways, such as [{'exact': false}, {'exact': true}]"
 # A query keeps so many selections.
 _MOST_WAYS = 64
+_ARGUMENTS = sql("_jammi_arguments")
 _COMPARE, _TUNE = "compare", "tune"
 _CALLS = {
-    "metrics": template("_jammi_eval({})"),
-    "questions": template("_jammi_eval_queries({})"),
-    _COMPARE: template("_jammi_eval_compare({})"),
+    "metrics": template("_jammi_eval({}, {})"),
+    "questions": template("_jammi_eval_queries({}, {})"),
+    _COMPARE: template("_jammi_eval_compare({}, {})"),
     _TUNE: template("_jammi_tune({})"),
 }
 
@@ -80,6 +84,25 @@ class EvaluateArguments:
     tokens: list[str]
 
 
+@dataclass(frozen=True)
+class EvaluatedHit:
+    """A row that a way with a re-ranker finds: of which question, by its place and its text, and in which place."""
+
+    _jammi_question: int
+    _jammi_query: str
+    _jammi_place: int
+    _jammi_row_id: str
+
+
+@dataclass(frozen=True)
+class RerankedRow:
+    """A row of such an answer. A list of them is in the order of ways, of questions, and of what the re-ranker says."""
+
+    way: int
+    question: int
+    row_id: str
+
+
 def eval_plan(engine: Engine, call: EvaluateCall, verb: str) -> Sql:
     """The query that reads questions and judgements within the caller's own transaction, and evaluates the ways.
 
@@ -99,19 +122,12 @@ def eval_plan(engine: Engine, call: EvaluateCall, verb: str) -> Sql:
         "questions": questions.written,
         "judgements": judgements.written,
     }
-    choices = list(dict.fromkeys((way.model, way.embedding_table) for way in ways))
+    chosen = [Choice(call.source, call.search_path, way.model, way.embedding_table, call.transaction) for way in ways]
+    choices = list(dict.fromkeys(chosen))
     selections = [
-        selection_query(
-            engine,
-            Choice(call.source, call.search_path, model, name, call.transaction),
-            call.session,
-            predicate=None,
-            is_joined=True,
-            traced=False,
-        )
-        for model, name in choices
+        selection_query(engine, each, call.session, predicate=None, is_joined=True, traced=False) for each in choices
     ]
-    places = (choices.index((way.model, way.embedding_table)) for way in ways)
+    places = (choices.index(each) for each in chosen)
     arguments = packed(
         EvaluateArguments,
         request=literal(json.dumps(request)),
@@ -125,13 +141,17 @@ def eval_plan(engine: Engine, call: EvaluateCall, verb: str) -> Sql:
         key_kind=sql("j.key_kind"),
         tokens=sql("list_value({})", joined(", ", (sql("s{}._jammi_token", place) for place in places))),
     )
+    reranked = _reranked(engine, ways, chosen)
     return sql(
-        "SELECT unnest({call}, recursive := true) FROM "
+        "WITH _jammi_given AS {materialized} (SELECT {arguments} AS _jammi_arguments FROM "
         "(SELECT list(c0::VARCHAR ORDER BY {order}) AS ids, list(c1::VARCHAR ORDER BY {order}) AS texts, "
         "any_value(typeof(c0)) AS kind FROM ({questions})) q, "
         "(SELECT list(c0::VARCHAR) AS judged, list(c1::VARCHAR) AS keys, list(TRY_CAST(c2 AS DOUBLE)) AS grades, "
-        "any_value(typeof(c0)) AS kind, any_value(typeof(c1)) AS key_kind FROM ({judgements})) j, {selections}",
-        call=_CALLS[verb](arguments),
+        "any_value(typeof(c0)) AS kind, any_value(typeof(c1)) AS key_kind FROM ({judgements})) j, {selections}) "
+        "SELECT unnest({call}, recursive := true) FROM _jammi_given",
+        materialized=sql("NOT MATERIALIZED") if reranked is NULL else sql("MATERIALIZED"),
+        arguments=arguments,
+        call=_CALLS[verb](*[_ARGUMENTS] if verb == _TUNE else [_ARGUMENTS, reranked]),
         # Whatever collation the column or the session has, both lists have one order.
         order=sql('c0 ASC, c0::VARCHAR COLLATE "C" ASC'),
         questions=texts_picked(questions, [text], id_, advice=_advice("question_columns", _QUESTION)),
@@ -140,29 +160,69 @@ def eval_plan(engine: Engine, call: EvaluateCall, verb: str) -> Sql:
     )
 
 
-def evaluate(engine: Engine, arguments: Column) -> pa.Array:
+def _reranked(engine: Engine, ways: Sequence[Way], chosen: Sequence[Choice]) -> Sql:
+    """SQL for a list of `RerankedRow`, of the ways that have a re-ranker; NULL if none has."""
+    answers = [
+        sql(
+            "SELECT {place}::BIGINT AS _jammi_way, * FROM ({scored})",
+            place=place,
+            scored=scored_hits(
+                engine,
+                choice,
+                sql("SELECT unnest(_jammi_eval_hits({}, {}), recursive := true) FROM _jammi_given", _ARGUMENTS, place),
+                way.options.rerank,
+            ),
+        )
+        for place, (way, choice) in enumerate(zip(ways, chosen, strict=True))
+        if way.options.rerank is not None
+    ]
+    if not answers:
+        return NULL
+    row = packed(RerankedRow, way=sql("_jammi_way"), question=sql("_jammi_question"), row_id=sql("_jammi_row_id"))
+    order = sql("_jammi_way ASC, _jammi_question ASC, _jammi_rerank DESC NULLS LAST, _jammi_place ASC")
+    return sql("(SELECT list({} ORDER BY {}) FROM ({}))", row, order, joined(" UNION ALL BY NAME ", answers))
+
+
+def hits_to_rerank(engine: Engine, arguments: Column, ways: Column) -> pa.Array:
+    """The rows that a way finds, by its place among the ways, for a re-ranker."""
+    rows = []
+    for each, place in zip(records(arguments, EvaluateArguments), ways.to_pylist(), strict=True):
+        questions, way = _questions(each, warned=True), _ways(each)[place]
+        selected = engine.selections.of(each.tokens[place])
+        ranked = ranked_row_ids(engine.tables, engine.encoders, selected, way, questions.texts)
+        rows.append(
+            [
+                EvaluatedHit(question, text, rank, row_id)
+                for question, (text, row_ids) in enumerate(zip(questions.texts, ranked, strict=True))
+                for rank, row_id in enumerate(row_ids)
+            ]
+        )
+    return table(rows, EvaluatedHit)
+
+
+def evaluate(engine: Engine, arguments: Column, reranked: Column) -> pa.Array:
     """The metrics of a way to search."""
     rows = []
-    for each in records(arguments, EvaluateArguments):
-        questions, (answered,) = _answered(engine, each)
+    for each, mine in zip(records(arguments, EvaluateArguments), reranked.to_pylist(), strict=True):
+        questions, (answered,) = _answered(engine, each, mine)
         rows.append(metric_rows(answered, questions))
     return table(rows, MetricRow)
 
 
-def evaluate_questions(engine: Engine, arguments: Column) -> pa.Array:
+def evaluate_questions(engine: Engine, arguments: Column, reranked: Column) -> pa.Array:
     """The answers of a way to search, question by question."""
     rows = []
-    for each in records(arguments, EvaluateArguments):
-        questions, (answered,) = _answered(engine, each)
+    for each, mine in zip(records(arguments, EvaluateArguments), reranked.to_pylist(), strict=True):
+        questions, (answered,) = _answered(engine, each, mine)
         rows.append(question_rows(answered, questions))
     return table(rows, QuestionRow)
 
 
-def compare_ways(engine: Engine, arguments: Column) -> pa.Array:
+def compare_ways(engine: Engine, arguments: Column, reranked: Column) -> pa.Array:
     """How ways to search differ from the first."""
     rows = []
-    for each in records(arguments, EvaluateArguments):
-        questions, answers = _answered(engine, each)
+    for each, mine in zip(records(arguments, EvaluateArguments), reranked.to_pylist(), strict=True):
+        questions, answers = _answered(engine, each, mine)
         rows.append(way_rows(_ways(each), answers, json.loads(each.request)["metric"], questions))
     return table(rows, WayRow)
 
@@ -177,16 +237,25 @@ def tune_weight(engine: Engine, arguments: Column) -> pa.Array:
     return table(rows, Tuned)
 
 
-def _answered(engine: Engine, given: EvaluateArguments) -> tuple[JudgedQuestions, list[Answered]]:
+def _answered(
+    engine: Engine, given: EvaluateArguments, reranked: Sequence[Mapping[str, Any]] | None
+) -> tuple[JudgedQuestions, list[Answered]]:
     selections = [engine.selections.of(token) for token in given.tokens]
-    questions = _questions(given)
-    return questions, [
-        answer(engine.tables, engine.encoders, selected, way, questions)
-        for selected, way in zip(selections, _ways(given), strict=True)
-    ]
+    questions, ways = _questions(given), _ways(given)
+    # Rows whose key was doubled in the source are there twice.
+    found: defaultdict[tuple[int, int], dict[str, None]] = defaultdict(dict)
+    for row in reranked or ():
+        found[row["way"], row["question"]][row["row_id"]] = None
+    answers = []
+    for place, (selected, way) in enumerate(zip(selections, ways, strict=True)):
+        ranked = None
+        if way.options.rerank is not None:
+            ranked = [list(found[place, question])[: way.options.k] for question in range(len(questions.ids))]
+        answers.append(answer(engine.tables, engine.encoders, selected, way, questions, ranked))
+    return questions, answers
 
 
-def _questions(given: EvaluateArguments) -> JudgedQuestions:
+def _questions(given: EvaluateArguments, *, warned: bool = False) -> JudgedQuestions:
     request = json.loads(given.request)
     return judged_questions(
         GivenQuestions(request["questions"], given.ids or [], given.texts or [], given.id_kind),
@@ -198,6 +267,7 @@ def _questions(given: EvaluateArguments) -> JudgedQuestions:
             given.judged_kind,
             given.key_kind,
         ),
+        warned=warned,
     )
 
 

@@ -81,7 +81,8 @@ _PATH = (_TEXT, _TEXT)
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]", "VARCHAR[]")
 _SELECTION = struct_type(searching.SelectArguments)
 _HITS = table_type(searching.Hit)
-_EVALUATED = (struct_type(evaluating.EvaluateArguments),)
+_TUNED = (struct_type(evaluating.EvaluateArguments),)
+_EVALUATED = (*_TUNED, table_type(evaluating.RerankedRow))
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
     _function("snippet", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _TEXT, False, snippets.snippets),
@@ -131,7 +132,8 @@ FUNCTIONS = (
     _function("eval", _EVALUATED, table_type(MetricRow), True, evaluating.evaluate),
     _function("eval_queries", _EVALUATED, table_type(QuestionRow), True, evaluating.evaluate_questions),
     _function("eval_compare", _EVALUATED, table_type(WayRow), True, evaluating.compare_ways),
-    _function("tune", _EVALUATED, table_type(Tuned), True, evaluating.tune_weight),
+    _function("eval_hits", (*_TUNED, _NUMBER), table_type(evaluating.EvaluatedHit), True, evaluating.hits_to_rerank),
+    _function("tune", _TUNED, table_type(Tuned), True, evaluating.tune_weight),
     _function("tables", _CALLER, table_type(upkeep.TableRow), True, upkeep.tables),
     _function("models", (_NUMBER,), table_type(ModelRow), True, upkeep.models),
     _function("recover", _CALLER, table_type(Action), True, upkeep.recover),

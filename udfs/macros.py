@@ -224,10 +224,18 @@ def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
 
 # The options of a way to search, and the columns of the two sources that evaluate it.
 _WAY_PARAMETERS = sql("model := NULL, exact := false, embedding_table := NULL, min_similarity := NULL")
-_WAY = sql(
+_WAY_OF = template(
     "struct_pack(model := model::VARCHAR, exact := exact::BOOLEAN, embedding_table := embedding_table::VARCHAR, "
-    "min_similarity := min_similarity::DOUBLE)"
+    "min_similarity := min_similarity::DOUBLE, k1 := k1::VARCHAR, b := b::VARCHAR{})"
 )
+_WAY = _WAY_OF(
+    sql(
+        ", mode := mode::VARCHAR, weight := weight::VARCHAR, fusion := fusion::VARCHAR, rerank := rerank::VARCHAR, "
+        "rerank_k := rerank_k::VARCHAR"
+    )
+)
+# What is tuned is the weight of a hybrid search.
+_TUNED_PARAMETERS, _TUNED_WAY = sql("{}, k1 := NULL, b := NULL", _WAY_PARAMETERS), _WAY_OF(sql(""))
 _COLUMN_PARAMETERS = sql("question_columns := NULL, judgement_columns := NULL")
 
 
@@ -248,10 +256,10 @@ def _evaluations(session: Sql) -> Iterable[Sql]:
 
     metric = sql("metric::VARCHAR")
     for macro, verb in (
-        (template("jammi_eval(source, questions, judgements, k := 10, {}, {}) AS {}"), "metrics"),
-        (template("jammi_eval_queries(source, questions, judgements, k := 10, {}, {}) AS {}"), "questions"),
+        (template("jammi_eval(source, questions, judgements, k := 10, {}, {}, {}) AS {}"), "metrics"),
+        (template("jammi_eval_queries(source, questions, judgements, k := 10, {}, {}, {}) AS {}"), "questions"),
     ):
-        yield macro(_WAY_PARAMETERS, _COLUMN_PARAMETERS, plan(literal(verb), _WAY, NULL))
+        yield macro(_WAY_PARAMETERS, _RANKING_PARAMETERS, _COLUMN_PARAMETERS, plan(literal(verb), _WAY, NULL))
     yield sql(
         "jammi_eval_compare(source, questions, judgements, ways, k := 10, metric := 'ndcg', {}) AS {}",
         _COLUMN_PARAMETERS,
@@ -259,9 +267,9 @@ def _evaluations(session: Sql) -> Iterable[Sql]:
     )
     yield sql(
         "jammi_tune(source, questions, judgements, k := 10, metric := 'ndcg', {}, {}) AS {}",
-        _WAY_PARAMETERS,
+        _TUNED_PARAMETERS,
         _COLUMN_PARAMETERS,
-        plan(literal("tune"), _WAY, metric),
+        plan(literal("tune"), _TUNED_WAY, metric),
     )
 
 

@@ -144,6 +144,29 @@ def _reranked(found: Sql, source: Source, texts: Sequence[str], model: str) -> S
     )
 
 
+def scored_hits(engine: Engine, choice: Choice, hits: Sql, model: str) -> Sql:
+    """Hits, each with the score of a re-ranker, `_jammi_rerank`, for the source's row and the hit's `_jammi_query`.
+
+    `hits` is a query.
+
+    Raises:
+        NotFoundError: there is no embedding table.
+        InputError: it is not known which columns a re-ranker is to read.
+        ModelError: there is no such re-ranker.
+    """
+    source = resolve(choice.source, choice.search_path, engine.host)
+    entry, _ = find_embeddings(engine, source, choice.model, choice.table)
+    texts = text_columns(engine, entry, model)
+    joins = beside_hits(source, sql("_jammi_there"), _key_column(entry), _placed(texts), sql("({}) _jammi_hits", hits))
+    return sql(
+        "SELECT *, _jammi_rerank(_jammi_query, {}, {}) AS _jammi_rerank FROM (SELECT * FROM {}) r WHERE {}",
+        text_of(list(texts), _TEXT),
+        literal(model),
+        joins,
+        are_texts(source, list(texts), _TEXT),
+    )
+
+
 def beside_hits(source: Source, alias: Sql, key_column: Sql, columns: Sql, hits: Sql = _HITS) -> Sql:
     """A source's rows joined with `hits`, as what stands after FROM: its key as `_jammi_found`, and these columns.
 

@@ -116,12 +116,20 @@ def check_metric(metric: str | None) -> str:
 
 
 def answer(
-    tables: EmbeddingTables, encoders: Encoders, selected: Selection, way: Way, questions: JudgedQuestions
+    tables: EmbeddingTables,
+    encoders: Encoders,
+    selected: Selection,
+    way: Way,
+    questions: JudgedQuestions,
+    reranked: list[list[str]] | None = None,
 ) -> Answered:
-    """Search for all questions in one way, and score the answers. Raises the errors of `search`."""
+    """Search for all questions in one way, and score the answers, or those that were `reranked` already.
+
+    Raises the errors of `search`.
+    """
     table = opened(tables, selected.build)
     grades = grades_in(table, questions)
-    ranked = ranked_row_ids(tables, encoders, selected, way, questions.texts)
+    ranked = ranked_row_ids(tables, encoders, selected, way, questions.texts) if reranked is None else reranked
     k = way.options.k
     return Answered(table.entry.name, k, ranked, grades, scores_at(k, ranked, grades))
 
@@ -129,7 +137,7 @@ def answer(
 def ranked_row_ids(
     tables: EmbeddingTables, encoders: Encoders, selected: Selection, way: Way, texts: Sequence[str]
 ) -> list[list[str]]:
-    """The row ids that a way to search finds for each text, the best first."""
+    """The row ids that a way to search finds for each text, the best first: `rerank_k` where they are re-ranked yet."""
     ranked: list[list[str]] = []
     for start in range(0, len(texts), AT_ONCE):
         _, answers = search(tables, encoders, selected, way.options, texts[start : start + AT_ONCE])

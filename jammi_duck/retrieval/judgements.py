@@ -54,8 +54,12 @@ class JudgedQuestions:
     skipped_count: int
 
 
-def judged_questions(questions: GivenQuestions, judgements: GivenJudgements) -> JudgedQuestions:
-    """The questions that can be evaluated, in the order given. Warns of judgements of questions that are not there.
+def judged_questions(
+    questions: GivenQuestions, judgements: GivenJudgements, *, warned: bool = False
+) -> JudgedQuestions:
+    """The questions that can be evaluated, in the order given.
+
+    Warns of judgements of questions that are not there, if it was not `warned` of them before.
 
     Raises:
         InputError: an id, a key or a grade is NULL, or is there twice; a grade is not a whole number; a judged question
@@ -101,7 +105,7 @@ def judged_questions(questions: GivenQuestions, judgements: GivenJudgements) -> 
         found.grades.append(grades[id_])
     if not found.ids:
         raise InputError(_nothing(questions, judgements))
-    if unknown:
+    if unknown and not warned:
         warnings.warn(
             f"'{judged}' has judgements of questions that '{asked}' does not have: {len(unknown):,}, such as one of "
             f"'{unknown[0]}'; they are left out",

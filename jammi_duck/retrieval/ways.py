@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.retrieval.search import SearchOptions
+from jammi_duck.retrieval.search import SearchOptions, search_options
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,26 @@ def _number(name: str, value: object) -> float:
     return number
 
 
+def _whole(name: str, value: object) -> int:
+    number = _number(name, value)
+    if number != math.floor(number):
+        raise InputError(f"{name} is {json.dumps(value)}; it must be a whole number")
+    return int(number)
+
+
 # Options that choose an embedding table, and those of a search.
 _CHOICE: Mapping[str, Callable[[str, object], Any]] = {"model": _text, "embedding_table": _text}
-_OPTIONS: Mapping[str, Callable[[str, object], Any]] = {"exact": _flag, "min_similarity": _number}
+_OPTIONS: Mapping[str, Callable[[str, object], Any]] = {
+    "exact": _flag,
+    "min_similarity": _number,
+    "mode": _text,
+    "weight": _number,
+    "fusion": _text,
+    "k1": _number,
+    "b": _number,
+    "rerank": _text,
+    "rerank_k": _whole,
+}
 
 
 def way_of(given: object, k: int) -> Way:
@@ -70,5 +87,5 @@ def way_of(given: object, k: int) -> Way:
             near = did_you_mean(name, known) or ";"
             raise InputError(f"a way has no option '{name}'{near} options: {enumerated(list(known))}")
     read = {name: known[name](name, value) for name, value in wanted.items()}
-    options = SearchOptions(k, **{name: value for name, value in read.items() if name in _OPTIONS})
+    options = search_options(k, **{name: value for name, value in read.items() if name in _OPTIONS})
     return Way(json.dumps(read), options, read.get("model"), read.get("embedding_table"))

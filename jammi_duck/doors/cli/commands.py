@@ -100,11 +100,7 @@ def add_rerank(command: argparse.ArgumentParser) -> None:
     """Add by which model the rows that a search finds are re-ranked."""
     command.add_argument("--rerank", metavar="MODEL", help="re-rank by this cross-encoder, which reads text by text")
     command.add_argument(
-        "--rerank-k",
-        metavar="N",
-        type=number,
-        default=RERANK_K,
-        help="how many rows to re-rank, at least -k (default: %(default)s)",
+        "--rerank-k", metavar="N", type=number, help=f"how many rows to re-rank, at least -k (default: {RERANK_K})"
     )
 
 

@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.doors.cli.commands import Commands, add_command, add_database, add_json, names, number
+from jammi_duck.doors.cli.commands import Commands, add_command, add_database, add_json, add_rerank, names, number
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, print_rows
 from jammi_duck.doors.cli.picture import bars, curve
 from jammi_duck.errors import InputError
 from jammi_duck.jammi import Jammi
 from jammi_duck.retrieval.metrics import METRICS
+from jammi_duck.retrieval.search import Mode
 from jammi_duck.retrieval.tuning import DEFAULT_WEIGHT, WEIGHTS
 from jammi_duck.sql import quoted, sql
 
@@ -22,7 +23,7 @@ Measure how good a search is, by questions whose answers were judged.
   jammi-duck eval tickets questions judgements
   jammi-duck eval tickets questions.csv judgements.csv --svg eval.svg
   jammi-duck eval tickets questions judgements --queries
-  jammi-duck eval tickets questions judgements --compare '' --compare exact=true
+  jammi-duck eval tickets questions judgements --compare mode=vector --compare mode=hybrid
 
 QUESTIONS has the columns id and text. JUDGEMENTS has the columns question (an id), key
 (of a row of SOURCE) and grade: 1 or more for a row that answers the question. Each metric
@@ -59,6 +60,13 @@ def add_to(commands: Commands) -> None:
     what.add_argument("--tune", action="store_true", help="find the weight of a hybrid search")
     command.add_argument("--model", help="search the newest embedding table of this model")
     command.add_argument("--table", metavar="NAME", help="search this embedding table")
+    command.add_argument(
+        "--mode", choices=[mode.value for mode in Mode], help="search by words (text), by vectors, or by both (hybrid)"
+    )
+    command.add_argument(
+        "--weight", metavar="W", type=float, help="in a hybrid search, the share of the vectors, 0 to 1"
+    )
+    add_rerank(command)
     command.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     command.add_argument("--min-similarity", metavar="X", type=float, help="leave out rows with a smaller similarity")
     command.add_argument(
@@ -81,6 +89,10 @@ def _eval(options: argparse.Namespace) -> None:
     if options.compare is not None:
         _compare(options)
         return
+    if options.tune and _ranking(options):
+        raise InputError(
+            "--tune finds the weight of a hybrid search; leave out --mode, --weight and --rerank, which --compare takes"
+        )
     with equipped(options, read_only=True) as jammi:
         if options.tune:
             _tune(options, jammi)
@@ -102,7 +114,7 @@ def _eval(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     if options.svg:
         raise InputError("--svg draws one way to search, or with --tune its weights; leave out --compare")
-    if any(_search_options(options).values()):
+    if _search_options(options):
         raise InputError("write the options of a search into each --compare, such as --compare exact=true")
     with equipped(options, read_only=True) as jammi:
         source, questions, judgements, k = _given(options)
@@ -135,12 +147,19 @@ def _given(options: argparse.Namespace) -> tuple[str, str, str, int]:
 
 
 def _search_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {
+    given = {
         "model": options.model,
-        "exact": options.exact,
+        "exact": options.exact or None,
         "embedding_table": options.table,
         "min_similarity": options.min_similarity,
+        **_ranking(options),
     }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _ranking(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in ("mode", "weight", "rerank", "rerank_k")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _columns(options: argparse.Namespace) -> dict[str, Any]:

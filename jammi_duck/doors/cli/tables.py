@@ -22,7 +22,7 @@ from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, p
 from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.jammi import Jammi
 from jammi_duck.retrieval.fusion import WEIGHTED
-from jammi_duck.retrieval.search import Mode
+from jammi_duck.retrieval.search import RERANK_K, Mode
 from jammi_duck.sql import Sql, joined, literal, quoted, sql
 
 _GENERATE = """\
@@ -180,7 +180,7 @@ def _search(options: argparse.Namespace) -> None:
             mode=options.mode,
             weight=options.weight,
             rerank=options.rerank,
-            rerank_k=options.rerank_k,
+            rerank_k=RERANK_K if options.rerank_k is None else options.rerank_k,
             parameters=dict(options.parameter),
         )
         last = _LAST if options.rerank is None else _RERANKED
