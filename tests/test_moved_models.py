@@ -172,6 +172,49 @@ class TestReplaced:
         assert old in jammi.explain("t", "water", 1, model="./ft").fetchall()[0][1]
         assert search(jammi, model="./ft") == before
 
+    @pytest.mark.parametrize("differs", ["weights", "pooling", "prompt"])
+    def test_a_sync_embeds_anew_and_then_refreshes_that(self, opened, place, differs):
+        old = opened().sync("t", "text", "id", "./ft")
+        if differs == "weights":
+            make_other(place / "ft")
+        elif differs == "pooling":
+            (place / "ft" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+        else:
+            prompts = {"prompts": {"document": "passage: "}}
+            (place / "ft" / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+        jammi = opened()
+        new = jammi.sync("t", "text", "id", "./ft")
+        assert (new.action, new.row_count) == ("generated", 3)
+        assert new.embedding_table != old.embedding_table
+        jammi.con.execute("INSERT INTO t VALUES (4, 'duck')")
+        again = jammi.sync("t", "text", "id", "./ft")
+        assert (again.action, again.added, again.embedding_table) == ("refreshed", 1, new.embedding_table)
+
+    def test_a_sync_goes_back_to_the_table_of_the_old_files(self, opened, place):
+        old = opened().sync("t", "text", "id", "./ft")
+        shutil.copytree(place / "ft", place / "old")
+        make_other(place / "ft")
+        assert opened().sync("t", "text", "id", "./ft").embedding_table != old.embedding_table
+        shutil.rmtree(place / "ft")
+        (place / "old").rename(place / "ft")
+        again = opened().sync("t", "text", "id", "./ft")
+        assert (again.action, again.embedding_table) == ("unchanged", old.embedding_table)
+
+    @pytest.mark.parametrize("resume", ["sync", "generate"])
+    def test_an_interrupted_build_of_other_files_is_not_resumed(self, opened, place, resume):
+        jammi = opened(segment_rows=1000)
+        broken = "SELECT range AS id, CASE WHEN range = 8500 AND {} THEN error('broken') ELSE 'duck' END AS text"
+        jammi.con.execute(f"CREATE VIEW many AS {broken.format('true')} FROM range(9000)")
+        with pytest.raises(jammi_duck.JammiError, match="broken"):
+            jammi.sync("many", "text", "id", "./ft")
+        jammi.con.execute(f"CREATE OR REPLACE VIEW many AS {broken.format('false')} FROM range(9000)")
+        make_other(place / "ft")
+        if resume == "sync":
+            assert jammi.sync("many", "text", "id", "./ft").action == "generated"
+        else:
+            assert jammi.generate("many", "text", "id", "./ft", resume=True).row_count == 9000
+        assert sorted(jammi.tables().project("status").fetchall()) == [("failed",), ("ready",)]
+
     def test_the_right_one_is_taken_from_the_models_path(self, opened, place):
         jammi = opened()
         jammi.generate("t", "text", "id", "./ft")
@@ -269,6 +312,19 @@ class TestNames:
         assert row == (str(place / "ft"), "directory", None)
         assert "support\tsupport\n" in run(capsys, "models", "list")[1]
         assert str(place / "ft") in run(capsys, "models", "desc", "support")[1]
+
+    def test_another_folder_under_the_same_name(self, opened, place, capsys):
+        run(capsys, "models", "add", "ft", "--name", "support")
+        old = opened().sync("t", "text", "id", "support")
+        shutil.copytree(place / "ft", place / "other")
+        make_other(place / "other")
+        told = f"model := 'support' now means {place / 'other'}; before, it meant {place / 'ft'}\n"
+        assert run(capsys, "models", "add", "other", "--name", "support") == (0, told, "")
+        new = opened().sync("t", "text", "id", "support")
+        assert (new.action, new.embedding_table == old.embedding_table) == ("generated", False)
+        assert opened().sync("t", "text", "id", "support").action == "unchanged"
+        told = f"model := 'support' now means {place / 'other'}\n"
+        assert run(capsys, "models", "add", "other", "--name", "support") == (0, told, "")
 
     def test_a_moved_folder_is_added_again(self, opened, place, capsys):
         run(capsys, "models", "add", "ft", "--name", "support")

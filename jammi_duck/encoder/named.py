@@ -11,8 +11,8 @@ from jammi_duck.encoder.names import FOLDER_NAME, Found, find_published, own_dir
 from jammi_duck.errors import InputError, NotFoundError, did_you_mean
 
 
-def add_name(name: str, found: Found) -> None:
-    """Let `name` mean the model in a directory that was found, whatever folder it meant before.
+def add_name(name: str, found: Found) -> Path | None:
+    """Let `name` mean the model in a directory that was found; returns the directory that it meant before, if any.
 
     Raises:
         InputError: `name` is no name, or that of a published model or of a folder in the user's own directory.
@@ -28,6 +28,7 @@ def add_name(name: str, found: Found) -> None:
     link = own_directory() / name
     if link.exists() and not link.is_symlink():
         raise InputError(f"'{link}' is no link; move it, or give another name with --name")
+    before = Path(os.path.realpath(link)) if link.is_symlink() else None
     link.parent.mkdir(parents=True, exist_ok=True)
     unfinished = link.with_name(f".{name}.{secrets.token_hex(8)}")
     unfinished.symlink_to(found.path)
@@ -37,6 +38,7 @@ def add_name(name: str, found: Found) -> None:
         with contextlib.suppress(FileNotFoundError):
             unfinished.unlink()
         raise
+    return before
 
 
 def remove_name(name: str) -> Path:

@@ -19,6 +19,7 @@ from jammi_duck.encoder import Encoder, Encoders, Identity, for_stream
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import resolve_dims
 from jammi_duck.encoder.no_vectors import NO_VECTORS
+from jammi_duck.encoder.recorded import DOCUMENT
 from jammi_duck.errors import BuildError, InputError, JammiWarning
 from jammi_duck.fields import WORDS_ONLY
 from jammi_duck.storage.files import layout
@@ -237,6 +238,9 @@ def find_reusable(tables: EmbeddingTables, encoders: Encoders, request: Request)
 def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Request) -> Iterator[Entry]:
     """The tables whose definition may be that of a request.
 
+    A name of a model may have other files than it had. So what a table records of its model decides, and the name only
+    if it records nothing else.
+
     Raises:
         InputError: the model has not so many dimensions.
         ModelError: the model cannot be had.
@@ -251,7 +255,7 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
         made = entry.definition
         is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
         is_called = request.name is None or layout.is_called(entry.name, request.name)
-        is_of_model = made.model in names or (made.weights and made.weights == encoder.identity.weights)
+        is_of_model = _embeds_as(encoder.identity, made) if made.weights else made.model in names
         if is_same and is_called and is_of_model and has_same_words(made, words):
             yield entry
 
@@ -261,6 +265,11 @@ def has_same_words(made: Definition, words: Analysis | None) -> bool:
     if made.has_vectors or made.words is None or words is None:
         return made.has_vectors
     return (made.words.analyser, made.words.language) == (words.analyser, words.language)
+
+
+def _embeds_as(model: Identity, made: Definition) -> bool:
+    """Whether a model embeds texts as that of a table did, so that a refresh may add its vectors."""
+    return all(getattr(model, part) == getattr(made, part) for part in DOCUMENT)
 
 
 def _encoder(encoders: Encoders, request: Request) -> Encoder:

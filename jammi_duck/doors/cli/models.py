@@ -139,8 +139,9 @@ def _add(options: argparse.Namespace) -> None:
     if error:
         raise ModelError(f"it cannot be used: {error}")
     name = found.path.name if options.name is None else options.name
-    add_name(name, found)
-    print(f"model := '{name}' now means {found.path}")
+    before = add_name(name, found)
+    meant = f"; before, it meant {before}" if before not in (None, found.path) else ""
+    print(f"model := '{name}' now means {found.path}{meant}")
 
 
 def _remove(options: argparse.Namespace) -> None:
