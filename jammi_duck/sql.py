@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import string
 from collections.abc import Callable, Iterable
 from typing import LiteralString, TypeAlias
 
@@ -27,6 +28,8 @@ _FUNCTIONS = frozenset((
 ))  # fmt: skip
 # After a sub-query or AS, this is a list of column names.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")
+
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 class Sql(str):
@@ -59,6 +62,16 @@ def template(text: LiteralString, /, **named: Sql) -> Template:
 def quoted(name: str) -> Sql:
     """A name as a quoted SQL identifier."""
     return Sql('"' + name.replace('"', '""') + '"')
+
+
+def folded(name: str) -> str:
+    """A name as DuckDB compares it: ASCII letters in lower case, others as they are."""
+    return name.translate(_LOWER)
+
+
+def folded_sql(name: Sql) -> Sql:
+    """SQL for a name as DuckDB compares it."""
+    return sql("translate({}, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')", name)
 
 
 NULL = Sql("NULL")

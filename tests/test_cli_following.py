@@ -239,6 +239,12 @@ class TestRefreshAll:
         code, out, _ = call(capsys, "refresh --all")
         assert (code, out.count("unchanged"), out.count("embedding_table")) == (0, 2, 2)
 
+    def test_the_case_of_letters_is_no_other_definition(self, database, capsys):
+        newest = of(capsys, "generate animals --columns Text --key ID")["embedding_table"]
+        change()
+        code, out, _ = call(capsys, "refresh --all --json")
+        assert (code, [row["embedding_table"] for row in json.loads(out)]) == (0, [newest])
+
     def test_tables_of_two_names(self, database, capsys):
         named = of(capsys, "generate animals --columns text --key id --name other")["embedding_table"]
         change()

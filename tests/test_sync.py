@@ -59,6 +59,17 @@ class TestSync:
         assert sync(rows) == [("unchanged", 4, 0, 0, 0, 4)]
         assert len(tables(rows)) == 3
 
+    def test_the_case_of_letters_makes_no_other_table(self, rows):
+        sync(rows, "['Title', 'text']")
+        assert sync(rows, "['title', 'TEXT']") == [("unchanged", 4, 0, 0, 0, 4)]
+        done = "SELECT action FROM jammi_sync('t', ['title', 'text'], 'ID')"
+        assert rows.execute(done).fetchall() == [("unchanged",)]
+        again = "SELECT embedding_table FROM jammi_generate('t', ['TITLE', 'text'], 'Id', reuse := true)"
+        assert [name for (name,) in rows.execute(again).fetchall()] == tables(rows)
+        rows.execute("UPDATE t SET title = 'new' WHERE id = 0")
+        assert sync(rows, "['TITLE', 'Text']") == [("refreshed", 4, 0, 1, 0, 3)]
+        assert len(tables(rows)) == 1
+
     def test_another_model_is_another_table(self, jammi, rows):
         sync(rows)
         jammi.encoders.loaded["fake/new"] = FakeEncoder("fake/new", weights="1" * 64)
@@ -195,6 +206,13 @@ class TestDifferentColumns:
             for _ in range(2):
                 rows.execute("FROM jammi_search('t', 'x', 1)").fetchall()
             rows.execute("FROM jammi_search('t', 'x', 1, embedding_table := 't')").fetchall()
+
+    def test_the_case_of_letters_is_no_difference(self, rows):
+        for column in ("Text", "text"):
+            rows.execute("FROM jammi_generate('t', ?, 'id')", [column]).fetchall()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rows.execute("FROM jammi_search('t', 'x', 1)").fetchall()
 
     def test_a_refresh_says_which_it_leaves(self, rows):
         sync(rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.retrieval.selection import refusal
-from jammi_duck.sql import Sql, joined, literal, quoted, sql
+from jammi_duck.sql import Sql, folded, folded_sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Status
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.udfs.engine import Engine
@@ -20,8 +20,6 @@ from jammi_duck.udfs.sources import (
     Relation,
     Source,
     SourceCandidate,
-    folded,
-    folded_sql,
     found,
     name_parts,
     still_there,

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.sql import Sql, Template, joined, literal, quoted, sql, template
+from jammi_duck.sql import Sql, Template, folded, joined, literal, quoted, sql, template
 from jammi_duck.udfs.columns import Column
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.sources import Source, folded
+from jammi_duck.udfs.sources import Source
 
 # The key of a row `r`. Keys are compared letter by letter, whatever collation the column or the session has.
 KEY = sql('r.c0::VARCHAR COLLATE "C"')

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jammi_duck.config.redaction import public_url
 from jammi_duck.errors import InputError
-from jammi_duck.sql import Sql, joined, quoted, sql
+from jammi_duck.sql import Sql, folded, joined, quoted, sql
 from jammi_duck.storage.tables.catalog import SCHEMA
 from jammi_duck.types import Host
 
 _FILE = re.compile(r".*\.(parquet|csv|tsv|txt|json|jsonl|ndjson|xlsx|arrow|feather)(\.(gz|zst|bz2))?", re.IGNORECASE)
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 _NAME = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern})){{0,2}}")
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _PLAIN = re.compile(r"[^\"./\\:]+")
 _SYSTEM_SCHEMAS = ("information_schema", "pg_catalog")
 
@@ -122,16 +120,6 @@ def resolve(written: str | None, search_path: SearchPath, host: Host) -> Source:
     table = _table(written, search_path, host)
     is_file = written.startswith('"') and _PART.fullmatch(written) and _names_file(table.alias, host.directory())
     return _file(table.alias, host.directory()) if is_file and not _present(table, host) else table
-
-
-def folded(name: str) -> str:
-    """A name as DuckDB compares it: ASCII letters in lower case, others as they are."""
-    return name.translate(_LOWER)
-
-
-def folded_sql(name: Sql) -> Sql:
-    """SQL for a name as DuckDB compares it."""
-    return sql("translate({}, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')", name)
 
 
 def name_parts(source: str) -> list[str]:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jammi_duck.errors import NotFoundError
-from jammi_duck.sql import literal, sql
+from jammi_duck.sql import folded, literal, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.lookup import find_table
 from jammi_duck.udfs.arguments import parse_model
 from jammi_duck.udfs.disambiguation import disambiguate
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.sources import Relation, SearchPath, Source, SourceCandidate, folded, found, still_there
+from jammi_duck.udfs.sources import Relation, SearchPath, Source, SourceCandidate, found, still_there
 
 _COLUMNS = sql(
     "SELECT column_name FROM duckdb_columns() "

@@ -22,6 +22,7 @@ from jammi_duck.encoder.no_vectors import NO_VECTORS
 from jammi_duck.encoder.recorded import DOCUMENT
 from jammi_duck.errors import BuildError, InputError, JammiWarning
 from jammi_duck.fields import WORDS_ONLY
+from jammi_duck.sql import folded
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.build import Build
@@ -141,8 +142,11 @@ class Generator:
         definition = define(request, encoder.identity, resolve_dims(request.dims, encoder))
         if request.reuse and differing_rows == 0:
             made = self._tables.ready(request.reuse)
-            # An older name of the source, and another name or revision of the same model, do not change its vectors.
+            # An older name of the source, another spelling of its columns, and another name or revision of the same
+            # model, do not change its vectors.
             same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
+            if _has_same_columns(made.definition, request):
+                same = dataclasses.replace(same, columns=definition.columns, key=definition.key)
             if definition.weights:
                 same = dataclasses.replace(same, model=definition.model)
             if same == definition and has_same_words(made.definition, definition.words):
@@ -253,7 +257,7 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
     dimensions = resolve_dims(request.dims, encoder)
     for entry in entries:
         made = entry.definition
-        is_same = (made.columns, made.key, made.dimensions) == (request.columns, request.key, dimensions)
+        is_same = made.dimensions == dimensions and _has_same_columns(made, request)
         is_called = request.name is None or layout.is_called(entry.name, request.name)
         is_of_model = _embeds_as(encoder.identity, made) if made.weights else made.model in names
         if is_same and is_called and is_of_model and has_same_words(made, words):
@@ -265,6 +269,12 @@ def has_same_words(made: Definition, words: Analysis | None) -> bool:
     if made.has_vectors or made.words is None or words is None:
         return made.has_vectors
     return (made.words.analyser, made.words.language) == (words.analyser, words.language)
+
+
+def _has_same_columns(made: Definition, request: Request) -> bool:
+    """Whether a table is of the columns and the key of a request, as DuckDB compares names."""
+    theirs, wanted = ((*each.columns, each.key) for each in (made, request))
+    return [*map(folded, theirs)] == [*map(folded, wanted)]
 
 
 def _embeds_as(model: Identity, made: Definition) -> bool:

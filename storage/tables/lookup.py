@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from jammi_duck.errors import JammiWarning, NotFoundError, did_you_mean
+from jammi_duck.sql import folded
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
@@ -125,8 +126,8 @@ def _none_for(
 def _warn_of_other_columns(tables: EmbeddingTables, found: Sequence[Entry], called: str) -> None:
     """Warn once where the newest of several tables is used, and others are known to be of other columns."""
     used, *_ = found
-    newest = {entry.definition.columns: entry for entry in reversed(found) if entry.definition.columns}
-    others = [entry for columns, entry in newest.items() if columns != used.definition.columns]
+    newest = {_folded_columns(entry): entry for entry in reversed(found) if entry.definition.columns}
+    others = [entry for columns, entry in newest.items() if columns != _folded_columns(used)]
     if not used.definition.columns or not others or used.build in tables.warned:
         return
     tables.warned.add(used.build)
@@ -137,6 +138,10 @@ def _warn_of_other_columns(tables: EmbeddingTables, found: Sequence[Entry], call
         JammiWarning,
         stacklevel=2,
     )
+
+
+def _folded_columns(entry: Entry) -> tuple[str, ...]:
+    return tuple(map(folded, entry.definition.columns))
 
 
 def _columns(entry: Entry) -> str:

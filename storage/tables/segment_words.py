@@ -270,9 +270,10 @@ def words_of(store: Store, state: Manifest, live: Mapping[int, Mask]) -> Words:
     words = state.definition.words
     if words is None:
         raise DamagedError(f"the words of '{state.table}' are not indexed")
+    finder = analyser_of(words)
     segments = [segment for segment in state.segments if segment.rows]
     opened = [open_words(store, segment, words) for segment in segments]
-    return Words(analyser_of(words), opened, [live.get(segment.number) for segment in segments])
+    return Words(finder, opened, [live.get(segment.number) for segment in segments])
 
 
 def without_words(store: Store, state: Manifest) -> list[Segment]:

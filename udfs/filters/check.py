@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jammi_duck.sql import literal, quoted
+from jammi_duck.sql import folded, literal, quoted
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import BY_NAME, WINDOWS
 from jammi_duck.udfs.filters.definitions import DatabaseObjects, Macro, View
@@ -25,7 +25,6 @@ from jammi_duck.udfs.filters.trees import (
     variables_of,
     with_first,
 )
-from jammi_duck.udfs.sources import folded
 
 PARAMETERS = "_jammi_parameters"
 _EMBED = ("text", "model", "role", "dims")

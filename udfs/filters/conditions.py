@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jammi_duck.errors import InputError
-from jammi_duck.sql import Sql, joined, literal, sql, with_full_names
+from jammi_duck.sql import Sql, folded, joined, literal, sql, with_full_names
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.check import PARAMETERS, Parsed, RefusedError
 from jammi_duck.udfs.filters.definitions import DatabaseObjects
 from jammi_duck.udfs.filters.trees import Tree, parse, written
-from jammi_duck.udfs.sources import folded
 
 # Of the filters that are remembered, with what they became.
 _MOST_KNOWN_CHARACTERS = 10_000_000

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from jammi_duck.sql import Template, joined, literal, sql, template
+from jammi_duck.sql import Template, folded, folded_sql, joined, literal, sql, template
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import NAMES
-from jammi_duck.udfs.sources import folded, folded_sql
 
 _SIGNATURES = sql("""
     SELECT function_name, md5(string_agg(signature, ';' ORDER BY hash(signature) ASC)) FROM (

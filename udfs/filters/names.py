@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from jammi_duck.sql import folded
 from jammi_duck.udfs.filters.definitions import DatabaseObjects, Macro, View
-from jammi_duck.udfs.sources import folded
 
 # A database and a schema.
 Space: TypeAlias = tuple[str, str]

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from jammi_duck.sql import sql
+from jammi_duck.sql import folded, sql
 from jammi_duck.types import Host
-from jammi_duck.udfs.sources import folded
 
 Tree: TypeAlias = Any
 # Where in a text something stood. A quote within a value has a backslash before it.

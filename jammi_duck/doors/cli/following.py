@@ -26,7 +26,7 @@ from jammi_duck.doors.cli.commands import (
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects
 from jammi_duck.errors import BuildError, InputError, JammiError
-from jammi_duck.sql import sql
+from jammi_duck.sql import folded_sql, sql
 
 _SYNC = """\
 Embed a table the first time, and bring it up to date afterwards.
@@ -87,14 +87,19 @@ SOURCE and VECTORS have the key in a column of the same name. The vectors must b
 that the model computes for these columns, or searches find the wrong rows.
 """
 # The newest table of each definition and name.
-_ALL = sql("""
+_ALL = sql(
+    """
     SELECT source, embedding_table FROM jammi_tables() WHERE status = 'ready'
     QUALIFY row_number() OVER (
-        PARTITION BY source, columns, key, model, dimensions, split_part(embedding_table, '__embedding__', 1)
+        PARTITION BY source, list_transform(columns, lambda c: {column}), {key}, model, dimensions,
+            split_part(embedding_table, '__embedding__', 1)
         ORDER BY started DESC
     ) = 1
     ORDER BY source ASC, started ASC
-""")
+    """,
+    column=folded_sql(sql("c")),
+    key=folded_sql(sql("key")),
+)
 _TEXT = "'((?:[^']|'')*)'"
 _ADVICE = re.compile(rf"SELECT \* FROM jammi_(\w+)\({_TEXT}(?:, embedding_table := {_TEXT})?\)")
 

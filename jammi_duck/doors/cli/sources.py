@@ -15,8 +15,8 @@ from jammi_duck.doors.cli.commands import Commands, add_command, add_database, a
 from jammi_duck.doors.cli.connection import IN_MEMORY, opened, sources
 from jammi_duck.doors.cli.output import print_json, print_rows
 from jammi_duck.errors import InputError
-from jammi_duck.sql import joined, literal, quoted, sql
-from jammi_duck.udfs.sources import folded, name_parts
+from jammi_duck.sql import folded, joined, literal, quoted, sql
+from jammi_duck.udfs.sources import name_parts
 
 _GROUP = """\
 Give files a name, and list the tables and views.
