@@ -6,6 +6,7 @@ import re
 import duckdb
 import pytest
 
+from jammi_duck.work.text_buffer import TextBuffer
 from tests.test_cli import call, folder  # noqa: F401 - a fixture
 
 
@@ -261,6 +262,45 @@ class TestRefreshAll:
         code, out, _ = call(capsys, "refresh --all --json")
         assert (code, [row["added"] for row in json.loads(out)]) == (1, [2])
         assert re.search(r"a_first__embedding__\S+ was not refreshed: there is no table", caplog.text)
+
+    def test_a_source_that_changes_while_it_is_read_does_not_stop_the_others(self, database, capsys, caplog):
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            con.execute("CREATE VIEW a_first AS SELECT id, text FROM animals")
+        first = of(capsys, "generate a_first --columns text --key id")["embedding_table"]
+        change()
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            con.execute("CREATE OR REPLACE VIEW a_first AS SELECT id, text || random() AS text FROM animals")
+        for words in ("refresh --all --json", "refresh --all"):
+            caplog.clear()
+            code, out, _ = call(capsys, words)
+            assert code == 1
+            assert f"{first} was not refreshed: the source did not give the same rows" in caplog.text
+            assert re.findall(r"\b\w+(?=__embedding__)", out) == ["animals"]
+
+    @pytest.mark.parametrize("form", ["", " --json"])
+    def test_an_interrupt_stops_it_and_shows_what_is_done(self, database, capsys, monkeypatch, form):
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            con.execute("CREATE TABLE b AS FROM animals; CREATE TABLE c AS FROM animals")
+        for source in ("b", "c"):
+            of(capsys, f"generate {source} --columns text --key id")
+        change()
+        with duckdb.connect("jammi_duck.duckdb") as con:
+            for source in ("b", "c"):
+                con.execute(f"UPDATE {source} SET text = 'press ' || id WHERE id = 1")
+        real, pressed = TextBuffer.add, []
+
+        def press(buffer, texts, job, advance):
+            listed = list(texts)
+            if any(text.startswith("press") for _, text in listed):
+                pressed.append(job.work.name)
+                job.interrupted.set()
+            return real(buffer, listed, job, advance)
+
+        monkeypatch.setattr(TextBuffer, "add", press)
+        code, out, err = call(capsys, f"refresh --all{form}")
+        assert (code, "was interrupted" in err, len(pressed)) == (1, True, 1)
+        assert pressed[0].startswith("b__")
+        assert re.findall(r"\b\w+(?=__embedding__)", out) == ["animals"]
 
     def test_it_is_all_or_one(self, database, capsys):
         for words in ("refresh", "refresh animals --all"):

@@ -51,6 +51,10 @@ class Work(Sink, Protocol):
 W = TypeVar("W", bound=Work)
 
 
+class InterruptedJobError(BuildError):
+    """Somebody has stopped a job, so whoever runs several must not go on with the next."""
+
+
 @dataclass
 class Job(Generic[W]):
     """Work that is under way; `what` it is called in the log.
@@ -68,12 +72,17 @@ class Job(Generic[W]):
     interrupted: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
 
+    @property
+    def interruption(self) -> InterruptedJobError:
+        """What the job raises once it is interrupted."""
+        return InterruptedJobError(f"the {self.what} was interrupted")
+
     def raise_if_stopped(self) -> None:
-        """Raise BuildError where somebody wants the work to end, and the error where another thread had one."""
+        """Raise InterruptedJobError where somebody wants the work to end, or the error that another thread had."""
         if self.failure is not None:
             raise self.failure
         if self.stopped.is_set() or self.interrupted.is_set():
-            raise BuildError(f"the {self.what} was interrupted")
+            raise self.interruption
 
     def advance(self, done: int) -> None:
         """Note that so many more rows are done, if the work is to go on."""
@@ -151,6 +160,8 @@ class Jobs:
             yield
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or job.interrupted.is_set():
+                # A thread that asks for the job later was interrupted, too.
+                self._note(job.work.id, job.interruption)
                 self._release(job.work.id)
             elif job.stop(error):
                 fields = {"embedding_table": job.work.name, "status": "failed"}

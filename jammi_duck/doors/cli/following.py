@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from jammi_duck.config.logs import log
@@ -25,8 +25,9 @@ from jammi_duck.doors.cli.commands import (
 )
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects
-from jammi_duck.errors import BuildError, InputError, JammiError
+from jammi_duck.errors import InputError, JammiError
 from jammi_duck.sql import folded_sql, sql
+from jammi_duck.work.jobs import InterruptedJobError
 
 _SYNC = """\
 Embed a table the first time, and bring it up to date afterwards.
@@ -193,25 +194,30 @@ def _refresh_all(options: argparse.Namespace) -> int:
         raise InputError("--all refreshes the tables of all models; leave out --model and --table")
     done, codes = [], {0}
     with equipped(options) as jammi:
-        for source, table in jammi.con.execute(_ALL).fetchall():
-            try:
-                refreshed = jammi.refresh(source, embedding_table=table)
-            except BuildError:
-                # It may be an interrupt.
-                raise
-            except JammiError as error:
-                log.error("%s was not refreshed: %s", table, redacted(str(error), options.settings.config.secrets))
-                codes.add(FAILED)
-                continue
-            done.append(vars(refreshed))
-            codes.add(INCOMPLETE if refreshed.failed else 0)
+        try:
+            for source, table in jammi.con.execute(_ALL).fetchall():
+                try:
+                    refreshed = jammi.refresh(source, embedding_table=table)
+                except InterruptedJobError:
+                    raise
+                except JammiError as error:
+                    log.error("%s was not refreshed: %s", table, redacted(str(error), options.settings.config.secrets))
+                    codes.add(FAILED)
+                    continue
+                done.append(vars(refreshed))
+                codes.add(INCOMPLETE if refreshed.failed else 0)
+        finally:
+            _show_all(options, done)
+    return FAILED if FAILED in codes else max(codes)
+
+
+def _show_all(options: argparse.Namespace, done: Sequence[Mapping[str, object]]) -> None:
     if options.json:
         print_objects(done)
-    else:
-        for facts in done:
-            _print(facts)
-            print()
-    return FAILED if FAILED in codes else max(codes)
+        return
+    for facts in done:
+        _print(facts)
+        print()
 
 
 def _compact(options: argparse.Namespace) -> None:
