@@ -28,11 +28,28 @@ def parse_model(text: str | None) -> str | None:
     """The name of a model.
 
     Raises:
-        InputError: it is what SQL makes of `model = '...'`, a comparison, in the place of `model := '...'`.
+        InputError: it is what SQL makes of a comparison, such as `filter = '...'` in place of `filter := '...'`.
     """
-    if text in ("true", "false"):
-        raise InputError(f"model is {text}, as of a comparison; an optional argument is written model := '...'")
+    _refuse_comparison(text, "model")
     return text
+
+
+def parse_language(text: str | None) -> str | None:
+    """The name of a language.
+
+    Raises:
+        InputError: it is what SQL makes of a comparison.
+    """
+    _refuse_comparison(text, "language")
+    return text
+
+
+def _refuse_comparison(text: str | None, option: str) -> None:
+    if text in ("true", "false"):
+        raise InputError(
+            f"{option} is {text}: an optional argument is written name := value, and what stands in its place is a "
+            "comparison, name = value"
+        )
 
 
 def parse_int(text: str | None, option: str) -> int | None:
@@ -43,6 +60,7 @@ def parse_int(text: str | None, option: str) -> int | None:
     """
     if text is None:
         return None
+    _refuse_comparison(text, option)
     try:
         number = Decimal(text)
         if number.is_finite() and number == number.to_integral_value() and number.adjusted() < 100:

@@ -17,7 +17,7 @@ from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.types import Caller
-from jammi_duck.udfs.arguments import parse_int, parse_model
+from jammi_duck.udfs.arguments import parse_int, parse_language, parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
@@ -203,6 +203,7 @@ def _language(words: bool | None, language: str | None) -> str | None:
     """The language of the words that are to be indexed, if they are. Raises InputError."""
     if words is False:
         return None
+    language = parse_language(language)
     if language is None:
         raise InputError("language is NULL; give the language of the texts, 'none' for any, or words := false")
     return analyser(language).language

@@ -14,6 +14,7 @@ from jammi_duck.storage.tables.segment_words import without_words
 from jammi_duck.storage.tables.snapshot import pin_snapshot
 from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.types import Caller
+from jammi_duck.udfs.arguments import parse_language
 from jammi_duck.udfs.columns import Column, records, rows_of, table
 from jammi_duck.udfs.disambiguation import proven
 from jammi_duck.udfs.engine import Engine
@@ -25,6 +26,7 @@ from jammi_duck.work.index_words import WordsIndexed, WordsRequest
 
 def index_words_plan(engine: Engine, choice: Choice, language: str | None, session: str) -> Sql:
     """The query that reads the texts of a table's rows, within the caller's own transaction."""
+    language = parse_language(language)
     source = resolve(choice.source, choice.search_path, engine.host)
     caller = Caller(session, choice.transaction)
     engine.jobs.settle(caller)

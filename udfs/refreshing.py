@@ -23,6 +23,7 @@ from jammi_duck.storage.tables.catalog_sync import catch_up, follow_others
 from jammi_duck.storage.tables.segment_words import without_words
 from jammi_duck.storage.tables.snapshot import PinnedSnapshot, pin_snapshot
 from jammi_duck.types import Caller, Integer
+from jammi_duck.udfs.arguments import parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, proven
 from jammi_duck.udfs.engine import Engine
@@ -84,6 +85,7 @@ _TEXTS_WITH_WORDS = template(
 
 def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that refreshes a table within the caller's own transaction."""
+    model = parse_model(choice.model)
     source = resolve(choice.source, choice.search_path, engine.host)
     caller = Caller(session, choice.transaction)
     # A build that this session has left is not over before.
@@ -91,7 +93,7 @@ def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     meant = disambiguate(engine, source, choice.table, failed=True)
     with telling_renames(engine, source):
         entry = choose_refreshable(
-            engine.tables, engine.encoders, meant.identity, choice.model, choice.table, called=source.written
+            engine.tables, engine.encoders, meant.identity, model, choice.table, called=source.written
         )
     is_renamed = meant not in (*source.all_candidates, *source.legacy)
     now = disambiguate_new(engine, source) if is_renamed else None
