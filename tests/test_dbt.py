@@ -27,6 +27,16 @@ LATE = (
     "SELECT id, body || ' ({{ var('edition', 1) }})' AS body FROM {{ ref('tickets') }}"
 ).replace("HOOK", HOOK)
 
+# Tables in use side by side: of other columns, and of another name.
+SEVERAL = """
+{{ config(post_hook=[
+    "SELECT * FROM jammi_generate('{{ this }}', 'body', 'id')",
+    "SELECT * FROM jammi_generate('{{ this }}', 'title', 'id')",
+    "SELECT * FROM jammi_generate('{{ this }}', 'title', 'id', name := 'titles')",
+]) }}
+SELECT id, body, body[:9] AS title FROM {{ ref('tickets') }}
+"""
+
 PYTHON = """
 def model(dbt, session):
     dbt.config(materialized="table")
@@ -114,12 +124,13 @@ def first(project):
 
 @pytest.fixture(scope="module")
 def second(project, first):
-    """With two new tickets, another text for one, and two more models."""
+    """With two new tickets, another text for one, and three more models."""
     seed = project.folder / "seeds" / "tickets.csv"
     text = seed.read_text().replace("blue teapot", "green teapot")
     seed.write_text(text + "11,2026-02-09,The mug has a crack from top to bottom.\n12,2026-02-09,How do I log out?\n")
     (project.folder / "models" / "late.sql").write_text(LATE)
     (project.folder / "models" / "teapots.py").write_text(PYTHON)
+    (project.folder / "models" / "several.sql").write_text(SEVERAL)
     return project.build()
 
 
@@ -213,6 +224,9 @@ class TestSecondBuild:
     def test_old_embedding_tables_are_dropped(self, first, second):
         assert second.builds_of("tickets") == ["dropped", "ready"]
         assert not {file for file in first.files & second.files if file.startswith("tickets__")}
+
+    def test_tables_of_other_columns_or_another_name_stay(self, second):
+        assert second.builds_of("several") == ["ready"] * 3
 
     def test_a_sync_refreshes_the_table_of_the_first_run(self, first, second):
         assert second.builds_of("searchable_tickets") == ["ready"]
