@@ -10,5 +10,6 @@ FROM (
         ORDER BY started DESC
     ) > 1
 ) old, jammi_drop(old.embedding_table) dropped
+ORDER BY ALL
 {% endif %}
 {% endmacro %}
