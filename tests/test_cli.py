@@ -124,6 +124,16 @@ class TestExitCodes:
         assert [path.name for path in folder.iterdir() if path.name != "artifacts"] == ["animals.csv"]
         assert not list(folder.glob("artifacts/jammi_db/*"))
 
+    @pytest.mark.parametrize("written", ["~/new.duckdb", "file:{home}/new.duckdb"])
+    def test_a_database_in_the_home_directory(self, folder, capsys, monkeypatch, written):
+        monkeypatch.setenv("HOME", str(folder))
+        database = shlex.quote(written.format(home=folder))
+        assert call(capsys, f"sources add x --path animals.csv --db {database}")[0] == 0
+        assert (folder / "new.duckdb").is_file()
+        code, out, _ = call(capsys, f"sources list --db {database} --json")
+        assert (code, [row["source"] for row in json.loads(out)]) == (0, ["x"])
+        assert call(capsys, f"tables --db {database}")[0] == 0
+
     def test_a_wrong_configuration_is_2(self, folder, capsys, monkeypatch):
         monkeypatch.setenv("JAMMI_INFERENCE__MODELS", "x")
         code, out, err = call(capsys, "tables")

@@ -86,6 +86,20 @@ class TestSurface:
             jammi_duck.connect(name, storage=str(tmp_path / "artifacts")).close()
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("written", ["~/db.duckdb", "file:{home}/db.duckdb", "file://{home}/db.duckdb"])
+    def test_a_database_may_be_connected_twice_however_it_is_written(self, tmp_path, monkeypatch, written):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        name = written.format(home=tmp_path)
+        for _ in range(2):
+            con = jammi_duck.connect(name, storage=str(tmp_path / "artifacts"))
+            other = jammi_duck.connect(name, storage=str(tmp_path / "artifacts"))
+            assert con.execute("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL").fetchall() == [
+                (str(tmp_path / "db.duckdb"),)
+            ]
+            other.close()
+            con.close()
+        assert int.from_bytes((tmp_path / "db.duckdb").read_bytes()[12:20], "little") == 67
+
     def test_connect_is_both_in_one(self, tmp_path):
         con = jammi_duck.connect(tmp_path / "db.duckdb", storage=str(tmp_path / "artifacts"))
         assert con.execute("FROM jammi_tables()").fetchall() == []

@@ -9,6 +9,8 @@ from pathlib import Path
 # The oldest DuckDB that this package supports.
 READ_BY_SHELLS = "v1.4.0"
 _IN_MEMORY = ":memory:"
+# What DuckDB leaves out before an absolute path.
+_LOCAL = ("file://localhost", "file://", "file:")
 # A file begins with a checksum of 8 bytes, these letters, and its format version.
 _MAGIC = b"DUCK"
 # The newest format that every supported shell can read.
@@ -27,10 +29,19 @@ def create(database: str | Path, version: str = READ_BY_SHELLS) -> None:
     """
     import duckdb
 
-    name = os.fspath(database)
+    name = expanded(database)
     is_file = name and not name.startswith(_IN_MEMORY) and "://" not in name and not name.startswith("md:")
     if is_file and not os.path.exists(name):
         duckdb.connect(name, config={"storage_compatibility_version": version}).close()
+
+
+def expanded(database: str | Path) -> str:
+    """The path of a database, as text, without `~` and without `file:`, both of which DuckDB reads, too."""
+    name = os.fspath(database)
+    for scheme in _LOCAL:
+        if name.startswith(f"{scheme}/"):
+            return name[len(scheme) :]
+    return os.path.expanduser(name)
 
 
 def refusal(program: str, words: Sequence[str]) -> str | None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from jammi_duck.config import logs, settings
 from jammi_duck.config.options import Config
 from jammi_duck.doors.composition import loaded_encoders, open_engine
-from jammi_duck.doors.database_file import READ_BY_SHELLS, create
+from jammi_duck.doors.database_file import READ_BY_SHELLS, create, expanded
 from jammi_duck.doors.host import ConnectionHost
 from jammi_duck.doors.reloading import load_anew, note_loaded, reloaded
 from jammi_duck.encoder import Encoders
@@ -185,8 +185,9 @@ def connect(
         >>> con = jammi_duck.connect("patents.duckdb")
         >>> con.close()
     """
-    create(database, storage_compatibility_version)
-    con = duckdb.connect(database)
+    path = expanded(database)
+    create(path, storage_compatibility_version)
+    con = duckdb.connect(path)
     try:
         install(con, **options)
     except BaseException:

@@ -17,7 +17,7 @@ from jammi_duck.config.options import Config
 from jammi_duck.config.settings import Settings
 from jammi_duck.doors.cli.lock import connect_waiting
 from jammi_duck.doors.cli.s3 import read_s3_through_fsspec
-from jammi_duck.doors.database_file import create
+from jammi_duck.doors.database_file import create, expanded
 from jammi_duck.doors.installation import equip_as
 from jammi_duck.errors import InputError, NoSourceError, NotFoundError, did_you_mean
 from jammi_duck.jammi import Jammi
@@ -86,7 +86,7 @@ def opened(
         StorageError: another process has it open, and does not close it within `wait`.
     """
     # An absolute path, because DuckDB would open `md:name` and the like as a remote database, and send its keys there.
-    file = path if path == IN_MEMORY else os.path.abspath(path)
+    file = path if path == IN_MEMORY else os.path.abspath(expanded(path))
     if not read_only:
         create(file)
     con = connect_waiting(file, read_only=read_only and path != IN_MEMORY, wait=wait)
@@ -108,7 +108,7 @@ def sources(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
 
 def _existing(settings: Settings) -> str:
     path = settings.config.database
-    if path == IN_MEMORY or os.path.exists(path):
+    if path == IN_MEMORY or os.path.exists(expanded(path)):
         return path
     if settings.is_set("database"):
         raise NotFoundError(f"there is no database '{path}'; `jammi-duck sources add --db {path}` makes one")
