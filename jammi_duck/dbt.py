@@ -8,20 +8,17 @@ plugins:
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dbt.adapters.duckdb.plugins import BasePlugin
 from dbt_common.exceptions import DbtRuntimeError
 
-from jammi_duck.doors.installation import install
-from jammi_duck.errors import ConfigError, JammiError, did_you_mean
+from jammi_duck.doors.installation import install, unknown_option
+from jammi_duck.errors import ConfigError, JammiError
 
 if TYPE_CHECKING:
     import duckdb
-
-_OPTIONS = tuple(inspect.signature(install).parameters)[1:]
 
 
 class Plugin(BasePlugin):
@@ -36,10 +33,9 @@ class Plugin(BasePlugin):
         self._options = self._own_config(plugin_config)
         if not isinstance(self._options, Mapping):
             raise _shown(ConfigError("its config is no table; write `config:` and below it a line for each option"))
-        unknown = next((str(name) for name in self._options if name not in _OPTIONS), None)
+        unknown = unknown_option(self._options)
         if unknown is not None:
-            near = did_you_mean(unknown, _OPTIONS) or ";"
-            raise _shown(ConfigError(f"no option '{unknown}'{near} options: {', '.join(_OPTIONS)}"))
+            raise _shown(ConfigError(unknown))
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
         """Register the functions, which all cursors share."""

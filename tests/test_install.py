@@ -100,6 +100,18 @@ class TestSurface:
             con.close()
         assert int.from_bytes((tmp_path / "db.duckdb").read_bytes()[12:20], "little") == 67
 
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"storag": "./a"}, r"^jammi_duck\.connect has no option 'storag'; did you mean 'storage'\? options: "),
+            ({"read_only": True}, r"^jammi_duck\.connect has no option 'read_only'; .*options: storage, model, "),
+        ],
+    )
+    def test_no_file_is_made_with_an_unknown_option(self, tmp_path, options, message):
+        with pytest.raises(ConfigError, match=message):
+            jammi_duck.connect(tmp_path / "db.duckdb", **options)
+        assert list(tmp_path.iterdir()) == []
+
     def test_connect_is_both_in_one(self, tmp_path):
         con = jammi_duck.connect(tmp_path / "db.duckdb", storage=str(tmp_path / "artifacts"))
         assert con.execute("FROM jammi_tables()").fetchall() == []

@@ -8,7 +8,7 @@ import inspect
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -23,7 +23,7 @@ from jammi_duck.doors.database_file import READ_BY_SHELLS, create, expanded
 from jammi_duck.doors.host import ConnectionHost
 from jammi_duck.doors.reloading import load_anew, note_loaded, reloaded
 from jammi_duck.encoder import Encoders
-from jammi_duck.errors import ConfigError, JammiError, StorageError
+from jammi_duck.errors import ConfigError, JammiError, StorageError, did_you_mean
 from jammi_duck.jammi import Jammi
 from jammi_duck.lifetime import at_work, forever, stop_at_exit
 from jammi_duck.raised import errors_of_ours, keep
@@ -179,12 +179,16 @@ def connect(
 
     Raises:
         duckdb.Error: the file cannot be opened, or DuckDB has no such format.
-        ConfigError, ModelError, StorageError: as `install`.
+        ConfigError: as `install`, or there is no such option, in which case no file is made.
+        ModelError, StorageError: as `install`.
 
     Example:
         >>> con = jammi_duck.connect("patents.duckdb")
         >>> con.close()
     """
+    unknown = unknown_option(options)
+    if unknown is not None:
+        raise ConfigError(f"jammi_duck.connect has {unknown}")
     path = expanded(database)
     create(path, storage_compatibility_version)
     con = duckdb.connect(path)
@@ -194,6 +198,16 @@ def connect(
         con.close()
         raise
     return con
+
+
+def unknown_option(given: Iterable[object]) -> str | None:
+    """What is wrong with the first of these names that is no option of `install`; None if all are options."""
+    known = list(inspect.signature(install).parameters)[1:]
+    for name in map(str, given):
+        if name not in known:
+            near = did_you_mean(name, known) or ";"
+            return f"no option '{name}'{near} options: {', '.join(known)}"
+    return None
 
 
 class Installation:
