@@ -24,6 +24,7 @@ from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.storage.words.analyser import ENGLISH
+from jammi_duck.udfs import arguments
 from jammi_duck.udfs.arguments import plain
 from jammi_duck.udfs.plain_search import SEARCH_PATH, Question, answer_of, look_of
 from jammi_duck.udfs.sources import SearchPath
@@ -130,7 +131,7 @@ class Jammi(EvalMethods):
             dims: this many of the first dimensions, brought to unit length.
 
         Raises:
-            InputError: the role or the dimensions are none.
+            InputError: the role or the dimensions are none, or what is to be embedded is no text.
             NoModelError: there is no such model.
             EncodingError: a text could not be embedded.
 
@@ -140,11 +141,11 @@ class Jammi(EvalMethods):
             >>> [vector is None for vector in jammi.embed(["a small cat", " "])]
             [False, True]
         """
-        texts = [text] if text is None or isinstance(text, str) else list(text)
+        given = arguments.texts(text)
         query = template(
             "SELECT embed(text, model := {}, role := {}, dims := {}) FROM (SELECT unnest({}::VARCHAR[]) AS text)"
         )
-        rows = self._statements.rows(query, (), model, role, dims, texts)
+        rows = self._statements.rows(query, (), model, role, dims, given)
         vectors = [None if vector is None else np.array(vector, np.float32) for (vector,) in rows]
         return vectors[0] if text is None or isinstance(text, str) else vectors
 
@@ -791,8 +792,7 @@ class Jammi(EvalMethods):
     ) -> duckdb.DuckDBPyRelation:
         if isinstance(query, str) and is_blank(query):
             raise InputError("the query is an empty text; give some words, or a vector")
-        asked = query if query is None or isinstance(query, str) else [float(number) for number in query]
-        return self._found(function, source, asked, k, **options)
+        return self._found(function, source, arguments.query(query), k, **options)
 
     def _found(
         self,
@@ -804,15 +804,15 @@ class Jammi(EvalMethods):
         parameters: Mapping[str, object] | None = None,
         **options: object,
     ) -> duckdb.DuckDBPyRelation:
-        parameters = parameters or {}
+        parameters = arguments.parameters(parameters)
 
         def text(source: Sql, query: Sql, k: Sql, *values: Sql) -> Sql:
             names = [*options, *parameters]
             named = [sql("{} := {}", quoted(name), value) for name, value in zip(names, values, strict=True)]
             given, bound = named[: len(options)], joined(", ", named[len(options) :])
             packed = sql("struct_pack({})", bound) if parameters else NULL
-            arguments = joined(", ", [source, query, k, *given, sql("parameters := {}", packed)])
-            return sql("SELECT * FROM {}({})", Sql(function), arguments)
+            listed = joined(", ", [source, query, k, *given, sql("parameters := {}", packed)])
+            return sql("SELECT * FROM {}({})", Sql(function), listed)
 
         return self._statements.kept(text, (source,), asked, k, *options.values(), *parameters.values())
 
@@ -832,6 +832,8 @@ def _plain(
     if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
         return None
     with contextlib.suppress(ValueError, TypeError, OverflowError, InputError):
+        if not isinstance(query, str) and np.asarray(query).dtype.kind not in "fiu":
+            return None
         wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
         if isinstance(wanted, str) or wanted.ndim == 1:
             return wanted, search_options(k, exact=exact, min_similarity=min_similarity, **ranking)

@@ -139,6 +139,20 @@ class TestEmbed:
         with pytest.raises(InputError, match="it must be 'document' or 'query'"):
             jammi.embed("an owl", role="passage")
 
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (3, "text is of type int; it must be a text"),
+            (b"hello", "text is of type bytes; it must be a text"),
+            ({"a": 1}, "text is of type dict; it must be a text"),
+            (["an owl", 3], r"text\[1\] is of type int; each must be a text"),
+            ([b"hello"], r"text\[0\] is of type bytes; each must be a text"),
+        ],
+    )
+    def test_what_is_no_text(self, jammi, text, message):
+        with pytest.raises(InputError, match=message):
+            jammi.embed(text)
+
 
 class TestRelations:
     def test_a_search_runs_once(self, jammi, words):
@@ -151,6 +165,36 @@ class TestRelations:
         assert found.filter("id = 7").fetchall() == first[:1]
 
     @pytest.mark.skipif(duckdb.__version__ < "2", reason="earlier versions run again where Arrow lacks a type")
+    @pytest.mark.parametrize("verb", ["search", "matches", "explain"])
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [
+            (3, "the query is of type int; it must be a text"),
+            (b"duck", "the query is of type bytes; it must be a text"),
+            ({"a": 1}, "the query is of type dict; it must be a text"),
+            (["film", "brake"], "the query is a list, and not of numbers alone; it must be a text"),
+            (["1", "2"], "the query is a list, and not of numbers alone; it must be a text"),
+            ([1.0, None], "the query is a list, and not of numbers alone; it must be a text"),
+            ([[1.0, 2.0]], "the query is a list, and not of numbers alone; it must be a text"),
+        ],
+    )
+    def test_what_is_no_query(self, jammi, words, verb, query, message):
+        with pytest.raises(InputError, match=message):
+            getattr(jammi, verb)("t", query, 3)
+
+    @pytest.mark.parametrize(
+        ("parameters", "message"),
+        [
+            ([1], "parameters is of type list; it must be a dict such as {'center': 'ARC'}"),
+            ({1: 2}, "parameters is a dict with a key that is no text; it must be"),
+        ],
+    )
+    def test_what_are_no_parameters(self, jammi, words, parameters, message):
+        with pytest.raises(InputError, match=message):
+            jammi.search("t", "word7", 3, filter="id = $a", parameters=parameters)
+        with pytest.raises(InputError, match=message):
+            jammi.similar("t", 7, 3, filter="id = $a", parameters=parameters)
+
     def test_types_that_arrow_lacks(self, jammi, con):
         con.execute("CREATE TYPE mood AS ENUM ('good', 'bad')")
         con.execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+from collections.abc import Mapping, Set
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -22,6 +23,61 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
     with contextlib.suppress(TypeError):
         return operator.index(value)
     return value
+
+
+def texts(text: object) -> list[str | None]:
+    """The texts that Python gives: one or None, or several.
+
+    Raises:
+        InputError: it is neither, or one of several is no text.
+    """
+    if text is None or isinstance(text, str):
+        return [text]
+    found = _listed(text)
+    if found is None:
+        raise InputError(f"text is of type {type(text).__name__}; it must be a text (str), or a list of texts")
+    for i, each in enumerate(found):
+        if each is not None and not isinstance(each, str):
+            raise InputError(f"text[{i}] is of type {type(each).__name__}; each must be a text (str), or None")
+    return found
+
+
+def query(asked: object) -> str | list[float] | None:
+    """What Python asks a search for: a text, or a vector.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if asked is None or isinstance(asked, str):
+        return asked
+    found = _listed(asked)
+    if found is not None and not any(isinstance(each, str) for each in found):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return [float(number) for number in found]
+    what = f"of type {type(asked).__name__}" if found is None else "a list, and not of numbers alone"
+    raise InputError(f"the query is {what}; it must be a text (str), or a vector: a list of numbers")
+
+
+def parameters(given: object) -> Mapping[str, object]:
+    """The values that Python gives for the names in a filter.
+
+    Raises:
+        InputError: they are no dict with names as its keys.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping) and all(isinstance(name, str) for name in given):
+        return given
+    what = "a dict with a key that is no text" if isinstance(given, Mapping) else f"of type {type(given).__name__}"
+    raise InputError(f"parameters is {what}; it must be a dict such as {{'center': 'ARC'}}, for $center in the filter")
+
+
+def _listed(value: Any) -> list[Any] | None:  # noqa: ANN401 - an argument of any type
+    """The elements of a list, an array or a column; None if it is none."""
+    if not isinstance(value, str | bytes | bytearray | Mapping | Set):
+        with contextlib.suppress(TypeError):
+            return list(value)
+    return None
 
 
 def parse_model(text: str | None) -> str | None:
