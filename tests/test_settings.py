@@ -220,6 +220,33 @@ class TestMistakes:
             settings.load()
 
 
+class TestAlmostUrls:
+    @pytest.mark.parametrize(
+        ("written", "meant"),
+        [
+            ("s3:/bucket/x", "s3://bucket/x"),
+            ("s3:bucket", "s3://bucket"),
+            ("s3//bucket", "s3://bucket"),
+            (Path("s3://bucket/x"), "s3://bucket/x"),
+            ("memory:x", "memory://x"),
+            ("s3:KEY:hush@bucket/x", "s3://bucket/x"),
+        ],
+    )
+    def test_no_folder_is_made_of_them(self, here, written, meant):
+        with (
+            pytest.raises(ConfigError, match=re.escape(f"did you mean '{meant}'?")) as refused,
+            duckdb.connect() as con,
+        ):
+            jammi_duck.install(con, storage=written)
+        assert "hush" not in str(refused.value)
+        assert [path.name for path in here.iterdir()] == ["config"]
+
+    @pytest.mark.parametrize("written", ["s3", "s3/x", "./s3:/x", "a/s3:x", "s3-vectors", "/s3//x"])
+    def test_folders_are_folders(self, here, written):
+        with duckdb.connect() as con:
+            assert jammi_duck.install(con, storage=written).location == str((here / written).absolute())
+
+
 class TestSecrets:
     def test_a_user_in_the_location_becomes_an_option(self):
         config = Config(storage="s3://KEYID:se%2Fcret/x@bucket/prefix")

@@ -28,6 +28,8 @@ _UNITS = {unit[0]: unit for unit in ("seconds", "minutes", "hours", "days", "wee
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?))?b", re.IGNORECASE)
 _PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
 _QUERY = re.compile(r"://[^?]*\?")
+# A URL of a remote store with a slip in it, or `Path("s3://bucket")`, which has one slash less.
+_ALMOST_URL = re.compile(r"(s3|gs|gcs|az|abfs|memory)(?::/?(?!/)|//)(?P<rest>.*)", re.DOTALL)
 _LONGEST = timedelta(days=36_500)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -185,6 +187,13 @@ class Config:
         """
         for option in options().values():
             object.__setattr__(self, option.name, option.checked(getattr(self, option.name), option.name))
+        almost = _ALMOST_URL.fullmatch(self.storage)
+        if almost is not None:
+            meant = redacted(public_url(f"{almost[1]}://{almost['rest']}"))
+            raise ConfigError(
+                f"storage is a path that is almost a URL; did you mean '{meant}'? A local folder of that name is "
+                "written with './' before it"
+            )
         location, user, password = split_user(self.storage)
         if user or password:
             names = ("key", "secret") if location.startswith("s3:") else ("username", "password")
