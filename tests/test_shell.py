@@ -52,6 +52,13 @@ class TestUse:
         assert rows("FROM jammi_tables()") == []
         assert rows("SELECT count(*) AS n FROM jammi_models()")[0]["n"] >= 1
 
+    def test_a_warning_is_a_line(self, folder):
+        rows("FROM jammi_generate('t', 'text', 'id')")
+        rows("FROM jammi_generate('t', ['id', 'text'], 'id')")
+        done = shell("SELECT id FROM jammi_search('t', 'duck', 1)")
+        assert done.returncode == 0
+        assert re.fullmatch(r"jammi-duck: 't' has embedding tables of different columns: .* chooses one\n", done.stderr)
+
     def test_a_table_follows_its_source(self, folder):
         rows("FROM jammi_generate('t', 'text', 'id')")
         shell("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (4, 'a quiet owl'), (5, 'a loud dog')")

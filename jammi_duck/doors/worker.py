@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -262,6 +263,11 @@ def postpone_collection(seconds: float) -> threading.Timer:
     return timer
 
 
+def _show(message: Warning | str, *_: object) -> None:
+    """Show a warning without a line of our Python, which is of no use in a shell."""
+    sys.stderr.write(f"jammi-duck: {message}\n")
+
+
 def main() -> None:
     """Serve until the shell ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -270,6 +276,7 @@ def main() -> None:
     os.closerange(CONTROL + 1, 4096)
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
+    warnings.showwarning = _show
     worker = Worker()
     while True:
         try:

@@ -134,7 +134,7 @@ def _warn_of_other_columns(tables: EmbeddingTables, found: Sequence[Entry], call
     listed = "; ".join(f"'{each.name}' of {_columns(each)}" for each in others)
     warnings.warn(
         f"'{called}' has embedding tables of different columns: '{used.name}' of {_columns(used)} is used, the newest. "
-        f"Left are {listed}. embedding_table := '...' chooses one",
+        f"Left are {listed}. embedding_table := '...', or --table on the command line, chooses one",
         JammiWarning,
         stacklevel=2,
     )
