@@ -276,7 +276,7 @@ def main() -> None:
     os.closerange(CONTROL + 1, 4096)
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
-    warnings.showwarning = _show
+    warnings.showwarning = _show  # type: ignore[assignment]
     worker = Worker()
     while True:
         try:
