@@ -263,7 +263,7 @@ def postpone_collection(seconds: float) -> threading.Timer:
     return timer
 
 
-def _show(message: Warning | str, *_: object) -> None:
+def _show(message: Warning | str) -> None:
     """Show a warning without a line of our Python, which is of no use in a shell."""
     sys.stderr.write(f"jammi-duck: {message}\n")
 
@@ -276,7 +276,7 @@ def main() -> None:
     os.closerange(CONTROL + 1, 4096)
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
-    warnings.showwarning = _show  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *_: _show(message)
     worker = Worker()
     while True:
         try:
