@@ -99,6 +99,10 @@ class TestExitCodes:
                 "there is no table, view or file 'animals' here, and no database; `jammi-duck sources list`",
             ),
             ("generate animals.csv --columns text --key id --db no.duckdb", "there is no database 'no.duckdb'"),
+            (
+                "sources list --db no.duckdb",
+                "there is no database 'no.duckdb'; `jammi-duck sources add NAME --path FILE --db no.duckdb` makes one",
+            ),
             ("search animals.csv owl", "no embedding table for 'animals.csv'"),
             ("drop nothing", "no embedding table 'nothing'; none is ready"),
             ("sources add x --path animals.xls", "cannot tell from its ending what 'animals.xls' is; say --format"),

@@ -52,7 +52,7 @@ def equipped(options: argparse.Namespace, *, read_only: bool = False) -> Iterato
         NotFoundError: a database file was named, but does not exist.
     """
     settings: Settings = options.settings
-    path = _existing(settings)
+    path = existing(settings)
     with warnings.catch_warnings(), opened(path, settings.config, read_only=read_only, wait=options.wait) as con:
         warnings.simplefilter("default")
         warnings.showwarning = lambda message, *_: log.warning("%s", message)
@@ -106,10 +106,17 @@ def sources(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
     return con.sql(_SOURCES)
 
 
-def _existing(settings: Settings) -> str:
+def existing(settings: Settings) -> str:
+    """The path of the database file; `:memory:` if there is none and none was named.
+
+    Raises:
+        NotFoundError: a database file was named, but does not exist.
+    """
     path = settings.config.database
     if path == IN_MEMORY or os.path.exists(expanded(path)):
         return path
     if settings.is_set("database"):
-        raise NotFoundError(f"there is no database '{path}'; `jammi-duck sources add --db {path}` makes one")
+        raise NotFoundError(
+            f"there is no database '{path}'; `jammi-duck sources add NAME --path FILE --db {path}` makes one"
+        )
     return IN_MEMORY

@@ -12,9 +12,8 @@ import duckdb
 
 from jammi_duck.config.redaction import has_secret, public_url, redacted
 from jammi_duck.doors.cli.commands import Commands, add_command, add_database, add_group, add_json
-from jammi_duck.doors.cli.connection import IN_MEMORY, opened, sources
+from jammi_duck.doors.cli.connection import IN_MEMORY, existing, opened, sources
 from jammi_duck.doors.cli.output import print_json, print_rows
-from jammi_duck.doors.database_file import expanded
 from jammi_duck.errors import InputError
 from jammi_duck.sql import folded, joined, literal, quoted, sql
 from jammi_duck.udfs.sources import name_parts
@@ -114,9 +113,10 @@ def _suggested(source: str, columns: duckdb.DuckDBPyRelation) -> str:
 
 def _list(options: argparse.Namespace) -> None:
     config = options.settings.config
-    if not os.path.exists(expanded(config.database)):
+    path = existing(options.settings)
+    if path == IN_MEMORY:
         none = f"there is no database '{redacted(config.database)}'; `jammi-duck sources add` makes one"
         print("[]" if options.json else none)
         return
-    with opened(config.database, config, read_only=True, wait=options.wait) as con:
+    with opened(path, config, read_only=True, wait=options.wait) as con:
         (print_json if options.json else print_rows)(sources(con))
