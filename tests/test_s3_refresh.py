@@ -187,12 +187,12 @@ class TestNetwork:
 
     @pytest.mark.parametrize("ending", ["usearch", "manifest.json"])
     def test_a_server_that_refuses(self, behind, network, files, ending):
-        """The table is as it was, only vectors are left, and a second refresh takes these."""
+        """The table is as it was, only vectors and their words are left, and a second refresh takes these."""
         before = files()
         network.breaks("denied", "PUT", ending)
         assert "cannot write 's3://" in error_of(behind, "FROM jammi_refresh('t')")
         assert network.struck
-        assert {layout.parse(file).kind for file in files() - before} == {"parquet"}
+        assert {layout.parse(file).kind for file in files() - before} == {"parquet", "words"}
         assert behind.execute("SELECT current, new, changed FROM jammi_status('t')").fetchall() == [(11, 1, 1)]
         assert refresh(behind) == [(1, 1, 0, 0)]
         holds(behind, NOW)
@@ -203,7 +203,7 @@ class TestNetwork:
         network.breaks("busy", "PUT", "manifest.json", times=100)
         assert "cannot write 's3://" in error_of(behind, "FROM jammi_refresh('t')")
         network.calm()
-        assert {layout.parse(file).kind for file in files() - before} == {"parquet"}
+        assert {layout.parse(file).kind for file in files() - before} == {"parquet", "words"}
         assert refresh(behind) == [(1, 1, 0, 0)]
         holds(behind, NOW)
 
