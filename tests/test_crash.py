@@ -245,7 +245,7 @@ def test_processes_that_are_killed_while_they_build(many, fake, tmp_path):
         for name, status, count in tables:
             statuses.add(status)
             if status == "ready":
-                matches = "jammi_matches('t', 'word7', 10000, embedding_table := ?)"
+                matches = "jammi_matches('t', 'word7', 10000, embedding_table := ?, mode := 'vector')"
                 found = con.execute(f"SELECT count(*) FROM {matches}", [name]).fetchone()
                 assert found == (KILLED_ROWS,) == (count,)
                 assert con.execute(f'SELECT count(*) FROM jammi."{name}"').fetchone() == (KILLED_ROWS,)

@@ -368,7 +368,7 @@ class TestWays:
         [
             ({"mode": "words"}, InputError, "no mode 'words'; there are"),
             ({"weight": 2}, InputError, "weight is 2; it must be from 0"),
-            ({"k1": -1}, InputError, "k1 is -1; it must be 0 or more"),
+            ({"k1": -1}, InputError, "k1 is -1; it must be from 0 to 1,000"),
             ({"rerank": "/no/such", "rerank_k": 10}, NoModelError, "no model at '/no/such'"),
             ({"rerank": "x", "rerank_k": 9}, InputError, "k is 10, and rerank_k is 9"),
         ],

@@ -336,7 +336,7 @@ class TestFinding:
         con = duckdb.connect(built)
         fake(con)
         (name,) = con.execute("SELECT embedding_table FROM jammi_tables()").fetchone()
-        assert con.execute("SELECT * FROM jammi_drop(?)", [name]).fetchall() == [(name, "dropped", "removed 5 files")]
+        assert con.execute("SELECT * FROM jammi_drop(?)", [name]).fetchall() == [(name, "dropped", "removed 6 files")]
         assert list((storage / "jammi_db").iterdir()) == []
         assert f"no embedding table '{name}'" in error_of(con, "FROM jammi_drop(?)", [name])
         assert con.execute("FROM jammi_tables()").fetchall() == []
@@ -437,7 +437,7 @@ class TestSharing:
             assert real is not None
             con.close()
         assert built[1] == built[0] + "_2"
-        assert len(list((storage / "jammi_db").iterdir())) == 10
+        assert len(list((storage / "jammi_db").iterdir())) == 12
 
 
 class TestDump:

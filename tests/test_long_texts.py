@@ -14,7 +14,7 @@ MEASURED = """
 import resource, sys, duckdb, jammi_duck
 con = duckdb.connect()
 jammi_duck.install(con, storage=sys.argv[1], model=sys.argv[2])
-con.execute("SET threads = 1; SELECT embed('duck')").fetchall()
+con.execute("SET threads = 1; SET enable_progress_bar = false; SELECT embed('duck')").fetchall()
 con.execute("CREATE TABLE t AS SELECT i AS id, i || repeat(' lorem ipsum dolor', 2777) AS body FROM range(600) r(i)")
 con.execute("CREATE TABLE few AS FROM t LIMIT 10")
 con.execute("FROM jammi_generate('few', 'body', 'id')").fetchall()

@@ -172,7 +172,7 @@ COMMANDS = [
     ("drop animals", "'animals' is a source, and no embedding table; its embedding tables: TABLE"),
     ("drop TABLEx", "did you mean 'TABLE'?"),
     ("tables --wait 30", "'30' is not a duration; write it as 30s or '5 minutes'"),
-    ("tables --db jami_duck.duckdb", "`jammi-duck sources add --db jami_duck.duckdb` makes one"),
+    ("tables --db jami_duck.duckdb", "`jammi-duck sources add NAME --path FILE --db jami_duck.duckdb` makes one"),
     ("models list animals", "unrecognized arguments: animals"),
     ("models describe all-MiniLM-L6-v2", "'desc'"),
     ("sources add owls animals.csv", "the following arguments are required: --path"),

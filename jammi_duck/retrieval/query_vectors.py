@@ -47,7 +47,7 @@ def vectors_of(
         known[i] = not is_blank(text)
     said = [i for i in texts if known[i]]
     if said:
-        _warn_of_vectors([texts[i] for i in said])
+        warn_of_vectors([texts[i] for i in said])
         encoder = recorded_encoder(encoders, entry.name, entry.definition, QUERY)
         encoded = encoder.encode([texts[i] for i in said], "query")
         vectors[said] = cut(encoded, entry.definition.dimensions)
@@ -62,7 +62,8 @@ def vectors_of(
     return vectors[known], np.flatnonzero(known)
 
 
-def _warn_of_vectors(texts: Sequence[str]) -> None:
+def warn_of_vectors(texts: Sequence[str]) -> None:
+    """Warn of texts that look like vectors."""
     if any(map(_looks_like_vector, texts)):
         warnings.warn(
             "the query is a text that looks like a vector, and is embedded as words; for a search by the vector, cast "

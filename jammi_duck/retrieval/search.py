@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import DamagedError, InputError, UnsupportedError, did_you_mean, enumerated
 from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_weights, by_words
-from jammi_duck.retrieval.query_vectors import Like, Query, vectors_of
+from jammi_duck.retrieval.query_vectors import Like, Query, vectors_of, warn_of_vectors
 from jammi_duck.retrieval.selection import Selection, opened
 from jammi_duck.retrieval.text_query import TextQuery, parse
 from jammi_duck.retrieval.words_only import need_vectors
@@ -292,6 +292,8 @@ def _by_vectors(
 def _by_texts(encoders: Encoders, arms: Arms, options: SearchOptions, texts: Sequence[str]) -> Answers:
     """The answers to texts, by their words, or by their words and their vectors."""
     parsed = [parse(text, arms.words.analyser) for text in texts]
+    # A minus before a number is read as an operator.
+    warn_of_vectors([text for text, query in zip(texts, parsed, strict=True) if text != query.plain])
     is_hybrid = options.mode != Mode.TEXT
     vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
     stages = []

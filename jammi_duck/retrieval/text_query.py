@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from jammi_duck.storage.words.analyser import Analyser, beginning, is_paired, spans, tokens, whole
 from jammi_duck.storage.words.bm25 import Clause
 
+# What is read of a text.
+_MOST_CHARACTERS = 100_000
 # In the score, beside a word's own term, the others by which it is found.
 _OTHER = 0.5
 # A phrase, with a sign that stands before it. A quote after a letter or a digit is none, as in 5".
@@ -44,15 +46,18 @@ class TextQuery:
 def parse(text: str, analyser: Analyser) -> TextQuery:
     """What a text asks for, in the terms of an analyser.
 
-    If nothing but exclusions and stop words is left, the whole text is taken for plain words.
+    Of a very long text, the beginning is read. If nothing but exclusions and stop words is left, the whole text is
+    taken for plain words.
     """
-    operands = list(_operands(text))
+    read = text[:_MOST_CHARACTERS]
+    operands = list(_operands(read))
     scored = _scored((each for each in operands if each.sign != "-"), analyser)
     if not scored:
-        words = (_Operand(token, "", (0, 0), (0, 0)) for token in tokens(text))
+        words = (_Operand(token, "", (0, 0), (0, 0)) for token in tokens(read))
         return TextQuery(_scored(words, analyser), (), (), text)
     must, without = ([_condition(each, analyser) for each in operands if each.sign == sign] for sign in "+-")
-    return TextQuery(scored, _distinct(must), _distinct(without), _plain(text, operands))
+    plain = _plain(read, operands) if read == text else text
+    return TextQuery(scored, _distinct(must), _distinct(without), plain)
 
 
 @dataclass(frozen=True)
