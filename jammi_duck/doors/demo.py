@@ -19,14 +19,14 @@ from jammi_duck.doors.installation import install
 QUERIES = ("parse command line arguments", "compress a file", "talk to a web server")
 
 _GENERATE = "SELECT embedding_table, row_count, seconds FROM jammi_generate('pydoc', ['name', 'doc'], 'id')"
-_SEARCH = "SELECT kind, name, round(_similarity, 3) AS similarity FROM jammi_search('pydoc', '{}', 5)"
+_SEARCH = "SELECT kind, name, round(_similarity, 3) AS similarity FROM jammi_search('pydoc', '{}', 5, mode := 'vector')"
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "_bundled"}
 
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def run(folder: Path) -> None:
-    """Build the table `pydoc`, embed it, and search it three times; everything stays in `folder`."""
+    """Build the table `pydoc`, embed it, and search it three times by meaning; everything stays in `folder`."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def run(folder: Path) -> None:
         _show(con, _GENERATE)
         for query in QUERIES:
             _show(con, _SEARCH.format(query))
-        print(f"The vectors and their index are in {jammi.location}/jammi_db. Continue with:\n")
+        print(f"The vectors and their indexes are in {jammi.location}/jammi_db. Continue with:\n")
         print(f"  {sys.executable}\n  >>> import jammi_duck")
         print(f"  >>> con = jammi_duck.connect({str(database)!r}, storage={str(storage)!r})")
         print("  >>> con.sql(\"SELECT name, doc FROM jammi_search('pydoc', 'wait for a child process', 3)\").show()")
