@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,7 @@ _RUN_TOKENS = 1 << 17
 _RUN_CHARACTERS = 8 << 20
 _TOKENS_AT_ONCE = 1 << 16
 _POSTINGS_AT_ONCE = 1 << 16
+_BYTES_AT_ONCE = 1 << 20
 # So many runs are merged at a time, so that each gives many postings at a time.
 _RUNS_AT_ONCE = 16
 _EMPTY = np.empty(0, np.int64)
@@ -205,7 +207,7 @@ def _merged(sources: Sequence[Source]) -> Iterator[tuple[Sequence[bytes], Postin
     readers = [_Reader(source) for source in sources]
     while readers := [reader for reader in readers if reader.fill(_POSTINGS_AT_ONCE // len(readers))]:
         # No reader has more terms up to this one than are read.
-        last = min(reader.waiting.terms[-1] for reader in readers)
+        last = _few(readers, min(reader.waiting.terms[-1] for reader in readers))
         parts = [(reader, reader.take(last)) for reader in readers]
         terms = sorted({term for _, entries in parts for term in entries.terms})
         numbers = {term: number for number, term in enumerate(terms)}
@@ -222,6 +224,20 @@ def _merged(sources: Sequence[Source]) -> Iterator[tuple[Sequence[bytes], Postin
             [terms[number] for number in there],
             Postings(renumbered[postings.terms], postings.rows, postings.counts, postings.positions),
         )
+
+
+def _few(readers: Sequence[_Reader], last: bytes) -> bytes:
+    """The last of the terms up to this one whose postings are not too many at a time."""
+    waiting = [reader.waiting[: bisect_right(reader.waiting.terms, last)] for reader in readers]
+    if sum(int(entries.sizes.sum()) for entries in waiting) <= _BYTES_AT_ONCE:
+        return last
+    sizes: Counter[bytes] = Counter()
+    for entries in waiting:
+        for term, size in zip(entries.terms, entries.sizes.sum(axis=1).tolist(), strict=True):
+            sizes[term] += size
+    terms = sorted(sizes)
+    totals = np.cumsum([sizes[term] for term in terms])
+    return terms[max(0, int(np.searchsorted(totals, _BYTES_AT_ONCE, side="right")) - 1)]
 
 
 class _Reader:
@@ -270,13 +286,18 @@ def _joined(parts: Sequence[Postings]) -> Postings:
 
 def _grouped(postings: Postings) -> Postings:
     """Postings in order of terms and rows, in which several of one term and row become one."""
-    terms, rows = np.repeat(postings.terms, postings.counts), np.repeat(postings.rows, postings.counts)
-    key = terms << 32 | rows
+    key = postings.terms << 32 | postings.rows
+    if np.all(key[1:] > key[:-1]):
+        return postings
     order = np.argsort(key, kind="stable")
-    key = key[order]
+    key, counts = key[order], postings.counts[order]
+    starts = (np.cumsum(postings.counts) - postings.counts)[order]
+    # Where the positions of each posting stood.
+    places = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    places += np.arange(len(places))
     firsts = np.flatnonzero(np.diff(key, prepend=-1))
-    counts = np.diff(firsts, append=len(key))
-    return Postings(key[firsts] >> 32, key[firsts] & 0xFFFFFFFF, counts, postings.positions[order])
+    key = key[firsts]
+    return Postings(key >> 32, key & 0xFFFFFFFF, np.add.reduceat(counts, firsts), postings.positions[places])
 
 
 def _in_parts(terms: Sequence[bytes], postings: Postings) -> Iterator[tuple[Sequence[bytes], Postings]]:

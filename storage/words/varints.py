@@ -19,6 +19,8 @@ _MOST_BYTES, _MOST_BYTES_ALONE = 5, 9
 def encode(values: Numbers) -> tuple[Bytes, Numbers]:
     """The bytes of numbers from 0 to 2^35 - 1, one after another, and how many bytes each takes."""
     lengths = np.ones(len(values), np.int64)
+    if values.max(initial=0) < 128:
+        return values.astype(np.uint8), lengths
     for more in range(1, _MOST_BYTES):
         lengths += values >= 1 << 7 * more
     ends = np.cumsum(lengths)

@@ -24,6 +24,7 @@ _BLOCK_TERMS = 16
 _MOST_POSITION = (1 << 32) - 1
 _END = 4 + len(MAGIC)
 _READ_AT_ONCE = 1 << 20
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -105,21 +106,20 @@ class WordsWriter:
         gaps = np.diff(postings.rows, prepend=0)
         gaps[firsts] = postings.rows[firsts] + 1
         repeated = postings.counts > 1
-        of_word = np.repeat(np.arange(len(postings.rows)), postings.counts)
         steps = np.diff(postings.positions, prepend=0)
         starts = np.cumsum(postings.counts) - postings.counts
         steps[starts] = postings.positions[starts]
         streams = [
             (gaps << 1 | repeated, postings.terms),
             (postings.counts[repeated] - 2, postings.terms[repeated]),
-            (steps, postings.terms[of_word]),
+            (steps, np.repeat(postings.terms, postings.counts) if len(terms) > 1 else _NONE),
         ]
         parts: list[Bytes] = []
         sizes = np.empty((len(terms), len(streams)), np.int64)
         for i, (numbers, of_term) in enumerate(streams):
             written, lengths = encode(numbers)
             parts.append(written)
-            sizes[:, i] = np.bincount(of_term, lengths, len(terms))
+            sizes[:, i] = np.bincount(of_term, lengths, len(terms)) if len(terms) > 1 else len(written)
         self._add_entries(terms, row_counts, sizes)
         self._write(_woven(parts, sizes).data)
         self._postings += int(sizes.sum())
