@@ -229,3 +229,9 @@ class TestLaws:
     @given(st.text(st.characters(categories=["L"], max_codepoint=0x24F, exclude_characters="Ŀŀ")), st.integers(0, 10))
     def test_what_a_word_begins_with_is_a_beginning_of_it(self, word, end):
         assert beginning(word).startswith(beginning(word[:end]))
+
+
+def test_marks_without_end_are_cut():
+    """A letter has at most thirty: to put more in order would take time with the square of their number."""
+    (term,) = {term.text for term in analyser("none").token("\u05d0" + "\u05b0\u0301" * 50_000).terms}
+    assert len(term) == 31

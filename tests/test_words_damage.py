@@ -61,6 +61,16 @@ SPOILT = {
     "that of another segment": lambda whole, other: other,
     "a later version's": lambda whole, other: sealed(*content(whole), format_version=2),
 }
+
+
+def without_rows(whole):
+    """A file that can be opened, and whose postings cannot be read: no row comes after the one before."""
+    body, header = content(whole)
+    first = 8 + header["rows"] * header["length_bytes"]
+    last = first + header["postings_bytes"]
+    return sealed(body[:first] + bytes(last - first) + body[last:], header)
+
+
 # What the manifest has the right SHA-256 of, which whoever writes to a location can forge.
 FORGED = {
     "of other rows": lambda whole, other: sealed(*content(whole), parquet="c" * 64),
@@ -69,6 +79,7 @@ FORGED = {
     ),
     "a later version's": lambda whole, other: sealed(*content(whole), format_version=2),
     "no file of words": lambda whole, other: b"words",
+    "of no rows": lambda whole, other: without_rows(whole),
 }
 
 

@@ -131,6 +131,31 @@ class TestWithoutWords:
         assert refresh(source) == [(0, 1, 1, 1)]
         whole(source)
 
+    def test_a_row_that_had_none_gets_them_even_if_its_text_is_what_it_was_again(self, source):
+        source.execute("FROM jammi_generate('t', 'text', 'id', words := false)").fetchall()
+        source.execute("CREATE TABLE before AS FROM t; UPDATE t SET text = 'a green pipe' WHERE id = 5")
+        index_words(source)
+        source.execute("UPDATE t SET text = before.text FROM before WHERE t.id = before.id")
+        assert refresh(source) == [(0, 0, 0, 0)]
+        whole(source)
+
+    def test_two_databases_at_once(self, source, fake, monkeypatch):
+        """Each writes the words of all segments: the names of one are taken when the other is done."""
+        source.execute("FROM jammi_generate('t', 'text', 'id', words := false)").fetchall()
+        other = fake(segment_rows=4).con
+        other.execute("CREATE TABLE t AS FROM (VALUES " + ", ".join(f"({i}, $t{i})" for i in NOTES) + ") t(id, text)",
+                      {f"t{i}": text for i, text in NOTES.items()})  # fmt: skip
+        finish = WordsIndexer.finish
+
+        def last(indexer, *arguments):
+            monkeypatch.setattr(WordsIndexer, "finish", finish)
+            assert index_words(other) == ("english", 6, True, None)
+            return finish(indexer, *arguments)
+
+        monkeypatch.setattr(WordsIndexer, "finish", last)
+        assert index_words(source) == ("english", 6, True, None)
+        whole(source)
+
     def test_an_older_table_by_its_name(self, source):
         source.execute("FROM jammi_generate('t', 'text', 'id', words := false, name := 'plain')").fetchall()
         generate(source, "t")
