@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from jammi_duck import JammiWarning
+from jammi_duck.storage.tables import segment_words
 from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.work.index_words import WordsIndexer
 from jammi_duck.work.refresh import Refresher
@@ -145,14 +146,14 @@ class TestWithoutWords:
         other = fake(segment_rows=4).con
         other.execute("CREATE TABLE t AS FROM (VALUES " + ", ".join(f"({i}, $t{i})" for i in NOTES) + ") t(id, text)",
                       {f"t{i}": text for i, text in NOTES.items()})  # fmt: skip
-        finish = WordsIndexer.finish
+        write = segment_words.written
 
-        def last(indexer, *arguments):
-            monkeypatch.setattr(WordsIndexer, "finish", finish)
+        def second(*arguments, **options):
+            monkeypatch.setattr(segment_words, "written", write)
             assert index_words(other) == ("english", 6, True, None)
-            return finish(indexer, *arguments)
+            return write(*arguments, **options)
 
-        monkeypatch.setattr(WordsIndexer, "finish", last)
+        monkeypatch.setattr(segment_words, "written", second)
         assert index_words(source) == ("english", 6, True, None)
         whole(source)
 
