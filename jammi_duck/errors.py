@@ -11,8 +11,9 @@ JammiError
 ├── StorageError         a location cannot be read or written
 │   ├── DamagedError     a file is missing, truncated, altered, or belongs to another build
 │   └── UnsupportedError this version does not understand a file, and leaves it alone
-└── BuildError           a build cannot continue
-    └── StateError       a build or a table has changed meanwhile
+├── BuildError           a build cannot continue
+│   └── StateError       a build or a table has changed meanwhile
+└── DeniedError          a client of the server may not do that
 
 JammiWarning             a search was slower than usual, or may not do what was meant
 """
@@ -95,6 +96,10 @@ class BuildError(JammiError):
 
 class StateError(BuildError):
     """A build or a table has changed meanwhile, so that the operation does not apply."""
+
+
+class DeniedError(JammiError):
+    """A client of the server may not do that."""
 
 
 class JammiWarning(UserWarning):

@@ -184,7 +184,7 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
         raise InputError(f"{function} needs a source, its columns and its key: none of them may be NULL")
     names = column_names(call.cols)
     _check_name(call.name)
-    engine.jobs.hear_ctrl_c(call.caller)
+    engine.jobs.planned(call.caller)
     source = resolve(call.source, call.search_path, engine.host)
     new = disambiguate_new(engine, source)
     meant = disambiguate(engine, source, failed=True)
@@ -284,7 +284,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     resolved, theirs = (resolve(each, call.search_path, engine.host) for each in (call.source, call.vectors))
     meant = disambiguate_new(engine, resolved)
     caller = Caller(call.session, call.transaction)
-    engine.jobs.hear_ctrl_c(caller)
+    engine.jobs.planned(caller)
     language = _language(call.words, call.language)
     request = json.dumps(dataclasses.asdict(Request(resolved.written, columns, key, model, language=language)))
     imported = packed(

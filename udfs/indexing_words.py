@@ -39,7 +39,7 @@ def index_words_plan(engine: Engine, choice: Choice, language: str | None, sessi
             f"'{entry.name}' was imported without the columns of its text, so its words are not known; import it "
             "again, with cols := [...] (columns=[...] in Python, --columns on the command line)"
         )
-    engine.jobs.hear_ctrl_c(caller)
+    engine.jobs.planned(caller)
     pinned = pin_snapshot(engine.tables, entry, caller)
     state = pinned.snapshot.manifest
     wanted = dataclasses.replace(state, definition=dataclasses.replace(state.definition, words=words))

@@ -116,7 +116,7 @@ def refresh_query(
     Each text that the table lacks comes once, with the keys of all rows that have it; where a row of the table has
     that text already, with the place of its vector, and else with the text itself, read in a second look at the source.
     """
-    engine.jobs.hear_ctrl_c(caller)
+    engine.jobs.planned(caller)
     pinned = pin_snapshot(engine.tables, entry, caller, spare=True)
     state = pinned.snapshot.manifest
     lacking = without_words(engine.tables.store_at(entry.location), state)
@@ -254,7 +254,7 @@ def compact_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that compacts a table."""
     source = resolve(choice.source, choice.search_path, engine.host)
     entry, _ = find_embeddings(engine, source, choice.model, choice.table)
-    engine.jobs.hear_ctrl_c(Caller(session, choice.transaction))
+    engine.jobs.planned(Caller(session, choice.transaction))
     return sql(
         "SELECT unnest(_jammi_compact({}, {}, {}), recursive := true)",
         literal(entry.name),

@@ -114,12 +114,14 @@ def models(engine: Engine, _: Column) -> pa.Array:
 
 def recover(engine: Engine, *caller: Column) -> pa.Array:
     """Settle what dead processes left, and mend what can be mended."""
+    engine.jobs.refuse_readers(caller_of(caller))
     return table([engine.jobs.recover(caller_of(caller))], Action)
 
 
 def drop_tables(engine: Engine, names: Column, *caller: Column) -> pa.Array:
     """Drop embedding tables."""
     if len(names):
+        engine.jobs.refuse_readers(caller_of(caller))
         # What the caller's earlier queries have read is not in use any more.
         engine.jobs.settle(caller_of(caller), wait=False)
     if any(name is None for name in names.to_pylist()):
@@ -129,5 +131,6 @@ def drop_tables(engine: Engine, names: Column, *caller: Column) -> pa.Array:
 
 def vacuum_files(engine: Engine, *caller: Column) -> pa.Array:
     """Remove files of ours that nothing names."""
+    engine.jobs.refuse_readers(caller_of(caller))
     engine.jobs.settle(caller_of(caller), wait=False)
     return table([vacuum(engine.tables, engine.jobs.at_work())], Removed)

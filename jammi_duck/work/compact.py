@@ -85,7 +85,7 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -
             progress = Progress("merging", entry.definition.label, sum(each.rows for each in todo.mergers))
             return Job(change, "compaction", caller, progress)
 
-        job = jobs.start(start)
+        job = jobs.start(caller, start)
         try:
             with jobs.ending_on_error(job):
                 indexed = merge(job.work, store, todo, tables.segment_rows, job.advance)

@@ -161,7 +161,7 @@ class Generator:
             progress = Progress(label, definition.label, census.rows)
             return Job(build, "build", caller, progress)
 
-        job = self._jobs.start(start)
+        job = self._jobs.start(caller, start)
         with self._jobs.ending_on_error(job):
             job.work.open()
         return job.work.id

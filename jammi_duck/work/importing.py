@@ -92,7 +92,7 @@ class Importer:
             build = _Import(self._tables, definition, owner, source, found)
             return Job(build, "import", caller, progress)
 
-        job = self._jobs.start(start)
+        job = self._jobs.start(caller, start)
         with self._jobs.ending_on_error(job):
             job.work.open()
         return job.work.id

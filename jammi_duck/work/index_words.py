@@ -90,7 +90,7 @@ class WordsIndexer:
             progress = Progress("indexing words", entry.definition.label, sum(each.rows for each in segments))
             return Job(change, "indexing of words", caller, progress)
 
-        return self._jobs.start(start).work.id
+        return self._jobs.start(caller, start).work.id
 
     def finish(self, token: str, pushed: int) -> WordsIndexed:
         """Commit the new state. `pushed` is how many rows came."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from jammi_duck.config.logs import log
-from jammi_duck.errors import BuildError, InputError, JammiError, NotFoundError, StateError
+from jammi_duck.errors import BuildError, DeniedError, InputError, JammiError, NotFoundError, StateError
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import Action, finish_drops, follow, repair, settle
@@ -26,6 +26,10 @@ from jammi_duck.work.text_buffer import Sink
 
 _MAIN_THREAD_CALLERS = 64
 _FAILURES = 16
+_READER = (
+    "this client only reads: generate, refresh, compact, import, index_words, drop, vacuum and recover need a server with "
+    "[server] allow_write = true, and a token with the role admin"
+)
 
 
 class Work(Sink, Protocol):
@@ -122,15 +126,26 @@ class Jobs:
         self._interrupted: set[Caller] = set()
         self._running: dict[str, Job[Work]] = {}
         self._failures: OrderedDict[str, JammiError] = OrderedDict()
+        # The sessions that may change embedding tables; None: every session may.
+        self.writers: set[str] | None = None
         # Held while work is settled, and while some begins: so none is taken for that of the dead.
         self._settling = threading.Lock()
 
-    def start(self, make: Callable[[], Job[W]]) -> Job[W]:
-        """Enter work that `make` makes."""
+    def refuse_readers(self, caller: Caller) -> None:
+        """Raise DeniedError where the caller's session may not change embedding tables.
+
+        A session's id is known to nobody else: so nobody can call a function of ours in another's name.
+        """
+        if self.writers is not None and caller.session not in self.writers:
+            raise DeniedError(_READER)
+
+    def start(self, caller: Caller, make: Callable[[], Job[W]]) -> Job[W]:
+        """Enter work that `make` makes for a caller. Raises DeniedError where the caller only reads."""
+        self.refuse_readers(caller)
         with self._settling:
             job = make()
             self._running[job.work.id] = job  # type: ignore[assignment]
-        if job.caller in self._interrupted:
+        if caller in self._interrupted:
             job.interrupted.set()
         return job
 
@@ -235,8 +250,12 @@ class Jobs:
             if session in (None, job.caller.session):
                 job.interrupted.set()
 
-    def hear_ctrl_c(self, caller: Caller) -> None:
-        """Let Ctrl-C stop what the caller's query will begin, if the main thread plans it: it is meant for that one."""
+    def planned(self, caller: Caller) -> None:
+        """Note that a query of the caller will begin work: if the main thread plans it, Ctrl-C is meant for that one.
+
+        Raises DeniedError where the caller only reads.
+        """
+        self.refuse_readers(caller)
         self._interrupted.discard(caller)
         if listen(self):
             self._in_main_thread.append(caller)

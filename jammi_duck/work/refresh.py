@@ -128,7 +128,7 @@ class Refresher:
             progress = Progress("refreshing", definition.label, found.texts)
             return Job(change, "refresh", caller, progress)
 
-        return self._jobs.start(start).work.id
+        return self._jobs.start(caller, start).work.id
 
     def forget(self, token: str, row_ids: Sequence[str], segments: Sequence[int], positions: Sequence[int]) -> None:
         """Take rows of the table that are gone or replaced. Threads may call at once."""

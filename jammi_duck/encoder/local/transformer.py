@@ -18,6 +18,7 @@ from jammi_duck.encoder.description import ModelDescription
 from jammi_duck.encoder.local.batch import Tokens, pack
 from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget, longest_first
 from jammi_duck.encoder.local.families import Transformer, transformer
+from jammi_duck.encoder.local.gathering import Gathering
 from jammi_duck.encoder.local.linear import PASS_TOKENS, Placement
 from jammi_duck.encoder.local.pooling import Pooling
 from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
@@ -74,6 +75,7 @@ class TransformerEncoder(Encoder):
         tokenizer.check_fits(self._transformer.vocabulary)
         self._pooling = Pooling(description, placement.device)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        self._gathering = Gathering()
         # Damaged weights cause an error now, not in the middle of a build.
         if self.encode_rows(["a"], "document", lambda _: None).failed.any():
             raise ModelError(
@@ -121,7 +123,10 @@ class TransformerEncoder(Encoder):
         with _remembering:
             found = {text: self._recent[text] for text in texts if text in self._recent}
         new = [text for text in dict.fromkeys(texts) if text not in found]
-        found.update(zip(new, super().encode(new, "query"), strict=True))
+        if new:
+            encode = super().encode
+            vectors_of_new = self._gathering.encode(new, lambda texts: encode(texts, "query"))
+            found.update(zip(new, vectors_of_new, strict=True))
         with _remembering:
             for text in texts:
                 # A copy: a row of a matrix would keep the whole matrix in memory.
