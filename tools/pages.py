@@ -50,8 +50,6 @@ def _table() -> str:
     arguments = inspect.signature(install).parameters
     rows = ["| option | argument of `install` | default | what it means | what it may be |", "|---|---|---|---|---|"]
     for option in options().values():
-        if option.is_reserved:
-            continue
         default = "~/.cache/jammi_duck" if option.name == "cache_dir" else shown(option.default)
         value = f"`{default}`" if default else ""
         argument = f"`{option.name}`" if option.name in arguments else ""

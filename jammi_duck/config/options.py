@@ -113,6 +113,7 @@ def _is_path(value: object) -> bool:
 
 _SOMETHING = Meta(pattern=r"^[^\0]*[^\s\0][^\0]*$")
 _MOST = 2**31 - 1
+Flag = Annotated[bool, Kind("true or false")]
 Text = Annotated[str, _SOMETHING, Kind("a text that is not empty")]
 Model = Annotated[str, _SOMETHING, Kind(f"{MODEL_NAME}; no URL", _model)]
 Location = Annotated[str, _SOMETHING, Kind("a path, or a URL without a query string", _location)]
@@ -134,10 +135,11 @@ Format = Annotated[Literal["text", "json"], Kind("one of text, json")]
 
 @dataclass(frozen=True)
 class Key:
-    """The key of an option in `jammi.toml`, whose first part is the section, and its meaning."""
+    """The key of an option in `jammi.toml`, whose first part is the section, its meaning, and another key it has."""
 
     key: str
     about: str
+    also: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +177,46 @@ class Config:
     ] = 0.9
     log_level: Annotated[Level, Key("logging.level", "the lowest level that is logged")] = "info"
     log_format: Annotated[Format, Key("logging.format", "the format of a log line")] = "text"
-    flight_listen: Annotated[Address, Key("server.flight_listen", "reserved for a future server")] = "0.0.0.0:8081"
-    http_listen: Annotated[Address, Key("server.http_listen", "reserved for a future server")] = "0.0.0.0:8080"
-    server_preload_models: Annotated[Models, Key("server.preload_models", "reserved for a future server")] = ()
+    flight_listen: Annotated[Address, Key("server.flight_listen", "where Flight SQL is served")] = "127.0.0.1:8081"
+    http_listen: Annotated[Address, Key("server.http_listen", "where HTTP is served", also="server.health_listen")] = (
+        "127.0.0.1:8080"
+    )
+    server_preload_models: Annotated[
+        Models, Key("server.preload_models", "models that are loaded before the server is ready")
+    ] = ()
+    server_follow: Annotated[
+        Duration, Key("server.follow", "how long changes by other processes may go unnoticed by the server")
+    ] = timedelta(seconds=5)
+    snapshot: Annotated[
+        Flag, Key("server.snapshot", "serve a private copy of the database file, so that others may write to it")
+    ] = False
+    allow_write: Annotated[
+        Flag, Key("server.allow_write", "let tokens with the role admin generate, refresh, compact, import and drop")
+    ] = False
+    tokens: Annotated[Folder | None, Key("server.tokens", "the file of tokens that `jammi-duck token` makes")] = None
+    allow_anonymous: Annotated[
+        Flag, Key("server.allow_anonymous", "let anybody in who reaches the server, wherever it listens")
+    ] = False
+    tls_certificate: Annotated[
+        Folder | None, Key("server.tls_certificate", "the server's certificates, a PEM file")
+    ] = None
+    tls_key: Annotated[Folder | None, Key("server.tls_key", "the key of the certificate, a PEM file")] = None
+    tls_client_ca: Annotated[
+        Folder | None, Key("server.tls_client_ca", "whose certificates clients must have, a PEM file")
+    ] = None
+    max_queries: Annotated[Count, Key("server.max_queries", "queries that run at once")] = 16
+    max_waiting: Annotated[Count, Key("server.max_waiting", "queries that wait for others before one is refused")] = 128
+    query_timeout: Annotated[Duration, Key("server.query_timeout", "how long a query may take")] = timedelta(minutes=5)
+    idle_timeout: Annotated[
+        Duration, Key("server.idle_timeout", "how long an unused prepared statement or session is kept")
+    ] = timedelta(hours=1)
+    max_result_rows: Annotated[
+        Count | None, Key("server.max_result_rows", "rows of one result; no limit by default")
+    ] = None
+    max_result_bytes: Annotated[Size, Key("server.max_result_bytes", "bytes of one result; auto is no limit")] = "auto"
+    drain: Annotated[Duration, Key("server.drain", "how long running queries may go on when the server ends")] = (
+        timedelta(seconds=30)
+    )
 
     def __post_init__(self) -> None:
         """Check and normalise; a user in the location's URL moves to the options, under fsspec's names.
@@ -212,12 +251,18 @@ class Config:
         return self.gpu_memory_fraction if self.gpu_memory_limit == "auto" else self.gpu_memory_limit
 
 
+def variable(key: str) -> str:
+    """The environment variable of a key."""
+    return "JAMMI_" + key.upper().replace(".", "__")
+
+
 @dataclass(frozen=True)
 class Option:
-    """A field of `Config`: `name` is its name there and as an argument, `key` its key in `jammi.toml`."""
+    """A field of `Config`: `name` is its name there and as an argument, `key` and `also` its keys in `jammi.toml`."""
 
     name: str
     key: str
+    also: str | None
     about: str
     kind: Kind
     type: Any
@@ -226,12 +271,7 @@ class Option:
     @property
     def variable(self) -> str:
         """The environment variable that sets it."""
-        return "JAMMI_" + self.key.upper().replace(".", "__")
-
-    @property
-    def is_reserved(self) -> bool:
-        """Whether nothing uses it yet, so that nobody is told of it."""
-        return self.key.startswith("server.")
+        return variable(self.key)
 
     @property
     def is_secret(self) -> bool:
@@ -280,7 +320,7 @@ def options() -> dict[str, Option]:
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
         key = next(part for part in hints[each.name].__metadata__ if isinstance(part, Key))
         kind = _kind(hints[each.name])
-        found[each.name] = Option(each.name, key.key, key.about, kind, hints[each.name], default)
+        found[each.name] = Option(each.name, key.key, key.also, key.about, kind, hints[each.name], default)
     return found
 
 

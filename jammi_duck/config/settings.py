@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.config.options import Config, Option, Options, options
+from jammi_duck.config.options import Config, Option, Options, options, variable
 from jammi_duck.config.trust import OF_LOCATION, Given, Layer, Trust, settle_layers
 from jammi_duck.errors import ConfigError, did_you_mean, nearest
 from jammi_duck.regular_files import open_regular
@@ -23,9 +23,8 @@ FILE = "jammi.toml"
 PREFIX = "JAMMI_"
 DEFAULT, ARGUMENT = "default", "argument"
 
-_BY_KEY = {option.key: option for option in options().values()}
+_BY_KEY = {key: option for option in options().values() for key in (option.key, option.also) if key}
 _SECTIONS = list(dict.fromkeys(key.partition(".")[0] for key in _BY_KEY))
-_SHOWN = list(dict.fromkeys(key.partition(".")[0] for key, option in _BY_KEY.items() if not option.is_reserved))
 _SECRETS = options()["storage_options"]
 _FILES = (Trust.FOLDER, Trust.USER, Trust.MACHINE)
 _MOST_BYTES = 1 << 20
@@ -198,7 +197,7 @@ def _keys(text: str) -> set[str] | None:
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, Any, str]]:
     """The options that variables set; each key of a table may have its own variable."""
-    variables = {option.variable: option for option in options().values()}
+    variables = {variable(key): option for key, option in _BY_KEY.items()}
     for name in sorted(environment):
         upper = name.upper()
         if not upper.startswith(PREFIX):
@@ -243,7 +242,7 @@ def _read_inner(text: str) -> object:
 
 
 def _nearest_section(wrong: str) -> str:
-    return did_you_mean(wrong, _SHOWN) or f"; there are: {', '.join(_SHOWN)}"
+    return did_you_mean(wrong, _SECTIONS) or f"; there are: {', '.join(_SECTIONS)}"
 
 
 def _nearest(wrong: str, known: Iterable[str]) -> str:
@@ -255,7 +254,7 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
     near = nearest(last, candidates)
     if near is not None:
         return f"; did you mean '{candidates[near]}'?"
-    return f"; there are: {', '.join(inside.values())}" if inside else f"; sections are: {', '.join(_SHOWN)}"
+    return f"; there are: {', '.join(inside.values())}" if inside else f"; sections are: {', '.join(_SECTIONS)}"
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -127,6 +127,16 @@ def equip(
     con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders, given: Mapping[str, object] | None = None
 ) -> Jammi:
     """As `equip_as`, with the encoders to take models from."""
+    installation = installation_on(con, config, encoders, given)
+    name = installation.name
+    equip_other, with_engine = functools.partial(_add_to, name), functools.partial(_with_engine, name)
+    return Jammi(con, installation.engine.tables.store.location, equip_other, with_engine)
+
+
+def installation_on(
+    con: duckdb.DuckDBPyConnection, config: Config, encoders: Encoders, given: Mapping[str, object] | None = None
+) -> Installation:
+    """What the connections to a database share; the first call makes it, and each gives its connection the macros."""
     with errors_of_ours(), _installing:
         _forget_closed()
         name = _installation_of(con)
@@ -139,9 +149,7 @@ def equip(
         else:
             installation = Installation(con, config, encoders, name)
         installation.add(con)
-    name = installation.name
-    equip_other, with_engine = functools.partial(_add_to, name), functools.partial(_with_engine, name)
-    return Jammi(con, installation.engine.tables.store.location, equip_other, with_engine)
+    return installation
 
 
 def _add_to(installation: str, con: duckdb.DuckDBPyConnection) -> None:
@@ -231,13 +239,15 @@ class Installation:
         _installations[self.name] = self
         self._register_functions()
 
-    def add(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Give a connection the macros."""
+    def add(self, con: duckdb.DuckDBPyConnection) -> str:
+        """Give a connection the macros; returns the id of its session."""
         # DuckDB's own would show a build only at its end, below ours.
         if in_notebook() and con.execute(_CAN_HIDE_BAR).fetchall() == [(True,)]:
             con.execute("SET enable_progress_bar = false")
-        for statement in macros(self.host.add(con)):
+        session = self.host.add(con)
+        for statement in macros(session):
             con.execute(statement)
+        return session
 
     def refuse_other(self, config: Config, given: Mapping[str, object]) -> None:
         """Raise ConfigError where an option differs from those that this database has."""

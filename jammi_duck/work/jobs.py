@@ -27,8 +27,8 @@ from jammi_duck.work.text_buffer import Sink
 _MAIN_THREAD_CALLERS = 64
 _FAILURES = 16
 _READER = (
-    "this client only reads: generate, refresh, compact, import, index_words, drop, vacuum and recover need a server with "
-    "[server] allow_write = true, and a token with the role admin"
+    "this client only reads: generate, refresh, compact, import, index_words, drop, vacuum and recover need a server "
+    "with [server] allow_write = true, and a token with the role admin"
 )
 
 

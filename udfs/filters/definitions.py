@@ -201,6 +201,12 @@ def as_duckdb_has_them(host: Host) -> frozenset[str]:
     return names
 
 
+def query_of_view(text: str) -> str | None:
+    """The query of a view, from the statement that makes it as DuckDB shows it; None if that is not understood."""
+    head = _HEAD.fullmatch(text)
+    return None if head is None else head["query"]
+
+
 def _view(database: str, schema: str, name: str, text: str, internal: bool) -> View:
     head = _HEAD.fullmatch(text)
     if head is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def add_to(commands: Commands) -> None:
 def _config(called: argparse.Namespace) -> None:
     settings: Settings = called.settings
     if called.json:
-        print_objects(_row(settings, option) for option in _shown_options())
+        print_objects(_row(settings, option) for option in options().values())
         return
     print("# Options that are not set are comments, with their defaults. The first file that sets an option wins:")
     for path in paths():
@@ -44,16 +43,12 @@ def _config(called: argparse.Namespace) -> None:
     for line in settings.unused:
         print(f"# Not used: {line}")
     section = ""
-    for option in _shown_options():
+    for option in options().values():
         if option.key.partition(".")[0] != section:
             section = option.key.partition(".")[0]
             print(f"\n[{section}]")
         about = settings.origin(option.name) if settings.is_set(option.name) else option.about
         print(f"{_line(settings, option):<51} # {about}")
-
-
-def _shown_options() -> Iterator[Option]:
-    return (option for option in options().values() if not option.is_reserved)
 
 
 def _row(settings: Settings, option: Option) -> dict[str, object]:

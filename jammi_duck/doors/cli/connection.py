@@ -15,16 +15,24 @@ import duckdb
 from jammi_duck.config.logs import log
 from jammi_duck.config.options import Config
 from jammi_duck.config.settings import Settings
-from jammi_duck.doors.cli.lock import connect_waiting
-from jammi_duck.doors.cli.s3 import read_s3_through_fsspec
 from jammi_duck.doors.database_file import create, expanded
 from jammi_duck.doors.installation import equip_as
+from jammi_duck.doors.lock import connect_waiting
+from jammi_duck.doors.s3 import read_s3_through_fsspec
 from jammi_duck.errors import InputError, NoSourceError, NotFoundError, did_you_mean
 from jammi_duck.jammi import Jammi
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import sql
 
 IN_MEMORY = ":memory:"
+# The arguments that set options, by their names in `Config`.
+_ARGUMENTS = {
+    "db": "database",
+    "storage": "storage",
+    "flight": "flight_listen",
+    "http": "http_listen",
+    "tokens": "tokens",
+}
 _IS_FILE = sql("SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()")
 _SOURCES = sql("""
     SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
@@ -38,7 +46,7 @@ _SOURCES = sql("""
 
 def arguments(options: argparse.Namespace) -> dict[str, object]:
     """The options set by the command line, by their names in `Config`."""
-    given = {"database": getattr(options, "db", None), "storage": getattr(options, "storage", None)}
+    given = {name: getattr(options, argument, None) for argument, name in _ARGUMENTS.items()}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -22,6 +22,7 @@ from jammi_duck.doors.cli import (
     evaluating,
     following,
     models,
+    serving,
     shell,
     sources,
     tables,
@@ -158,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     following.add_to(commands)
     evaluating.add_to(commands)
     models.add_to(commands)
+    serving.add_to(commands)
     configuration.add_to(commands)
     shell.add_to(commands)
     demo = add_command(commands, "demo", _DEMO, lambda options: run_demo(options.folder))

@@ -1,0 +1,204 @@
+"""The database that a server reads: opened, restricted, and lent to one query at a time on a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import duckdb
+
+from jammi_duck.config.logs import log
+from jammi_duck.config.options import Config
+from jammi_duck.doors.database_file import expanded
+from jammi_duck.doors.installation import Installation, installation_on
+from jammi_duck.doors.lock import connect_waiting
+from jammi_duck.doors.s3 import read_s3_through_fsspec
+from jammi_duck.doors.server.allowed_files import allowed_files
+from jammi_duck.doors.server.names import Names
+from jammi_duck.encoder import Encoders
+from jammi_duck.errors import NotFoundError
+from jammi_duck.sql import joined, literal, sql
+from jammi_duck.storage.files.local_store import LocalStore
+
+_BEGIN, _END = sql("BEGIN TRANSACTION READ ONLY"), sql("ROLLBACK")
+
+
+Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
+
+
+@dataclass(eq=False)
+class Lent:
+    """A connection that one query has to itself, within a transaction that cannot write."""
+
+    con: duckdb.DuckDBPyConnection
+    session: str
+    writes: bool
+    path: str
+
+    def execute(self, statement: duckdb.Statement | str, parameters: Parameters = ()) -> duckdb.DuckDBPyConnection:
+        """Run a statement."""
+        return self.con.execute(statement, parameters) if parameters else self.con.execute(statement)
+
+    def rows(self, statement: duckdb.Statement | str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        """All rows of a statement."""
+        return self.execute(statement, parameters).fetchall()
+
+
+class ServedDatabase:
+    """One opening of the database file. A server opens another when the file has been replaced."""
+
+    def __init__(self, config: Config, encoders: Encoders, *, wait: timedelta = timedelta(0)) -> None:
+        """Open it read-only, unless clients may write; from then on DuckDB opens no other file.
+
+        Raises:
+            NotFoundError: there is no such file.
+            StorageError: another process has it open.
+        """
+        file = os.path.abspath(expanded(config.database))
+        if not os.path.exists(file):
+            raise NotFoundError(
+                f"there is no database '{config.database}' to serve; `jammi-duck sources add NAME --path FILE --db "
+                f"{config.database}` makes one"
+            )
+        self._file = file
+        self._opened = _state(file)
+        self._root = connect_waiting(file, read_only=not config.allow_write, wait=wait)
+        try:
+            self._open(config, encoders)
+        except BaseException:
+            self._root.close()
+            raise
+
+    def _open(self, config: Config, encoders: Encoders) -> None:
+        root = self._root
+        root.execute("SET GLOBAL python_enable_replacements = false")
+        read_s3_through_fsspec(root, config.storage_options)
+        self.installation: Installation = installation_on(root, config, encoders)
+        self.engine = self.installation.engine
+        self.names = Names(self.engine.host)
+        self.names.add_sources()
+        self.names.follow()
+        self._restrict()
+        self.engine.jobs.writers = set()
+        self._lock = threading.Condition()
+        self._idle: list[Lent] = []
+        self._lent: set[Lent] = set()
+        self._is_closed = False
+
+    def _restrict(self) -> None:
+        """Let DuckDB read the files that views name, and those of embedding tables, and no others."""
+        stores = [store for store in self.engine.tables.stores().values() if isinstance(store, LocalStore)]
+        folders = joined(", ", [literal(store.location) for store in stores])
+        files = joined(", ", map(literal, allowed_files(self._root)))
+        for setting in (
+            sql("SET GLOBAL allowed_directories = [{}]", folders),
+            sql("SET GLOBAL allowed_paths = [{}]", files),
+            sql("SET GLOBAL enable_external_access = false"),
+            sql("SET GLOBAL lock_configuration = true"),
+        ):
+            self._root.execute(setting)
+
+    @contextlib.contextmanager
+    def lend(self, *, writes: bool = False, path: str | None = None) -> Iterator[Lent]:
+        """A connection for one query; `writes` says whether it may change embedding tables by our functions.
+
+        `path` is a search path that the client has chosen.
+        """
+        lent = self._take(writes)
+        try:
+            wanted = path or self.names.search_path
+            if lent.path != wanted:
+                lent.con.execute(sql("SET search_path = {}", literal(wanted)))
+                lent.path = wanted
+            lent.con.execute(_BEGIN)
+            yield lent
+        finally:
+            self._give_back(lent)
+
+    def _take(self, writes: bool) -> Lent:
+        with self._lock:
+            if self._is_closed:
+                raise ClosedDatabaseError
+            found = next((each for each in reversed(self._idle) if each.writes == writes), None)
+            if found is not None:
+                self._idle.remove(found)
+                self._lent.add(found)
+                return found
+        con = self._root.cursor()
+        session = self.installation.add(con)
+        made = Lent(con, session, writes, "")
+        with self._lock:
+            if writes and self.engine.jobs.writers is not None:
+                self.engine.jobs.writers.add(session)
+            self._lent.add(made)
+        return made
+
+    def _give_back(self, lent: Lent) -> None:
+        is_usable = True
+        try:
+            lent.con.execute(_END)
+        except duckdb.TransactionException:
+            # It had not begun, or an error has ended it.
+            pass
+        except BaseException as error:
+            log.debug("a connection is closed after %s", error)
+            is_usable = False
+        with self._lock:
+            self._lent.discard(lent)
+            if is_usable and not self._is_closed:
+                self._idle.append(lent)
+            else:
+                self._let_go(lent)
+            self._lock.notify_all()
+
+    def _let_go(self, lent: Lent) -> None:
+        if self.engine.jobs.writers is not None:
+            self.engine.jobs.writers.discard(lent.session)
+        with contextlib.suppress(duckdb.Error):
+            lent.con.close()
+
+    def interrupt(self, lent: Lent) -> None:
+        """Stop what runs on a connection."""
+        self.engine.jobs.interrupt(lent.session)
+        with contextlib.suppress(duckdb.Error):
+            lent.con.interrupt()
+
+    def follow(self) -> bool:
+        """Look for what other processes have changed in the location; whether the names of tables have changed."""
+        self.installation.run(self.engine.jobs.follow)
+        return self.names.follow()
+
+    def is_replaced(self) -> bool:
+        """Whether the file is another one than was opened; one that is not there now may come back."""
+        state = _state(self._file)
+        return state is not None and state != self._opened
+
+    def close(self, wait: float) -> None:
+        """Lend no more, wait until running queries end, for so many seconds, then interrupt them; and close."""
+        with self._lock:
+            self._is_closed = True
+            for lent in self._idle:
+                self._let_go(lent)
+            self._idle.clear()
+            if not self._lock.wait_for(lambda: not self._lent, wait):
+                for lent in list(self._lent):
+                    self.interrupt(lent)
+                self._lock.wait_for(lambda: not self._lent, wait)
+        self._root.close()
+
+
+def _state(file: str) -> object:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_dev
+
+
+class ClosedDatabaseError(Exception):
+    """The database is being opened anew."""

@@ -1,0 +1,85 @@
+"""The models that a server's clients may use: those that are here, by their names, and no path or download."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from jammi_duck.encoder import Encoder, Encoders, Reranker
+from jammi_duck.encoder.listing import ModelRow
+from jammi_duck.errors import DeniedError
+from jammi_duck.types import Definition
+
+
+class ServedEncoders(Encoders):
+    """Finds the models of a server, and notes how long they take."""
+
+    def __init__(self, inner: Encoders, default: str, known: Iterable[str], observe: Callable[[float], None]) -> None:
+        """`default` and `known` may be used whatever their names are; `observe` gets the seconds of each encoding."""
+        self._inner = inner
+        self._default = default
+        self._known = {default, *known}
+        self._observe = observe
+
+    def get(self, name: str) -> Encoder:
+        """See `Encoders.get`. Raises DeniedError for a model that is not here, or a path."""
+        self._refuse_others(name)
+        return self._timed(self._inner.get(name))
+
+    def recorded(self, definition: Definition) -> Encoder:
+        """See `Encoders.recorded`."""
+        return self._timed(self._inner.recorded(definition))
+
+    def reranker(self, name: str) -> Reranker:
+        """See `Encoders.reranker`. Raises DeniedError for a model that is not here, or a path."""
+        self._refuse_others(name)
+        return self._inner.reranker(name)
+
+    def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
+        """See `Encoders.weights_and_pooling`."""
+        return self._inner.weights_and_pooling(name)
+
+    def names(self, name: str) -> set[str]:
+        """See `Encoders.names`."""
+        return self._inner.names(name)
+
+    def available(self, default: str) -> list[ModelRow]:
+        """See `Encoders.available`."""
+        return self._inner.available(default)
+
+    def _refuse_others(self, name: str) -> None:
+        if name in self._known:
+            return
+        is_path = os.path.isabs(name) or name.startswith((".", "~"))
+        if not is_path and any(
+            name in (row.name, row.name.rpartition("/")[2]) for row in self.available(self._default)
+        ):
+            self._known.add(name)
+            return
+        raise DeniedError(
+            f"this server has no model '{name}'; SELECT * FROM jammi_models() lists those it has, and [server] "
+            "preload_models adds to them"
+        )
+
+    def _timed(self, encoder: Encoder) -> Encoder:
+        return cast(Encoder, _Timed(encoder, self._observe))
+
+
+class _Timed:
+    """An encoder that tells how long each encoding took; in all else the one that it stands for."""
+
+    def __init__(self, inner: Encoder, observe: Callable[[float], None]) -> None:
+        self._inner = inner
+        self._observe = observe
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._inner, name)
+
+    def encode(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        began = time.perf_counter()
+        try:
+            return self._inner.encode(*arguments, **named)
+        finally:
+            self._observe(time.perf_counter() - began)

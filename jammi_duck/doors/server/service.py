@@ -1,0 +1,313 @@
+"""What every door of the server shares: the database, and how a query of a client runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from jammi_duck.config.logs import log
+from jammi_duck.config.options import Config
+from jammi_duck.doors.composition import loaded_encoders
+from jammi_duck.doors.server.admission import Admission, GoneError
+from jammi_duck.doors.server.database import ClosedDatabaseError, Lent, ServedDatabase
+from jammi_duck.doors.server.identity import ADMIN, Gate, Visitor
+from jammi_duck.doors.server.metrics import Metrics
+from jammi_duck.doors.server.models import ServedEncoders
+from jammi_duck.doors.server.statements import Schemas, Statement
+from jammi_duck.doors.server.streams import BATCH_ROWS
+from jammi_duck.errors import JammiError
+from jammi_duck.raised import errors_of_ours
+
+_SEARCH = re.compile(r"\bjammi_(search|similar|matches)\b", re.IGNORECASE)
+_EVALUATION = re.compile(r"\bjammi_(eval|eval_queries|eval_compare|tune)\b", re.IGNORECASE)
+_OURS = re.compile(r"\b_?jammi_", re.IGNORECASE)
+_TICK_SECONDS = 0.1
+_REOPENING_SECONDS = 60.0
+# DuckDB 1 streams what `execute` gives; DuckDB 2 copies it, and streams relations.
+_RELATIONS_STREAM = int(duckdb.__version__.partition(".")[0]) >= 2
+
+
+class LimitError(JammiError):
+    """A query has passed a limit of the server."""
+
+
+@dataclass(eq=False)
+class Query:
+    """A statement of a client that runs, or is about to."""
+
+    statement: Statement
+    visitor: Visitor
+    rows: Sequence[Sequence[Any]] = ((),)
+    path: str | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    began: float = field(default_factory=time.monotonic)
+    lent: Lent | None = None
+    reason: BaseException | None = None
+    row_count: int = 0
+    byte_count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def raise_if_stopped(self) -> None:
+        """Raise the reason for which it was stopped, if there is one."""
+        if self.reason is not None:
+            raise self.reason
+
+
+class Service:
+    """One server's state, for Flight SQL and for HTTP."""
+
+    def __init__(self, config: Config, gate: Gate, *, wait: timedelta = timedelta(0)) -> None:
+        """Load the models that are to be loaded, and open the database.
+
+        Raises:
+            ConfigError, ModelError, NotFoundError, StorageError: as the parts do.
+        """
+        self.config = config
+        self.gate = gate
+        self.metrics = Metrics()
+        self.admission = Admission(config.max_queries, config.max_waiting)
+        self.schemas = Schemas()
+        models = (*config.preload_models, *config.server_preload_models)
+        self.encoders = ServedEncoders(
+            loaded_encoders(config), config.model, models, self.metrics.encode_seconds.observe
+        )
+        for model in models:
+            self.encoders.get(model)
+        self._open = threading.Lock()
+        self._database = ServedDatabase(config, self.encoders, wait=wait)
+        self._running: set[Query] = set()
+        self.is_ending = False
+        # What the columns of results depend on.
+        self.state = 0
+        self._stopped = threading.Event()
+        self._watching = threading.Thread(target=self._watch, name="jammi-server-watch", daemon=True)
+        self._watching.start()
+
+    @property
+    def database(self) -> ServedDatabase:
+        """The database as it is now."""
+        return self._database
+
+    @contextlib.contextmanager
+    def lend(self, visitor: Visitor, path: str | None = None) -> Iterator[Lent]:
+        """A connection for a visitor, outside of the admission: for short questions about the catalog."""
+        writes = self.config.allow_write and visitor.role == ADMIN
+        end = time.monotonic() + _REOPENING_SECONDS
+        while True:
+            lending = self._database.lend(writes=writes, path=path)
+            try:
+                lent = lending.__enter__()
+                break
+            except ClosedDatabaseError:
+                if time.monotonic() > end or self.is_ending:
+                    raise GoneError("the database is being opened anew") from None
+                time.sleep(_TICK_SECONDS)
+        with contextlib.ExitStack() as stack:
+            stack.push(lending.__exit__)
+            yield lent
+
+    def schema(self, query: Query) -> pa.Schema:
+        """The columns of a query's result, without running it. Raises what DuckDB and ours say of it."""
+        values = query.rows[0] if query.rows and query.rows[0] else None
+        with errors_of_ours(), self.lend(query.visitor, query.path) as lent:
+            return self.schemas.of(query.statement, lent, self.state, values)
+
+    @contextlib.contextmanager
+    def answer(self, query: Query, is_gone: Callable[[], bool]) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        """Run a query: its schema, and its batches as they are fetched.
+
+        Raises:
+            BusyError, GoneError: it did not get its turn.
+            LimitError: it took too long, or its result is too large.
+            JammiError, duckdb.InterruptException: what DuckDB and ours say of it.
+        """
+        text = query.statement.text
+        is_search = _SEARCH.search(text) is not None
+        if _EVALUATION.search(text):
+            self.metrics.eval_invocations.inc()
+        began = time.monotonic()
+        try:
+            with self.admission.turn(
+                is_search=is_search, is_gone=lambda: is_gone() or query.reason is not None
+            ) as waited:
+                self.metrics.queue_seconds.observe(waited)
+                with errors_of_ours(), self.lend(query.visitor, query.path) as lent, self._registered(query, lent):
+                    try:
+                        yield self._results(query, lent)
+                    except duckdb.InterruptException:
+                        query.raise_if_stopped()
+                        raise
+        except BaseException as error:
+            self._note(query, began, is_search, error)
+            raise
+        self._note(query, began, is_search, None)
+
+    @contextlib.contextmanager
+    def _registered(self, query: Query, lent: Lent) -> Iterator[None]:
+        query.lent = lent
+        self._running.add(query)
+        try:
+            query.raise_if_stopped()
+            yield
+        except Exception:
+            # What stopped it is the reason for whatever went wrong then.
+            query.raise_if_stopped()
+            raise
+        finally:
+            self._running.discard(query)
+            # Not while it is being interrupted: the connection is another query's afterwards.
+            with query.lock:
+                query.lent = None
+
+    def _results(self, query: Query, lent: Lent) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        if not query.rows:
+            schema = self.schemas.of(query.statement, lent, self.state)
+            return schema, iter(())
+        first = _reader(query.statement, query.rows[0], lent)
+        return first.schema, self._counted(query, self._batches(query, lent, first))
+
+    def _batches(self, query: Query, lent: Lent, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        schema = reader.schema
+        yield from reader
+        for row in query.rows[1:]:
+            query.raise_if_stopped()
+            another = _reader(query.statement, row, lent)
+            if another.schema != schema:
+                raise LimitError("the columns of the result are of other types for these parameters than for the first")
+            yield from another
+
+    def _counted(self, query: Query, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        most_rows, most_bytes = self.config.max_result_rows, self.config.max_result_bytes
+        for batch in batches:
+            query.raise_if_stopped()
+            query.row_count += batch.num_rows
+            query.byte_count += batch.nbytes
+            if most_rows is not None and query.row_count > most_rows:
+                raise LimitError(f"the result has more than {most_rows:,} rows ([server] max_result_rows): use LIMIT")
+            if most_bytes != "auto" and query.byte_count > most_bytes:
+                raise LimitError(
+                    f"the result has more than {most_bytes:,} bytes ([server] max_result_bytes): use LIMIT"
+                )
+            yield batch
+
+    def _note(self, query: Query, began: float, is_search: bool, error: BaseException | None) -> None:
+        """Count a query, and write its line to the log."""
+        seconds = time.monotonic() - began
+        self.metrics.query_seconds.observe(seconds)
+        self.metrics.sent_bytes.inc(query.byte_count)
+        if is_search:
+            self.metrics.search_seconds.observe(seconds)
+        if error is not None and not isinstance(error, GeneratorExit):
+            self.metrics.errors.labels(type(error).__name__).inc()
+        digest = hashlib.sha256(query.statement.text.encode(errors="replace")).hexdigest()[:16]
+        fields = {
+            "query": query.id,
+            "user": query.visitor.name,
+            "seconds": round(seconds, 6),
+            "rows": query.row_count,
+            "statement": digest,
+            "error": None if error is None else type(error).__name__,
+        }
+        log.info("query of %s: %d rows in %.3f s", query.visitor.name, query.row_count, seconds, extra=fields)
+        log.debug("query %s: %s", query.id, query.statement.text, extra=fields)
+
+    def stop(self, query: Query, reason: BaseException) -> None:
+        """Stop a query, whether it runs already or not."""
+        if query.reason is None:
+            query.reason = reason
+        with query.lock:
+            if query.lent is not None:
+                self._database.interrupt(query.lent)
+
+    def find(self, id: str) -> Query | None:
+        """A query that runs, by its id."""
+        return next((query for query in list(self._running) if query.id == id), None)
+
+    def _watch(self) -> None:
+        """Stop queries that take too long, and follow what others change."""
+        limit = self.config.query_timeout.total_seconds()
+        follow = self.config.server_follow.total_seconds()
+        followed = time.monotonic()
+        while not self._stopped.wait(_TICK_SECONDS):
+            now = time.monotonic()
+            for query in list(self._running):
+                if query.reason is not None:
+                    # An interrupt before DuckDB has begun is lost.
+                    self.stop(query, query.reason)
+                elif now - query.began > limit:
+                    self.stop(query, LimitError(f"the query took longer than {limit:g} s ([server] query_timeout)"))
+            if now - followed >= follow:
+                followed = now
+                self._follow()
+
+    def _follow(self) -> None:
+        try:
+            if self._database.is_replaced():
+                self._reopen()
+            if self._database.follow():
+                self.state += 1
+        except Exception as error:
+            log.warning("cannot follow what others change: %s", error)
+
+    def _reopen(self) -> None:
+        """Open the database anew; queries that run may end before, and new ones wait meanwhile."""
+        with self._open:
+            log.info("the database file was replaced; opening it anew")
+            self._database.close(self.config.drain.total_seconds())
+            self._database = ServedDatabase(self.config, self.encoders, wait=timedelta(minutes=1))
+            self.state += 1
+
+    def is_ready(self) -> str | None:
+        """None if a query and a model answer; otherwise what does not."""
+        if self.is_ending:
+            return "the server is ending"
+        try:
+            with self.lend(Visitor("readyz", "reader")) as lent:
+                lent.rows("SELECT count(*) FROM jammi_tables()")
+            for model in self.config.server_preload_models[:1]:
+                self.encoders.get(model).encode(["ready?"], "query")
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def drain(self, seconds: float) -> bool:
+        """Take no more queries, wait for those that run, then stop them; whether all have ended by themselves."""
+        self.is_ending = True
+        self.admission.close()
+        if self.admission.drained(seconds):
+            return True
+        for query in list(self._running):
+            self.stop(query, GoneError("the server ends"))
+        self.admission.drained(5)
+        return False
+
+    def close(self) -> None:
+        """Close the database."""
+        self._stopped.set()
+        self._watching.join(10)
+        self._database.close(0)
+
+
+def _reader(statement: Statement, row: Sequence[Any], lent: Lent) -> pa.RecordBatchReader:
+    values = statement.bound(row)
+    # A relation is planned twice, which matters to a search, and whose rows are few.
+    if _RELATIONS_STREAM and not _OURS.search(statement.text) and not statement.explains:
+        relation = lent.con.sql(statement.text, params=values) if values else lent.con.sql(statement.text)
+        reader: pa.RecordBatchReader = relation.to_arrow_reader(BATCH_ROWS)
+        return reader
+    result = lent.con.execute(statement.text, values) if values else lent.con.execute(statement.text)
+    # DuckDB 1.4 has it by the second name alone.
+    make = getattr(result, "to_arrow_reader", None) or getattr(result, "fetch_record_batch")  # noqa: B009
+    reader = make(BATCH_ROWS)
+    return reader

@@ -1,0 +1,150 @@
+"""What a client's SQL is: one statement that reads, its parameters, and the columns of its result."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from jammi_duck.doors.server.database import Lent
+from jammi_duck.doors.server.syntax import refuse_others
+from jammi_duck.errors import DeniedError, InputError
+from jammi_duck.sql import NULL, Sql, joined, quoted, sql
+
+MOST_BYTES = 1 << 20
+_REMEMBERED = 1_000
+_READING = {"SELECT", "EXPLAIN"}
+_EXPLAINED = pa.schema([("explain_key", pa.string()), ("explain_value", pa.string())])
+_WRITES = (
+    "a {} statement is refused: the server only reads. SELECT, EXPLAIN, SHOW and DESCRIBE are answered; change the "
+    "database itself with jammi-duck or DuckDB"
+)
+_PIVOT = "PIVOT is refused without its values: write them, as in PIVOT t ON column IN ('a', 'b') USING sum(x)"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement that reads: its text, and the names of its parameters, in their order."""
+
+    text: str
+    parameters: tuple[str, ...]
+    explains: bool
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether its parameters are numbered, as `?` and `$1` are."""
+        return all(name.isdigit() for name in self.parameters)
+
+    def bound(self, row: Sequence[Any]) -> Any:  # noqa: ANN401 - what DuckDB takes
+        """Values for its parameters, as DuckDB takes them.
+
+        Raises:
+            InputError: there are more or fewer.
+        """
+        if len(row) != len(self.parameters):
+            raise InputError(f"the statement has {len(self.parameters)} parameters, and {len(row)} values are given")
+        return list(row) if self.is_positional else dict(zip(self.parameters, row, strict=True))
+
+
+@functools.lru_cache(_REMEMBERED)
+def statement_of(text: str) -> Statement:
+    """The statement that a client sends.
+
+    Raises:
+        InputError: it is none, or several, or too long, or no SQL.
+        DeniedError: it does not only read.
+    """
+    if len(text.encode(errors="surrogatepass")) > MOST_BYTES:
+        raise InputError(f"the statement is longer than {MOST_BYTES:,} bytes")
+    try:
+        found = _parser().extract_statements(text)
+    except duckdb.Error as error:
+        raise InputError(str(error)) from None
+    if not found:
+        raise InputError("the statement is empty")
+    if len(found) > 1:
+        raise InputError(f"one statement at a time: these are {len(found)}")
+    kind = found[0].type.name
+    if kind == "MULTI":
+        raise InputError(_PIVOT)
+    if kind not in _READING:
+        raise DeniedError(_WRITES.format(kind))
+    refuse_others(text, _parser(), explains=kind == "EXPLAIN")
+    names = sorted(found[0].named_parameters, key=_place)
+    return Statement(text, tuple(names), kind == "EXPLAIN")
+
+
+def _place(parameter: str) -> tuple[int, str]:
+    """Numbered parameters come by their numbers, named ones by their names."""
+    return (int(parameter), "") if parameter.isdigit() else (0, parameter)
+
+
+_local = threading.local()
+
+
+def _parser() -> duckdb.DuckDBPyConnection:
+    """An empty database of this thread's, which only parses."""
+    if not hasattr(_local, "parser"):
+        _local.parser = duckdb.connect(config={"enable_external_access": "false", "threads": "1"})
+    parser: duckdb.DuckDBPyConnection = _local.parser
+    return parser
+
+
+class Schemas:
+    """The columns of statements' results, which DuckDB works out without running them."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[object, ...], pa.Schema] = OrderedDict()
+
+    def of(self, statement: Statement, lent: Lent, state: object, values: Sequence[Any] | None = None) -> pa.Schema:
+        """The Arrow schema of a statement's result, with these values or NULL for its parameters.
+
+        What was worked out in the same `state` of the database is remembered.
+
+        Raises:
+            duckdb.Error: it cannot be bound.
+        """
+        if statement.explains:
+            return _EXPLAINED
+        key = (state, lent.path, statement.text, tuple(type(value) for value in values or ()))
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        schema = _schema(statement, lent, values)
+        with self._lock:
+            self._known[key] = schema
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return schema
+
+
+def _schema(statement: Statement, lent: Lent, values: Sequence[Any] | None) -> pa.Schema:
+    parameters = statement.bound([None] * len(statement.parameters) if values is None else values)
+    try:
+        columns = lent.rows(f"DESCRIBE {statement.text}", parameters)
+    except duckdb.ParserException:
+        # Of what is no SELECT itself, such as SHOW TABLES.
+        columns = lent.rows(f"DESCRIBE SELECT * FROM ({statement.text.rstrip().rstrip(';')}\n)", parameters)
+    nulls = [sql("{} AS {}", _null(kind), quoted(name)) for name, kind, *_ in columns]
+    empty = lent.con.sql(sql("SELECT {} LIMIT 0", joined(", ", nulls)))
+    schema: pa.Schema = empty.to_arrow_table().schema
+    return schema
+
+
+def _null(kind: str) -> Sql:
+    """A NULL of a type; a parameter without a value has a type of its own, whose name is none in SQL."""
+    return NULL if kind == '"NULL"' else sql("CAST(NULL AS {})", Sql(kind))
+
+
+def parameter_schema(statement: Statement) -> pa.Schema:
+    """A field for each parameter; DuckDB knows their types only once they have values, so they are texts."""
+    return pa.schema([pa.field(name, pa.string()) for name in statement.parameters])
