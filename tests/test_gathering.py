@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
 from jammi_duck.encoder.local.gathering import MOST_TEXTS, Gathering
 
 

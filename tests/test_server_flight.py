@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as adbc
@@ -144,6 +145,17 @@ def test_a_prepared_statement_with_rows_of_parameters(client):
     assert acted(client, "ClosePreparedStatement", closing) == []
     with pytest.raises(KeyError, match="no such prepared statement"):
         bound(client, handle, rows)
+
+
+def test_columns_follow_the_values_of_parameters(client):
+    """Of which source they are, and of which type."""
+    statement = prepared(client, "SELECT $1 AS a")
+    for column in (
+        pa.array([1], pa.int16()), pa.array([1], pa.int64()), pa.array([Decimal("1.5")]), pa.array([Decimal("10.25")]),
+        pa.array(["x"]), pa.array([[1]]), pa.array([["x"]]), pa.array([{"a": 1}]), pa.array([{"b": "x"}]),
+    ):  # fmt: skip
+        table = bound(client, statement.prepared_statement_handle, pa.table({"1": column}))
+        assert table["a"].to_pylist() == column.to_pylist()
 
 
 def test_columns_of_arrow_types_as_parameters(client):
@@ -433,9 +445,7 @@ def test_one_query_is_cancelled_alone(client, served):
     info, thread, raised = run_endless(client)
     other, other_thread, other_raised = run_endless(client)
     waited_for(lambda: served.admission.running == 2)
-    (result,) = acted(
-        client, "CancelQuery", packed(FLIGHT_SQL["ActionCancelQueryRequest"](info=info.serialize()))
-    )
+    (result,) = acted(client, "CancelQuery", packed(FLIGHT_SQL["ActionCancelQueryRequest"](info=info.serialize())))
     assert unpacked(result).result == 1
     thread.join(60)
     assert "cancelled" in str(raised[0])
@@ -557,9 +567,12 @@ def test_as_many_queries_as_may_run_and_wait(tmp_path):
 
 
 def test_limits(tmp_path):
-    with in_process(
-        config_of(make_database(tmp_path), max_result_rows=10, max_result_bytes="1 MB", query_timeout="1 second")
-    ) as (_, port), FlightClient(f"grpc://127.0.0.1:{port}") as client:
+    with (
+        in_process(
+            config_of(make_database(tmp_path), max_result_rows=10, max_result_bytes="1 MB", query_timeout="1 second")
+        ) as (_, port),
+        FlightClient(f"grpc://127.0.0.1:{port}") as client,
+    ):
         assert fetched(client, "FROM notes LIMIT 10").num_rows == 10
         for text, words in [
             ("FROM notes", "more than 10 rows"),

@@ -55,7 +55,10 @@ def test_names_of_tokens(tokens):
         "", "[]", "{}", "nonsense", '{"version": 1}', '{"version": 2, "tokens": []}', '{"version": 1, "tokens": [1]}',
         '{"version": 1, "tokens": [{"name": "a"}]}',
         '{"version": 1, "tokens": [{"name": "a", "role": "root", "sha256": "x", "created": "y"}]}',
-        '{"version": 1, "tokens": [{"name": "a", "role": "admin", "sha256": "x", "created": "y", "sources": ["z"]}]}',
+        '{"version": 1, "tokens": [{"name": "a", "role": "admin", "sha256": "x", "created": "y", "sources": "z"}]}',
+        '{"version": 1, "tokens": [{"name": "a", "role": "reader", "sha256": "x", "created": "y", "sources": [1]}]}',
+        '{"version": 1, "tokens": [{"name": "a", "role": "reader", "sha256": "x", "created": "y"}]}',
+        '{"version": 1, "tokens": [{"name": "a", "role": "reader", "sha256": "x", "created": "y", "sources": null, "x": 1}]}',
         "[" * 100_000,
     ],
 )  # fmt: skip
@@ -240,7 +243,9 @@ class TestOverFlight:
         import duckdb
 
         with duckdb.connect(str(file)) as con:
-            con.execute("CREATE TABLE many AS SELECT range AS id, 'some text of the row ' || range AS t FROM range(200000)")
+            con.execute(
+                "CREATE TABLE many AS SELECT range AS id, 'some text of the row ' || range AS t FROM range(200000)"
+            )
         with in_process(config) as (service, port), FlightClient(f"grpc://127.0.0.1:{port}") as client:
             with pytest.raises((flight.FlightError, pa.ArrowException)):
                 asked_with(client, admin, "SELECT * FROM jammi_generate('many', 't', 'id')")

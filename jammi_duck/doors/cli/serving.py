@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jammi_duck.config.options import Config
 from jammi_duck.config.settings import Settings
-from jammi_duck.doors.cli.commands import FAILED, Commands, add_command, add_database, add_group, add_json
+from jammi_duck.doors.cli.commands import FAILED, Commands, add_command, add_database, add_group, add_json, names
 from jammi_duck.doors.cli.connection import existing
 from jammi_duck.doors.cli.output import print_objects
 from jammi_duck.errors import ConfigError
@@ -37,6 +37,7 @@ _ADD = """\
 Make a token, and print it: it is stored nowhere, only its SHA-256.
 
   jammi-duck token add reports --role reader --tokens tokens.json
+  jammi-duck token add patents --sources patents,claims --tokens tokens.json
 
 A reader queries and searches. An admin also generates, refreshes, compacts, imports and
 drops, if [server] allow_write is true.
@@ -75,6 +76,9 @@ def add_to(commands: Commands) -> None:
     add.add_argument(
         "--role", choices=["reader", "admin"], default="reader", help="what it may do (default: %(default)s)"
     )
+    add.add_argument(
+        "--sources", metavar="A,B", type=names, help="the sources that a reader may see, and their embedding tables"
+    )
     revoke = add_command(group, "revoke", _REVOKE, _revoke)
     revoke.add_argument("name", metavar="NAME", help="the token's name, as `jammi-duck token list` shows it")
     listing = add_command(group, "list", _LIST, _list)
@@ -106,7 +110,7 @@ def _tokens(options: argparse.Namespace) -> Path:
 def _add(options: argparse.Namespace) -> None:
     from jammi_duck.doors.server.identity import add_token
 
-    print(add_token(_tokens(options), options.name, options.role))
+    print(add_token(_tokens(options), options.name, options.role, options.sources))
 
 
 def _revoke(options: argparse.Namespace) -> None:
@@ -119,12 +123,16 @@ def _revoke(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     from jammi_duck.doors.server.identity import read_tokens
 
-    rows = [{"name": each.name, "role": each.role, "created": each.created} for each in read_tokens(_tokens(options))]
+    tokens = read_tokens(_tokens(options))
     if options.json:
-        print_objects(rows)
-    else:
-        for row in rows or [{"name": "no tokens yet; `jammi-duck token add NAME` makes one"}]:
-            print("  ".join(row.values()))
+        facts = ("name", "role", "sources", "created")
+        print_objects({fact: getattr(each, fact) for fact in facts} for each in tokens)
+        return
+    for each in tokens:
+        sources = "all sources" if each.sources is None else ", ".join(each.sources)
+        print(f"{each.name}  {each.role}  {sources}  {each.created}")
+    if not tokens:
+        print("no tokens yet; `jammi-duck token add NAME` makes one")
 
 
 def _probe(options: argparse.Namespace) -> int:

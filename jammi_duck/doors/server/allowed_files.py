@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import duckdb
 
 from jammi_duck.sql import sql
 from jammi_duck.udfs.filters.definitions import query_of_view
+from jammi_duck.udfs.filters.trees import Tree, text_of_constant
 
 _VIEWS = sql("SELECT sql FROM duckdb_views() WHERE NOT internal")
 _PARSED = sql("SELECT json_serialize_sql(?)")
@@ -29,7 +29,7 @@ def allowed_files(con: duckdb.DuckDBPyConnection) -> list[str]:
     return sorted(found)
 
 
-def _paths(node: Any) -> Iterator[str]:  # noqa: ANN401 - what JSON holds
+def _paths(node: Tree) -> Iterator[str]:
     if isinstance(node, list):
         for each in node:
             yield from _paths(each)
@@ -43,13 +43,16 @@ def _paths(node: Any) -> Iterator[str]:  # noqa: ANN401 - what JSON holds
             yield from _paths(each)
 
 
-def _texts(node: Any) -> Iterator[str]:  # noqa: ANN401
+def _texts(node: Tree) -> Iterator[str]:
     """The constant texts among a function's arguments."""
     if isinstance(node, list):
         for each in node:
             yield from _texts(each)
     elif isinstance(node, dict):
-        if node.get("class") == "CONSTANT" and isinstance((node.get("value") or {}).get("value"), str):
-            yield node["value"]["value"]
+        if node.get("class") == "CONSTANT":
+            text = text_of_constant(node)
+            if text is not None:
+                yield text
+            return
         for each in node.values():
             yield from _texts(each)

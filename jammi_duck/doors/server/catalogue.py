@@ -16,7 +16,7 @@ from jammi_duck.doors.server.names import DOTTED
 from jammi_duck.doors.server.service import Service
 from jammi_duck.doors.server.streams import schema_bytes
 from jammi_duck.errors import InputError
-from jammi_duck.sql import Sql, joined, quoted, sql
+from jammi_duck.sql import Sql, folded, joined, quoted, sql
 
 _TYPES = {"BASE TABLE": "TABLE", "VIEW": "VIEW"}
 # What is listed: neither DuckDB's own, nor our catalog, nor the names that stand for others.
@@ -142,7 +142,20 @@ class Catalogue:
 
     def _listed_schemas(self, visitor: Visitor) -> list[tuple[str, str]]:
         found = self._rows(visitor, sql("{} ORDER BY ALL", _SCHEMAS), self._names(visitor))
-        return [(catalog, schema) for catalog, schema in found]
+        return self._seen_schemas(visitor, [(catalog, schema) for catalog, schema in found])
+
+    def _seen_schemas(self, visitor: Visitor, rows: list[Any]) -> list[Any]:
+        """Of rows that begin with a catalog and a schema, those that a visitor may see."""
+        grant = self._service.grant(visitor)
+        if grant is None:
+            return rows
+        pairs = {(catalog, schema) for catalog, schema, _ in grant.tables}
+        return [row for row in rows if (folded(row[0]), folded(row[1])) in pairs]
+
+    def _seen(self, visitor: Visitor, rows: list[Any], start: int = 0) -> list[Any]:
+        """Of rows that have a table's full name from a column on, those that a visitor may see."""
+        grant = self._service.grant(visitor)
+        return rows if grant is None else [row for row in rows if grant.has(*row[start : start + 3])]
 
     def _sql_info(self, command: Any, visitor: Visitor) -> pa.Table:  # noqa: ANN401
         return sql_info.sql_info(list(command.info), _keywords())
@@ -159,7 +172,8 @@ class Catalogue:
             command, ("catalog", "catalog_name", "="), ("db_schema_filter_pattern", "schema_name", "LIKE")
         )
         text = sql("SELECT * FROM ({}) WHERE {} ORDER BY ALL", _SCHEMAS, conditions)
-        return _table(self._rows(visitor, text, {**self._names(visitor), **values}), _DB_SCHEMAS)
+        rows = self._rows(visitor, text, {**self._names(visitor), **values})
+        return _table(self._seen_schemas(visitor, rows), _DB_SCHEMAS)
 
     def _tables(self, command: Any, visitor: Visitor) -> pa.Table:  # noqa: ANN401
         conditions, values = _conditions(
@@ -176,7 +190,8 @@ class Catalogue:
         )
         names = self._names(visitor)
         del names["home"]
-        rows = self._rows(visitor, text, {**names, **values, "types": list(command.table_types)})
+        found = self._rows(visitor, text, {**names, **values, "types": list(command.table_types)})
+        rows = self._seen(visitor, found)
         if not command.include_schema:
             return _table(rows, _TABLES)
         with self._service.lend(visitor) as lent:
@@ -192,7 +207,7 @@ class Catalogue:
         for catalog, schema, table, kind, columns, *_ in self._rows(visitor, _CONSTRAINTS, []):
             if kind == "PRIMARY KEY" and _is_wanted(wanted, catalog, schema, table):
                 rows += [(catalog, schema, table, name, None, i) for i, name in enumerate(columns, 1)]
-        return _table(rows, _PRIMARY)
+        return _table(self._seen(visitor, rows), _PRIMARY)
 
     def _foreign_keys(self, command: Any, visitor: Visitor, *, exported: bool) -> pa.Table:  # noqa: ANN401
         wanted = _wanted(command, "catalog", "db_schema", "table")
@@ -216,7 +231,7 @@ class Catalogue:
             for i, (column, their) in enumerate(zip(columns, theirs, strict=True), 1):
                 ends = (catalog, schema, other, their, catalog, schema, table, column)
                 rows.append((*ends, i, None, None, _NO_ACTION, _NO_ACTION))
-        return rows
+        return self._seen(visitor, self._seen(visitor, rows), 4)
 
 
 @functools.cache

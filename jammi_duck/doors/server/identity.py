@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
 
@@ -37,10 +38,11 @@ class UnknownError(JammiError):
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who sends a request: the name of the token, and its role."""
+    """Who sends a request: the name of the token, its role, and the sources that it may see, all of them where None."""
 
     name: str
     role: str
+    sources: tuple[str, ...] | None = None
 
 
 ANYBODY = Visitor("anonymous", READER)
@@ -54,6 +56,7 @@ class Token:
     role: str
     sha256: str
     created: str
+    sources: tuple[str, ...] | None = None
 
 
 _FIELDS = {field.name for field in fields(Token)}
@@ -82,30 +85,45 @@ def read_tokens(path: Path) -> list[Token]:
 
 
 def _token(found: dict[str, object]) -> Token:
+    if not isinstance(found, dict):
+        raise TypeError(found)
+    sources: Any = found.get("sources")
+    texts = {name: text for name, text in found.items() if name != "sources"}
+    named = [*texts.values(), *(sources if isinstance(sources, list) else [])]
     # One that says more of itself may be meant to do less.
-    if set(found) != _FIELDS or not all(isinstance(text, str) for text in found.values()):
+    if (
+        set(found) != _FIELDS
+        or not isinstance(sources, list | None)
+        or not all(isinstance(text, str) for text in named)
+    ):
         raise ValueError(sorted(found))
-    token = Token(**{name: str(text) for name, text in found.items()})
+    token = Token(
+        **{name: str(text) for name, text in texts.items()}, sources=None if sources is None else tuple(sources)
+    )
     if token.role not in ROLES:
         raise ValueError(token.role)
     return token
 
 
-def add_token(path: Path, name: str, role: str) -> str:
+def add_token(path: Path, name: str, role: str, sources: Sequence[str] | None = None) -> str:
     """Make a token and add it to a file, which is made if there is none; returns the token, which is stored nowhere.
 
+    `sources` are all that it may see; None is everything.
+
     Raises:
-        InputError: there is a token of this name, or the name is empty.
+        InputError: there is a token of this name, or the name is empty, or an admin is to see a part only.
         ConfigError: the file cannot be read or written.
     """
     tokens = read_tokens(path)
+    if sources is not None and role == ADMIN:
+        raise InputError("an admin sees all sources: leave out --sources, or take the role reader")
     if not name.strip():
         raise InputError("a token needs a name")
     if any(each.name == name for each in tokens):
         raise InputError(f"there is a token '{name}' in '{path}' already; `jammi-duck token revoke {name}` removes it")
     secret = _PREFIX + secrets.token_urlsafe(32)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    made = Token(name, role, _digest(secret), created)
+    made = Token(name, role, _digest(secret), created, None if sources is None else tuple(sources))
     _write(path, [*tokens, made])
     return secret
 
@@ -195,7 +213,7 @@ class Gate:
         if found is None:
             self._let_it_cost()
             raise UnknownError("the token is wrong, or was revoked")
-        return Visitor(found.name, found.role)
+        return Visitor(found.name, found.role, found.sources)
 
     def _let_it_cost(self) -> None:
         if self._wrong.acquire(blocking=False):

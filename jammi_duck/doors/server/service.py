@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import re
 import secrets
@@ -21,13 +22,16 @@ from jammi_duck.config.options import Config
 from jammi_duck.doors.composition import loaded_encoders
 from jammi_duck.doors.server.admission import Admission, GoneError
 from jammi_duck.doors.server.database import ClosedDatabaseError, Lent, ServedDatabase
-from jammi_duck.doors.server.identity import ADMIN, Gate, Visitor
+from jammi_duck.doors.server.grants import Granted, Later, Narrowing, granted
+from jammi_duck.doors.server.identity import ADMIN, READER, Gate, Visitor
 from jammi_duck.doors.server.metrics import Metrics
 from jammi_duck.doors.server.models import ServedEncoders
-from jammi_duck.doors.server.statements import Schemas, Statement
+from jammi_duck.doors.server.statements import Schemas, Statement, parser
 from jammi_duck.doors.server.streams import BATCH_ROWS
-from jammi_duck.errors import JammiError
+from jammi_duck.doors.server.syntax import explained
+from jammi_duck.errors import JammiError, NotFoundError
 from jammi_duck.raised import errors_of_ours
+from jammi_duck.sql import folded
 
 _SEARCH = re.compile(r"\bjammi_(search|similar|matches)\b", re.IGNORECASE)
 _EVALUATION = re.compile(r"\bjammi_(eval|eval_queries|eval_compare|tune)\b", re.IGNORECASE)
@@ -57,6 +61,8 @@ class Query:
     row_count: int = 0
     byte_count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    is_narrowed: bool = False
+    later: tuple[Later, ...] = ()
 
     def raise_if_stopped(self) -> None:
         """Raise the reason for which it was stopped, if there is one."""
@@ -87,6 +93,7 @@ class Service:
         self._open = threading.Lock()
         self._database = ServedDatabase(config, self.encoders, wait=wait)
         self._running: set[Query] = set()
+        self._grants: dict[object, Granted] = {}
         self.is_ending = False
         # What the columns of results depend on.
         self.state = 0
@@ -119,8 +126,9 @@ class Service:
 
     def schema(self, query: Query) -> pa.Schema:
         """The columns of a query's result, without running it. Raises what DuckDB and ours say of it."""
+        self._narrow(query)
         values = query.rows[0] if query.rows and query.rows[0] else None
-        with errors_of_ours(), self.lend(query.visitor, query.path) as lent:
+        with self._discreet(query), errors_of_ours(), self.lend(query.visitor, query.path) as lent:
             return self.schemas.of(query.statement, lent, self.state, values)
 
     @contextlib.contextmanager
@@ -138,11 +146,17 @@ class Service:
             self.metrics.eval_invocations.inc()
         began = time.monotonic()
         try:
+            self._narrow(query)
             with self.admission.turn(
                 is_search=is_search, is_gone=lambda: is_gone() or query.reason is not None
             ) as waited:
                 self.metrics.queue_seconds.observe(waited)
-                with errors_of_ours(), self.lend(query.visitor, query.path) as lent, self._registered(query, lent):
+                with (
+                    self._discreet(query),
+                    errors_of_ours(),
+                    self.lend(query.visitor, query.path) as lent,
+                    self._registered(query, lent),
+                ):
                     try:
                         yield self._results(query, lent)
                     except duckdb.InterruptException:
@@ -152,6 +166,50 @@ class Service:
             self._note(query, began, is_search, error)
             raise
         self._note(query, began, is_search, None)
+
+    def grant(self, visitor: Visitor) -> Granted | None:
+        """What a visitor sees; None is everything."""
+        if visitor.sources is None:
+            return None
+        key = (visitor.sources, self.state)
+        if key not in self._grants:
+            with self.lend(Visitor("grants", READER)) as lent:
+                known = [name for (name,) in lent.rows("SELECT DISTINCT table_name FROM information_schema.tables")]
+                embedded = lent.rows("SELECT embedding_table, source FROM jammi_tables()")
+            theirs = {folded(source) for source in visitor.sources}
+            own = [name for name, source in embedded if source is not None and folded(source) in theirs]
+            names = self._database.names
+            self._grants.clear()
+            self._grants[key] = granted(names.home, names.beside, visitor.sources, own, known)
+        return self._grants[key]
+
+    def _narrow(self, query: Query) -> None:
+        """Let a query read only what its visitor sees. Raises DeniedError where it wants more."""
+        grant = self.grant(query.visitor)
+        if grant is None:
+            return
+        narrowing = Narrowing(grant, self._database.names.home, parser())
+        if not query.is_narrowed:
+            statement = query.statement
+            head, text = explained(statement.text) if statement.explains else ("", statement.text)
+            narrowed, query.later = narrowing.narrowed(text)
+            query.statement = dataclasses.replace(statement, text=head + narrowed)
+            query.is_narrowed = True
+        for later in query.later:
+            place = query.statement.parameters.index(later.parameter)
+            for row in query.rows:
+                if len(row) == len(query.statement.parameters):
+                    narrowing.check(later, row[place])
+
+    @contextlib.contextmanager
+    def _discreet(self, query: Query) -> Iterator[None]:
+        """Tell a visitor who sees a part only nothing of the rest, which the errors for a missing table name."""
+        try:
+            yield
+        except NotFoundError:
+            if query.visitor.sources is None:
+                raise
+            raise NotFoundError("there is no embedding table for this among the sources of the token") from None
 
     @contextlib.contextmanager
     def _registered(self, query: Query, lent: Lent) -> Iterator[None]:

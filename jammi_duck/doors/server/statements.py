@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from typing import Any
 
 import duckdb
@@ -20,6 +21,8 @@ from jammi_duck.sql import NULL, Sql, joined, quoted, sql
 MOST_BYTES = 1 << 20
 _REMEMBERED = 1_000
 _READING = {"SELECT", "EXPLAIN"}
+# Python's types that are one type in SQL.
+_PLAIN = (str, bool, float, bytes, datetime, date, time)
 _EXPLAINED = pa.schema([("explain_key", pa.string()), ("explain_value", pa.string())])
 _WRITES = (
     "a {} statement is refused: the server only reads. SELECT, EXPLAIN, SHOW and DESCRIBE are answered; change the "
@@ -30,11 +33,15 @@ _PIVOT = "PIVOT is refused without its values: write them, as in PIVOT t ON colu
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement that reads: its text, and the names of its parameters, in their order."""
+    """One statement that reads: its text, and the names of its parameters, in their order.
+
+    The columns of its result depend on the values of those that are `shaping`, and on the types of the others.
+    """
 
     text: str
     parameters: tuple[str, ...]
     explains: bool
+    shaping: frozenset[str] = frozenset()
 
     @property
     def is_positional(self) -> bool:
@@ -63,7 +70,7 @@ def statement_of(text: str) -> Statement:
     if len(text.encode(errors="surrogatepass")) > MOST_BYTES:
         raise InputError(f"the statement is longer than {MOST_BYTES:,} bytes")
     try:
-        found = _parser().extract_statements(text)
+        found = parser().extract_statements(text)
     except duckdb.Error as error:
         raise InputError(str(error)) from None
     if not found:
@@ -75,9 +82,9 @@ def statement_of(text: str) -> Statement:
         raise InputError(_PIVOT)
     if kind not in _READING:
         raise DeniedError(_WRITES.format(kind))
-    refuse_others(text, _parser(), explains=kind == "EXPLAIN")
+    shaping = refuse_others(text, parser(), explains=kind == "EXPLAIN")
     names = sorted(found[0].named_parameters, key=_place)
-    return Statement(text, tuple(names), kind == "EXPLAIN")
+    return Statement(text, tuple(names), kind == "EXPLAIN", shaping)
 
 
 def _place(parameter: str) -> tuple[int, str]:
@@ -88,12 +95,12 @@ def _place(parameter: str) -> tuple[int, str]:
 _local = threading.local()
 
 
-def _parser() -> duckdb.DuckDBPyConnection:
+def parser() -> duckdb.DuckDBPyConnection:
     """An empty database of this thread's, which only parses."""
     if not hasattr(_local, "parser"):
         _local.parser = duckdb.connect(config={"enable_external_access": "false", "threads": "1"})
-    parser: duckdb.DuckDBPyConnection = _local.parser
-    return parser
+    found: duckdb.DuckDBPyConnection = _local.parser
+    return found
 
 
 class Schemas:
@@ -114,7 +121,7 @@ class Schemas:
         """
         if statement.explains:
             return _EXPLAINED
-        key = (state, lent.path, statement.text, tuple(type(value) for value in values or ()))
+        key = (state, lent.path, statement.text, _shape(statement, values))
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -125,6 +132,21 @@ class Schemas:
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return schema
+
+
+def _shape(statement: Statement, values: Sequence[Any] | None) -> object:
+    """What the columns depend on of the values of parameters: two of the same shape give the same columns."""
+    if values is None:
+        return None
+    named = zip(statement.parameters, values, strict=False)
+    return tuple(repr(value) if name in statement.shaping else _kind(value) for name, value in named)
+
+
+def _kind(value: object) -> object:
+    """The SQL type of a value, as far as it tells from others; the value itself where it does not."""
+    if isinstance(value, duckdb.Value):
+        return str(value.type)
+    return type(value) if value is None or isinstance(value, _PLAIN) else repr(value)
 
 
 def _schema(statement: Statement, lent: Lent, values: Sequence[Any] | None) -> pa.Schema:

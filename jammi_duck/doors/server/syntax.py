@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import duckdb
 
 from jammi_duck.errors import DeniedError, InputError
 from jammi_duck.sql import sql
+from jammi_duck.udfs.filters.trees import Tree, arguments_of
 
 _PARSED = sql("SELECT json_serialize_sql(?)")
 _EXPLAIN = re.compile(
@@ -26,20 +26,36 @@ _REFUSED = {
     "getenv", "checkpoint", "force_checkpoint", "write_log", "nextval", "seq_scan", "arrow_scan", "pandas_scan",
     "python_map_function",
 }  # fmt: skip
+# The arguments of a search that change its rows, and not its columns.
+_SEARCHES = {"jammi_search", "jammi_similar", "jammi_matches", "jammi_explain"}
+_ASKED = {1, 2}
+_ASKED_BY_NAME = {
+    "query",
+    "key",
+    "k",
+    "filter",
+    "mode",
+    "weight",
+    "fusion",
+    "exact",
+    "min_similarity",
+    "k1",
+    "b",
+    "parameters",
+}
 _BEGINNINGS = ("read_", "parquet_", "_jammi_", "enable_", "disable_", "truncate_", "set_", "load_")
 
 
-def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: bool) -> None:
+def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: bool) -> frozenset[str]:
     """Refuse a statement that does more than read what the database has.
+
+    Returns the parameters whose values its columns depend on: those of table functions, but for what is searched for.
 
     Raises:
         InputError: it is no query.
         DeniedError: it calls a function that no client may call, or changes data in a WITH clause.
     """
-    if explains:
-        head = _EXPLAIN.match(text)
-        text = text[head.end() :] if head else ""
-    ((parsed,),) = parser.execute(_PARSED, [text]).fetchall()
+    ((parsed,),) = parser.execute(_PARSED, [explained(text)[1] if explains else text]).fetchall()
     tree = json.loads(parsed)
     if tree.get("error"):
         raise InputError(f"the server answers queries, and this is none: {tree.get('error_message')}")
@@ -51,9 +67,41 @@ def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: boo
                 f"the function {name} is refused: clients of the server query the sources and the embedding tables of "
                 "its database, and read no files"
             )
+    return frozenset(_shaping(tree))
 
 
-def _found(tree: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - what JSON holds
+def _shaping(node: Tree) -> Iterator[str]:
+    if isinstance(node, list):
+        for each in node:
+            yield from _shaping(each)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "function" and node.get("type") == "TABLE_FUNCTION":
+                searches = str(value.get("function_name", "")).lower() in _SEARCHES
+                for i, (name, argument) in enumerate(arguments_of(value)):
+                    is_asked = i in _ASKED or name.lower() in _ASKED_BY_NAME
+                    yield from () if searches and is_asked else _parameters(argument)
+            yield from _shaping(value)
+
+
+def _parameters(node: Tree) -> Iterator[str]:
+    if isinstance(node, list):
+        for each in node:
+            yield from _parameters(each)
+    elif isinstance(node, dict):
+        if node.get("class") == "PARAMETER":
+            yield str(node["identifier"])
+        for each in node.values():
+            yield from _parameters(each)
+
+
+def explained(text: str) -> tuple[str, str]:
+    """An EXPLAIN, and the query that it explains, which is empty where it is not understood."""
+    head = _EXPLAIN.match(text)
+    return (text[: head.end()], text[head.end() :]) if head else (text, "")
+
+
+def _found(tree: Tree) -> Iterator[tuple[str, str]]:
     """The kind of each node, and the name of the function that it calls, in lower case."""
     waiting = [tree]
     while waiting:

@@ -1,0 +1,280 @@
+"""What a token sees that is limited to some sources: those, their embedding tables, and nothing of the others.
+
+A statement is allowed only if every table, function and option in its parsed tree is known to be harmless. What lists
+tables is narrowed to those that are granted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from jammi_duck.errors import DeniedError
+from jammi_duck.sql import Sql, folded, joined, literal, sql
+from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, text_of_constant
+
+# The sources that each of our table functions reads, by the number of its first arguments.
+_OURS = {
+    "jammi_search": 1, "jammi_similar": 1, "jammi_matches": 1, "jammi_explain": 1, "jammi_status": 1, "jammi_check": 1,
+    "jammi_eval": 3, "jammi_eval_queries": 3, "jammi_eval_compare": 3, "jammi_tune": 3,
+}  # fmt: skip
+_HARMLESS_TABLES = {"range", "generate_series", "unnest", "jammi_models"}
+_HARMLESS = {"embed", "jammi_snippet"}
+_INFORMATION = "information_schema"
+# The views of the information schema that are narrowed, each with its columns for the catalog, the schema and the name.
+_NARROWED = {
+    "tables": ("table_catalog", "table_schema", "table_name"),
+    "columns": ("table_catalog", "table_schema", "table_name"),
+    "views": ("table_catalog", "table_schema", "table_name"),
+    "schemata": ("catalog_name", "schema_name", None),
+}
+_PARSED, _WRITTEN = sql("SELECT json_serialize_sql(?)"), sql("SELECT json_deserialize_sql(?::JSON)")
+# Those that look into the catalog are macros with a query.
+_BUILT_IN = sql(
+    "SELECT DISTINCT function_name FROM duckdb_functions() WHERE internal AND (function_type IN ('scalar', "
+    "'aggregate', 'window') OR function_type = 'macro' AND NOT contains(lower(macro_definition), 'select'))"
+)
+_TELLING = ("pg_", "has_", "current_setting", "getvariable", "in_search_path")
+
+
+@dataclass(frozen=True)
+class Granted:
+    """The names, folded, by which a token reaches tables: as catalog, schema and name, and those that stand alone."""
+
+    sources: frozenset[str]
+    embedded: frozenset[str]
+    tables: frozenset[tuple[str, str, str]]
+    others: frozenset[str]
+
+    def has(self, catalog: str, schema: str, name: str) -> bool:
+        """Whether a table of this full name may be seen."""
+        return (folded(catalog), folded(schema), folded(name)) in self.tables
+
+
+def granted(
+    home: str, beside: str, sources: Collection[str], embedded: Collection[str], known: Collection[str]
+) -> Granted:
+    """What these sources of the database `home` grant.
+
+    `embedded` are their embedding tables, `known` the names of all tables that there are, and `beside` the database in
+    memory that has the names of embedding tables.
+    """
+    own = {folded(name) for name in sources}
+    tables = {(folded(home), "main", name) for name in own} | {(name, "public", name) for name in own}
+    theirs = {folded(name) for name in embedded}
+    tables |= {(folded(beside), "jammi", name) for name in theirs} | {("jammi", "main", name) for name in theirs}
+    reached = own | theirs | {f"jammi.{name}" for name in theirs}
+    others = {folded(name) for name in known} - reached
+    return Granted(frozenset(own), frozenset(theirs), frozenset(tables), frozenset(others))
+
+
+@dataclass(frozen=True)
+class Later:
+    """A parameter whose value names something: the source, the filter or the embedding table of a function."""
+
+    parameter: str
+    function: str
+    of: str
+
+
+class Narrowing:
+    """Checks a statement for what is granted, and narrows what lists tables."""
+
+    def __init__(self, grant: Granted, home: str, parser: duckdb.DuckDBPyConnection) -> None:
+        """`parser` is an empty database, which only parses."""
+        self._grant = grant
+        self._home = folded(home)
+        self._parser = parser
+        self._ctes: set[str] = set()
+        self._later: list[Later] = []
+        self._functions = _built_in(parser)
+
+    def narrowed(self, text: str) -> tuple[str, tuple[Later, ...]]:
+        """The statement, which reads only what is granted, and what is to be checked of its parameters.
+
+        Raises:
+            DeniedError: it names something else, or something of which that is not known.
+        """
+        tree = self._tree(text)
+        self._later = []
+        self._ctes = {folded(name) for name in _cte_names(tree)}
+        hidden = self._ctes & self._grant.others
+        if hidden:
+            raise DeniedError(f"the name '{min(hidden)}' cannot be given to a part of the query: choose another")
+        ((written,),) = self._parser.execute(_WRITTEN, [json.dumps(self._checked(tree))]).fetchall()
+        return str(written), tuple(self._later)
+
+    def check(self, later: Later, value: object) -> None:
+        """Check the value of a parameter. Raises DeniedError where it names something else."""
+        if value is None:
+            return
+        if not isinstance(value, str):
+            raise DeniedError(f"with this token, the {later.of} of {later.function} must be a text")
+        self._named(later.function, later.of, value)
+
+    def _tree(self, text: str) -> Tree:
+        ((parsed,),) = self._parser.execute(_PARSED, [text]).fetchall()
+        tree = json.loads(parsed)
+        if tree.get("error"):
+            raise DeniedError(f"this token may send queries, and this is none: {tree.get('error_message')}")
+        return tree
+
+    def _checked(self, node: Tree) -> Tree:
+        """A tree in which every part is allowed."""
+        if isinstance(node, list):
+            return [self._checked(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        kind = node.get("type")
+        if kind == "BASE_TABLE":
+            return self._table(node)
+        if kind == "SHOW_REF" and not node.get("query"):
+            raise DeniedError(
+                "this token cannot SHOW tables: SELECT * FROM information_schema.tables lists those it may see"
+            )
+        if kind == "TABLE_FUNCTION":
+            replaced = self._table_function(node)
+            if replaced is not None:
+                return replaced
+            # Its name has been looked at, and is none of a scalar function.
+            function = {key: self._checked(value) for key, value in node["function"].items()}
+            return {key: function if key == "function" else self._checked(value) for key, value in node.items()}
+        if "function_name" in node:
+            self._function(node)
+        return {key: self._checked(value) for key, value in node.items()}
+
+    def _table(self, node: Tree) -> Tree:
+        catalog, schema, name = (str(node.get(key) or "") for key in ("catalog_name", "schema_name", "table_name"))
+        low = folded(name)
+        if not catalog and not schema:
+            if low in self._ctes or low in self._grant.sources or low.removeprefix("jammi.") in self._grant.embedded:
+                return node
+        elif folded(schema) == _INFORMATION and folded(catalog) in ("", self._home, "system") and low in _NARROWED:
+            return self._listing(node, low)
+        elif any(self._grant.has(*full, name) for full in self._places(catalog, schema)):
+            return node
+        raise DeniedError(f"this token has no table '{'.'.join(filter(None, (catalog, schema, name)))}'")
+
+    def _places(self, catalog: str, schema: str) -> Iterator[tuple[str, str]]:
+        if catalog:
+            yield catalog, schema
+        else:
+            # One name before the table's is a schema, or a database.
+            yield self._home, schema
+            yield schema, "main"
+
+    def _listing(self, node: Tree, view: str) -> Tree:
+        catalog, schema, name = _NARROWED[view]
+        allowed = sorted(self._grant.tables)
+        if name is None:
+            pairs = sorted({(a, b) for a, b, _ in allowed})
+            condition = _is_one_of([catalog, schema], pairs)
+        else:
+            condition = _is_one_of([catalog, schema, name], allowed)
+        text = sql("SELECT * FROM (SELECT * FROM information_schema.{} WHERE {}) AS x", Sql(view), condition)
+        return self._in_place_of(node, view, text)
+
+    def _in_place_of(self, node: Tree, name: str, text: Sql) -> Tree:
+        """A sub-query where a table stands, by the table's name in the query."""
+        inner = self._tree(text)["statements"][0]["node"]["from_table"]
+        return {**inner, "alias": node.get("alias") or name}
+
+    def _table_function(self, node: Tree) -> Tree | None:
+        """Check a table function; what to put in its place, or None where it may stay."""
+        call = node["function"]
+        name = str(call.get("function_name", "")).lower()
+        self._refuse_qualified(call, name)
+        if name == "jammi_tables" and not arguments_of(call):
+            sources = joined(", ", map(literal, sorted(self._grant.sources)))
+            condition = sql("lower(source) IN ({})", sources) if self._grant.sources else sql("false")
+            return self._in_place_of(
+                node, name, sql("SELECT * FROM (SELECT * FROM jammi_tables() WHERE {}) AS x", condition)
+            )
+        if name in _HARMLESS_TABLES:
+            return None
+        if name not in _OURS:
+            raise DeniedError(f"this token cannot call {name}")
+        arguments = arguments_of(call)
+        for i in range(_OURS[name]):
+            if i >= len(arguments):
+                break
+            self._text(name, "source", arguments[i][1])
+        for option, value in arguments:
+            self._option(name, option.lower(), value)
+        return None
+
+    def _option(self, function: str, option: str, value: Tree) -> None:
+        if value.get("type") == "COMPARE_EQUAL" or option == "ways":
+            raise DeniedError(f"with this token, {function} takes its options by :=, and no ways")
+        if option in ("embedding_table", "filter") and not is_null(value):
+            self._text(function, option, value)
+
+    def _text(self, function: str, of: str, value: Tree) -> None:
+        """Check an argument that names something: now, or once its parameter has a value."""
+        written = text_of_constant(value)
+        if written is not None:
+            self._named(function, of, written)
+        elif value.get("class") == "PARAMETER":
+            self._later.append(Later(str(value["identifier"]), function, of))
+        else:
+            raise DeniedError(f"with this token, {function} needs its {of} as a text or a parameter, and no expression")
+
+    def _named(self, function: str, of: str, written: str) -> None:
+        if of == "filter":
+            self._checked(self._tree(f"SELECT 1 WHERE ({written}\n)"))
+        elif of == "embedding_table":
+            if folded(written) not in self._grant.embedded:
+                raise DeniedError(f"this token has no embedding table '{written}'")
+        else:
+            parts = tuple(folded(part.strip('"')) for part in written.split("."))
+            full = parts[-1] in self._grant.sources if len(parts) == 1 else False
+            if not full and parts not in {table[-len(parts) :] for table in self._grant.tables if len(parts) > 1}:
+                raise DeniedError(f"this token has no source '{written}'")
+
+    def _function(self, call: Tree) -> None:
+        name = str(call.get("function_name", "")).lower()
+        self._refuse_qualified(call, name)
+        if (name not in self._functions and name not in _HARMLESS) or name.startswith(_TELLING):
+            raise DeniedError(f"this token cannot call {name}")
+
+    def _refuse_qualified(self, call: Tree, name: str) -> None:
+        if call.get("schema") or call.get("catalog") or len((call.get("qualified_name") or {}).get("path", [])) > 1:
+            raise DeniedError(f"with this token, write {name} without a database or a schema before it")
+
+
+def _is_one_of(columns: Sequence[str | None], rows: Sequence[Sequence[str]]) -> Sql:
+    if not rows:
+        return sql("false")
+    names = [sql("lower({})", Sql(column)) for column in columns if column]
+    options = [
+        joined(" AND ", [sql("{} = {}", a, literal(b)) for a, b in zip(names, row, strict=True)]) for row in rows
+    ]
+    return sql("({})", joined(" OR ", options))
+
+
+def _cte_names(node: Tree) -> Iterator[str]:
+    if isinstance(node, list):
+        for each in node:
+            yield from _cte_names(each)
+    elif isinstance(node, dict):
+        found: Any = node.get("cte_map")
+        if isinstance(found, dict):
+            yield from (str(each["key"]) for each in found.get("map", []))
+        if node.get("type") == "RECURSIVE_CTE_NODE" and isinstance(node.get("cte_name"), str):
+            yield node["cte_name"]
+        for each in node.values():
+            yield from _cte_names(each)
+
+
+_known: dict[str, frozenset[str]] = {}
+
+
+def _built_in(parser: duckdb.DuckDBPyConnection) -> frozenset[str]:
+    """The names of DuckDB's own functions, which read no tables; those that act are refused for everybody."""
+    if "names" not in _known:
+        _known["names"] = frozenset(str(name).lower() for (name,) in parser.execute(_BUILT_IN).fetchall())
+    return _known["names"]
