@@ -334,6 +334,13 @@ def test_actions_are_listed(client):
     assert list(client.list_flights()) == []
 
 
+def _sent(writer, reader, table):
+    with writer:
+        writer.write_table(table)
+        writer.done_writing()
+        reader.read()
+
+
 def test_updates_and_ingestion_are_refused(client, cursor):
     for command, error in [
         (FLIGHT_SQL["CommandStatementUpdate"](query="DELETE FROM notes"), flight.FlightUnauthorizedError),
@@ -342,10 +349,8 @@ def test_updates_and_ingestion_are_refused(client, cursor):
     ]:
         table = pa.table({"a": [1]})
         writer, reader = client.do_put(FlightDescriptor.for_command(packed(command)), table.schema)
-        with pytest.raises(error), writer:
-            writer.write_table(table)
-            writer.done_writing()
-            reader.read()
+        with pytest.raises(error):
+            _sent(writer, reader, table)
     with pytest.raises(adbc_driver_manager.Error):
         cursor.adbc_ingest("notes", pa.table({"id": [1]}), mode="append")
 
@@ -465,8 +470,7 @@ def test_adbc_cancels(served):
         timer = threading.Timer(0.5, cursor.adbc_cancel)
         timer.start()
         with pytest.raises(adbc_driver_manager.Error):
-            cursor.execute(ENDLESS.decode())
-            cursor.fetchall()
+            polars.read_database(ENDLESS.decode(), cursor)
         timer.join()
     waited_for(lambda: served.admission.running == 0)
 

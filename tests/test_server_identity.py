@@ -58,7 +58,8 @@ def test_names_of_tokens(tokens):
         '{"version": 1, "tokens": [{"name": "a", "role": "admin", "sha256": "x", "created": "y", "sources": "z"}]}',
         '{"version": 1, "tokens": [{"name": "a", "role": "reader", "sha256": "x", "created": "y", "sources": [1]}]}',
         '{"version": 1, "tokens": [{"name": "a", "role": "reader", "sha256": "x", "created": "y"}]}',
-        '{"version": 1, "tokens": [{"name": "a", "role": "reader", "sha256": "x", "created": "y", "sources": null, "x": 1}]}',
+        '{"version": 1, "tokens": [{"name": "a", "role": "reader", "sha256": "x", "created": "y", "sources": null, '
+        '"x": 1}]}',
         "[" * 100_000,
     ],
 )  # fmt: skip

@@ -25,7 +25,8 @@ EXAMPLES = {
     "CommandGetExportedKeys": {"catalog": "my", "db_schema": "main", "table": "notes"},
     "CommandGetImportedKeys": {"catalog": "my", "db_schema": "main", "table": "notes"},
     "CommandGetCrossReference": {
-        "pk_catalog": "a", "pk_db_schema": "b", "pk_table": "c", "fk_catalog": "d", "fk_db_schema": "e", "fk_table": "f",
+        "pk_catalog": "a", "pk_db_schema": "b", "pk_table": "c",
+        "fk_catalog": "d", "fk_db_schema": "e", "fk_table": "f",
     },
     "CommandStatementQuery": {"query": "SELECT 'ä'", "transaction_id": b"t"},
     "CommandStatementUpdate": {"query": "DELETE FROM t", "transaction_id": b""},
