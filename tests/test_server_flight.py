@@ -147,6 +147,16 @@ def test_a_prepared_statement_with_rows_of_parameters(client):
         bound(client, handle, rows)
 
 
+def test_a_source_may_be_a_parameter(cursor):
+    cursor.execute("SELECT * FROM jammi_search(?, ?, 1)", ("patents", "clean water"))
+    assert cursor.fetch_arrow_table().to_pylist()[0]["title"] == "Membrane filter"
+    failures = (adbc_driver_manager.Error, polars.exceptions.ComputeError)
+    with pytest.raises(failures, match="no embedding table for 'notes'"):
+        polars.read_database(
+            "SELECT * FROM jammi_search(?, ?, 1)", cursor, execute_options={"parameters": ("notes", "x")}
+        )
+
+
 def test_columns_follow_the_values_of_parameters(client):
     """Of which source they are, and of which type."""
     statement = prepared(client, "SELECT $1 AS a")
@@ -469,7 +479,7 @@ def test_adbc_cancels(served):
     with adbc.connect(f"grpc://127.0.0.1:{served.port}") as con, con.cursor() as cursor:
         timer = threading.Timer(0.5, cursor.adbc_cancel)
         timer.start()
-        with pytest.raises(adbc_driver_manager.Error):
+        with pytest.raises((adbc_driver_manager.Error, polars.exceptions.ComputeError)):
             polars.read_database(ENDLESS.decode(), cursor)
         timer.join()
     waited_for(lambda: served.admission.running == 0)
@@ -607,6 +617,26 @@ def test_what_another_process_makes_appears(tmp_path):
             waited_for(lambda: _answers(client, "SELECT count(*) AS n FROM added"))
             assert fetched(client, "SELECT id FROM jammi_search('added', 'row 2', 1)").to_pydict() == {"id": [2]}
             assert fetched(client, "SELECT count(*) AS n FROM added.public.added").to_pydict() == {"n": [3]}
+
+
+def test_a_copy_is_served_while_the_file_is_written(tmp_path):
+    """With `snapshot`, a nightly job may open the file; the server takes a new copy afterwards."""
+    import jammi_duck
+
+    file = make_database(tmp_path)
+    with in_process(config_of(file, snapshot=True, server_follow="0.1 seconds")) as (service, port):
+        with FlightClient(f"grpc://127.0.0.1:{port}") as client:
+            assert fetched(client, "SELECT count(*) AS n FROM notes").to_pydict() == {"n": [20]}
+            con = jammi_duck.connect(file, storage=str(tmp_path / "artifacts"), cache_dir=str(tmp_path / "cache"))
+            con.execute("INSERT INTO notes VALUES (99, 'new')")
+            con.execute("SELECT * FROM jammi_generate('notes', 'note', 'id')").fetchall()
+            assert fetched(client, "SELECT count(*) AS n FROM notes").to_pydict() == {"n": [20]}
+            con.close()
+            waited_for(lambda: fetched(client, "SELECT count(*) AS n FROM notes").to_pydict() == {"n": [21]})
+            assert fetched(client, "SELECT id FROM jammi_search('notes', 'new', 1)").to_pydict() == {"id": [99]}
+            folder = Path(service.database._folder.name)
+            assert folder.is_dir()
+    assert not folder.exists()
 
 
 def _answers(client, text):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,14 +67,26 @@ class ServedDatabase:
                 f"there is no database '{config.database}' to serve; `jammi-duck sources add NAME --path FILE --db "
                 f"{config.database}` makes one"
             )
-        self._file = file
-        self._opened = _state(file)
-        self._root = connect_waiting(file, read_only=not config.allow_write, wait=wait)
+        self._file, self._is_copy = file, config.snapshot
+        self._opened = _state(file, changed=self._is_copy)
+        self._folder = tempfile.TemporaryDirectory(prefix="jammi-serve-") if self._is_copy else None
+        try:
+            if self._folder is not None:
+                file = _copied(file, self._folder.name, wait)
+            self._root = connect_waiting(file, read_only=not config.allow_write, wait=wait)
+        except BaseException:
+            self._clean_up()
+            raise
         try:
             self._open(config, encoders)
         except BaseException:
             self._root.close()
+            self._clean_up()
             raise
+
+    def _clean_up(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _open(self, config: Config, encoders: Encoders) -> None:
         root = self._root
@@ -174,8 +188,11 @@ class ServedDatabase:
         return self.names.follow()
 
     def is_replaced(self) -> bool:
-        """Whether the file is another one than was opened; one that is not there now may come back."""
-        state = _state(self._file)
+        """Whether the file is another one than was opened, or a copied one has changed.
+
+        One that is not there now may come back.
+        """
+        state = _state(self._file, changed=self._is_copy)
         return state is not None and state != self._opened
 
     def close(self, wait: float) -> None:
@@ -190,14 +207,27 @@ class ServedDatabase:
                     self.interrupt(lent)
                 self._lock.wait_for(lambda: not self._lent, wait)
         self._root.close()
+        self._clean_up()
 
 
-def _state(file: str) -> object:
+def _state(file: str, *, changed: bool) -> object:
+    """Which file this is, and with `changed` in which state; None where there is none."""
     try:
         found = os.stat(file)
     except OSError:
         return None
-    return found.st_ino, found.st_dev
+    return found.st_ino, found.st_dev, (found.st_mtime_ns, found.st_size) if changed else None
+
+
+def _copied(file: str, folder: str, wait: timedelta) -> str:
+    """A copy of a database file that nobody writes to meanwhile; its path."""
+    copy = os.path.join(folder, os.path.basename(file))
+    # While it is open here, no other process can write to it.
+    with connect_waiting(file, read_only=True, wait=wait):
+        for ending in ("", ".wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(file + ending, copy + ending)
+    return copy
 
 
 class ClosedDatabaseError(Exception):

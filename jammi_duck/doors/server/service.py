@@ -29,7 +29,7 @@ from jammi_duck.doors.server.models import ServedEncoders
 from jammi_duck.doors.server.statements import Schemas, Statement, parser
 from jammi_duck.doors.server.streams import BATCH_ROWS
 from jammi_duck.doors.server.syntax import explained
-from jammi_duck.errors import JammiError, NotFoundError
+from jammi_duck.errors import ConfigError, JammiError, NotFoundError, StorageError
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import folded
 
@@ -79,6 +79,8 @@ class Service:
         Raises:
             ConfigError, ModelError, NotFoundError, StorageError: as the parts do.
         """
+        if config.snapshot and config.allow_write:
+            raise ConfigError("[server] snapshot serves a copy, which nobody could write to: set allow_write = false")
         self.config = config
         self.gate = gate
         self.metrics = Metrics()
@@ -90,7 +92,6 @@ class Service:
         )
         for model in models:
             self.encoders.get(model)
-        self._open = threading.Lock()
         self._database = ServedDatabase(config, self.encoders, wait=wait)
         self._running: set[Query] = set()
         self._grants: dict[object, Granted] = {}
@@ -313,18 +314,31 @@ class Service:
         try:
             if self._database.is_replaced():
                 self._reopen()
+        except StorageError as error:
+            # Somebody writes to it just now.
+            log.debug("the database file is not opened anew yet: %s", error)
+        except Exception as error:
+            log.warning("cannot open the database anew: %s", error)
+        try:
             if self._database.follow():
                 self.state += 1
         except Exception as error:
             log.warning("cannot follow what others change: %s", error)
 
     def _reopen(self) -> None:
-        """Open the database anew; queries that run may end before, and new ones wait meanwhile."""
-        with self._open:
-            log.info("the database file was replaced; opening it anew")
-            self._database.close(self.config.drain.total_seconds())
+        """Open the database anew. Queries that run may end.
+
+        DuckDB opens a path once, so that new queries wait for those that run; copies have paths of their own.
+        """
+        log.info("the database file has changed; opening it anew")
+        old, drain = self._database, self.config.drain.total_seconds()
+        if self.config.snapshot:
+            self._database = ServedDatabase(self.config, self.encoders)
+            threading.Thread(target=old.close, args=[drain], daemon=True).start()
+        else:
+            old.close(drain)
             self._database = ServedDatabase(self.config, self.encoders, wait=timedelta(minutes=1))
-            self.state += 1
+        self.state += 1
 
     def is_ready(self) -> str | None:
         """None if a query and a model answer; otherwise what does not."""

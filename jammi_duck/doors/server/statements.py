@@ -126,7 +126,13 @@ class Schemas:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        schema = _schema(statement, lent, values)
+        try:
+            schema = _schema(statement, lent, values)
+        except duckdb.Error:
+            if values is None and statement.shaping:
+                # The columns are known once the parameters have values.
+                return pa.schema([])
+            raise
         with self._lock:
             self._known[key] = schema
             while len(self._known) > _REMEMBERED:
