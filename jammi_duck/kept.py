@@ -62,7 +62,7 @@ def _planned(
     literals there.
     """
     if _HANGS:
-        found = call(functools.partial(con.sql, text(*_literals(con, values))))
+        found = call(functools.partial(con.sql, text(*literals(con, values))))
     else:
         found = call(functools.partial(con.sql, text(*numbered(values)), params=list(values)))
     relation: duckdb.DuckDBPyRelation = found
@@ -75,7 +75,8 @@ def _is_plain(kind: Any) -> bool:  # noqa: ANN401 - a type of DuckDB's, for whic
     return kind.id in _PLAIN
 
 
-def _literals(con: duckdb.DuckDBPyConnection, values: Sequence[object]) -> list[Sql]:
+def literals(con: duckdb.DuckDBPyConnection, values: Sequence[object]) -> list[Sql]:
+    """Values as SQL of the types that DuckDB gives them."""
     if not values:
         return []
     asked = (sql("typeof({value}), CAST({value} AS VARCHAR)", value=value) for value in numbered(values))

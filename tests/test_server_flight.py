@@ -639,6 +639,38 @@ def test_a_copy_is_served_while_the_file_is_written(tmp_path):
     assert not folder.exists()
 
 
+def test_views_over_patterns(tmp_path):
+    """Their files are read, and those that come later, and no others in the folder."""
+    file = make_database(tmp_path)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    with duckdb.connect(str(file)) as con:
+        con.execute(f"COPY (SELECT 1 AS n) TO '{folder}/a.parquet'")
+        con.execute(f"COPY (SELECT 9 AS n) TO '{folder}/hidden.csv'")
+        con.execute(f"CREATE VIEW parts AS FROM read_parquet('{folder}/*.parquet')")
+        con.execute(f"CREATE VIEW parts2 AS FROM '{tmp_path}/**/a.parquet'")
+    with in_process(config_of(file, server_follow="0.1 seconds")) as (_, port):
+        with FlightClient(f"grpc://127.0.0.1:{port}") as client:
+            assert fetched(client, "SELECT sum(n) AS n FROM parts").to_pydict() == {"n": [1]}
+            assert fetched(client, "SELECT sum(n) AS n FROM parts2").to_pydict() == {"n": [1]}
+            with duckdb.connect() as con:
+                con.execute(f"COPY (SELECT 2 AS n) TO '{folder}/new.parquet.tmp' (FORMAT parquet)")
+            (folder / "new.parquet.tmp").rename(folder / "b.parquet")
+            waited_for(lambda: _answers(client, "SELECT sum(n) AS n FROM parts"))
+            waited_for(lambda: fetched(client, "SELECT sum(n) AS n FROM parts").to_pydict() == {"n": [3]})
+            for name in ("hidden.csv", "a.parquet"):
+                with pytest.raises(flight.FlightUnauthorizedError, match="is not read"):
+                    fetched(client, f"FROM '{folder}/{name}'")
+
+
+def test_a_query_that_waits_too_long(tmp_path):
+    config = config_of(make_database(tmp_path), max_queries=1, query_timeout="1 second")
+    with in_process(config) as (service, port), FlightClient(f"grpc://127.0.0.1:{port}") as client:
+        with service.admission.turn(is_search=False, is_gone=lambda: False):
+            with pytest.raises(flight.FlightTimedOutError, match="took longer than 1 s"):
+                fetched(client, "SELECT 1 AS a")
+
+
 def _answers(client, text):
     try:
         fetched(client, text)

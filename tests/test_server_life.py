@@ -312,7 +312,8 @@ def test_tls(tmp_path):
         with FlightClient(server.uri) as plain, pytest.raises(flight.FlightUnavailableError):
             fetched(plain, "SELECT 1 AS a")
         before = [_serial(port, tmp_path / "ca.pem") for port in (server.flight, server.http)]
-        shutil.copy(tmp_path / "ca.pem", tmp_path / "old.pem")
+        probed = in_pipe(f"jammi-duck probe --http 127.0.0.1:{server.http}", tmp_path, **variables)
+        assert (probed.returncode, probed.stdout) == (0, '{"status":"ready"}\n')
         make_certificates(tmp_path)
         server.process.send_signal(signal.SIGHUP)
 
@@ -344,6 +345,8 @@ def test_clients_with_certificates(tmp_path):
             assert fetched(client, "SELECT 1 AS a").num_rows == 1
         with FlightClient(uri, tls_root_certs=authority) as client, pytest.raises(flight.FlightError):
             fetched(client, "SELECT 1 AS a")
+        probed = in_pipe(f"jammi-duck probe --http 127.0.0.1:{server.http}", tmp_path, **variables)
+        assert (probed.returncode, probed.stdout) == (0, '{"status":"ready"}\n')
 
 
 def test_the_log_is_json_if_asked(tmp_path):
@@ -351,9 +354,10 @@ def test_the_log_is_json_if_asked(tmp_path):
     with Process(file, JAMMI_LOGGING__FORMAT="json") as server:
         with FlightClient(server.uri) as client:
             fetched(client, "SELECT 'hidden' AS a")
+            fetched(client, "SELECT id FROM jammi_search('patents', 'water', 1)")
         assert server.end() == 0
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    (query,) = [line for line in lines if line["message"].startswith("query of")]
+    query, _ = [line for line in lines if line["message"].startswith("query of")]
     assert (query["user"], query["rows"], query["error"]) == ("anonymous", 1, None)
     assert len(query["statement"]) == 16
     assert "hidden" not in server.log.read_text()
@@ -373,3 +377,39 @@ def test_preloaded_models_are_there_before_the_port_opens(tmp_path):
     assert wrong.returncode != 0
     assert "/none" in wrong.stderr
     assert Path(file).exists()
+
+
+def test_commands_on_a_server(tmp_path):
+    """Every command for embedding tables runs on a server, with the same output as without."""
+    file = make_database(tmp_path)
+
+    def run(line):
+        return in_pipe(line, tmp_path, JAMMI_STORAGE__CACHE_DIR=f"{tmp_path}/cache")
+
+    here = run("jammi-duck search patents 'clean water' -k 2 --columns id,title --db my.duckdb --storage artifacts")
+    for name, role in (("a", "admin"), ("r", "reader")):
+        (tmp_path / name).write_text(run(f"jammi-duck token add {name} --role {role} --tokens tokens.json").stdout)
+    with Process(file, "--tokens", str(tmp_path / "tokens.json"), JAMMI_SERVER__ALLOW_WRITE="true") as server:
+        where = f"--server {server.uri}"
+        there = run(f"jammi-duck search patents 'clean water' -k 2 --columns id,title {where} --token-file r")
+        assert (there.returncode, there.stdout) == (0, here.stdout)
+        generated = run(f"jammi-duck generate notes --columns note --key id --json {where} --token-file a")
+        (row,) = json.loads(generated.stdout)
+        assert (row["source"], row["row_count"]) == ("notes", 20)
+        for command in ("status notes", "refresh notes", "sync notes --columns note --key id", "compact notes",
+                        "index-words notes", "tables", "recover", "vacuum", "refresh --all"):  # fmt: skip
+            done = run(f"jammi-duck {command} {where} --token-file a")
+            assert done.returncode == 0, (command, done.stderr)
+        refused = run(f"jammi-duck drop {row['embedding_table']} {where} --token-file r")
+        assert (refused.returncode, "this client only reads" in refused.stderr) == (1, True)
+        assert run(f"jammi-duck drop {row['embedding_table']} {where} --token-file a").returncode == 0
+        for line, code, words in (
+            (f"jammi-duck tables {where}", 2, "this server needs a token"),
+            (f"jammi-duck tables {where} --token-file none", 2, "cannot read the token in 'none'"),
+            (f"jammi-duck tables {where} --token-file a --db my.duckdb", 2, "exclude each other"),
+            (f"jammi-duck search nope x {where} --token-file r", 2, "no embedding table for 'nope'"),
+            ("jammi-duck tables --server nonsense", 2, "is no address of a server"),
+            ("jammi-duck tables --server grpc://127.0.0.1:1", 1, "the server cannot be reached"),
+        ):
+            done = run(line)
+            assert (done.returncode, words in done.stderr) == (code, True), (line, done.stderr)

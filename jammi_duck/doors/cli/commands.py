@@ -46,8 +46,8 @@ def add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print the rows as JSON, with all columns")
 
 
-def add_database(command: argparse.ArgumentParser, *, storage: bool = True) -> None:
-    """Add `--db` and `--wait`, and `--storage` for commands on embedding tables."""
+def add_database(command: argparse.ArgumentParser, *, storage: bool = True, server: bool = True) -> None:
+    """Add `--db` and `--wait`, and for commands on embedding tables `--storage`, and the server that may do it."""
     command.add_argument(
         "--db", metavar="FILE", help="the database file (default: storage.database, jammi_duck.duckdb)"
     )
@@ -65,6 +65,12 @@ def add_database(command: argparse.ArgumentParser, *, storage: bool = True) -> N
         metavar="LOCATION",
         help="where embedding tables are stored (default: storage.location, ./artifacts)",
     )
+    if not server:
+        return
+    command.add_argument(
+        "--server", metavar="URI", help="let a server do it, such as grpc://localhost:8081, and open no database"
+    )
+    command.add_argument("--token-file", metavar="FILE", help="a file with the token for the server")
 
 
 def add_embedded(command: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import duckdb
 
@@ -60,6 +61,10 @@ def equipped(options: argparse.Namespace, *, read_only: bool = False) -> Iterato
         NotFoundError: a database file was named, but does not exist.
     """
     settings: Settings = options.settings
+    if getattr(options, "server", None) is not None:
+        with _on_server(options) as jammi:
+            yield jammi
+        return
     path = existing(settings)
     with warnings.catch_warnings(), opened(path, settings.config, read_only=read_only, wait=options.wait) as con:
         warnings.simplefilter("default")
@@ -81,6 +86,24 @@ def equipped(options: argparse.Namespace, *, read_only: bool = False) -> Iterato
             if error.remedy is None:
                 raise
             raise NotFoundError(f"{error.message}; `jammi-duck generate` makes one") from error
+
+
+@contextlib.contextmanager
+def _on_server(options: argparse.Namespace) -> Iterator[Jammi]:
+    """The methods on the server that a command names."""
+    from jammi_duck.doors.remote import remote
+
+    for name in ("db", "storage"):
+        if getattr(options, name, None) is not None:
+            raise InputError(f"--server and --{name} exclude each other: the server has a database and a location")
+    token = None
+    if options.token_file is not None:
+        try:
+            token = Path(options.token_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the token in '{options.token_file}': {error}") from error
+    with remote(options.server, token, options.settings.config.tls_certificate) as jammi:
+        yield jammi
 
 
 @contextlib.contextmanager

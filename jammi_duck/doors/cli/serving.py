@@ -65,7 +65,7 @@ _OPEN_ADDRESSES = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 def add_to(commands: Commands) -> None:
     """Add these commands."""
     serve = add_command(commands, "serve", _SERVE, _serve)
-    add_database(serve)
+    add_database(serve, server=False)
     serve.add_argument("--flight", metavar="HOST:PORT", help="where Flight SQL is served (default: 127.0.0.1:8081)")
     serve.add_argument("--http", metavar="HOST:PORT", help="where HTTP is served (default: 127.0.0.1:8080)")
     serve.add_argument("--tokens", metavar="FILE", help="the file of tokens (default: server.tokens)")
@@ -143,6 +143,9 @@ def _probe(options: argparse.Namespace) -> int:
         # The certificate is the server's own, and its name is another than that of this machine.
         scheme, context = "https", ssl.create_default_context(cafile=config.tls_certificate)
         context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if config.tls_client_ca is not None and config.tls_key is not None:
+            context.load_cert_chain(config.tls_certificate, config.tls_key)
     url = f"{scheme}://{_OPEN_ADDRESSES.get(host, host)}:{port}/readyz"
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_SECONDS, context=context) as answer:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import duckdb
 
@@ -13,8 +14,23 @@ from jammi_duck.udfs.filters.definitions import query_of_view
 from jammi_duck.udfs.filters.trees import Tree, text_of_constant
 
 _VIEWS = sql("SELECT sql FROM duckdb_views() WHERE NOT internal")
+_FILES = sql("SELECT file FROM glob(?)")
 _PARSED = sql("SELECT json_serialize_sql(?)")
 _LOOKS_LIKE_A_FILE = re.compile(r"[./\\]")
+
+
+def expanded(con: duckdb.DuckDBPyConnection, paths: Iterable[str]) -> list[str]:
+    """These paths, and the files that patterns among them mean now: DuckDB asks for leave to read each."""
+    found = set(paths)
+    for path in filter(is_pattern, paths):
+        with contextlib.suppress(duckdb.Error):
+            found.update(name for (name,) in con.execute(_FILES, [path]).fetchall())
+    return sorted(found)
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path means several files."""
+    return any(sign in path for sign in "*?[{")
 
 
 def allowed_files(con: duckdb.DuckDBPyConnection) -> list[str]:

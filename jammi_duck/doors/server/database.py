@@ -20,7 +20,8 @@ from jammi_duck.doors.database_file import expanded
 from jammi_duck.doors.installation import Installation, installation_on
 from jammi_duck.doors.lock import connect_waiting
 from jammi_duck.doors.s3 import read_s3_through_fsspec
-from jammi_duck.doors.server.allowed_files import allowed_files
+from jammi_duck.doors.server.allowed_files import allowed_files, is_pattern
+from jammi_duck.doors.server.allowed_files import expanded as expanded_paths
 from jammi_duck.doors.server.names import Names
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import NotFoundError
@@ -108,7 +109,9 @@ class ServedDatabase:
         """Let DuckDB read the files that views name, and those of embedding tables, and no others."""
         stores = [store for store in self.engine.tables.stores().values() if isinstance(store, LocalStore)]
         folders = joined(", ", [literal(store.location) for store in stores])
-        files = joined(", ", map(literal, allowed_files(self._root)))
+        self._patterns = allowed_files(self._root)
+        self._files = expanded_paths(self._root, self._patterns)
+        files = joined(", ", map(literal, self._files))
         for setting in (
             sql("SET GLOBAL allowed_directories = [{}]", folders),
             sql("SET GLOBAL allowed_paths = [{}]", files),
@@ -188,12 +191,20 @@ class ServedDatabase:
         return self.names.follow()
 
     def is_replaced(self) -> bool:
-        """Whether the file is another one than was opened, or a copied one has changed.
+        """Whether the file is another one than was opened, or a copied one has changed, or patterns mean other files.
 
-        One that is not there now may come back.
+        A file that is not there now may come back.
         """
         state = _state(self._file, changed=self._is_copy)
-        return state is not None and state != self._opened
+        return state is not None and (state != self._opened or self._has_other_files())
+
+    def _has_other_files(self) -> bool:
+        """Whether a pattern in a view means other files than when the database was opened; of this machine alone."""
+        if not any(is_pattern(path) and "://" not in path for path in self._patterns):
+            return False
+        with duckdb.connect() as con:
+            local = [path for path in self._patterns if "://" not in path]
+            return not set(expanded_paths(con, local)) <= set(self._files)
 
     def close(self, wait: float) -> None:
         """Lend no more, wait until running queries end, for so many seconds, then interrupt them; and close."""

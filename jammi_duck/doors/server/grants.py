@@ -191,9 +191,10 @@ class Narrowing:
         if name == "jammi_tables" and not arguments_of(call):
             sources = joined(", ", map(literal, sorted(self._grant.sources)))
             condition = sql("lower(source) IN ({})", sources) if self._grant.sources else sql("false")
-            return self._in_place_of(
-                node, name, sql("SELECT * FROM (SELECT * FROM jammi_tables() WHERE {}) AS x", condition)
-            )
+            # Where the files are is nothing that it may read.
+            columns = sql("* REPLACE (NULL::VARCHAR AS location)")
+            inner = sql("SELECT {} FROM jammi_tables() WHERE {}", columns, condition)
+            return self._in_place_of(node, name, sql("SELECT * FROM ({}) AS x", inner))
         if name in _HARMLESS_TABLES:
             return None
         if name not in _OURS:

@@ -30,7 +30,7 @@ class Metrics:
         self.flight_queries = counter("jammi_flight_queries", "Statements that ran for clients of Flight SQL.")
         self.eval_invocations = counter("jammi_eval_invocations", "Statements with jammi_eval or jammi_tune.")
         self.http_requests = counter("jammi_http_requests", "Requests over HTTP, by path and status.", "path", "status")
-        self.errors = counter("jammi_errors", "Failed requests, by the class of the error.", "class")
+        self.errors = counter("jammi_errors", "Statements that failed, by the class of the error.", "class")
         self.sent_bytes = counter("jammi_sent_bytes", "Bytes of results that were sent.")
         self.search_seconds = histogram("jammi_search_latency_seconds", "Time of statements that search.")
         self.query_seconds = histogram("jammi_query_seconds", "Time of all statements.")

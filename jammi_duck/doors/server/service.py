@@ -35,6 +35,7 @@ from jammi_duck.sql import folded
 
 _SEARCH = re.compile(r"\bjammi_(search|similar|matches)\b", re.IGNORECASE)
 _EVALUATION = re.compile(r"\bjammi_(eval|eval_queries|eval_compare|tune)\b", re.IGNORECASE)
+_BUILD = re.compile(r"\bjammi_(generate|sync|refresh|import|index_words|compact)\b", re.IGNORECASE)
 _OURS = re.compile(r"\b_?jammi_", re.IGNORECASE)
 _TICK_SECONDS = 0.1
 _REOPENING_SECONDS = 60.0
@@ -146,6 +147,7 @@ class Service:
         if _EVALUATION.search(text):
             self.metrics.eval_invocations.inc()
         began = time.monotonic()
+        self._running.add(query)
         try:
             self._narrow(query)
             with self.admission.turn(
@@ -158,14 +160,15 @@ class Service:
                     self.lend(query.visitor, query.path) as lent,
                     self._registered(query, lent),
                 ):
-                    try:
-                        yield self._results(query, lent)
-                    except duckdb.InterruptException:
-                        query.raise_if_stopped()
-                        raise
+                    yield self._results(query, lent)
         except BaseException as error:
+            # What stopped it is the reason for whatever went wrong then.
+            if query.reason is not None and isinstance(error, Exception):
+                error = query.reason
             self._note(query, began, is_search, error)
-            raise
+            raise error
+        finally:
+            self._running.discard(query)
         self._note(query, began, is_search, None)
 
     def grant(self, visitor: Visitor) -> Granted | None:
@@ -215,16 +218,10 @@ class Service:
     @contextlib.contextmanager
     def _registered(self, query: Query, lent: Lent) -> Iterator[None]:
         query.lent = lent
-        self._running.add(query)
         try:
             query.raise_if_stopped()
             yield
-        except Exception:
-            # What stopped it is the reason for whatever went wrong then.
-            query.raise_if_stopped()
-            raise
         finally:
-            self._running.discard(query)
             # Not while it is being interrupted: the connection is another query's afterwards.
             with query.lock:
                 query.lent = None
@@ -304,11 +301,16 @@ class Service:
                 if query.reason is not None:
                     # An interrupt before DuckDB has begun is lost.
                     self.stop(query, query.reason)
-                elif now - query.began > limit:
+                elif now - query.began > limit and not self._builds(query):
                     self.stop(query, LimitError(f"the query took longer than {limit:g} s ([server] query_timeout)"))
             if now - followed >= follow:
                 followed = now
                 self._follow()
+
+    def _builds(self, query: Query) -> bool:
+        """Whether a query does work that may take hours, which an admin may ask for."""
+        may_write = self.config.allow_write and query.visitor.role == ADMIN
+        return may_write and _BUILD.search(query.statement.text) is not None
 
     def _follow(self) -> None:
         try:

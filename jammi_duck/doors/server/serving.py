@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +35,9 @@ def serve(config: Config, *, wait: timedelta = timedelta(0), ready: Callable[[st
         ModelError, NotFoundError, StorageError: a model or the database cannot be had.
     """
     refuse_open_doors(config)
+    # In the log, a warning is a line like all others.
+    warnings.filterwarnings("ignore", "Arrow output on a DB-API result")
+    warnings.showwarning = lambda message, *_: log.warning("%s", message)
     ending, at_once = threading.Event(), threading.Event()
 
     def stop(number: int, frame: object) -> None:

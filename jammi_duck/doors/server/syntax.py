@@ -26,6 +26,9 @@ _REFUSED = {
     "getenv", "checkpoint", "force_checkpoint", "write_log", "nextval", "seq_scan", "arrow_scan", "pandas_scan",
     "python_map_function",
 }  # fmt: skip
+_FILE = re.compile(
+    r"^[/~]|://|\.(duckdb|ddb|db|sqlite|csv|tsv|txt|parquet|json|jsonl|ndjson|xlsx|arrow|avro)(\.(gz|zst|bz2))?$"
+)
 # The arguments of a search that change its rows, and not its columns.
 _SEARCHES = {"jammi_search", "jammi_similar", "jammi_matches", "jammi_explain"}
 _ASKED = {1, 2}
@@ -62,7 +65,9 @@ def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: boo
     for kind, name in _found(tree):
         if kind.endswith("_QUERY_NODE"):
             raise DeniedError(f"a {kind.removesuffix('_QUERY_NODE')} within a query is refused: the server only reads")
-        if name in _REFUSED or name.startswith(_BEGINNINGS):
+        if kind == "BASE_TABLE" and _FILE.search(name):
+            raise DeniedError(f"the file {name} is not read: clients of the server query what its database has")
+        if kind != "BASE_TABLE" and (name in _REFUSED or name.startswith(_BEGINNINGS)):
             raise DeniedError(
                 f"the function {name} is refused: clients of the server query the sources and the embedding tables of "
                 "its database, and read no files"
@@ -102,7 +107,7 @@ def explained(text: str) -> tuple[str, str]:
 
 
 def _found(tree: Tree) -> Iterator[tuple[str, str]]:
-    """The kind of each node, and the name of the function that it calls, in lower case."""
+    """The kind of each node, and the name of the function that it calls or of the table, in lower case."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -110,5 +115,6 @@ def _found(tree: Tree) -> Iterator[tuple[str, str]]:
             waiting += node
         elif isinstance(node, dict):
             waiting += node.values()
-            kind, name = node.get("type"), node.get("function_name")
+            kind = node.get("type")
+            name = node.get("table_name" if kind == "BASE_TABLE" else "function_name")
             yield str(kind) if isinstance(kind, str) else "", str(name).lower() if isinstance(name, str) else ""
