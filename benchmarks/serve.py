@@ -285,7 +285,7 @@ def _streams(report: Report, process: subprocess.Popen[str], uri: str, options: 
         with flight.connect(where) as client:
             for chunk in client.do_get(flight.Ticket(ticket)):
                 count += chunk.data.nbytes
-        return count / (time.perf_counter() - began) / 1e6
+        return float(count) / (time.perf_counter() - began) / 1e6
 
     try:
         before = _memory_mb(process.pid)

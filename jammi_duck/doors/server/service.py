@@ -39,6 +39,7 @@ _BUILD = re.compile(r"\bjammi_(generate|sync|refresh|import|index_words|compact)
 _OURS = re.compile(r"\b_?jammi_", re.IGNORECASE)
 _TICK_SECONDS = 0.1
 _REOPENING_SECONDS = 60.0
+_MOST_GRANTS = 100
 # DuckDB 1 streams what `execute` gives; DuckDB 2 copies it, and streams relations.
 _RELATIONS_STREAM = int(duckdb.__version__.partition(".")[0]) >= 2
 
@@ -100,8 +101,12 @@ class Service:
         # What the columns of results depend on.
         self.state = 0
         self._stopped = threading.Event()
-        self._watching = threading.Thread(target=self._watch, name="jammi-server-watch", daemon=True)
-        self._watching.start()
+        self._threads = [
+            threading.Thread(target=work, name=f"jammi-server-{name}", daemon=True)
+            for name, work in (("watch", self._watch), ("follow", self._follow))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def database(self) -> ServedDatabase:
@@ -176,16 +181,19 @@ class Service:
         if visitor.sources is None:
             return None
         key = (visitor.sources, self.state)
-        if key not in self._grants:
+        found = self._grants.get(key)
+        if found is None:
             with self.lend(Visitor("grants", READER)) as lent:
                 known = [name for (name,) in lent.rows("SELECT DISTINCT table_name FROM information_schema.tables")]
                 embedded = lent.rows("SELECT embedding_table, source FROM jammi_tables()")
             theirs = {folded(source) for source in visitor.sources}
             own = [name for name, source in embedded if source is not None and folded(source) in theirs]
             names = self._database.names
-            self._grants.clear()
-            self._grants[key] = granted(names.home, names.beside, visitor.sources, own, known)
-        return self._grants[key]
+            found = granted(names.home, names.beside, visitor.sources, own, known)
+            if len(self._grants) >= _MOST_GRANTS:
+                self._grants.clear()
+            self._grants[key] = found
+        return found
 
     def _narrow(self, query: Query) -> None:
         """Let a query read only what its visitor sees. Raises DeniedError where it wants more."""
@@ -291,10 +299,8 @@ class Service:
         return next((query for query in list(self._running) if query.id == id), None)
 
     def _watch(self) -> None:
-        """Stop queries that take too long, and follow what others change."""
+        """Stop queries that take too long."""
         limit = self.config.query_timeout.total_seconds()
-        follow = self.config.server_follow.total_seconds()
-        followed = time.monotonic()
         while not self._stopped.wait(_TICK_SECONDS):
             now = time.monotonic()
             for query in list(self._running):
@@ -303,9 +309,6 @@ class Service:
                     self.stop(query, query.reason)
                 elif now - query.began > limit and not self._builds(query):
                     self.stop(query, LimitError(f"the query took longer than {limit:g} s ([server] query_timeout)"))
-            if now - followed >= follow:
-                followed = now
-                self._follow()
 
     def _builds(self, query: Query) -> bool:
         """Whether a query does work that may take hours, which an admin may ask for."""
@@ -313,19 +316,20 @@ class Service:
         return may_write and _BUILD.search(query.statement.text) is not None
 
     def _follow(self) -> None:
-        try:
-            if self._database.is_replaced():
-                self._reopen()
-        except StorageError as error:
-            # Somebody writes to it just now.
-            log.debug("the database file is not opened anew yet: %s", error)
-        except Exception as error:
-            log.warning("cannot open the database anew: %s", error)
-        try:
-            if self._database.follow():
-                self.state += 1
-        except Exception as error:
-            log.warning("cannot follow what others change: %s", error)
+        """Follow what others change: the database file, and the location."""
+        # Not without a pause, which `follow = 0` would be.
+        seconds = max(self.config.server_follow.total_seconds(), _TICK_SECONDS)
+        while not self._stopped.wait(seconds):
+            try:
+                if self._database.is_replaced():
+                    self._reopen()
+                if self._database.follow():
+                    self.state += 1
+            except StorageError as error:
+                # Somebody writes to the file just now, or the location cannot be read.
+                log.info("what others have changed is not seen yet: %s", error)
+            except Exception as error:
+                log.warning("cannot follow what others change: %s", error)
 
     def _reopen(self) -> None:
         """Open the database anew. Queries that run may end.
@@ -369,7 +373,8 @@ class Service:
     def close(self) -> None:
         """Close the database."""
         self._stopped.set()
-        self._watching.join(10)
+        for thread in self._threads:
+            thread.join(10)
         self._database.close(0)
 
 
