@@ -238,7 +238,7 @@ def _clients(report: Report, uri: str, options: argparse.Namespace) -> None:
         for thread in threads:
             thread.join()
         kept += seconds
-        return len(seconds) / options.seconds
+        return len(seconds) / float(options.seconds)
 
     samples = interleave("clients", {"one": lambda: rate(1, one), "many": lambda: rate(_CLIENTS, many)}, options.rounds)
     report.compare(f"searches a second, {_CLIENTS} clients", samples["many"], "one", samples["one"], "/s", ">= 4")
