@@ -104,6 +104,7 @@ def test_other_processes_read_the_file_and_none_writes(server, file):
     ("arguments", "code", "words"),
     [
         ("--db none.duckdb", 2, "there is no database 'none.duckdb'"),
+        ("", 2, "there is no database 'jammi_duck.duckdb'"),
         ("--flight 0.0.0.0:0", 2, "lets in anybody who reaches this machine"),
         ("--http 0.0.0.0:0", 2, "lets in anybody who reaches this machine"),
         ("--flight 127.0.0.1:{port}", 2, "cannot listen on 127.0.0.1:"),
@@ -119,7 +120,7 @@ def test_what_cannot_be_served(tmp_path, arguments, code, words):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         line = arguments.format(port=taken.getsockname()[1])
-        base = "--db my.duckdb " if "--db" not in line else ""
+        base = "--db my.duckdb " if line and "--db" not in line else ""
         base += "--http 127.0.0.1:0 " if "--http" not in line else ""
         base += "--flight 127.0.0.1:0 " if "--flight" not in line else ""
         done = in_pipe(f"jammi-duck serve {base}{line}", tmp_path)
@@ -379,7 +380,8 @@ def test_preloaded_models_are_there_before_the_port_opens(tmp_path):
     assert Path(file).exists()
 
 
-def test_commands_on_a_server(tmp_path):
+@pytest.mark.long
+def test_every_command_on_a_server(tmp_path):
     """Every command for embedding tables runs on a server, with the same output as without."""
     file = make_database(tmp_path)
 
@@ -413,3 +415,14 @@ def test_commands_on_a_server(tmp_path):
         ):
             done = run(line)
             assert (done.returncode, words in done.stderr) == (code, True), (line, done.stderr)
+
+
+def test_commands_on_a_server(tmp_path):
+    """As `test_every_command_on_a_server`, for two of them."""
+    file = make_database(tmp_path)
+    with Process(file) as server:
+        found = in_pipe(f"jammi-duck search patents 'clean water' -k 1 --json --server {server.uri}", tmp_path)
+        (row,) = json.loads(found.stdout)
+        assert (row["id"], row["title"], row["_rank"]) == (1, "Membrane filter", 1)
+        refused = in_pipe(f"jammi-duck refresh patents --server {server.uri}", tmp_path)
+        assert (refused.returncode, "this client only reads" in refused.stderr) == (1, True)

@@ -6,13 +6,11 @@ import argparse
 import ssl
 import urllib.error
 import urllib.request
-from dataclasses import replace
 from pathlib import Path
 
 from jammi_duck.config.options import Config
 from jammi_duck.config.settings import Settings
 from jammi_duck.doors.cli.commands import FAILED, Commands, add_command, add_database, add_group, add_json, names
-from jammi_duck.doors.cli.connection import existing
 from jammi_duck.doors.cli.output import print_objects
 from jammi_duck.errors import ConfigError
 
@@ -96,8 +94,9 @@ def _serve(options: argparse.Namespace) -> int:
         from jammi_duck.doors.server.serving import serve
     except ImportError as error:
         raise ConfigError(f"the server needs '{error.name}'; pip install 'jammi-duck[server]'") from error
-    config = replace(settings.config, database=existing(settings))
-    return serve(config, wait=options.wait, ready=lambda where: print(f"{where}; Ctrl-C ends the server", flush=True))
+    return serve(
+        settings.config, wait=options.wait, ready=lambda where: print(f"{where}; Ctrl-C ends the server", flush=True)
+    )
 
 
 def _tokens(options: argparse.Namespace) -> Path:

