@@ -27,6 +27,7 @@ def world(tmp_path_factory):
     con.execute("CREATE TABLE secrets AS SELECT range AS id, 'hidden word ' || range AS t FROM range(5)")
     con.execute("CREATE VIEW over_secrets AS FROM secrets")
     con.execute("CREATE MACRO peek() AS (SELECT max(t) FROM secrets)")
+    con.execute("CREATE MACRO upper(x) AS (SELECT max(t) FROM secrets)")
     con.execute("CREATE MACRO peek_table() AS TABLE FROM secrets")
     con.execute("SELECT * FROM jammi_generate('secrets', 't', 'id')").fetchall()
     names = dict(con.execute("SELECT source, embedding_table FROM jammi_tables()").fetchall())
@@ -69,7 +70,7 @@ def ask(world):
         ("WITH RECURSIVE x AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM x WHERE n < 3) SELECT max(n) AS n FROM x",
          [{"n": 3}]),
         ("SELECT (SELECT max(year) FROM patents p WHERE p.id = q.id) AS y FROM patents q WHERE id = 1", [{"y": 2019}]),
-        ("SELECT list_transform([1, 2], lambda x: x + 1) AS l, upper('a') AS u", [{"l": [2, 3], "u": "A"}]),
+        ("SELECT list_transform([1, 2], lambda x: x + 1) AS l, lower('A') AS u", [{"l": [2, 3], "u": "a"}]),
         ("SELECT p.id, s._rank FROM patents p, LATERAL jammi_search('patents', p.title, 1) s WHERE p.id = 1",
          [{"id": 1, "_rank": 1}]),
         ("SELECT table_name FROM information_schema.tables WHERE table_catalog = 'my'", [{"table_name": "patents"}]),
@@ -95,6 +96,8 @@ def test_what_is_granted(ask, world, text, rows):
     [
         "FROM secrets", "FROM main.secrets", "FROM my.main.secrets", "FROM secrets.public.secrets", "FROM notes",
         "FROM over_secrets", "SELECT peek() AS p", "FROM peek_table()", "SELECT main.peek() AS p",
+        "SELECT upper('a') AS u",
+        "SELECT main.upper('a') AS u", "SELECT system.main.upper('a') AS u",
         'FROM jammi."{theirs}"', 'FROM "jammi.{theirs}"', 'FROM jammi.main."{theirs}"',
         'FROM jammi_server.jammi."{theirs}"',
         "SELECT id FROM jammi_search('secrets', 'hidden')", "SELECT id FROM jammi_search('main.secrets', 'hidden')",

@@ -36,6 +36,10 @@ from jammi_duck.sql import folded
 _SEARCH = re.compile(r"\bjammi_(search|similar|matches)\b", re.IGNORECASE)
 _EVALUATION = re.compile(r"\bjammi_(eval|eval_queries|eval_compare|tune)\b", re.IGNORECASE)
 _BUILD = re.compile(r"\bjammi_(generate|sync|refresh|import|index_words|compact)\b", re.IGNORECASE)
+_MACROS = (
+    "SELECT DISTINCT function_name FROM duckdb_functions() "
+    "WHERE macro_definition IS NOT NULL AND NOT internal AND database_name <> 'temp'"
+)
 _OURS = re.compile(r"\b_?jammi_", re.IGNORECASE)
 _TICK_SECONDS = 0.1
 _REOPENING_SECONDS = 60.0
@@ -186,10 +190,11 @@ class Service:
             with self.lend(Visitor("grants", READER)) as lent:
                 known = [name for (name,) in lent.rows("SELECT DISTINCT table_name FROM information_schema.tables")]
                 embedded = lent.rows("SELECT embedding_table, source FROM jammi_tables()")
+                macros = [name for (name,) in lent.rows(_MACROS)]
             theirs = {folded(source) for source in visitor.sources}
             own = [name for name, source in embedded if source is not None and folded(source) in theirs]
             names = self._database.names
-            found = granted(names.home, names.beside, visitor.sources, own, known)
+            found = granted(names.home, names.beside, visitor.sources, own, known, macros)
             if len(self._grants) >= _MOST_GRANTS:
                 self._grants.clear()
             self._grants[key] = found

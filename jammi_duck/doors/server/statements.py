@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from jammi_duck.sql import NULL, Sql, joined, quoted, sql
 MOST_BYTES = 1 << 20
 _REMEMBERED = 1_000
 _READING = {"SELECT", "EXPLAIN"}
+_PIVOTED = re.compile(r"[^;]*\bPIVOT\b[^;]*;?\s*", re.IGNORECASE)
 # Python's types that are one type in SQL.
 _PLAIN = (str, bool, float, bytes, datetime, date, time)
 _EXPLAINED = pa.schema([("explain_key", pa.string()), ("explain_value", pa.string())])
@@ -75,11 +77,12 @@ def statement_of(text: str) -> Statement:
         raise InputError(str(error)) from None
     if not found:
         raise InputError("the statement is empty")
+    # DuckDB 1 makes two statements of it.
+    if found[0].type.name == "MULTI" or (len(found) > 1 and _PIVOTED.match(text)):
+        raise InputError(_PIVOT)
     if len(found) > 1:
         raise InputError(f"one statement at a time: these are {len(found)}")
     kind = found[0].type.name
-    if kind == "MULTI":
-        raise InputError(_PIVOT)
     if kind not in _READING:
         raise DeniedError(_WRITES.format(kind))
     shaping = refuse_others(text, parser(), explains=kind == "EXPLAIN")
