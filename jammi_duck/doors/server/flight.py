@@ -23,7 +23,7 @@ from jammi_duck.doors.server.admission import BusyError, GoneError
 from jammi_duck.doors.server.catalogue import Catalogue
 from jammi_duck.doors.server.identity import UnknownError, Visitor, token_in
 from jammi_duck.doors.server.messages import FLIGHT, FLIGHT_SQL, packed, unpacked
-from jammi_duck.doors.server.parameters import MOST_BYTES, rows_of
+from jammi_duck.doors.server.parameters import MOST_BYTES, kinds_of, rows_of
 from jammi_duck.doors.server.service import LimitError, Query, Service
 from jammi_duck.doors.server.statements import Statement, parameter_schema, statement_of
 from jammi_duck.doors.server.streams import flight_info, received, schema_bytes, stream_data
@@ -64,6 +64,7 @@ class Prepared:
     owner: str
     path: str | None
     rows: Sequence[Sequence[Any]] = ((),)
+    kinds: Sequence[str | None] = ()
     used: float = field(default_factory=time.monotonic)
 
 
@@ -142,7 +143,7 @@ class FlightSql:
             return self._query_info(call, descriptor, command.query)
         if name == "CommandPreparedStatementQuery":
             prepared = self._prepared_of(call, command.prepared_statement_handle)
-            query = Query(prepared.statement, call.visitor, prepared.rows, prepared.path)
+            query = Query(prepared.statement, call.visitor, prepared.rows, prepared.kinds, prepared.path)
             ticket = _ticket(query.id, b"p", command.prepared_statement_handle)
             return flight_info(self._service.schema(query), descriptor, ticket)
         return flight_info(self._catalogue.schema(command), descriptor, descriptor.cmd)
@@ -176,7 +177,7 @@ class FlightSql:
             query = Query(statement_of(_text(rest)), call.visitor, path=self._path(call))
         elif kind == b"p":
             prepared = self._prepared_of(call, rest)
-            query = Query(prepared.statement, call.visitor, prepared.rows, prepared.path)
+            query = Query(prepared.statement, call.visitor, prepared.rows, prepared.kinds, prepared.path)
         else:
             raise InputError("the ticket is not one of this server")
         query.id = id
@@ -209,6 +210,7 @@ class FlightSql:
             prepared = self._prepared_of(call, command.prepared_statement_handle)
             table = received(_chain(first, messages), MOST_BYTES)
             prepared.rows = rows_of(table, prepared.statement)
+            prepared.kinds = kinds_of(table, prepared.statement)
             handle = command.prepared_statement_handle
             result = FLIGHT_SQL["DoPutPreparedStatementResult"](prepared_statement_handle=handle)
             yield FLIGHT["PutResult"](app_metadata=result.SerializeToString())

@@ -26,6 +26,33 @@ _NUMBERS = {
     pa.float16(): "FLOAT",
     pa.float32(): "FLOAT",
 }
+# Those whose values have one type in SQL.
+_PLAIN = (
+    pa.types.is_boolean, pa.types.is_float64, pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
+    pa.types.is_date, pa.types.is_timestamp,
+)  # fmt: skip
+
+
+def kinds_of(table: pa.Table, statement: Statement) -> tuple[str | None, ...]:
+    """The type of each parameter, in the order of `rows_of`; None where each value has one of its own."""
+    return tuple(_kind(column.type) for column in _in_order(table, statement).columns)
+
+
+def _kind(kind: pa.DataType) -> str | None:
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = _kind(kind.value_type) if not pa.types.is_integer(kind.value_type) else None
+        return inner and f"{inner}[]"
+    is_plain = kind in _NUMBERS or any(test(kind) for test in _PLAIN)
+    return str(kind) if is_plain else None
+
+
+def _in_order(table: pa.Table, statement: Statement) -> pa.Table:
+    """The columns in the order of the parameters, where they have their names."""
+    if not statement.is_positional and set(table.column_names) == set(statement.parameters):
+        return table.select(list(statement.parameters))
+    return table
 
 
 def rows_of(table: pa.Table, statement: Statement) -> list[Sequence[Any]]:
@@ -44,9 +71,7 @@ def rows_of(table: pa.Table, statement: Statement) -> list[Sequence[Any]]:
         raise InputError(
             f"the statement has {len(statement.parameters)} parameters, and {table.num_columns} columns are given"
         )
-    if not statement.is_positional and set(table.column_names) == set(statement.parameters):
-        table = table.select(list(statement.parameters))
-    columns = [_values(column) for column in table.columns]
+    columns = [_values(column) for column in _in_order(table, statement).columns]
     return [tuple(row) for row in zip(*columns, strict=True)]
 
 

@@ -26,7 +26,7 @@ from jammi_duck.doors.server.grants import Granted, Later, Narrowing, granted
 from jammi_duck.doors.server.identity import ADMIN, READER, Gate, Visitor
 from jammi_duck.doors.server.metrics import Metrics
 from jammi_duck.doors.server.models import ServedEncoders
-from jammi_duck.doors.server.statements import Schemas, Statement, parser
+from jammi_duck.doors.server.statements import Schemas, Statement, parser, shape
 from jammi_duck.doors.server.streams import BATCH_ROWS
 from jammi_duck.doors.server.syntax import explained
 from jammi_duck.errors import ConfigError, JammiError, NotFoundError, StorageError
@@ -59,6 +59,7 @@ class Query:
     statement: Statement
     visitor: Visitor
     rows: Sequence[Sequence[Any]] = ((),)
+    kinds: Sequence[str | None] = ()
     path: str | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     began: float = field(default_factory=time.monotonic)
@@ -138,9 +139,18 @@ class Service:
     def schema(self, query: Query) -> pa.Schema:
         """The columns of a query's result, without running it. Raises what DuckDB and ours say of it."""
         self._narrow(query)
+        key = self._key(query)
+        known = self.schemas.known(key)
+        if known is not None:
+            return known
         values = query.rows[0] if query.rows and query.rows[0] else None
         with self._discreet(query), errors_of_ours(), self.lend(query.visitor, query.path) as lent:
-            return self.schemas.of(query.statement, lent, self.state, values)
+            return self.schemas.of(query.statement, lent, key, values)
+
+    def _key(self, query: Query) -> object:
+        """What the columns of a query's result depend on."""
+        values = query.rows[0] if query.rows and query.rows[0] else None
+        return self.state, query.path, query.statement.text, shape(query.statement, values, query.kinds)
 
     @contextlib.contextmanager
     def answer(self, query: Query, is_gone: Callable[[], bool]) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
@@ -241,7 +251,7 @@ class Service:
 
     def _results(self, query: Query, lent: Lent) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         if not query.rows:
-            schema = self.schemas.of(query.statement, lent, self.state)
+            schema = self.schemas.of(query.statement, lent, self._key(query))
             return schema, iter(())
         first = _reader(query.statement, query.rows[0], lent)
         return first.schema, self._counted(query, self._batches(query, lent, first))

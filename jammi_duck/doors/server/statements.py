@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from typing import Any
 
 import duckdb
@@ -23,8 +22,6 @@ MOST_BYTES = 1 << 20
 _REMEMBERED = 1_000
 _READING = {"SELECT", "EXPLAIN"}
 _PIVOTED = re.compile(r"[^;]*\bPIVOT\b[^;]*;?\s*", re.IGNORECASE)
-# Python's types that are one type in SQL.
-_PLAIN = (str, bool, float, bytes, datetime, date, time)
 _EXPLAINED = pa.schema([("explain_key", pa.string()), ("explain_value", pa.string())])
 _WRITES = (
     "a {} statement is refused: the server only reads. SELECT, EXPLAIN, SHOW and DESCRIBE are answered; change the "
@@ -112,23 +109,26 @@ class Schemas:
     def __init__(self) -> None:
         """Nothing is known yet."""
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[object, ...], pa.Schema] = OrderedDict()
+        self._known: OrderedDict[object, pa.Schema] = OrderedDict()
 
-    def of(self, statement: Statement, lent: Lent, state: object, values: Sequence[Any] | None = None) -> pa.Schema:
+    def known(self, key: object) -> pa.Schema | None:
+        """What was worked out for this key; None where nothing was."""
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        return None
+
+    def of(self, statement: Statement, lent: Lent, key: object, values: Sequence[Any] | None = None) -> pa.Schema:
         """The Arrow schema of a statement's result, with these values or NULL for its parameters.
 
-        What was worked out in the same `state` of the database is remembered.
+        It is remembered by the key, which says all that it depends on.
 
         Raises:
             duckdb.Error: it cannot be bound.
         """
         if statement.explains:
             return _EXPLAINED
-        key = (state, lent.path, statement.text, _shape(statement, values))
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
         try:
             schema = _schema(statement, lent, values)
         except duckdb.Error:
@@ -143,19 +143,15 @@ class Schemas:
         return schema
 
 
-def _shape(statement: Statement, values: Sequence[Any] | None) -> object:
-    """What the columns depend on of the values of parameters: two of the same shape give the same columns."""
+def shape(statement: Statement, values: Sequence[Any] | None, kinds: Sequence[str | None]) -> object:
+    """What the columns depend on of the values of parameters: two of the same shape give the same columns.
+
+    `kinds` are the types of the values; None where a value alone has the type.
+    """
     if values is None:
         return None
-    named = zip(statement.parameters, values, strict=False)
-    return tuple(repr(value) if name in statement.shaping else _kind(value) for name, value in named)
-
-
-def _kind(value: object) -> object:
-    """The SQL type of a value, as far as it tells from others; the value itself where it does not."""
-    if isinstance(value, duckdb.Value):
-        return str(value.type)
-    return type(value) if value is None or isinstance(value, _PLAIN) else repr(value)
+    named = zip(statement.parameters, values, kinds or [None] * len(values), strict=False)
+    return tuple(repr(value) if kind is None or name in statement.shaping else kind for name, value, kind in named)
 
 
 def _schema(statement: Statement, lent: Lent, values: Sequence[Any] | None) -> pa.Schema:
