@@ -60,14 +60,13 @@ def in_process(config, gate=None):
     from jammi_duck.doors.server.identity import Gate
     from jammi_duck.doors.server.service import Service
 
-    service = Service(config, gate or Gate(config.tokens, open_to_all=config.tokens is None))
-    server, port = grpc_server(service, config.flight_listen, None)
-    server.start()
-    try:
+    with contextlib.ExitStack() as stack:
+        service = Service(config, gate or Gate(config.tokens, open_to_all=config.tokens is None))
+        stack.callback(service.close)
+        server, port = grpc_server(service, config.flight_listen, None)
+        server.start()
+        stack.callback(lambda: server.stop(0).wait(10))
         yield service, port
-    finally:
-        server.stop(0).wait(10)
-        service.close()
 
 
 class Process:

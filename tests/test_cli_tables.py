@@ -207,7 +207,7 @@ class TestConfig:
         (folder / "jammi.toml").write_text("[inference]\nthreads = 2")
         code, out, err = call(capsys, "config --json")
         rows = {row["option"]: row for row in json.loads(out)}
-        assert set(rows) == {option.key for option in options().values() if not option.key.startswith("server.")}
+        assert set(rows) == {option.key for option in options().values()}
         assert (rows["inference.threads"]["value"], rows["inference.threads"]["origin"]) == (
             2,
             f"{folder}/jammi.toml:2",

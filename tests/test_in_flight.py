@@ -240,9 +240,9 @@ def test_ctrl_c_between_the_plan_of_a_query_and_the_start_of_its_job(parts, monk
     con = parts(Meeting(1))
     start = Jobs.start
 
-    def later(jobs, make):
+    def later(jobs, caller, make):
         jobs.ctrl_c()
-        return start(jobs, make)
+        return start(jobs, caller, make)
 
     with monkeypatch.context() as patch:
         patch.setattr(Jobs, "start", later)

@@ -44,15 +44,14 @@ _KINDS = """CREATE TABLE kinds AS SELECT
 
 @contextlib.contextmanager
 def running(config, gate=None):
-    service = Service(config, gate or Gate(None, open_to_all=True))
-    server = HttpServer(service, config.http_listen, Credentials(config))
-    try:
+    with contextlib.ExitStack() as stack:
+        service = Service(config, gate or Gate(None, open_to_all=True))
+        stack.callback(service.close)
+        server = HttpServer(service, config.http_listen, Credentials(config))
+        stack.callback(server.stop)
         server.start()
         server.service = service
         yield server
-    finally:
-        server.stop()
-        service.close()
 
 
 @pytest.fixture(scope="module")

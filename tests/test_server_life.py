@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -55,6 +56,15 @@ def test_the_script_of_the_guide(server):
         FlightDescriptor.for_command(b"SELECT table_name FROM information_schema.tables WHERE table_schema = 'jammi'")
     )
     assert client.do_get(info.endpoints[0].ticket).read_all().num_rows == 1
+
+
+def test_the_client_of_the_readme(server):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = (each for each in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "adbc" in each)
+    code = code.replace("localhost:8081", f"localhost:{server.flight}")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "title: string" in done.stdout
+    assert "Membrane filter" in done.stdout
 
 
 def test_health_and_metrics(server):

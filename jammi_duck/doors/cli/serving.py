@@ -18,7 +18,8 @@ _SERVE = """\
 Serve a database to clients of Arrow Flight SQL and of HTTP.
 
   jammi-duck serve --db my.duckdb
-  jammi-duck serve --db my.duckdb --flight 0.0.0.0:8081 --http 0.0.0.0:8080 --tokens tokens.json
+  jammi-duck serve --db my.duckdb --tokens tokens.json \\
+      --flight 0.0.0.0:8081 --http 0.0.0.0:8080
 
 Clients query the sources and the embedding tables with SQL, and search them: jammi_search
 and the rest are there. They only read. The server needs pip install 'jammi-duck[server]'.
