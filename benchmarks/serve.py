@@ -67,12 +67,12 @@ def _database(folder: Path, rows: int, vectors: int) -> Path:
     print("embedding", file=sys.stderr, flush=True)
     con.execute("SELECT * FROM jammi_generate('packages', 'text', 'id')").fetchall()
     some = np.random.default_rng(1).standard_normal((1_000, _WIDTH), np.float32)
-    con.register("some", pa.table({"n": range(1_000), "v": list(some)}))
+    con.register("samples", pa.table({"n": range(1_000), "v": list(some)}))
     con.execute(
-        f"COPY (SELECT i.range AS id, s.v::FLOAT[{_WIDTH}] AS v FROM range({vectors}) i JOIN some s "
+        f"COPY (SELECT i.range AS id, s.v::FLOAT[{_WIDTH}] AS v FROM range({vectors}) i JOIN samples s "
         f"ON s.n = i.range % 1000) TO '{folder}/vectors.parquet'"
     )
-    con.unregister("some")
+    con.unregister("samples")
     con.execute(f"CREATE VIEW vectors AS FROM '{folder}/vectors.parquet'")
     con.close()
     return file

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 
 from jammi_duck.errors import JammiError
 
+# How often one who waits looks whether it still should.
+_LOOK_SECONDS = 0.2
+
 
 class BusyError(JammiError):
     """Too many queries wait already."""
@@ -18,8 +21,16 @@ class GoneError(JammiError):
     """The client has gone away, or the server ends."""
 
 
+class _Waiting:
+    """A query that waits for its turn."""
+
+    def __init__(self, is_search: bool) -> None:
+        self.is_search = is_search
+        self.called = threading.Event()
+
+
 class Admission:
-    """Lets a number of queries run at once. Long ones leave some of that to searches."""
+    """Lets a number of queries run at once, in the order in which they came. Long ones leave some to searches."""
 
     def __init__(self, most_running: int, most_waiting: int) -> None:
         """`most_waiting` queries wait for their turn before one is refused."""
@@ -28,15 +39,20 @@ class Admission:
         # A quarter, and at least one where there is more than one.
         self._most_scans = max(1, most_running - max(1, most_running // 4))
         self._changed = threading.Condition()
+        self._line: list[_Waiting] = []
         self._searches = 0
         self._scans = 0
-        self.waiting = 0
         self._is_closed = False
 
     @property
     def running(self) -> int:
         """How many queries run now."""
         return self._searches + self._scans
+
+    @property
+    def waiting(self) -> int:
+        """How many queries wait for their turn."""
+        return len(self._line)
 
     @contextlib.contextmanager
     def turn(self, *, is_search: bool, is_gone: Callable[[], bool]) -> Iterator[float]:
@@ -47,30 +63,41 @@ class Admission:
             GoneError: the client went away meanwhile, or the server ends.
         """
         began = time.monotonic()
-        with self._changed:
-            if not self._is_free(is_search):
-                if self.waiting >= self._most_waiting:
-                    raise BusyError(
-                        f"{self.running} queries run and {self.waiting} wait, as many as may: try again in a moment, "
-                        "or raise [server] max_queries or max_waiting"
-                    )
-                self.waiting += 1
-                try:
-                    while not self._is_free(is_search):
-                        if self._is_closed or is_gone():
-                            raise GoneError("the client is gone, or the server ends")
-                        self._changed.wait(0.1)
-                finally:
-                    self.waiting -= 1
-            if self._is_closed:
-                raise GoneError("the server ends, and takes no more queries")
-            self._count(is_search, 1)
+        self._enter(_Waiting(is_search), is_gone)
         try:
             yield time.monotonic() - began
         finally:
             with self._changed:
                 self._count(is_search, -1)
+                self._call()
                 self._changed.notify_all()
+
+    def _enter(self, me: _Waiting, is_gone: Callable[[], bool]) -> None:
+        with self._changed:
+            if self._is_closed:
+                raise GoneError("the server ends, and takes no more queries")
+            if len(self._line) >= self._most_waiting and not self._is_free(me.is_search):
+                raise BusyError(
+                    f"{self.running} queries run and {self.waiting} wait, as many as may: try again in a moment, "
+                    "or raise [server] max_queries or max_waiting"
+                )
+            self._line.append(me)
+            self._call()
+        while not me.called.wait(_LOOK_SECONDS):
+            if self._is_closed or is_gone():
+                with self._changed:
+                    if not me.called.is_set():
+                        self._line.remove(me)
+                        raise GoneError("the client is gone, or the server ends")
+                break
+
+    def _call(self) -> None:
+        """Let those run whose turn it is; the lock is held."""
+        for each in list(self._line):
+            if self._is_free(each.is_search):
+                self._line.remove(each)
+                self._count(each.is_search, 1)
+                each.called.set()
 
     def _count(self, is_search: bool, step: int) -> None:
         if is_search:
@@ -85,7 +112,6 @@ class Admission:
         """Let no more queries begin; those who wait are sent away."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify_all()
 
     def drained(self, seconds: float) -> bool:
         """Wait until no query runs, for so many seconds; whether that is so."""

@@ -92,6 +92,8 @@ class ServedDatabase:
     def _open(self, config: Config, encoders: Encoders) -> None:
         root = self._root
         root.execute("SET GLOBAL python_enable_replacements = false")
+        # It would take as much memory as there is, for files that the system caches anyway.
+        root.execute("SET GLOBAL enable_external_file_cache = false")
         read_s3_through_fsspec(root, config.storage_options)
         self.installation: Installation = installation_on(root, config, encoders)
         self.engine = self.installation.engine
