@@ -70,7 +70,7 @@ def _database(folder: Path, rows: int, vectors: int) -> Path:
     con.register("samples", pa.table({"n": range(1_000), "v": list(some)}))
     con.execute(
         f"COPY (SELECT i.range AS id, s.v::FLOAT[{_WIDTH}] AS v FROM range({vectors}) i JOIN samples s "
-        f"ON s.n = i.range % 1000) TO '{folder}/vectors.parquet'"
+        f"ON s.n = i.range % 1000) TO '{folder}/vectors.parquet' (ROW_GROUP_SIZE 2048)"
     )
     con.unregister("samples")
     con.execute(f"CREATE VIEW vectors AS FROM '{folder}/vectors.parquet'")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import ssl
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -89,15 +91,21 @@ def add_to(commands: Commands) -> None:
     probe.add_argument("--http", metavar="HOST:PORT", help="the server's address for HTTP (default: 127.0.0.1:8080)")
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace) -> None:
     settings: Settings = options.settings
     try:
         from jammi_duck.doors.server.serving import serve
     except ImportError as error:
         raise ConfigError(f"the server needs '{error.name}'; pip install 'jammi-duck[server]'") from error
-    return serve(
-        settings.config, wait=options.wait, ready=lambda where: print(f"{where}; Ctrl-C ends the server", flush=True)
-    )
+    code = serve(settings.config, wait=options.wait, ready=_ready)
+    # Threads of gRPC and DuckDB may be in C++ still, where an exit in order would abort the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _ready(where: str) -> None:
+    print(f"{where}; Ctrl-C ends the server", flush=True)
 
 
 def _tokens(options: argparse.Namespace) -> Path:

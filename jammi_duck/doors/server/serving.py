@@ -21,6 +21,7 @@ from jammi_duck.doors.server.identity import Gate
 from jammi_duck.doors.server.service import Service
 from jammi_duck.errors import ConfigError
 
+_LAST_SECONDS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -88,7 +89,8 @@ def _run(
         drained.join(0.1)
     if at_once.is_set():
         service.drain(0)
-    flight.stop(0).wait(5)
+    # What has ended its query still has its answer to send.
+    flight.stop(_LAST_SECONDS).wait(2 * _LAST_SECONDS)
     http.stop()
     log.info("the server has ended")
     return 0

@@ -14,8 +14,8 @@ from jammi_duck.errors import InputError
 
 # Clients refuse messages over 16 MiB, and some over 4.
 MOST_BYTES = 4 << 20
-# DuckDB makes batches of this many rows, at most.
-BATCH_ROWS = 8_192
+# Rows of a batch; DuckDB works on as many at a time, and holds several batches of wide rows.
+BATCH_ROWS = 2_048
 _CONTINUED = b"\xff\xff\xff\xff"
 _HEADER, _BODY = b"\x12", b"\xc2\x3e"
 
