@@ -323,7 +323,10 @@ def test_attempts_to_write_or_to_read_files_are_refused(client, file, text):
         ("DROP TABLE notes", flight.FlightUnauthorizedError, "a DROP statement is refused: the server only reads"),
         ("SELECT * FROM jammi_vacuum()", flight.FlightUnauthorizedError, "this client only reads"),
         ("PIVOT notes ON note USING count(*)", pa.ArrowInvalid, "IN ('a', 'b')"),
-        ("SELECT '" + "x" * (1 << 20) + "'", pa.ArrowInvalid, "longer than 1,048,576 bytes"),
+        ("SELECT '" + "x" * (1 << 17) + "'", pa.ArrowInvalid, "longer than 131,072 bytes"),
+        ("FROM t" + ", t" * 40_000, pa.ArrowInvalid, "nested too deeply"),
+        ("SELECT " + "(" * 1000 + "1" + ")" * 1000, pa.ArrowInvalid, "nested too deeply"),
+        ("SELECT " + "1 + " * 5_000 + "1", pa.ArrowInvalid, ""),
     ],
 )
 def test_errors_name_the_cause(client, text, error, words):
@@ -496,6 +499,21 @@ def test_a_client_that_goes_away_stops_its_query(served):
     reader.cancel()
     client.close()
     waited_for(lambda: served.admission.running == 0)
+
+
+def test_a_client_that_does_not_read_loses_its_turn(tmp_path):
+    config = config_of(make_database(tmp_path), max_queries=4, query_timeout="1 second")
+    with in_process(config) as (service, port):
+        readers = []
+        for _ in range(3):
+            client = FlightClient(f"grpc://127.0.0.1:{port}")
+            reader = client.do_get(flight.Ticket(b"SELECT range AS i, repeat('x', 1000) AS t FROM range(100000000)"))
+            reader.read_chunk()
+            readers.append((client, reader))
+        assert service.admission.running == 3
+        waited_for(lambda: service.admission.running == 0)
+        with FlightClient(f"grpc://127.0.0.1:{port}") as another:
+            assert fetched(another, "SELECT 1 AS a").num_rows == 1
 
 
 def test_sessions_choose_a_catalog(served):

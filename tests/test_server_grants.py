@@ -26,6 +26,10 @@ def world(tmp_path_factory):
     con = jammi_duck.connect(file, storage=str(folder / "artifacts"), cache_dir=str(folder / "cache"))
     con.execute("CREATE TABLE secrets AS SELECT range AS id, 'hidden word ' || range AS t FROM range(5)")
     con.execute("CREATE VIEW over_secrets AS FROM secrets")
+    con.execute("CREATE SCHEMA archive")
+    con.execute("CREATE TABLE archive.patents AS SELECT 'hidden' AS z")
+    con.execute("CREATE TYPE moods AS ENUM ('hidden_a', 'hidden_b')")
+    con.execute("CREATE SEQUENCE sq")
     con.execute("CREATE MACRO peek() AS (SELECT max(t) FROM secrets)")
     con.execute("CREATE MACRO upper(x) AS (SELECT max(t) FROM secrets)")
     con.execute("CREATE MACRO peek_table() AS TABLE FROM secrets")
@@ -197,3 +201,50 @@ def test_duckdb_has_no_other_kinds_of_table_reference():
         ).fetchall()
     for kind in ("BASE_TABLE", "TABLE_FUNCTION", "SHOW_REF", "EXPRESSION_LIST"):
         assert f'"{kind}"' in parsed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT * FROM jammi_search(query := 'patents', source := 'secrets', k := 1)",
+        "SELECT * FROM jammi_search('patents', source := 'secrets', query := 'x')",
+        "SELECT id FROM jammi_search('patents', 'x', 5, NULL, 'id IN (SELECT id FROM secrets)')",
+        "SELECT id FROM jammi_search('patents', 'x', 5, NULL, NULL, false, '{theirs}')",
+        "SELECT * FROM jammi_status('patents', NULL, '{theirs}')",
+        "SELECT * FROM jammi_eval(questions := 'secrets', judgements := 'secrets', source := 'patents')",
+        "SELECT * FROM jammi_eval_compare('patents', 'patents', 'patents', [])",
+        '/* /* */ EXPLAIN SELECT 1 AS "*/ EXPLAIN ANALYZE FROM secrets --"',
+        '--\rEXPLAIN ANALYZE FROM secrets /*\nEXPLAIN SELECT 1 AS "*/ --"',
+        "/* x */ EXPLAIN FROM patents", "EXPLAIN/**/ANALYZE FROM secrets",
+        "SELECT * FROM (WITH duckdb_tables AS (SELECT 1 a) FROM duckdb_tables), duckdb_tables",
+        "SELECT * FROM (WITH pg_class AS (SELECT 1 a) FROM pg_class), pg_class",
+        "SELECT * FROM (WITH sqlite_master AS (SELECT 1 a) FROM sqlite_master), sqlite_master",
+        "SELECT json_serialize_plan('SELECT * FROM secrets') AS p", "SELECT enum_range(NULL::moods) AS e",
+        "SELECT NULL::main.moods AS e", "SELECT currval('sq') AS c", "SELECT nextval('sq') AS c",
+    ],
+)  # fmt: skip
+def test_what_a_review_has_found(ask, text):
+    with pytest.raises((flight.FlightError, pa.ArrowException, KeyError)) as raised:
+        ask(text)
+    told = str(raised.value)
+    assert "hidden" not in told
+    assert "Did you mean" not in told
+
+
+def test_types_of_duckdb_are_there(ask):
+    kinds = "1::INTEGER, '2020-01-01'::DATE, [1]::INT[], {{'a': 1}}::STRUCT(a BIGINT, b VARCHAR), 1::DECIMAL(10, 2), "
+    kinds += "TRY_CAST('a' AS UUID), MAP {{'a': 1}}::MAP(VARCHAR, INT), NULL::ENUM('a'), NULL::TIMESTAMPTZ, 1::FLOAT[1]"
+    assert ask(f"SELECT count(*) AS n FROM (SELECT {kinds})").to_pylist() == [{"n": 1}]
+
+
+def test_a_session_cannot_choose_another_schema(world):
+    from jammi_duck.doors.server.messages import FLIGHT
+
+    option = FLIGHT["SessionOption"](key="schema", value=FLIGHT["SessionOptionValue"](string_value="archive"))
+    body = FLIGHT["SetSessionOptionsRequest"](session_options=[option]).SerializeToString()
+    token = [(b"authorization", f"Bearer {world['part']}".encode())]
+    with FlightClient(f"grpc://127.0.0.1:{world['port']}") as client:
+        (result,) = client.do_action(flight.Action("SetSessionOptions", body), flight.FlightCallOptions(headers=token))
+    message = FLIGHT["SetSessionOptionsResult"]()
+    message.ParseFromString(bytes(result.body))
+    assert [each.key for each in message.errors] == ["schema"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jammi_duck.doors.server import sql_info
 from jammi_duck.doors.server.database import Lent
-from jammi_duck.doors.server.identity import READER, Visitor
+from jammi_duck.doors.server.identity import Visitor
 from jammi_duck.doors.server.names import DOTTED
 from jammi_duck.doors.server.service import Service
 from jammi_duck.doors.server.streams import schema_bytes
@@ -118,9 +118,9 @@ class Catalogue:
             raise InputError(f"a {name} is no question that has rows for an answer")
         return self._answers[name]
 
-    def has(self, catalog: str | None, schema: str | None) -> bool:
-        """Whether there are such a catalog and schema; None is any."""
-        rows = self._listed_schemas(Visitor("", READER))
+    def has(self, visitor: Visitor, catalog: str | None, schema: str | None) -> bool:
+        """Whether a visitor sees such a catalog and schema; None is any."""
+        rows = self._listed_schemas(visitor)
         return any(catalog in (None, a) and schema in (None, b) for a, b in rows)
 
     def path(self, catalog: str | None, schema: str | None) -> str:

@@ -148,10 +148,20 @@ class ServedDatabase:
                 self._idle.remove(found)
                 self._lent.add(found)
                 return found
-        con = self._root.cursor()
-        session = self.installation.add(con)
+        try:
+            con = self._root.cursor()
+        except duckdb.ConnectionException:
+            raise ClosedDatabaseError from None
+        try:
+            session = self.installation.add(con)
+        except BaseException:
+            con.close()
+            raise
         made = Lent(con, session, writes, "")
         with self._lock:
+            if self._is_closed:
+                con.close()
+                raise ClosedDatabaseError
             if writes and self.engine.jobs.writers is not None:
                 self.engine.jobs.writers.add(session)
             self._lent.add(made)

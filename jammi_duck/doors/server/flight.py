@@ -145,12 +145,12 @@ class FlightSql:
             prepared = self._prepared_of(call, command.prepared_statement_handle)
             query = Query(prepared.statement, call.visitor, prepared.rows, prepared.kinds, prepared.path)
             ticket = _ticket(query.id, b"p", command.prepared_statement_handle)
-            return flight_info(self._service.schema(query), descriptor, ticket)
+            return flight_info(self._schema(call, query), descriptor, ticket)
         return flight_info(self._catalogue.schema(command), descriptor, descriptor.cmd)
 
     def _query_info(self, call: Call, descriptor: Any, text: str) -> Any:  # noqa: ANN401
         query = Query(statement_of(text), call.visitor, path=self._path(call))
-        return flight_info(self._service.schema(query), descriptor, _ticket(query.id, b"s", text.encode()))
+        return flight_info(self._schema(call, query), descriptor, _ticket(query.id, b"s", text.encode()))
 
     def schema(self, call: Call, descriptor: Any) -> Any:  # noqa: ANN401
         """The columns of the answer to a command."""
@@ -185,6 +185,14 @@ class FlightSql:
 
     def _run(self, call: Call, query: Query) -> Iterator[bytes]:
         self._service.metrics.flight_queries.inc()
+        query.hang_up = call.context.cancel
+        answer = self._service.answer(query, lambda: not call.context.is_active())
+        with self._stopped_with(call, query), answer as (schema, batches):
+            yield from stream_data(schema, batches)
+
+    @contextlib.contextmanager
+    def _stopped_with(self, call: Call, query: Query) -> Iterator[None]:
+        """Stop a query once its client is gone."""
         is_over = threading.Event()
 
         def gone() -> None:
@@ -194,10 +202,13 @@ class FlightSql:
         if not call.context.add_callback(gone):
             raise GoneError("the client has gone away")
         try:
-            with self._service.answer(query, lambda: not call.context.is_active()) as (schema, batches):
-                yield from stream_data(schema, batches)
+            yield
         finally:
             is_over.set()
+
+    def _schema(self, call: Call, query: Query) -> pa.Schema:
+        with self._stopped_with(call, query):
+            return self._service.schema(query)
 
     def put(self, call: Call, messages: Iterator[Any]) -> Iterator[Any]:
         """Take the parameters of a prepared statement. Raises DeniedError for what would write."""
@@ -280,7 +291,7 @@ class FlightSql:
         self._refuse_transaction(request)
         statement = statement_of(request.query)
         path = self._path(call)
-        schema = self._service.schema(Query(statement, call.visitor, path=path))
+        schema = self._schema(call, Query(statement, call.visitor, path=path))
         handle = secrets.token_bytes(16)
         self._prepared.keep(handle, Prepared(statement, call.visitor.name, path))
         return FLIGHT_SQL["ActionCreatePreparedStatementResult"](
@@ -317,7 +328,8 @@ class FlightSql:
     def _path(self, call: Call) -> str | None:
         """The search path of a session that has chosen a catalog or a schema."""
         options = call.session.options if call.session else {}
-        if not options:
+        # A token for some sources knows them by the names that it was given.
+        if not options or call.visitor.sources is not None:
             return None
         return self._catalogue.path(options.get("catalog"), options.get("schema"))
 
@@ -339,7 +351,7 @@ class FlightSql:
                 errors[option.key] = _INVALID_VALUE
             else:
                 wanted[option.key] = option.value.string_value
-        if wanted and not self._catalogue.has(wanted.get("catalog"), wanted.get("schema")):
+        if wanted and not self._catalogue.has(call.visitor, wanted.get("catalog"), wanted.get("schema")):
             errors.update({key: _INVALID_VALUE for key in wanted if session.options.get(key) != wanted[key]})
         if not errors:
             session.options = wanted

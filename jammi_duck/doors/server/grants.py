@@ -13,16 +13,25 @@ from typing import Any
 
 import duckdb
 
-from jammi_duck.errors import DeniedError
+from jammi_duck.doors.server.syntax import tree_of
+from jammi_duck.errors import DeniedError, InputError
 from jammi_duck.sql import Sql, folded, joined, literal, sql
-from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, text_of_constant
+from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, text_of_constant, types_in
 
-# The sources that each of our table functions reads, by the number of its first arguments.
+# Of each of our table functions, how many of the first arguments are sources, and how many may stand without names.
 _OURS = {
-    "jammi_search": 1, "jammi_similar": 1, "jammi_matches": 1, "jammi_explain": 1, "jammi_status": 1, "jammi_check": 1,
-    "jammi_eval": 3, "jammi_eval_queries": 3, "jammi_eval_compare": 3, "jammi_tune": 3,
+    "jammi_search": (1, 3), "jammi_similar": (1, 3), "jammi_matches": (1, 3), "jammi_explain": (1, 3),
+    "jammi_status": (1, 1), "jammi_check": (1, 2), "jammi_eval": (3, 4), "jammi_eval_queries": (3, 4),
+    "jammi_tune": (3, 4),
 }  # fmt: skip
-_HARMLESS_TABLES = {"range", "generate_series", "unnest", "jammi_models"}
+# Options that name nothing.
+_OPTIONS = {
+    "k", "model", "exact", "min_similarity", "parameters", "mode", "weight", "fusion", "k1", "b", "rerank", "rerank_k",
+    "metric", "question_columns", "judgement_columns",
+}  # fmt: skip
+_HARMLESS_TABLES = {"range", "generate_series", "unnest"}
+# Where files are is nothing that it may read.
+_NOWHERE = sql("* REPLACE (NULL::VARCHAR AS location)")
 _HARMLESS = {"embed", "jammi_snippet"}
 _INFORMATION = "information_schema"
 # The views of the information schema that are narrowed, each with its columns for the catalog, the schema and the name.
@@ -32,12 +41,13 @@ _NARROWED = {
     "views": ("table_catalog", "table_schema", "table_name"),
     "schemata": ("catalog_name", "schema_name", None),
 }
-_PARSED, _WRITTEN = sql("SELECT json_serialize_sql(?)"), sql("SELECT json_deserialize_sql(?::JSON)")
+_WRITTEN = sql("SELECT json_deserialize_sql(?::JSON)")
 # Those that look into the catalog are macros with a query.
 _BUILT_IN = sql(
     "SELECT DISTINCT function_name FROM duckdb_functions() WHERE internal AND (function_type IN ('scalar', "
     "'aggregate', 'window') OR function_type = 'macro' AND NOT contains(lower(macro_definition), 'select'))"
 )
+_TYPES = sql("SELECT type_name FROM duckdb_types() UNION SELECT logical_type FROM duckdb_types()")
 _TELLING = ("pg_", "has_", "current_setting", "getvariable", "in_search_path")
 
 
@@ -102,7 +112,7 @@ class Narrowing:
         self._parser = parser
         self._ctes: set[str] = set()
         self._later: list[Later] = []
-        self._functions = _built_in(parser)
+        self._functions, self._types = _built_in(parser, _BUILT_IN), _built_in(parser, _TYPES)
 
     def narrowed(self, text: str) -> tuple[str, tuple[Later, ...]]:
         """The statement, which reads only what is granted, and what is to be checked of its parameters.
@@ -116,7 +126,14 @@ class Narrowing:
         hidden = self._ctes & self._grant.others
         if hidden:
             raise DeniedError(f"the name '{min(hidden)}' cannot be given to a part of the query: choose another")
-        ((written,),) = self._parser.execute(_WRITTEN, [json.dumps(self._checked(tree))]).fetchall()
+        strange = {folded(name) for name in types_in(tree)} - self._types
+        if strange:
+            raise DeniedError(f"this token has no type '{min(strange)}'")
+        try:
+            checked = json.dumps(self._checked(tree))
+        except RecursionError:
+            raise InputError("the statement is nested too deeply") from None
+        ((written,),) = self._parser.execute(_WRITTEN, [checked]).fetchall()
         return str(written), tuple(self._later)
 
     def check(self, later: Later, value: object) -> None:
@@ -128,8 +145,7 @@ class Narrowing:
         self._named(later.function, later.of, value)
 
     def _tree(self, text: str) -> Tree:
-        ((parsed,),) = self._parser.execute(_PARSED, [text]).fetchall()
-        tree = json.loads(parsed)
+        tree = tree_of(text, self._parser)
         if tree.get("error"):
             raise DeniedError(f"this token may send queries, and this is none: {tree.get('error_message')}")
         return tree
@@ -199,31 +215,38 @@ class Narrowing:
         call = node["function"]
         name = str(call.get("function_name", "")).lower()
         self._refuse_qualified(call, name)
+        if name == "jammi_models" and not arguments_of(call):
+            return self._in_place_of(node, name, sql("SELECT * FROM (SELECT {} FROM jammi_models()) AS x", _NOWHERE))
         if name == "jammi_tables" and not arguments_of(call):
             sources = joined(", ", map(literal, sorted(self._grant.sources)))
             condition = sql("lower(source) IN ({})", sources) if self._grant.sources else sql("false")
-            # Where the files are is nothing that it may read.
-            columns = sql("* REPLACE (NULL::VARCHAR AS location)")
-            inner = sql("SELECT {} FROM jammi_tables() WHERE {}", columns, condition)
+            inner = sql("SELECT {} FROM jammi_tables() WHERE {}", _NOWHERE, condition)
             return self._in_place_of(node, name, sql("SELECT * FROM ({}) AS x", inner))
         if name in _HARMLESS_TABLES:
             return None
         if name not in _OURS:
             raise DeniedError(f"this token cannot call {name}")
-        arguments = arguments_of(call)
-        for i in range(_OURS[name]):
-            if i >= len(arguments):
-                break
-            self._text(name, "source", arguments[i][1])
-        for option, value in arguments:
-            self._option(name, option.lower(), value)
+        own, most = _OURS[name]
+        for i, (option, value) in enumerate(arguments_of(call)):
+            if value.get("type") == "COMPARE_EQUAL":
+                raise DeniedError(f"with this token, {name} takes its options by :=")
+            if not option:
+                if i >= most:
+                    raise DeniedError(f"with this token, {name} takes {most} arguments, and then options by :=")
+                if i < own:
+                    self._text(name, "source", value)
+            elif i < own:
+                raise DeniedError(f"with this token, {name} takes its sources first, without names")
+            else:
+                self._option(name, option.lower(), value)
         return None
 
     def _option(self, function: str, option: str, value: Tree) -> None:
-        if value.get("type") == "COMPARE_EQUAL" or option == "ways":
-            raise DeniedError(f"with this token, {function} takes its options by :=, and no ways")
-        if option in ("embedding_table", "filter") and not is_null(value):
-            self._text(function, option, value)
+        if option in ("embedding_table", "filter"):
+            if not is_null(value):
+                self._text(function, option, value)
+        elif option not in _OPTIONS:
+            raise DeniedError(f"with this token, {function} has no option {option}")
 
     def _text(self, function: str, of: str, value: Tree) -> None:
         """Check an argument that names something: now, or once its parameter has a value."""
@@ -288,8 +311,8 @@ def _cte_names(node: Tree) -> Iterator[str]:
 _known: dict[str, frozenset[str]] = {}
 
 
-def _built_in(parser: duckdb.DuckDBPyConnection) -> frozenset[str]:
-    """The names of DuckDB's own functions, which read no tables; those that act are refused for everybody."""
-    if "names" not in _known:
-        _known["names"] = frozenset(str(name).lower() for (name,) in parser.execute(_BUILT_IN).fetchall())
-    return _known["names"]
+def _built_in(parser: duckdb.DuckDBPyConnection, query: Sql) -> frozenset[str]:
+    """The names, folded, of what DuckDB has itself; functions that act are refused for everybody."""
+    if query not in _known:
+        _known[query] = frozenset(folded(str(name)) for (name,) in parser.execute(query).fetchall())
+    return _known[query]

@@ -31,7 +31,7 @@ from jammi_duck.doors.server.identity import Visitor
 from jammi_duck.doors.server.metrics import CONTENT_TYPE
 from jammi_duck.doors.server.service import Service
 from jammi_duck.encoder import loaded
-from jammi_duck.errors import ConfigError
+from jammi_duck.errors import ConfigError, DeniedError
 from jammi_duck.version import __version__
 
 T = TypeVar("T")
@@ -188,7 +188,9 @@ class Api:
         loop = asyncio.get_running_loop()
         if not _is_here(request):
             with self._slot():
-                await self._visitor(request)
+                visitor = await self._visitor(request)
+            if visitor.sources is not None:
+                raise DeniedError("the metrics name all embedding tables, and this token is for some sources only")
         if self._scrapes >= _MOST_SCRAPES:
             raise BusyError(f"{self._scrapes} requests for metrics are answered already: try again in a moment")
         self._scrapes += 1

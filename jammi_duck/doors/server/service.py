@@ -29,13 +29,16 @@ from jammi_duck.doors.server.models import ServedEncoders
 from jammi_duck.doors.server.statements import Schemas, Statement, parser, shape
 from jammi_duck.doors.server.streams import BATCH_ROWS
 from jammi_duck.doors.server.syntax import explained
-from jammi_duck.errors import ConfigError, JammiError, NotFoundError, StorageError
+from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError, StorageError
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import folded
 
 _SEARCH = re.compile(r"\bjammi_(search|similar|matches)\b", re.IGNORECASE)
 _EVALUATION = re.compile(r"\bjammi_(eval|eval_queries|eval_compare|tune)\b", re.IGNORECASE)
+_SUGGESTED = re.compile(r"[;.,]?\s*(Did you mean|Candidate).*", re.IGNORECASE | re.DOTALL)
 _BUILD = re.compile(r"\bjammi_(generate|sync|refresh|import|index_words|compact)\b", re.IGNORECASE)
+# DuckDB's own among them, which a name for a part of a query must not hide.
+_TABLES = "SELECT table_name FROM duckdb_tables() UNION SELECT view_name FROM duckdb_views()"
 _MACROS = (
     "SELECT DISTINCT function_name FROM duckdb_functions() "
     "WHERE macro_definition IS NOT NULL AND NOT internal AND database_name <> 'temp'"
@@ -44,6 +47,7 @@ _OURS = re.compile(r"\b_?jammi_", re.IGNORECASE)
 _TICK_SECONDS = 0.1
 _REOPENING_SECONDS = 60.0
 _MOST_GRANTS = 100
+_HANG_UP_SECONDS = 1.0
 # DuckDB 1 streams what `execute` gives; DuckDB 2 copies it, and streams relations.
 _RELATIONS_STREAM = int(duckdb.__version__.partition(".")[0]) >= 2
 
@@ -65,6 +69,9 @@ class Query:
     began: float = field(default_factory=time.monotonic)
     lent: Lent | None = None
     reason: BaseException | None = None
+    stopped: float = 0.0
+    # Ends the call of a client that does not read its answer.
+    hang_up: Callable[[], object] | None = None
     row_count: int = 0
     byte_count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -144,8 +151,21 @@ class Service:
         if known is not None:
             return known
         values = query.rows[0] if query.rows and query.rows[0] else None
-        with self._discreet(query), errors_of_ours(), self.lend(query.visitor, query.path) as lent:
-            return self.schemas.of(query.statement, lent, key, values)
+        # To plan a query can take long, too.
+        self._running.add(query)
+        try:
+            with (
+                self._discreet(query),
+                errors_of_ours(),
+                self.lend(query.visitor, query.path) as lent,
+                self._registered(query, lent),
+            ):
+                return self.schemas.of(query.statement, lent, key, values)
+        except Exception:
+            query.raise_if_stopped()
+            raise
+        finally:
+            self._running.discard(query)
 
     def _key(self, query: Query) -> object:
         """What the columns of a query's result depend on."""
@@ -198,7 +218,7 @@ class Service:
         found = self._grants.get(key)
         if found is None:
             with self.lend(Visitor("grants", READER)) as lent:
-                known = [name for (name,) in lent.rows("SELECT DISTINCT table_name FROM information_schema.tables")]
+                known = [name for (name,) in lent.rows(_TABLES)]
                 embedded = lent.rows("SELECT embedding_table, source FROM jammi_tables()")
                 macros = [name for (name,) in lent.rows(_MACROS)]
             theirs = {folded(source) for source in visitor.sources}
@@ -233,10 +253,14 @@ class Service:
         """Tell a visitor who sees a part only nothing of the rest, which the errors for a missing table name."""
         try:
             yield
-        except NotFoundError:
+        except JammiError as error:
             if query.visitor.sources is None:
                 raise
-            raise NotFoundError("there is no embedding table for this among the sources of the token") from None
+            if isinstance(error, NotFoundError):
+                raise NotFoundError("there is no embedding table for this among the sources of the token") from None
+            if type(error) is InputError:
+                raise InputError(_SUGGESTED.sub("", str(error))) from None
+            raise
 
     @contextlib.contextmanager
     def _registered(self, query: Query, lent: Lent) -> Iterator[None]:
@@ -304,7 +328,7 @@ class Service:
     def stop(self, query: Query, reason: BaseException) -> None:
         """Stop a query, whether it runs already or not."""
         if query.reason is None:
-            query.reason = reason
+            query.reason, query.stopped = reason, time.monotonic()
         with query.lock:
             if query.lent is not None:
                 self._database.interrupt(query.lent)
@@ -322,6 +346,9 @@ class Service:
                 if query.reason is not None:
                     # An interrupt before DuckDB has begun is lost.
                     self.stop(query, query.reason)
+                    if query.hang_up is not None and now - query.stopped > _HANG_UP_SECONDS:
+                        # It waits for a client that does not read.
+                        query.hang_up()
                 elif now - query.began > limit and not self._builds(query):
                     self.stop(query, LimitError(f"the query took longer than {limit:g} s ([server] query_timeout)"))
 

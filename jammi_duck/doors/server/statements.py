@@ -14,11 +14,12 @@ import duckdb
 import pyarrow as pa
 
 from jammi_duck.doors.server.database import Lent
-from jammi_duck.doors.server.syntax import refuse_others
+from jammi_duck.doors.server.syntax import refuse_depths, refuse_others
 from jammi_duck.errors import DeniedError, InputError
 from jammi_duck.sql import NULL, Sql, joined, quoted, sql
 
-MOST_BYTES = 1 << 20
+# DuckDB's parser ends the process where a statement is much longer and nested in itself.
+MOST_BYTES = 128 << 10
 _REMEMBERED = 1_000
 _READING = {"SELECT", "EXPLAIN"}
 _PIVOTED = re.compile(r"[^;]*\bPIVOT\b[^;]*;?\s*", re.IGNORECASE)
@@ -68,6 +69,7 @@ def statement_of(text: str) -> Statement:
     """
     if len(text.encode(errors="surrogatepass")) > MOST_BYTES:
         raise InputError(f"the statement is longer than {MOST_BYTES:,} bytes")
+    refuse_depths(text)
     try:
         found = parser().extract_statements(text)
     except duckdb.Error as error:

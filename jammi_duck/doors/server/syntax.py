@@ -17,14 +17,21 @@ from jammi_duck.sql import sql
 from jammi_duck.udfs.filters.trees import Tree, arguments_of
 
 _PARSED = sql("SELECT json_serialize_sql(?)")
-_EXPLAIN = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*EXPLAIN(?:\s+ANALYZE)?(?:\s*\([^()]*\))?\s", re.IGNORECASE | re.DOTALL
+# Without comments, which DuckDB nests and this would not.
+_EXPLAIN = re.compile(r"[ \t\r\n]*EXPLAIN(?:[ \t\r\n]+ANALYZE)?(?=[ \t\r\n(])", re.IGNORECASE)
+_MOST_DEPTH = 200
+_TOO_DEEP = (
+    f"the statement is nested too deeply, or is too long a chain: {_MOST_DEPTH} brackets stand in each other at most"
 )
+_QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 # Of these names, or with these beginnings: what reads files, runs a text as SQL, or is ours and no macro.
 _REFUSED = {
     "glob", "sniff_csv", "query", "query_table", "json_execute_serialized_sql", "duckdb_secrets", "which_secret",
     "getenv", "checkpoint", "force_checkpoint", "write_log", "nextval", "seq_scan", "arrow_scan", "pandas_scan",
-    "python_map_function",
+    "python_map_function", "arrow_scan_dumb", "python_arrow_scan", "json_serialize_plan", "currval", "setval",
+    "setseed", "sleep_ms", "pg_sleep", "add_parquet_key", "import_database", "copy_database", "verify_parallelism",
+    "duckdb_logs", "duckdb_logs_parsed", "duckdb_log_contexts", "duckdb_live_query_metrics", "duckdb_prepared_statements",
+    "duckdb_variables", "storage_info", "pragma_storage_info",
 }  # fmt: skip
 _FILE = re.compile(
     r"^[/~]|://|\.(duckdb|ddb|db|sqlite|csv|tsv|txt|parquet|json|jsonl|ndjson|xlsx|arrow|avro)(\.(gz|zst|bz2))?$"
@@ -46,7 +53,22 @@ _ASKED_BY_NAME = {
     "b",
     "parameters",
 }
-_BEGINNINGS = ("read_", "parquet_", "_jammi_", "enable_", "disable_", "truncate_", "set_", "load_")
+_BEGINNINGS = (
+    "read_", "parquet_", "_jammi_", "enable_", "disable_", "truncate_", "set_", "load_", "create_",
+    "register_", "deregister_", "destroy_", "remove_", "add_grammar",
+)  # fmt: skip
+
+
+def refuse_depths(text: str) -> None:
+    """Raise InputError where brackets stand too deep in each other, for which the parser would take minutes."""
+    depth = 0
+    for sign in _QUOTED.sub("", text):
+        if sign in "([{":
+            depth += 1
+            if depth > _MOST_DEPTH:
+                raise InputError(_TOO_DEEP)
+        elif sign in ")]}":
+            depth = max(0, depth - 1)
 
 
 def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: bool) -> frozenset[str]:
@@ -58,8 +80,11 @@ def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: boo
         InputError: it is no query.
         DeniedError: it calls a function that no client may call, or changes data in a WITH clause.
     """
-    ((parsed,),) = parser.execute(_PARSED, [explained(text)[1] if explains else text]).fetchall()
-    tree = json.loads(parsed)
+    if explains:
+        head, text = explained(text)
+        if not head:
+            raise InputError("write EXPLAIN or EXPLAIN ANALYZE before the query, without comments or options")
+    tree = tree_of(text, parser)
     if tree.get("error"):
         raise InputError(f"the server answers queries, and this is none: {tree.get('error_message')}")
     for kind, name in _found(tree):
@@ -72,7 +97,19 @@ def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: boo
                 f"the function {name} is refused: clients of the server query the sources and the embedding tables of "
                 "its database, and read no files"
             )
-    return frozenset(_shaping(tree))
+    try:
+        return frozenset(_shaping(tree))
+    except RecursionError:
+        raise InputError(_TOO_DEEP) from None
+
+
+def tree_of(text: str, parser: duckdb.DuckDBPyConnection) -> Tree:
+    """What DuckDB's parser makes of a text. Raises InputError where that is nested too deeply."""
+    try:
+        ((parsed,),) = parser.execute(_PARSED, [text]).fetchall()
+        return json.loads(parsed)
+    except (RecursionError, duckdb.Error) as error:
+        raise InputError(_TOO_DEEP if isinstance(error, RecursionError) else str(error)) from None
 
 
 def _shaping(node: Tree) -> Iterator[str]:
