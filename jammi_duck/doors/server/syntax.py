@@ -30,8 +30,8 @@ _REFUSED = {
     "getenv", "checkpoint", "force_checkpoint", "write_log", "nextval", "seq_scan", "arrow_scan", "pandas_scan",
     "python_map_function", "arrow_scan_dumb", "python_arrow_scan", "json_serialize_plan", "currval", "setval",
     "setseed", "sleep_ms", "pg_sleep", "add_parquet_key", "import_database", "copy_database", "verify_parallelism",
-    "duckdb_logs", "duckdb_logs_parsed", "duckdb_log_contexts", "duckdb_live_query_metrics", "duckdb_prepared_statements",
-    "duckdb_variables", "storage_info", "pragma_storage_info",
+    "duckdb_logs", "duckdb_logs_parsed", "duckdb_log_contexts", "duckdb_live_query_metrics",
+    "duckdb_prepared_statements", "duckdb_variables", "storage_info", "pragma_storage_info",
 }  # fmt: skip
 _FILE = re.compile(
     r"^[/~]|://|\.(duckdb|ddb|db|sqlite|csv|tsv|txt|parquet|json|jsonl|ndjson|xlsx|arrow|avro)(\.(gz|zst|bz2))?$"
