@@ -328,6 +328,7 @@ def test_attempts_to_write_or_to_read_files_are_refused(client, file, text):
         ("FROM t" + ", t" * 40_000, pa.ArrowInvalid, ""),
         ("SELECT " + "(" * 1000 + "1" + ")" * 1000, pa.ArrowInvalid, "nested too deeply"),
         ("SELECT " + "1 + " * 5_000 + "1", pa.ArrowInvalid, ""),
+        ("SELECT a" + ".a" * 60_000, pa.ArrowInvalid, "nested too deeply"),
     ],
 )
 def test_errors_name_the_cause(client, text, error, words):

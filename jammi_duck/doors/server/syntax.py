@@ -20,6 +20,8 @@ _PARSED = sql("SELECT json_serialize_sql(?)")
 # Without comments, which DuckDB nests and this would not.
 _EXPLAIN = re.compile(r"[ \t\r\n]*EXPLAIN(?:[ \t\r\n]+ANALYZE)?(?=[ \t\r\n(])", re.IGNORECASE)
 _MOST_DEPTH = 200
+# Of the name of a column, for which DuckDB looks part by part.
+_MOST_PARTS = 100
 _TOO_DEEP = (
     f"the statement is nested too deeply, or is too long a chain: {_MOST_DEPTH} brackets stand in each other at most"
 )
@@ -144,7 +146,10 @@ def explained(text: str) -> tuple[str, str]:
 
 
 def _found(tree: Tree) -> Iterator[tuple[str, str]]:
-    """The kind of each node, and the name of the function that it calls or of the table, in lower case."""
+    """The kind of each node, and the name of the function that it calls or of the table, in lower case.
+
+    Raises InputError for a name of very many parts.
+    """
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -152,6 +157,8 @@ def _found(tree: Tree) -> Iterator[tuple[str, str]]:
             waiting += node
         elif isinstance(node, dict):
             waiting += node.values()
+            if len(node.get("column_names") or ()) > _MOST_PARTS:
+                raise InputError(_TOO_DEEP)
             kind = node.get("type")
             name = node.get("table_name" if kind == "BASE_TABLE" else "function_name")
             yield str(kind) if isinstance(kind, str) else "", str(name).lower() if isinstance(name, str) else ""
