@@ -27,6 +27,18 @@ def written(host: Host, tree: Tree) -> str:
     return str(text)
 
 
+def nodes_of(tree: Tree) -> Iterator[dict[str, Any]]:
+    """Every node of a tree, however deep it stands."""
+    waiting = [tree]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+
+
 def variables_of(tree: Tree) -> list[str]:
     """The variables of a lambda: one column, or several in a row."""
     if isinstance(tree, dict):

@@ -11,7 +11,7 @@ import duckdb
 
 from jammi_duck.sql import sql
 from jammi_duck.udfs.filters.definitions import query_of_view
-from jammi_duck.udfs.filters.trees import Tree, text_of_constant
+from jammi_duck.udfs.filters.trees import Tree, nodes_of, text_of_constant
 
 _VIEWS = sql("SELECT sql FROM duckdb_views() WHERE NOT internal")
 _FILES = sql("SELECT file FROM glob(?)")
@@ -45,30 +45,10 @@ def allowed_files(con: duckdb.DuckDBPyConnection) -> list[str]:
     return sorted(found)
 
 
-def _paths(node: Tree) -> Iterator[str]:
-    if isinstance(node, list):
-        for each in node:
-            yield from _paths(each)
-    elif isinstance(node, dict):
-        kind = node.get("type")
-        if kind == "TABLE_FUNCTION":
-            yield from _texts(node.get("function"))
-        elif kind == "BASE_TABLE" and _LOOKS_LIKE_A_FILE.search(node.get("table_name") or ""):
+def _paths(tree: Tree) -> Iterator[str]:
+    for node in nodes_of(tree):
+        if node.get("type") == "TABLE_FUNCTION":
+            texts = map(text_of_constant, nodes_of(node["function"]))
+            yield from (text for text in texts if text is not None)
+        elif node.get("type") == "BASE_TABLE" and _LOOKS_LIKE_A_FILE.search(node.get("table_name") or ""):
             yield str(node["table_name"])
-        for each in node.values():
-            yield from _paths(each)
-
-
-def _texts(node: Tree) -> Iterator[str]:
-    """The constant texts among a function's arguments."""
-    if isinstance(node, list):
-        for each in node:
-            yield from _texts(each)
-    elif isinstance(node, dict):
-        if node.get("class") == "CONSTANT":
-            text = text_of_constant(node)
-            if text is not None:
-                yield text
-            return
-        for each in node.values():
-            yield from _texts(each)

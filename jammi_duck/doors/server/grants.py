@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 
 from jammi_duck.doors.server.syntax import tree_of
 from jammi_duck.errors import DeniedError, InputError
 from jammi_duck.sql import Sql, folded, joined, literal, sql
-from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, text_of_constant, types_in
+from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, nodes_of, text_of_constant, types_in
 
 # Of each of our table functions, how many of the first arguments are sources, and how many may stand without names.
 _OURS = {
@@ -294,18 +293,13 @@ def _is_one_of(columns: Sequence[str | None], rows: Sequence[Sequence[str]]) -> 
     return sql("({})", joined(" OR ", options))
 
 
-def _cte_names(node: Tree) -> Iterator[str]:
-    if isinstance(node, list):
-        for each in node:
-            yield from _cte_names(each)
-    elif isinstance(node, dict):
-        found: Any = node.get("cte_map")
+def _cte_names(tree: Tree) -> Iterator[str]:
+    for node in nodes_of(tree):
+        found = node.get("cte_map")
         if isinstance(found, dict):
             yield from (str(each["key"]) for each in found.get("map", []))
         if node.get("type") == "RECURSIVE_CTE_NODE" and isinstance(node.get("cte_name"), str):
             yield node["cte_name"]
-        for each in node.values():
-            yield from _cte_names(each)
 
 
 _known: dict[str, frozenset[str]] = {}

@@ -14,7 +14,7 @@ import duckdb
 
 from jammi_duck.errors import DeniedError, InputError
 from jammi_duck.sql import sql
-from jammi_duck.udfs.filters.trees import Tree, arguments_of
+from jammi_duck.udfs.filters.trees import Tree, arguments_of, nodes_of
 
 _PARSED = sql("SELECT json_serialize_sql(?)")
 # Without comments, which DuckDB nests and this would not.
@@ -99,10 +99,7 @@ def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: boo
                 f"the function {name} is refused: clients of the server query the sources and the embedding tables of "
                 "its database, and read no files"
             )
-    try:
-        return frozenset(_shaping(tree))
-    except RecursionError:
-        raise InputError(_TOO_DEEP) from None
+    return frozenset(_shaping(tree))
 
 
 def tree_of(text: str, parser: duckdb.DuckDBPyConnection) -> Tree:
@@ -114,29 +111,15 @@ def tree_of(text: str, parser: duckdb.DuckDBPyConnection) -> Tree:
         raise InputError(_TOO_DEEP if isinstance(error, RecursionError) else str(error)) from None
 
 
-def _shaping(node: Tree) -> Iterator[str]:
-    if isinstance(node, list):
-        for each in node:
-            yield from _shaping(each)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key == "function" and node.get("type") == "TABLE_FUNCTION":
-                searches = str(value.get("function_name", "")).lower() in _SEARCHES
-                for i, (name, argument) in enumerate(arguments_of(value)):
-                    is_asked = i in _ASKED or name.lower() in _ASKED_BY_NAME
-                    yield from () if searches and is_asked else _parameters(argument)
-            yield from _shaping(value)
-
-
-def _parameters(node: Tree) -> Iterator[str]:
-    if isinstance(node, list):
-        for each in node:
-            yield from _parameters(each)
-    elif isinstance(node, dict):
-        if node.get("class") == "PARAMETER":
-            yield str(node["identifier"])
-        for each in node.values():
-            yield from _parameters(each)
+def _shaping(tree: Tree) -> Iterator[str]:
+    for node in nodes_of(tree):
+        if node.get("type") == "TABLE_FUNCTION":
+            call = node["function"]
+            searches = str(call.get("function_name", "")).lower() in _SEARCHES
+            for i, (name, argument) in enumerate(arguments_of(call)):
+                if not (searches and (i in _ASKED or name.lower() in _ASKED_BY_NAME)):
+                    parts = nodes_of(argument)
+                    yield from (str(part["identifier"]) for part in parts if part.get("class") == "PARAMETER")
 
 
 def explained(text: str) -> tuple[str, str]:
@@ -150,15 +133,9 @@ def _found(tree: Tree) -> Iterator[tuple[str, str]]:
 
     Raises InputError for a name of very many parts.
     """
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict):
-            waiting += node.values()
-            if len(node.get("column_names") or ()) > _MOST_PARTS:
-                raise InputError(_TOO_DEEP)
-            kind = node.get("type")
-            name = node.get("table_name" if kind == "BASE_TABLE" else "function_name")
-            yield str(kind) if isinstance(kind, str) else "", str(name).lower() if isinstance(name, str) else ""
+    for node in nodes_of(tree):
+        if len(node.get("column_names") or ()) > _MOST_PARTS:
+            raise InputError(_TOO_DEEP)
+        kind = node.get("type")
+        name = node.get("table_name" if kind == "BASE_TABLE" else "function_name")
+        yield str(kind) if isinstance(kind, str) else "", str(name).lower() if isinstance(name, str) else ""
