@@ -108,7 +108,7 @@ def _candidates(
     rows, near = found.positions[0][order], found.similarities[0][order].astype(np.float64)
     rows, near = rows[rows >= 0], near[rows >= 0]
     both = _Both(arms, vector, rows, near, matches, highest)
-    both.add(matches.rows[_best(matches.values, wanted)])
+    both.add(_best(matches.values, wanted))
     # No other row is nearer than the last of these.
     last = np.partition(near, -wanted)[-wanted] if len(near) >= wanted else -1.0
     for weight in weights:
@@ -117,7 +117,10 @@ def _candidates(
 
 
 class _Both:
-    """Rows in rising order with what both arms say of them; at first, those that are nearest to the vector."""
+    """Rows in rising order with what both arms say of them; at first, those that are nearest to the vector.
+
+    `bm25` is 0 for rows that do not match.
+    """
 
     def __init__(
         self,
@@ -131,35 +134,30 @@ class _Both:
         self.rows, self.near, self.highest = rows, near, highest
         self._nearest = rows
         self._arms, self._vector, self._matches = arms, vector, matches
+        there, places = _places(rows, matches.rows)
+        self.bm25 = np.where(there, matches.values[places], 0.0) if len(matches.rows) else np.zeros(len(rows))
 
-    @property
-    def bm25(self) -> NDArray[np.float64]:
-        """The BM25 of the rows: 0 for those that do not match."""
-        rows, values = self._matches.rows, self._matches.values
-        if not len(rows):
-            return np.zeros(len(self.rows))
-        places = np.minimum(np.searchsorted(rows, self.rows), len(rows) - 1)
-        return np.where(rows[places] == self.rows, values[places], 0.0)
-
-    def add(self, rows: NDArray[np.int64]) -> None:
-        """More rows."""
-        new = np.setdiff1d(rows, self.rows)
-        if len(new):
+    def add(self, matching: NDArray[np.int64]) -> None:
+        """More rows, by their places among those that match, which rise."""
+        matching = matching[~_places(self._matches.rows[matching], self.rows)[0]]
+        if len(matching):
+            new = self._matches.rows[matching]
             every = np.concatenate([self.rows, new])
             near = np.concatenate([self.near, self._arms.table.similarities(new, self._vector)])
+            bm25 = np.concatenate([self.bm25, self._matches.values[matching]])
             order = np.argsort(every)
-            self.rows, self.near = every[order], near[order]
+            self.rows, self.near, self.bm25 = every[order], near[order], bm25[order]
 
     def weighted(self, weight: float) -> NDArray[np.float64]:
         """The weighted sums; -inf for rows that are not similar enough."""
         return self._similar(weight * self.near + (1 - weight) * self.bm25 / (self.highest or 1))
 
     def missed(self, weight: float, last: float) -> NDArray[np.int64]:
-        """The matching rows that may be among the best, if none that is not here is more similar than `last`."""
+        """The places of matching rows that may be among the best, if none not here is more similar than `last`."""
         scores, k = self.weighted(weight), self._arms.k
         bar = np.partition(scores, -k)[-k] if len(scores) > k else -np.inf
         most = weight * last + (1 - weight) * self._matches.values / (self.highest or 1)
-        return self._matches.rows[most >= bar - _TIE]
+        return np.flatnonzero(most >= bar - _TIE)
 
     def found(self, scores: NDArray[np.float64]) -> Found:
         """All rows, to be ranked by these scores."""
@@ -207,6 +205,14 @@ def _meeting(arms: Arms, query: TextQuery) -> RowSubset | None:
             there[arms.words.matching(clause).rows] = True
             mask = mask & (there if is_in else ~there)
     return arms.table.narrowed(mask)
+
+
+def _places(rows: NDArray[np.int64], among: NDArray[np.int64]) -> tuple[Mask, NDArray[np.int64]]:
+    """Whether each of these rows is among others, which rise, and where it is then."""
+    if not len(among):
+        return np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
+    places = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    return among[places] == rows, places
 
 
 def _best(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:

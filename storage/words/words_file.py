@@ -254,7 +254,7 @@ class WordsFile:
     def _decoded(self, entries: Entries, written: Bytes, *, positions: bool) -> Postings:
         gaps, counts, steps = _unwoven(written, entries.sizes)
         numbers = decode(gaps, int(entries.row_counts.sum()))
-        terms = np.repeat(np.arange(len(entries.terms)), entries.row_counts)
+        terms = _repeated(entries.row_counts)
         firsts = np.cumsum(entries.row_counts) - entries.row_counts
         gaps_to = numbers >> 1
         rows = _summed(gaps_to, firsts, entries.row_counts) - 1
@@ -384,6 +384,11 @@ def _summed(steps: Numbers, firsts: Numbers, lengths: Numbers) -> Numbers:
     there = lengths > 0
     firsts, lengths = firsts[there], lengths[there]
     return sums - np.repeat(sums[firsts] - steps[firsts], lengths)
+
+
+def _repeated(counts: Numbers) -> Numbers:
+    """The number of each term, so many times."""
+    return np.zeros(counts[0], np.int64) if len(counts) == 1 else np.repeat(np.arange(len(counts)), counts)
 
 
 def _places(sizes: Numbers) -> list[NDArray[np.int64]]:
