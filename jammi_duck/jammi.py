@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overload
 
@@ -16,9 +15,9 @@ from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
 from jammi_duck.eval_methods import EvalMethods
 from jammi_duck.kept import kept
+from jammi_duck.plainly import plainly_found
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.retrieval.query_vectors import Query
-from jammi_duck.retrieval.search import RERANK_K, SearchOptions, search_options
+from jammi_duck.retrieval.search import RERANK_K
 from jammi_duck.sql import NULL, Sql, Template, joined, literal, quoted, sql, template
 from jammi_duck.statements import Statements
 from jammi_duck.storage.tables.recovery import Action
@@ -26,7 +25,7 @@ from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.storage.words.analyser import ENGLISH
 from jammi_duck.udfs import arguments
 from jammi_duck.udfs.arguments import plain
-from jammi_duck.udfs.plain_search import SEARCH_PATH, Question, answer_of, look_of
+from jammi_duck.udfs.plain_search import SEARCH_PATH, Question, question_of
 from jammi_duck.udfs.sources import SearchPath
 from jammi_duck.variables import with_variables
 from jammi_duck.work.compact import Compacted
@@ -432,8 +431,9 @@ class Jammi(EvalMethods):
         """
         is_plain = filter is None and not parameters and rerank is None and isinstance(source, str)
         ranking: dict[str, Any] = {"mode": mode, "weight": weight, "fusion": fusion, "k1": k1, "b": b}
-        asked = _plain(query, k, exact, min_similarity, ranking) if is_plain else None
-        found = self._found_plainly(Question(str(source), *asked, model, embedding_table)) if asked else None
+        chosen: dict[str, Any] = {"model": model, "embedding_table": embedding_table, "min_similarity": min_similarity}
+        question = question_of(str(source), query, k, exact=exact, **chosen, **ranking) if is_plain else None
+        found = self._found_plainly(question) if question else None
         if found is not None:
             return found
         return self._asked(
@@ -760,29 +760,19 @@ class Jammi(EvalMethods):
     def _found_plainly(self, question: Question) -> duckdb.DuckDBPyRelation | None:
         """The rows that a search finds in a plain table; None where it is none, or the macro must say what is wrong."""
         with errors_of_ours():
-            try:
-                con = self._statements.con()
-                if self._search_path is None:
-                    self._search_path = SearchPath(*con.sql(SEARCH_PATH).fetchall()[0])
-                look = self._with_engine(look_of, self._search_path, question)
-                if look is None:
-                    return None
-                ((rows, key_type, *path),) = _bound(con, look.state).fetchall()
-                if SearchPath(*path) == self._search_path:
-                    columns = _bound(con, look.columns).columns
-                    answer = self._with_engine(answer_of, question, look, columns, rows, key_type)
-                    if answer is None:
-                        return None
-                    text, values = answer
-                    return kept(con, text, values, functools.partial(with_variables, given={}))
-            except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
-                pass
-            except duckdb.Error:
-                # In a transaction, nothing can be asked any more.
-                raise
-            except Exception:
-                # What it is, the macro says, in which it is raised again.
-                pass
+            con = self._statements.con()
+            if self._search_path is None:
+                self._search_path = SearchPath(*con.sql(SEARCH_PATH).fetchall()[0])
+            with contextlib.suppress(duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+                found = plainly_found(
+                    lambda text: _bound(con, text).fetchall(),
+                    lambda text: _bound(con, text).columns,
+                    self._with_engine,
+                    self._search_path,
+                    question,
+                )
+                if found is not None:
+                    return kept(con, *found, functools.partial(with_variables, given={}))
             # Where the connection is now, a name may mean something else.
             self._search_path = None
             return None
@@ -821,23 +811,6 @@ def _bound(con: duckdb.DuckDBPyConnection, text: Sql) -> duckdb.DuckDBPyRelation
     """A query of which no name is that of a variable."""
     found: duckdb.DuckDBPyRelation = with_variables(functools.partial(con.sql, text), {})
     return found
-
-
-def _plain(
-    query: str | Vector | None, k: int, exact: bool, min_similarity: float | None, ranking: Mapping[str, Any]
-) -> tuple[Query, SearchOptions] | None:
-    """What is asked for, where it is so plainly: all else is for DuckDB to read, or to refuse."""
-    is_number = min_similarity is None or (type(min_similarity) in (int, float) and math.isfinite(min_similarity))
-    is_plain = type(k) is int and type(exact) is bool and is_number
-    if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
-        return None
-    with contextlib.suppress(ValueError, TypeError, OverflowError, InputError):
-        if not isinstance(query, str) and np.asarray(query).dtype.kind not in "fiu":
-            return None
-        wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
-        if isinstance(wanted, str) or wanted.ndim == 1:
-            return wanted, search_options(k, exact=exact, min_similarity=min_similarity, **ranking)
-    return None
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:

@@ -39,6 +39,8 @@ class Engine:
     default_model: str
     # Tables and views that were found in the database, whatever became of them.
     seen: set[Relation] = field(default_factory=set)
+    # Views that stand for a source, and that source, both as embeddings know them.
+    stand_ins: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

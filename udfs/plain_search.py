@@ -7,17 +7,21 @@ the macro.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from jammi_duck.encoder.blanks import is_blank
+from jammi_duck.errors import InputError
 from jammi_duck.retrieval.query_vectors import Query
-from jammi_duck.retrieval.search import SearchOptions, search
+from jammi_duck.retrieval.search import SearchOptions, search, search_options
 from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
@@ -50,6 +54,35 @@ class Question:
     table: str | None = None
 
 
+def question_of(
+    source: str,
+    query: object,
+    k: int = 10,
+    *,
+    exact: bool = False,
+    min_similarity: float | None = None,
+    model: str | None = None,
+    embedding_table: str | None = None,
+    **ranking: Any,
+) -> Question | None:
+    """What is asked for, where it is so plainly: all else is for DuckDB to read, or to refuse.
+
+    `ranking` is mode, weight, fusion, k1 and b.
+    """
+    is_number = min_similarity is None or (type(min_similarity) in (int, float) and math.isfinite(min_similarity))
+    is_plain = type(k) is int and type(exact) is bool and is_number
+    if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
+        return None
+    with contextlib.suppress(ValueError, TypeError, OverflowError, InputError):
+        if not isinstance(query, str) and np.asarray(query).dtype.kind not in "fiu":
+            return None
+        wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
+        if isinstance(wanted, str) or wanted.ndim == 1:
+            options = search_options(k, exact=exact, min_similarity=min_similarity, **ranking)
+            return Question(source, wanted, options, model, embedding_table)
+    return None
+
+
 @dataclass(frozen=True)
 class Look:
     """What is to be looked at, before a search.
@@ -65,13 +98,15 @@ class Look:
     columns: Sql
 
 
-def look_of(engine: Engine, search_path: SearchPath, question: Question) -> Look | None:
+def look_of(
+    engine: Engine, search_path: SearchPath, question: Question, databases: Mapping[str, str | None] | None
+) -> Look | None:
     """What to look at where names are resolved by this search path; None for what is no table or view.
 
     Raises:
         JammiError: the source has no name that can be used, or no embeddings.
     """
-    source = resolve(question.source, search_path, engine.host)
+    source = resolve(question.source, search_path, engine.host, databases)
     entry, meant = find_embeddings(engine, source, question.model, question.table)
     if meant.relation is None:
         return None

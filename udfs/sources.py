@@ -96,8 +96,12 @@ class SearchPath:
     setting: str
 
 
-def resolve(written: str | None, search_path: SearchPath, host: Host) -> Source:
+def resolve(
+    written: str | None, search_path: SearchPath, host: Host, databases: Mapping[str, str | None] | None = None
+) -> Source:
     """What a name or a path means to a caller with this search path.
+
+    `databases` are what `attached` gives, where that is known.
 
     Raises:
         InputError: it is NULL or empty, is not a name that DuckDB could read, or is both a table's and a file's.
@@ -110,14 +114,14 @@ def resolve(written: str | None, search_path: SearchPath, host: Host) -> Source:
         source = _file(written, host.directory())
         if "/" in written or "\\" in written or not _NAME.fullmatch(written):
             return source
-        table = _table(written, search_path, host)
+        table = _table(written, search_path, host, databases)
         if not _present(table, host):
             return source
         if not os.path.exists(os.path.join(host.directory(), written)):
             return table
         name = ".".join(quoted(part) for part in name_parts(written))
         raise InputError(f"'{written}' is a file and a table: write ./{written} for the file, or {name} for the table")
-    table = _table(written, search_path, host)
+    table = _table(written, search_path, host, databases)
     is_file = written.startswith('"') and _PART.fullmatch(written) and _names_file(table.alias, host.directory())
     return _file(table.alias, host.directory()) if is_file and not _present(table, host) else table
 
@@ -167,7 +171,7 @@ def still_there(identity: str, host: Host) -> bool:
         database, schema, name = host.home(), *["main", *parts][-2:]
     else:
         database, schema, name = parts
-        database = _by_path(_databases(host)).get(database, database)
+        database = _by_path(attached(host)).get(database, database)
     return bool(found([Relation(folded(database), folded(schema), folded(name))], host))
 
 
@@ -204,14 +208,14 @@ def _file(written: str, directory: str) -> Source:
     )
 
 
-def _table(written: str, search_path: SearchPath, host: Host) -> Source:
+def _table(written: str, search_path: SearchPath, host: Host, known: Mapping[str, str | None] | None) -> Source:
     parts = name_parts(written)
     home, current = folded(host.home()), folded(search_path.database)
     schemas = [*_entries(search_path.setting, current), (current, "main")]
     databases: Mapping[str, str | None] = {home: None}
     first = folded(parts[0]) if len(parts) > 1 else home
     if {first, *(database for database, _ in schemas)} - {home, "main", "temp"}:
-        databases = _databases(host)
+        databases = known or attached(host)
     relations = list(dict.fromkeys(_relations(list(map(folded, parts)), parts[0], schemas, databases)))
     name = folded(parts[-1])
     session = SourceCandidate(f"temp.{_part(name)}") if _may_be_temp(parts) else None
@@ -277,7 +281,7 @@ def _entries(text: str, current: str) -> list[tuple[str, str]]:
     return found
 
 
-def _databases(host: Host) -> dict[str, str | None]:
+def attached(host: Host) -> dict[str, str | None]:
     """The attached databases and their files."""
     return {folded(name): path for name, path in host.sql(_DATABASES)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jammi_duck.errors import NotFoundError
 from jammi_duck.sql import folded, literal, sql
@@ -45,10 +45,19 @@ def find_embeddings(
         NotFoundError: there is none.
     """
     model = parse_model(model)
+    source = _stood_for(engine, source)
     meant = disambiguate(engine, source, table, failed=failed)
     with telling_renames(engine, source):
         entry = find_table(engine.tables, engine.encoders, meant.identity, model, table, called=source.written)
     return entry, meant
+
+
+def _stood_for(engine: Engine, source: Source) -> Source:
+    """A source, known as the one that it stands for."""
+    if not any(each.identity in engine.stand_ins for each in source.candidates):
+        return source
+    known = (replace(each, identity=engine.stand_ins.get(each.identity, each.identity)) for each in source.candidates)
+    return replace(source, candidates=tuple(known))
 
 
 @contextlib.contextmanager

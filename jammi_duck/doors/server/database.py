@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import duckdb
 
@@ -27,10 +27,13 @@ from jammi_duck.encoder import Encoders
 from jammi_duck.errors import NotFoundError
 from jammi_duck.sql import joined, literal, sql
 from jammi_duck.storage.files.local_store import LocalStore
+from jammi_duck.udfs.plain_search import SEARCH_PATH
+from jammi_duck.udfs.sources import SearchPath, attached
 
 _BEGIN, _END = sql("BEGIN TRANSACTION READ ONLY"), sql("ROLLBACK")
 
 
+T = TypeVar("T")
 Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
 
 
@@ -42,10 +45,15 @@ class Lent:
     session: str
     writes: bool
     path: str
+    search_path: SearchPath
 
     def execute(self, statement: duckdb.Statement | str, parameters: Parameters = ()) -> duckdb.DuckDBPyConnection:
         """Run a statement."""
         return self.con.execute(statement, parameters) if parameters else self.con.execute(statement)
+
+    def columns(self, query: str) -> list[str]:
+        """The columns of a query, which does not run."""
+        return self.con.sql(query).columns
 
     def rows(self, statement: duckdb.Statement | str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement."""
@@ -100,6 +108,9 @@ class ServedDatabase:
         self.names = Names(self.engine.host)
         self.names.add_sources()
         self.names.follow()
+        # Clients attach no others.
+        self.attached = attached(self.engine.host)
+        self.engine.stand_ins.update(self.names.stand_ins(self.attached))
         self._restrict()
         self.engine.jobs.writers = set()
         self._lock = threading.Condition()
@@ -134,6 +145,7 @@ class ServedDatabase:
             if lent.path != wanted:
                 lent.con.execute(sql("SET search_path = {}", literal(wanted)))
                 lent.path = wanted
+                lent.search_path = SearchPath(*lent.rows(SEARCH_PATH)[0])
             lent.con.execute(_BEGIN)
             yield lent
         finally:
@@ -157,7 +169,7 @@ class ServedDatabase:
         except BaseException:
             con.close()
             raise
-        made = Lent(con, session, writes, "")
+        made = Lent(con, session, writes, "", SearchPath("", ""))
         with self._lock:
             if self._is_closed:
                 con.close()
@@ -190,6 +202,10 @@ class ServedDatabase:
             self.engine.jobs.writers.discard(lent.session)
         with contextlib.suppress(duckdb.Error):
             lent.con.close()
+
+    def with_engine(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do some work with the engine."""
+        return self.installation.run(work, self.engine, *arguments)
 
     def interrupt(self, lent: Lent) -> None:
         """Stop what runs on a connection."""

@@ -7,10 +7,12 @@ one whose single name begins with `jammi.`. All of that is in memory, beside the
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
 from jammi_duck.config.logs import log
 from jammi_duck.sql import Sql, folded, literal, quoted, sql
 from jammi_duck.types import Host
+from jammi_duck.udfs.sources import SearchPath, resolve
 
 # The schema of embedding tables, and that of views whose names begin with it.
 TABLES, DOTTED = "jammi", "names"
@@ -45,6 +47,7 @@ class Names:
             host.sql(sql("CREATE SCHEMA {}.{}", quoted(self.beside), quoted(schema)))
         self._embedded: set[str] = set()
         self.sources: tuple[str, ...] = ()
+        self._catalogs: list[str] = []
 
     def _attach(self, name: str) -> None:
         self._host.sql(sql("ATTACH ':memory:' AS {} (READ_WRITE)", quoted(name)))
@@ -66,7 +69,17 @@ class Names:
             self._host.sql(sql("CREATE SCHEMA {}.public", quoted(name)))
             source = sql("{}.main.{}", quoted(self.home), quoted(name))
             self._host.sql(sql("CREATE VIEW {0}.public.{0} AS FROM {1}", quoted(name), source))
+            self._catalogs.append(name)
         self.sources = tuple(found)
+
+    def stand_ins(self, databases: Mapping[str, str | None]) -> dict[str, str]:
+        """For the view in each catalog what it is known by, and what the source is known by for which it stands."""
+        path = SearchPath(self.home, "main")
+
+        def identity(name: Sql) -> str:
+            return resolve(name, path, self._host, databases).candidates[0].identity
+
+        return {identity(sql("{0}.public.{0}", quoted(name))): identity(quoted(name)) for name in self._catalogs}
 
     def follow(self) -> bool:
         """Add views for embedding tables that are new, and remove those of tables that are gone; whether any were."""

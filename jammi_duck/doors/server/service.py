@@ -21,7 +21,7 @@ from jammi_duck.config.logs import log
 from jammi_duck.config.options import Config
 from jammi_duck.doors.composition import loaded_encoders
 from jammi_duck.doors.server.admission import Admission, GoneError
-from jammi_duck.doors.server.database import ClosedDatabaseError, Lent, ServedDatabase
+from jammi_duck.doors.server.database import ClosedDatabaseError, Lent, Parameters, ServedDatabase
 from jammi_duck.doors.server.grants import Granted, Later, Narrowing, granted
 from jammi_duck.doors.server.identity import ADMIN, READER, Gate, Visitor
 from jammi_duck.doors.server.metrics import Metrics
@@ -30,6 +30,8 @@ from jammi_duck.doors.server.statements import Schemas, Statement, parser, shape
 from jammi_duck.doors.server.streams import BATCH_ROWS
 from jammi_duck.doors.server.syntax import explained
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError, StorageError
+from jammi_duck.kept import numbered
+from jammi_duck.plainly import plainly_found
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import folded
 
@@ -170,7 +172,9 @@ class Service:
     def _key(self, query: Query) -> object:
         """What the columns of a query's result depend on."""
         values = query.rows[0] if query.rows and query.rows[0] else None
-        return self.state, query.path, query.statement.text, shape(query.statement, values, query.kinds)
+        statement = query.statement
+        text = statement.search.shape if statement.search else statement.text
+        return self.state, query.path, text, shape(statement, values, query.kinds)
 
     @contextlib.contextmanager
     def answer(self, query: Query, is_gone: Callable[[], bool]) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
@@ -240,7 +244,7 @@ class Service:
             statement = query.statement
             head, text = explained(statement.text) if statement.explains else ("", statement.text)
             narrowed, query.later = narrowing.narrowed(text)
-            query.statement = dataclasses.replace(statement, text=head + narrowed)
+            query.statement = dataclasses.replace(statement, text=head + narrowed, search=None)
             query.is_narrowed = True
         for later in query.later:
             place = query.statement.parameters.index(later.parameter)
@@ -277,15 +281,36 @@ class Service:
         if not query.rows:
             schema = self.schemas.of(query.statement, lent, self._key(query))
             return schema, iter(())
-        first = _reader(query.statement, query.rows[0], lent)
+        first = self._reader(query, query.rows[0], lent)
         return first.schema, self._counted(query, self._batches(query, lent, first))
+
+    def _reader(self, query: Query, row: Sequence[Any], lent: Lent) -> pa.RecordBatchReader:
+        statement = query.statement
+        values = statement.bound(row)
+        question = statement.search and statement.search.question(dict(zip(statement.parameters, row, strict=True)))
+        if statement.search and question:
+            database = self._database
+            found = plainly_found(
+                lent.rows, lent.columns, database.with_engine, lent.search_path, question, database.attached
+            )
+            query.raise_if_stopped()
+            if found is not None:
+                text, lists = found
+                with contextlib.suppress(duckdb.BinderException, duckdb.CatalogException):
+                    return _executed(lent, statement.search.with_rows(text(*numbered(lists))), lists)
+        # A relation is planned twice, which matters to a search, and whose rows are few.
+        if _RELATIONS_STREAM and not _OURS.search(statement.text) and not statement.explains:
+            relation = lent.con.sql(statement.text, params=values) if values else lent.con.sql(statement.text)
+            reader: pa.RecordBatchReader = relation.to_arrow_reader(BATCH_ROWS)
+            return reader
+        return _executed(lent, statement.text, values)
 
     def _batches(self, query: Query, lent: Lent, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         schema = reader.schema
         yield from reader
         for row in query.rows[1:]:
             query.raise_if_stopped()
-            another = _reader(query.statement, row, lent)
+            another = self._reader(query, row, lent)
             if another.schema != schema:
                 raise LimitError("the columns of the result are of other types for these parameters than for the first")
             yield from another
@@ -420,15 +445,9 @@ class Service:
         self._database.close(0)
 
 
-def _reader(statement: Statement, row: Sequence[Any], lent: Lent) -> pa.RecordBatchReader:
-    values = statement.bound(row)
-    # A relation is planned twice, which matters to a search, and whose rows are few.
-    if _RELATIONS_STREAM and not _OURS.search(statement.text) and not statement.explains:
-        relation = lent.con.sql(statement.text, params=values) if values else lent.con.sql(statement.text)
-        reader: pa.RecordBatchReader = relation.to_arrow_reader(BATCH_ROWS)
-        return reader
-    result = lent.con.execute(statement.text, values) if values else lent.con.execute(statement.text)
+def _executed(lent: Lent, text: str, values: Parameters) -> pa.RecordBatchReader:
+    result = lent.execute(text, values)
     # DuckDB 1.4 has it by the second name alone.
     make = getattr(result, "to_arrow_reader", None) or getattr(result, "fetch_record_batch")  # noqa: B009
-    reader = make(BATCH_ROWS)
+    reader: pa.RecordBatchReader = make(BATCH_ROWS)
     return reader

@@ -14,7 +14,8 @@ import duckdb
 import pyarrow as pa
 
 from jammi_duck.doors.server.database import Lent
-from jammi_duck.doors.server.syntax import refuse_depths, refuse_others
+from jammi_duck.doors.server.search_calls import SearchCall, search_call
+from jammi_duck.doors.server.syntax import reading_tree, refuse_depths, shaping
 from jammi_duck.errors import DeniedError, InputError
 from jammi_duck.sql import NULL, Sql, joined, quoted, sql
 
@@ -36,12 +37,14 @@ class Statement:
     """One statement that reads: its text, and the names of its parameters, in their order.
 
     The columns of its result depend on the values of those that are `shaping`, and on the types of the others.
+    `search` is its one search, where that is plain.
     """
 
     text: str
     parameters: tuple[str, ...]
     explains: bool
     shaping: frozenset[str] = frozenset()
+    search: SearchCall | None = None
 
     @property
     def is_positional(self) -> bool:
@@ -84,9 +87,11 @@ def statement_of(text: str) -> Statement:
     kind = found[0].type.name
     if kind not in _READING:
         raise DeniedError(_WRITES.format(kind))
-    shaping = refuse_others(text, parser(), explains=kind == "EXPLAIN")
+    explains = kind == "EXPLAIN"
+    tree = reading_tree(text, parser(), explains=explains)
     names = sorted(found[0].named_parameters, key=_place)
-    return Statement(text, tuple(names), kind == "EXPLAIN", shaping)
+    search = None if explains else search_call(text, tree)
+    return Statement(text, tuple(names), explains, frozenset(shaping(tree)), search)
 
 
 def _place(parameter: str) -> tuple[int, str]:

@@ -73,10 +73,8 @@ def refuse_depths(text: str) -> None:
             depth = max(0, depth - 1)
 
 
-def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: bool) -> frozenset[str]:
-    """Refuse a statement that does more than read what the database has.
-
-    Returns the parameters whose values its columns depend on: those of table functions, but for what is searched for.
+def reading_tree(text: str, parser: duckdb.DuckDBPyConnection, *, explains: bool) -> Tree:
+    """The tree of a statement, or of the query that it explains; one that does more than read is refused.
 
     Raises:
         InputError: it is no query.
@@ -99,7 +97,7 @@ def refuse_others(text: str, parser: duckdb.DuckDBPyConnection, *, explains: boo
                 f"the function {name} is refused: clients of the server query the sources and the embedding tables of "
                 "its database, and read no files"
             )
-    return frozenset(_shaping(tree))
+    return tree
 
 
 def tree_of(text: str, parser: duckdb.DuckDBPyConnection) -> Tree:
@@ -111,7 +109,8 @@ def tree_of(text: str, parser: duckdb.DuckDBPyConnection) -> Tree:
         raise InputError(_TOO_DEEP if isinstance(error, RecursionError) else str(error)) from None
 
 
-def _shaping(tree: Tree) -> Iterator[str]:
+def shaping(tree: Tree) -> Iterator[str]:
+    """The parameters whose values the columns depend on: those of table functions, but for what is searched for."""
     for node in nodes_of(tree):
         if node.get("type") == "TABLE_FUNCTION":
             call = node["function"]

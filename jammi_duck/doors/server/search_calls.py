@@ -1,0 +1,170 @@
+"""A statement's one search, where it is plain: it runs first, and its rows stand in the statement where it stood.
+
+DuckDB plans such a statement sooner than the macro; see `udfs.plain_search`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from jammi_duck.sql import Sql, sql
+from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, nodes_of, text_of_constant
+from jammi_duck.udfs.plain_search import Question, question_of
+
+_NAME = re.compile(rb'(jammi_search|"jammi_search")[ \t\r\n]*\(', re.IGNORECASE)
+_PLACES = ("source", "query", "k")
+_OPTIONS = {"mode", "weight", "fusion", "k1", "b", "exact", "min_similarity", "model", "embedding_table", *_PLACES}
+_LISTS = {"FLOAT", "DOUBLE", "REAL", "FLOAT4", "FLOAT8"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument whose value comes later; `is_list` if it is cast to a list of numbers."""
+
+    name: str
+    is_list: bool = False
+
+
+@dataclass(frozen=True)
+class SearchCall:
+    """A call of jammi_search: the text of the statement before it and after it, and its arguments by their names."""
+
+    before: str
+    after: str
+    arguments: Mapping[str, object]
+
+    @property
+    def shape(self) -> object:
+        """What the columns of the statement depend on: not on what is searched for, nor on how many rows."""
+        others = (item for item in self.arguments.items() if item[0] not in ("query", "k"))
+        return self.before, self.after, tuple(sorted(others, key=lambda item: item[0]))
+
+    def question(self, values: Mapping[str, object]) -> Question | None:
+        """What is asked for with these values for parameters; None where that is not plain."""
+        given: dict[str, Any] = {}
+        for name, argument in self.arguments.items():
+            value = argument
+            if isinstance(argument, Parameter):
+                value = values[argument.name]
+                value = value.object if isinstance(value, duckdb.Value) else value
+                if argument.is_list and not isinstance(value, list):
+                    return None
+            if value is not None or name in _PLACES:
+                given[name] = value
+        source, texts = given.pop("source", None), ("mode", "fusion", "model", "embedding_table")
+        numbers = ("weight", "k1", "b")
+        if not isinstance(source, str) or not all(isinstance(given.get(name, ""), str) for name in texts):
+            return None
+        if "query" not in given or not all(type(given.get(name, 0)) in (int, float) for name in numbers):
+            return None
+        return question_of(source, given.pop("query"), **given)
+
+    def with_rows(self, rows: Sql) -> Sql:
+        """The statement with a query for the rows of the search."""
+        return sql("{}({}){}", Sql(self.before), rows, Sql(self.after))
+
+
+def search_call(text: str, tree: Tree) -> SearchCall | None:
+    """The search in a statement with this tree; None if there is none, or another one, or it is not plain."""
+    nodes = list(nodes_of(tree))
+    searches = [node for node in nodes if node.get("type") == "TABLE_FUNCTION" and _is_search(node["function"])]
+    if len(searches) != 1:
+        return None
+    (node,) = searches
+    if node.get("sample") or node.get("with_ordinality", "WITHOUT_ORDINALITY") != "WITHOUT_ORDINALITY":
+        return None
+    arguments = _arguments(node["function"])
+    if arguments is None:
+        return None
+    # A parameter that stands elsewhere too would be missed there.
+    own = [argument.name for argument in arguments.values() if isinstance(argument, Parameter)]
+    if len(own) != sum(each.get("class") == "PARAMETER" for each in nodes):
+        return None
+    written = text.encode()
+    start = node["query_location"]
+    named = _NAME.match(written, start)
+    end = _end(text, written, named.end()) if named else None
+    if end is None:
+        return None
+    return SearchCall(written[:start].decode(), written[end:].decode(), arguments)
+
+
+def _is_search(call: Tree) -> bool:
+    is_qualified = (
+        call.get("schema") or call.get("catalog") or len((call.get("qualified_name") or {}).get("path", [])) > 1
+    )
+    return str(call.get("function_name", "")).lower() == "jammi_search" and not is_qualified
+
+
+def _arguments(call: Tree) -> dict[str, object] | None:
+    found: dict[str, object] = {}
+    for place, (name, tree) in enumerate(arguments_of(call)):
+        if not name and place >= len(_PLACES):
+            return None
+        key = name.lower() or _PLACES[place]
+        if key not in _OPTIONS or key in found:
+            return None
+        try:
+            found[key] = _argument(tree)
+        except (ValueError, KeyError):
+            return None
+    return found
+
+
+def _argument(tree: Tree) -> object:
+    """The value of an argument, or its parameter. Raises ValueError or KeyError where it is neither."""
+    if tree.get("class") == "PARAMETER":
+        return Parameter(str(tree["identifier"]))
+    if tree.get("class") == "CAST" and tree["child"].get("class") == "PARAMETER" and _is_list(tree):
+        return Parameter(str(tree["child"]["identifier"]), is_list=True)
+    if is_null(tree):
+        return None
+    # DuckDB 1 writes them as casts.
+    if tree.get("class") == "CAST" and tree.get("cast_type", {}).get("id") == "BOOLEAN":
+        return {"t": True, "f": False}[text_of_constant(tree["child"]) or ""]
+    text = text_of_constant(tree)
+    if text is not None:
+        return text
+    if tree.get("class") != "CONSTANT":
+        raise ValueError
+    if "literal" in tree:
+        kind, text = tree["literal"]["kind"], tree["literal"]["text"]
+        if kind == "BOOLEAN":
+            return text == "true"
+        return int(text) if kind == "INTEGER" else float(text)
+    value, kind = tree["value"]["value"], tree["value"]["type"]["id"]
+    if kind == "DECIMAL":
+        return float(value) / 10 ** int(tree["value"]["type"]["type_info"]["scale"])
+    if type(value) not in (int, float, bool):
+        raise ValueError
+    return value
+
+
+def _is_list(cast: Tree) -> bool:
+    """Whether a cast is one to a list of numbers with a fraction."""
+    if cast.get("try_cast"):
+        return False
+    if "cast_type" in cast:
+        kind = cast["cast_type"]
+        return kind["id"] == "LIST" and kind["type_info"]["child_type"]["id"] in _LISTS
+    kind = cast.get("type_expr", {})
+    children = kind.get("children") or [{}]
+    return str(kind.get("type_name")).lower() == "list" and str(children[0].get("type_name")).upper() in _LISTS
+
+
+def _end(text: str, written: bytes, start: int) -> int | None:
+    """Where the bracket that opened before `start` is closed."""
+    depth = 1
+    with contextlib.suppress(duckdb.Error):
+        for place, _ in duckdb.tokenize(text):
+            if place >= start and written[place : place + 1] in (b"(", b")"):
+                depth += 1 if written[place : place + 1] == b"(" else -1
+                if not depth:
+                    return place + 1
+    return None
