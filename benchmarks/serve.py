@@ -1,13 +1,14 @@
-"""The server against the same work without it: latency, many clients, streams, and how soon it is ready.
+"""The server against the same work without it, and against jammi-server: latency, clients, streams, and its start.
 
 Client and server are processes; what is compared runs in turns. `--rows` is how many descriptions are searched,
-`--vectors` how many rows of 384 floats are streamed.
+`--vectors` how many rows of 384 floats are streamed. benchmarks/serve_rival.py says how jammi-server is compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 import jammi_duck
+from benchmarks import serve_rival
 from benchmarks.common import environment, packages, show
 from benchmarks.rounds import HEADER, Report, interleave
 from jammi_duck.config.options import DEFAULT_MODEL
@@ -34,7 +36,7 @@ _SEARCH = "SELECT id, _similarity FROM jammi_search('packages', {}, 10)"
 _CLIENTS = 64
 _QUERIES = 40
 _WIDTH = 384
-_START = "Flight SQL on "
+_START = re.compile(r"Flight SQL on (\S+), HTTP on ([^\s,;]+)")
 
 
 def main() -> None:
@@ -51,12 +53,17 @@ def main() -> None:
         file = _database(folder, options.rows, options.vectors)
         report = Report()
         _starts(report, folder, file, options.rounds)
-        with _Served(folder, file) as (process, uri):
-            _latencies(report, folder, file, uri, options)
-            _clients(report, uri, options)
-            _streams(report, process, uri, options)
+        with _Served(folder, file) as server:
+            _latencies(report, folder, file, server.uri, options)
+            _clients(report, server.uri, options)
+            serve_rival.compare(
+                report, folder, server.uri, server.http, lambda first: _queries(options.rows, first), options.rounds
+            )
+            _streams(report, server.process, server.uri, options)
     title = f"The server, {options.rows:,} descriptions, {options.rounds} rounds, medians"
     show(title, HEADER, report.lines)
+    for name, reason in report.missing.items():
+        print(f"Not measured: {name}: {reason}")
     report.end()
 
 
@@ -74,6 +81,7 @@ def _database(folder: Path, rows: int, vectors: int) -> Path:
     )
     con.unregister("samples")
     con.execute(f"CREATE VIEW vectors AS FROM '{folder}/vectors.parquet'")
+    serve_rival.share(con, folder)
     con.close()
     return file
 
@@ -82,10 +90,10 @@ def _texts(rows: int) -> list[str]:
     return [text or "nothing" for text in packages("description", rows)]
 
 
-def _queries(rows: int) -> Iterator[str]:
-    """Questions that nobody has asked before: the server remembers the vectors of recent ones."""
+def _queries(rows: int, first: int) -> Iterator[str]:
+    """Questions that nobody has asked before, from a number on: the server remembers the vectors of recent ones."""
     texts = _texts(rows)
-    for number in itertools.count():
+    for number in itertools.count(first):
         words = texts[number * 7919 % len(texts)].split()
         yield " ".join(words[number % 3 :][:6]) + f" {number}"
 
@@ -105,9 +113,10 @@ class _Server:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         self.seconds = time.perf_counter() - began
-        if not line.startswith(_START):
+        places = _START.match(line)
+        if not places:
             raise RuntimeError(f"the server has not begun: {line}")
-        self.uri = "grpc://" + line.removeprefix(_START).partition(",")[0]
+        self.uri, self.http = f"grpc://{places[1]}", places[2]
 
     def end(self) -> None:
         self.process.terminate()
@@ -118,9 +127,9 @@ class _Served:
     def __init__(self, folder: Path, file: Path) -> None:
         self._given = folder, file
 
-    def __enter__(self) -> tuple[subprocess.Popen[str], str]:
+    def __enter__(self) -> _Server:
         self._server = _Server(*self._given)
-        return self._server.process, self._server.uri
+        return self._server
 
     def __exit__(self, *_: object) -> None:
         self._server.end()
@@ -138,7 +147,7 @@ def _starts(report: Report, folder: Path, file: Path, rounds: int) -> None:
 
 def _latencies(report: Report, folder: Path, file: Path, uri: str, options: argparse.Namespace) -> None:
     """One client, warm; the median of `_QUERIES` searches in each turn."""
-    questions = _queries(options.rows)
+    questions = _queries(options.rows, 0)
     here = duckdb.connect(str(file), read_only=True)
     jammi = jammi_duck.install(here, storage=str(folder / "artifacts"))
     vectors = jammi.embed([next(questions) for _ in range(200)])
@@ -210,7 +219,7 @@ def _middle(work: Callable[[], object]) -> float:
 
 
 def _clients(report: Report, uri: str, options: argparse.Namespace) -> None:
-    questions = _queries(options.rows)
+    questions = _queries(options.rows, 500_000)
     lock = threading.Lock()
     one: list[float] = []
     many: list[float] = []
