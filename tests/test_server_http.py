@@ -20,7 +20,8 @@ import pytest
 
 import jammi_duck
 from jammi_duck.doors.server import http as http_side
-from jammi_duck.doors.server.http import HttpServer
+from jammi_duck.doors.server import http_server
+from jammi_duck.doors.server.http_server import HttpServer
 from jammi_duck.doors.server.identity import Gate, add_token, revoke_token
 from jammi_duck.doors.server.service import Service
 from jammi_duck.doors.server.serving import Credentials
@@ -514,7 +515,15 @@ def test_searches_that_are_refused(served):
     assert "no mode 'vectors'" in text(mode="vectors")
     assert refused(served, 404, "not_found", source="nothing")
     assert refused(served, 404, "not_found", model="/etc")
-    assert refused(served, 403, "denied", rerank="/etc")
+
+
+def test_a_model_that_there_is_not_has_one_code(served, model):
+    for name in ("no-such-model", "/etc", "../etc"):
+        wanted = f"no model '{name}'"
+        assert wanted in refused(served, 404, "model_not_found", rerank=name)
+        assert wanted in refused(served, 404, "model_not_found", "/v1/embeddings", model=name)
+    # It is here, and is no re-ranker.
+    assert model in refused(served, 404, "model_not_found", rerank=model)
 
 
 def test_bodies_that_are_refused(served):
@@ -562,7 +571,7 @@ def test_a_body_that_does_not_come(served, monkeypatch):
 
 
 def test_headers_that_do_not_come(other, monkeypatch):
-    monkeypatch.setattr(http_side, "_IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "_IDLE_SECONDS", 0.3)
     with running(other()) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as con:
             con.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
@@ -576,7 +585,7 @@ def test_headers_that_do_not_come(other, monkeypatch):
 
 
 def test_an_answer_that_nobody_reads(other, monkeypatch):
-    monkeypatch.setattr(http_side, "_IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "_IDLE_SECONDS", 0.3)
     with running(other()) as server:
         with socket.socket() as con:
             con.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -773,6 +782,48 @@ def over_tls(port, trusted, own=None):
         return con.getresponse().status
     finally:
         con.close()
+
+
+def resumed(port, context, session):
+    """Whether a connection resumes an earlier one, and its session. Raises where it is refused."""
+    with socket.create_connection(("127.0.0.1", port), 30) as plain:
+        with context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secure:
+            secure.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            # With TLS 1.3, a client hears that it is refused once it reads.
+            if not secure.recv(4096):
+                raise ConnectionError
+            return secure.session_reused, secure.session
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_authority_that_was_taken_out_counts_no_more(other, tmp_path, version):
+    certificate, key = certify(tmp_path, "server")
+    old, new = certify(tmp_path, "old"), certify(tmp_path, "new")
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_bytes(old[0].read_bytes())
+    options = {"tls_certificate": str(certificate), "tls_key": str(key), "tls_client_ca": str(authorities)}
+    context = ssl.create_default_context(cafile=certificate)
+    context.maximum_version = version
+    context.load_cert_chain(*old)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(other(**options)))
+        kept = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=30)
+        stack.callback(kept.close)
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
+        _, session = resumed(server.port, context, None)
+        assert resumed(server.port, context, session)[0]
+        authorities.write_bytes(new[0].read_bytes())
+        server._credentials.read_again()
+        until(lambda: not server._credentials.changed.is_set())
+        assert over_tls(server.port, certificate, new) == 200
+        for earlier in (None, session):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                resumed(server.port, context, earlier)
+        # An open connection goes on.
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().status == 200
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")

@@ -356,8 +356,23 @@ def test_clients_with_certificates(tmp_path):
             assert fetched(client, "SELECT 1 AS a").num_rows == 1
         with FlightClient(uri, tls_root_certs=authority) as client, pytest.raises(flight.FlightError):
             fetched(client, "SELECT 1 AS a")
-        probed = in_pipe(f"jammi-duck probe --http 127.0.0.1:{server.http}", tmp_path, **variables)
-        assert (probed.returncode, probed.stdout) == (0, '{"status":"ready"}\n')
+
+        def probed():
+            done = in_pipe(f"jammi-duck probe --http 127.0.0.1:{server.http}", tmp_path, **variables)
+            return done.returncode, done.stdout
+
+        assert probed() == (0, '{"status":"ready"}\n')
+        # Another authority, which has signed everything anew: the one before counts no more.
+        make_certificates(tmp_path)
+        server.process.send_signal(signal.SIGHUP)
+        waited_for(lambda: probed()[0] == 0)
+        authority = (tmp_path / "ca.pem").read_bytes()
+        with FlightClient(uri, tls_root_certs=authority, cert_chain=certificate, private_key=key) as client:
+            with pytest.raises(flight.FlightError):
+                fetched(client, "SELECT 1 AS a")
+        certificate, key = ((tmp_path / name).read_bytes() for name in ("client.pem", "client.key"))
+        with FlightClient(uri, tls_root_certs=authority, cert_chain=certificate, private_key=key) as client:
+            assert fetched(client, "SELECT 1 AS a").num_rows == 1
 
 
 def test_the_log_is_json_if_asked(tmp_path):

@@ -1,42 +1,35 @@
-"""Arrow Flight SQL over gRPC."""
+"""What the calls of Arrow Flight SQL do."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Any
 
-import duckdb
 import grpc
 import pyarrow as pa
-from google.protobuf.message import DecodeError, Message
 
-from jammi_duck.config.logs import log
-from jammi_duck.doors.server.admission import BusyError, GoneError
+from jammi_duck.doors.server.admission import GoneError
 from jammi_duck.doors.server.catalogue import Catalogue
-from jammi_duck.doors.server.identity import UnknownError, Visitor, token_in
+from jammi_duck.doors.server.codes import UnsupportedCallError
+from jammi_duck.doors.server.identity import Visitor, token_in
 from jammi_duck.doors.server.messages import FLIGHT, FLIGHT_SQL, packed, unpacked
 from jammi_duck.doors.server.parameters import MOST_BYTES, kinds_of, rows_of
-from jammi_duck.doors.server.service import LimitError, Query, Service
-from jammi_duck.doors.server.statements import Statement, parameter_schema, statement_of
+from jammi_duck.doors.server.service import Query, Service
+from jammi_duck.doors.server.sessions import Kept, Prepared, Session
+from jammi_duck.doors.server.statements import parameter_schema, statement_of
 from jammi_duck.doors.server.streams import flight_info, received, schema_bytes, stream_data
-from jammi_duck.errors import ConfigError, DeniedError, InputError, JammiError, NotFoundError, StorageError
+from jammi_duck.errors import DeniedError, InputError, NotFoundError
 from jammi_duck.raised import errors_of_ours
 
-_SERVICE = "/arrow.flight.protocol.FlightService/"
 _COOKIE = "arrow_flight_session_id"
 _MOST_PREPARED = 10_000
 _MOST_SESSIONS = 10_000
-_MOST_MESSAGE = 16 << 20
-# Calls that run no query, such as those for the catalog.
-_SPARE_THREADS = 16
 _ACTIONS = {
     "CreatePreparedStatement": "Prepares a statement, and gives its handle.",
     "ClosePreparedStatement": "Forgets a prepared statement.",
@@ -50,61 +43,6 @@ _TRANSACTIONS = ("BeginTransaction", "EndTransaction", "BeginSavepoint", "EndSav
 _CANCELLED, _NOT_CANCELLABLE = 1, 3
 _CLOSED = 1
 _INVALID_NAME, _INVALID_VALUE = 1, 2
-
-
-class UnsupportedCallError(JammiError):
-    """The server has no such call."""
-
-
-@dataclass
-class Prepared:
-    """A prepared statement of a client, with the parameters that it has sent last."""
-
-    statement: Statement
-    owner: str
-    path: str | None
-    rows: Sequence[Sequence[Any]] = ((),)
-    kinds: Sequence[str | None] = ()
-    used: float = field(default_factory=time.monotonic)
-
-
-@dataclass
-class Session:
-    """The options that a client has set."""
-
-    owner: str
-    options: dict[str, str] = field(default_factory=dict)
-    used: float = field(default_factory=time.monotonic)
-
-
-class Kept(OrderedDict[bytes, Any]):
-    """What is kept for clients, by an id that nobody can guess: so many at most, and unused ones for a time."""
-
-    def __init__(self, most: int, seconds: float) -> None:
-        super().__init__()
-        self._most = most
-        self._seconds = seconds
-        self._lock = threading.Lock()
-
-    def keep(self, id: bytes, value: Any) -> None:  # noqa: ANN401
-        """Keep a value. Raises BusyError where there are too many that are in use."""
-        with self._lock:
-            end = time.monotonic() - self._seconds
-            while self and next(iter(self.values())).used < end:
-                self.popitem(last=False)
-            if len(self) >= self._most:
-                raise BusyError(f"there are {len(self)} of these already, as many as may be: close some")
-            self[id] = value
-
-    def use(self, id: bytes, owner: str) -> Any:  # noqa: ANN401
-        """A value that this owner has; None where there is none."""
-        with self._lock:
-            found = self.get(id)
-            if found is None or found.owner != owner:
-                return None
-            found.used = time.monotonic()
-            self.move_to_end(id)
-            return found
 
 
 @dataclass
@@ -423,122 +361,3 @@ def unpacked_as(content: bytes, name: str) -> Any:  # noqa: ANN401
     if message is None or message.DESCRIPTOR.name != name:
         raise InputError(f"the body of this action must be a {name}")
     return message
-
-
-def code_of(error: BaseException) -> grpc.StatusCode:
-    """The code of gRPC for an error."""
-    if isinstance(error, UnknownError):
-        return grpc.StatusCode.UNAUTHENTICATED
-    if isinstance(error, DeniedError | duckdb.PermissionException):
-        return grpc.StatusCode.PERMISSION_DENIED
-    if isinstance(error, BusyError):
-        return grpc.StatusCode.RESOURCE_EXHAUSTED
-    if isinstance(error, LimitError):
-        return grpc.StatusCode.DEADLINE_EXCEEDED if "took longer" in str(error) else grpc.StatusCode.RESOURCE_EXHAUSTED
-    if isinstance(error, GoneError | duckdb.InterruptException):
-        return grpc.StatusCode.CANCELLED
-    if isinstance(error, UnsupportedCallError):
-        return grpc.StatusCode.UNIMPLEMENTED
-    if isinstance(error, NotFoundError):
-        return grpc.StatusCode.NOT_FOUND
-    if isinstance(error, InputError | ConfigError | DecodeError | pa.ArrowInvalid):
-        return grpc.StatusCode.INVALID_ARGUMENT
-    if isinstance(error, StorageError):
-        return grpc.StatusCode.UNAVAILABLE
-    if isinstance(error, MemoryError | duckdb.OutOfMemoryException):
-        return grpc.StatusCode.RESOURCE_EXHAUSTED
-    if isinstance(error, JammiError):
-        return grpc.StatusCode.INVALID_ARGUMENT
-    return grpc.StatusCode.INTERNAL
-
-
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The calls of gRPC, each with what it takes and gives."""
-
-    def __init__(self, flight: FlightSql, service: Service) -> None:
-        self._service = service
-
-        def unary(name: str, request: str, answer: Callable[[Call, Any], Any]) -> None:
-            def run(content: bytes, context: grpc.ServicerContext) -> Any:  # noqa: ANN401
-                with self._answering(context):
-                    return answer(flight.call(context), parsed(request, content))
-
-            self._known[_SERVICE + name] = grpc.unary_unary_rpc_method_handler(run, response_serializer=_serialized)
-
-        def stream(name: str, request: str, answer: Callable[[Call, Any], Iterator[Any]]) -> None:
-            def run(content: bytes, context: grpc.ServicerContext) -> Iterator[Any]:
-                with self._answering(context):
-                    yield from answer(flight.call(context), parsed(request, content))
-
-            self._known[_SERVICE + name] = grpc.unary_stream_rpc_method_handler(run, response_serializer=_serialized)
-
-        def both(
-            name: str, request: str, answer: Callable[[grpc.ServicerContext, Iterator[Any]], Iterator[Any]]
-        ) -> None:
-            def run(contents: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-                with self._answering(context):
-                    yield from answer(context, (parsed(request, content) for content in contents))
-
-            self._known[_SERVICE + name] = grpc.stream_stream_rpc_method_handler(run, response_serializer=_serialized)
-
-        self._known: dict[str, grpc.RpcMethodHandler] = {}
-        unary("GetFlightInfo", "FlightDescriptor", flight.flight_info)
-        unary("GetSchema", "FlightDescriptor", flight.schema)
-        stream("DoGet", "Ticket", flight.get)
-        stream("DoAction", "Action", flight.act)
-        stream("ListActions", "Criteria", lambda call, _: flight.actions())
-        stream("ListFlights", "Criteria", lambda call, _: iter(()))
-        both("DoPut", "FlightData", lambda context, messages: flight.put(flight.call(context), messages))
-        both("Handshake", "HandshakeRequest", flight.handshake)
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """See `grpc.GenericRpcHandler`."""
-        return self._known.get(details.method)
-
-    @contextlib.contextmanager
-    def _answering(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """Count a call, and let its errors reach the client by their codes."""
-        self._service.metrics.grpc_requests.inc()
-        try:
-            yield
-        except GeneratorExit:
-            raise
-        except Exception as error:
-            code = code_of(error)
-            if code is grpc.StatusCode.INTERNAL:
-                log.exception("a call over gRPC failed")
-            context.abort(code, str(error) or type(error).__name__)
-
-
-def _serialized(answer: Any) -> bytes:  # noqa: ANN401
-    if isinstance(answer, Message):
-        return bytes(answer.SerializeToString())
-    return bytes(answer)
-
-
-def grpc_server(service: Service, address: str, credentials: grpc.ServerCredentials | None) -> tuple[grpc.Server, int]:
-    """A server for Flight SQL at this address, which answers from `start()` on, and its port.
-
-    Raises:
-        ConfigError: the address is in use, or is none of this machine.
-    """
-    most = service.config.max_queries + service.config.max_waiting + _SPARE_THREADS
-    server = grpc.server(
-        ThreadPoolExecutor(most, thread_name_prefix="jammi-flight"),
-        handlers=[_Handlers(FlightSql(service), service)],
-        maximum_concurrent_rpcs=most,
-        options=[
-            ("grpc.max_receive_message_length", _MOST_MESSAGE),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ],
-    )
-    try:
-        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
-    except RuntimeError:
-        port = 0
-    if not port:
-        raise ConfigError(f"cannot listen on {address} ([server] flight_listen): it is in use, or not of this machine")
-    return server, port

@@ -6,59 +6,33 @@ import base64
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import duckdb
 import msgspec
 import numpy as np
 import pyarrow as pa
 
 from jammi_duck.config.logs import log
-from jammi_duck.doors.server.admission import BusyError, GoneError
-from jammi_duck.doors.server.identity import UnknownError, Visitor
+from jammi_duck.doors.server.admission import GoneError
+from jammi_duck.doors.server.http_requests import EMBEDDINGS, MOST_TEXTS, SEARCH, SEARCH_OPTIONS, asked_in
+from jammi_duck.doors.server.identity import Visitor
 from jammi_duck.doors.server.service import LimitError, Query, Service
 from jammi_duck.doors.server.statements import statement_of
 from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut
-from jammi_duck.errors import (
-    ConfigError,
-    DeniedError,
-    EncodingError,
-    InputError,
-    JammiError,
-    ModelError,
-    NotFoundError,
-    StorageError,
-    did_you_mean,
-)
+from jammi_duck.errors import EncodingError, InputError
 from jammi_duck.sql import Sql, folded, joined, literal, quoted, sql
 from jammi_duck.types import Role, Vectors
 
-MOST_TEXTS = 2_048
-MOST_ROWS = 1_000
-MOST_DIMENSIONS = 65_536
-_MOST_DEPTH = 8
-_MOST_WHOLE = 2**63 - 1
 _MOST_DATE = 2**31 - 1
-_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_MOST_TIME = 2**63 - 1
 _NO_COLUMN = re.compile(r"does not have a column named \"(?P<name>.*?)\"", re.DOTALL)
 _RESULT = quoted("_jammi_result")
 # What a search adds to the columns of the source.
 _FOUND = ("_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25")
 _RERANKED = "_rerank"
-
-
-class RequestError(JammiError):
-    """A request that HTTP itself, or a client of OpenAI's, has a status or a code for."""
-
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.headers = dict(headers or {})
 
 
 class Caller:
@@ -91,137 +65,9 @@ class Caller:
             self._service.stop(self._query, GoneError("the client has gone away"))
 
 
-def status_of(error: BaseException) -> tuple[int, str]:
-    """The status of HTTP for an error, and a word for programs."""
-    if isinstance(error, RequestError):
-        return error.status, error.code
-    if isinstance(error, UnknownError):
-        return 401, "unauthenticated"
-    if isinstance(error, DeniedError | duckdb.PermissionException):
-        return 403, "denied"
-    if isinstance(error, BusyError):
-        return 429, "busy"
-    if isinstance(error, LimitError):
-        return (504, "timeout") if "took longer" in str(error) else (400, "result_too_large")
-    if isinstance(error, GoneError | duckdb.InterruptException):
-        return 503, "unavailable"
-    if isinstance(error, NotFoundError):
-        return 404, "not_found"
-    if isinstance(error, InputError | ConfigError | pa.ArrowInvalid):
-        return 400, "invalid"
-    if isinstance(error, StorageError):
-        return 503, "storage"
-    if isinstance(error, MemoryError | duckdb.OutOfMemoryException):
-        return 503, "out_of_memory"
-    if isinstance(error, JammiError):
-        return 400, "invalid"
-    return 500, "internal"
-
-
 def json_of(value: object) -> bytes:
     """JSON: NaN and infinity are null, dates are ISO 8601, bytes base64, and decimals texts."""
     return msgspec.json.encode(value, enc_hook=str)
-
-
-# What a request says.
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What the value of a key must be: in words, and whether a value is that."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST_WHOLE
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) or _is_whole(value)
-
-
-def _is_count(value: Any) -> bool:  # noqa: ANN401
-    return _is_whole(value) and 1 <= value <= MOST_ROWS
-
-
-def _is_vector(value: object) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= MOST_DIMENSIONS and all(map(_is_number, value))
-
-
-def _is_shallow(value: object, depth: int = _MOST_DEPTH) -> bool:
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return depth > 0 and all(_is_shallow(each, depth - 1) for each in inner)
-    return not isinstance(value, int) or abs(value) <= _MOST_WHOLE
-
-
-def _are_parameters(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_PARAMETER.fullmatch, value)) and _is_shallow(value)
-
-
-_TEXT = Kind("a text", lambda value: isinstance(value, str))
-_NUMBER = Kind("a number", _is_number)
-_FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-_COUNT = Kind(f"a whole number from 1 to {MOST_ROWS:,}", _is_count)
-_NAMES = Kind("a list of names", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value))
-# In the order in which the statement has them.
-_OPTIONS = {
-    "k": _COUNT,
-    "filter": _TEXT,
-    "mode": _TEXT,
-    "weight": _NUMBER,
-    "fusion": _TEXT,
-    "k1": _NUMBER,
-    "b": _NUMBER,
-    "min_similarity": _NUMBER,
-    "model": _TEXT,
-    "embedding_table": _TEXT,
-    "exact": _FLAG,
-    "rerank": _TEXT,
-    "rerank_k": _COUNT,
-}
-_SEARCH = {
-    "source": _TEXT,
-    "query": Kind("a text, or a vector: a list of numbers", lambda value: isinstance(value, str) or _is_vector(value)),
-    **_OPTIONS,
-    "parameters": Kind(
-        f"an object of the filter's parameters: their names, and values of at most {_MOST_DEPTH - 1} levels",
-        _are_parameters,
-    ),
-    "columns": _NAMES,
-}
-_EMBEDDINGS = {
-    "input": Kind("a text, or a list of texts", lambda value: isinstance(value, str | list)),
-    "model": _TEXT,
-    "encoding_format": Kind("'float' or 'base64'", lambda value: value in ("float", "base64")),
-    "dimensions": Kind("a whole number", _is_whole),
-    "input_type": Kind("'query' or 'document'", lambda value: value in ("query", "document")),
-    "user": _TEXT,
-}
-
-
-def _asked(content: bytes, keys: Mapping[str, Kind], *required: str) -> dict[str, Any]:
-    """The values in a request's body; null is as good as none."""
-    try:
-        body = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the body is no JSON: {error}") from None
-    except RecursionError:
-        raise InputError("the body is nested too deeply") from None
-    if not isinstance(body, dict):
-        raise InputError(f"the body must be a JSON object with {' and '.join(map(repr, required))}")
-    for key, value in body.items():
-        if key not in keys:
-            known = "" if (near := did_you_mean(key, keys)) else f"; there are: {', '.join(keys)}"
-            raise InputError(f"there is no key '{key}'{near}{known}")
-        if value is not None and not keys[key].holds(value):
-            raise InputError(f"'{key}' must be {keys[key].words}")
-    for key in required:
-        if body.get(key) is None:
-            raise InputError(f"'{key}' is missing: it must be {keys[key].words}")
-    return {key: value for key, value in body.items() if value is not None}
 
 
 # Search.
@@ -234,7 +80,7 @@ def search(service: Service, visitor: Visitor, content: bytes, caller: Caller) -
         InputError: the request is wrong.
         BusyError, GoneError, LimitError, JammiError: see `Service.answer`.
     """
-    asked = _asked(content, _SEARCH, "source", "query")
+    asked = asked_in(content, SEARCH, "source", "query")
     text, values = _statement(asked)
     query = Query(statement_of(text), visitor, rows=[values])
     caller.awaits(query)
@@ -254,7 +100,7 @@ def _statement(asked: Mapping[str, Any]) -> tuple[Sql, list[Any]]:
     query = asked["query"]
     options = [sql("?"), sql("?")]
     values = [asked["source"], query if isinstance(query, str) else [float(each) for each in query]]
-    for name in _OPTIONS:
+    for name in SEARCH_OPTIONS:
         if name in asked:
             options.append(sql("{} := ?", Sql(name)))
             values.append(asked[name])
@@ -310,7 +156,7 @@ def _values(name: str, column: pa.Array) -> list[Any]:
 def _time(value: pa.Scalar, unit: str) -> str | None:
     if not value.is_valid:
         return None
-    most = _MOST_DATE if unit == "D" else _MOST_WHOLE
+    most = _MOST_DATE if unit == "D" else _MOST_TIME
     if abs(value.value) >= most:
         return "infinity" if value.value > 0 else "-infinity"
     return str(np.array(value.value).astype(f"datetime64[{unit}]"))
@@ -328,17 +174,17 @@ def embeddings(service: Service, visitor: Visitor, content: bytes, caller: Calle
 
     Raises:
         InputError: the request is wrong.
-        RequestError: the server has no such model.
+        ModelDeniedError, ModelError: the server has no such model.
         EncodingError: a text has failed.
         BusyError, GoneError, LimitError: it did not get its turn, or was not done in time.
     """
-    asked = _asked(content, _EMBEDDINGS, "input")
+    asked = asked_in(content, EMBEDDINGS, "input")
     texts = _texts(asked["input"])
     model = asked.get("model") or service.config.model
     began = time.monotonic()
     with service.admission.turn(is_search=True, is_gone=caller.is_gone) as waited:
         service.metrics.queue_seconds.observe(waited)
-        encoder = _encoder(service, model)
+        encoder = service.encoders.get(model)
         dimensions = asked.get("dimensions", encoder.dimensions)
         if not 1 <= dimensions <= encoder.dimensions:
             raise InputError(f"'dimensions' is {dimensions}; '{model}' has 1 to {encoder.dimensions}")
@@ -372,13 +218,6 @@ def _texts(given: object) -> Sequence[str]:
         if is_blank(text):
             raise InputError(f"'input' has a blank text, number {index}, which has no vector")
     return texts
-
-
-def _encoder(service: Service, model: str) -> Encoder:
-    try:
-        return service.encoders.get(model)
-    except (DeniedError, ModelError) as error:
-        raise RequestError(404, "model_not_found", str(error)) from error
 
 
 def _encoded(service: Service, encoder: Encoder, texts: Sequence[str], role: Role, caller: Caller) -> Vectors:

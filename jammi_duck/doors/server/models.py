@@ -13,6 +13,10 @@ from jammi_duck.errors import DeniedError
 from jammi_duck.types import Definition
 
 
+class ModelDeniedError(DeniedError):
+    """The server has no such model, or it is not for clients."""
+
+
 class ServedEncoders(Encoders):
     """Finds the models of a server, and notes how long they take."""
 
@@ -24,7 +28,7 @@ class ServedEncoders(Encoders):
         self._observe = observe
 
     def get(self, name: str) -> Encoder:
-        """See `Encoders.get`. Raises DeniedError for a model that is not here, or a path."""
+        """See `Encoders.get`. Raises ModelDeniedError for a model that is not here, or a path."""
         self._refuse_others(name)
         return self._timed(self._inner.get(name))
 
@@ -33,7 +37,7 @@ class ServedEncoders(Encoders):
         return self._timed(self._inner.recorded(definition))
 
     def reranker(self, name: str) -> Reranker:
-        """See `Encoders.reranker`. Raises DeniedError for a model that is not here, or a path."""
+        """See `Encoders.reranker`. Raises ModelDeniedError for a model that is not here, or a path."""
         self._refuse_others(name)
         return self._inner.reranker(name)
 
@@ -58,7 +62,7 @@ class ServedEncoders(Encoders):
         ):
             self._known.add(name)
             return
-        raise DeniedError(
+        raise ModelDeniedError(
             f"this server has no model '{name}'; SELECT * FROM jammi_models() lists those it has, and [server] "
             "preload_models adds to them"
         )
