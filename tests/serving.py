@@ -56,7 +56,7 @@ def config_of(file, **options):
 @contextlib.contextmanager
 def in_process(config, gate=None):
     """A server for Flight SQL in this process: its service and its port."""
-    from jammi_duck.doors.server.flight import grpc_server
+    from jammi_duck.doors.server.grpc_server import grpc_server
     from jammi_duck.doors.server.identity import Gate
     from jammi_duck.doors.server.service import Service
 
@@ -84,7 +84,8 @@ class Process:
                 stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env={**os.environ, **variables},
             )  # fmt: skip
         line = self.process.stdout.readline()
-        found = re.fullmatch(r"Flight SQL on \S+:(\d+), HTTP on \S+:(\d+); Ctrl-C ends the server\n", line)
+        where = r"Flight SQL on \S+:(\d+), HTTP on \S+?:(\d+)(?:, Quack on \S+)?"
+        found = re.fullmatch(where + "; Ctrl-C ends the server\n", line)
         assert found, f"{line!r} {self.log.read_text()}"
         self.flight, self.http = int(found[1]), int(found[2])
         self.uri = f"grpc://127.0.0.1:{self.flight}"

@@ -27,11 +27,11 @@ from jammi_duck.config.options import options
 from jammi_duck.doors.cli.configuration import shown
 from jammi_duck.doors.cli.parser import parser
 from jammi_duck.doors.server.admission import BusyError, GoneError
-from jammi_duck.doors.server.flight import UnsupportedCallError, code_of
-from jammi_duck.doors.server.http_api import status_of
+from jammi_duck.doors.server.codes import UnsupportedCallError, code_of
 from jammi_duck.doors.server.identity import UnknownError, add_token
+from jammi_duck.doors.server.models import ModelDeniedError
 from jammi_duck.doors.server.service import LimitError
-from jammi_duck.errors import DeniedError, InputError, NotFoundError, StorageError
+from jammi_duck.errors import DeniedError, InputError, ModelError, NotFoundError, StorageError
 from tests.serving import PATENTS, Process
 from tests.test_server_life import make_certificates
 
@@ -196,7 +196,7 @@ def test_what_the_page_shows_with_tls_runs(file):
 
 def test_every_block_that_runs_is_for_a_server_that_there_is():
     assert {block.server for block in BLOCKS} == {"", "tokens", "tls"}
-    assert {block.language for block in blocks()} == {"bash", "python", "js", "toml", "ini"}
+    assert {block.language for block in blocks()} == {"bash", "python", "js", "toml", "ini", "sql"}
 
 
 def test_the_options_are_those_of_the_server():
@@ -235,10 +235,11 @@ def test_errors_have_the_codes_that_the_page_tells():
     errors = [
         UnknownError("x"), DeniedError("x"), InputError("x"), NotFoundError("x"), BusyError("x"), StorageError("x"),
         LimitError("the query took longer than 1 s"), LimitError("the result has more than 1 rows"), MemoryError(),
-        GoneError("the query was cancelled"), RuntimeError("x"),
+        GoneError("the query was cancelled"), RuntimeError("x"), ModelDeniedError("x"), ModelError("x"),
     ]  # fmt: skip
-    codes = {(code_of(error).name, *map(str, status_of(error))) for error in errors}
+    codes = {(code.grpc, str(code.http), code.word) for code in map(code_of, errors)}
     # What the server answers while it ends, and what HTTP has no calls for.
     codes |= {("CANCELLED", "503", "ending"), ("UNIMPLEMENTED", "", "")}
-    assert code_of(UnsupportedCallError("x")) is grpc.StatusCode.UNIMPLEMENTED
+    assert code_of(UnsupportedCallError("x")).grpc == "UNIMPLEMENTED"
+    assert {name for name, *_ in codes} <= {status.name for status in grpc.StatusCode}
     assert told == codes

@@ -181,6 +181,9 @@ class Config:
     http_listen: Annotated[Address, Key("server.http_listen", "where HTTP is served", also="server.health_listen")] = (
         "127.0.0.1:8080"
     )
+    quack_listen: Annotated[
+        Address | None, Key("server.quack_listen", "where Quack, DuckDB's own protocol, is served; nowhere by default")
+    ] = None
     server_preload_models: Annotated[
         Models, Key("server.preload_models", "models that are loaded before the server is ready")
     ] = ()

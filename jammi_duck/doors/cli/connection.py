@@ -32,6 +32,7 @@ _ARGUMENTS = {
     "storage": "storage",
     "flight": "flight_listen",
     "http": "http_listen",
+    "quack": "quack_listen",
     "tokens": "tokens",
 }
 _IS_FILE = sql("SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_name = current_database()")

@@ -17,11 +17,12 @@ from jammi_duck.doors.cli.output import print_objects
 from jammi_duck.errors import ConfigError
 
 _SERVE = """\
-Serve a database to clients of Arrow Flight SQL and of HTTP.
+Serve a database to clients of Arrow Flight SQL and of HTTP, and with --quack to DuckDB.
 
   jammi-duck serve --db my.duckdb
   jammi-duck serve --db my.duckdb --tokens tokens.json \\
       --flight 0.0.0.0:8081 --http 0.0.0.0:8080
+  jammi-duck serve --db my.duckdb --tokens tokens.json --quack
 
 Clients query the sources and the embedding tables with SQL, and search them: jammi_search
 and the rest are there. They only read. The server needs pip install 'jammi-duck[server]'.
@@ -60,6 +61,8 @@ Ask a server whether it is ready; the exit code says so.
   jammi-duck probe --http 127.0.0.1:9080
 """
 _PROBE_SECONDS = 5
+# DuckDB's own port for it.
+_QUACK = "127.0.0.1:9494"
 _OPEN_ADDRESSES = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 
 
@@ -69,6 +72,13 @@ def add_to(commands: Commands) -> None:
     add_database(serve, server=False)
     serve.add_argument("--flight", metavar="HOST:PORT", help="where Flight SQL is served (default: 127.0.0.1:8081)")
     serve.add_argument("--http", metavar="HOST:PORT", help="where HTTP is served (default: 127.0.0.1:8080)")
+    serve.add_argument(
+        "--quack",
+        metavar="HOST:PORT",
+        nargs="?",
+        const=_QUACK,
+        help=f"where Quack, DuckDB's own protocol, is served (default: nowhere; alone: {_QUACK})",
+    )
     serve.add_argument("--tokens", metavar="FILE", help="the file of tokens (default: server.tokens)")
 
     group = add_group(commands, "token", _TOKEN)

@@ -16,8 +16,9 @@ import grpc
 
 from jammi_duck.config.logs import log
 from jammi_duck.config.options import Config
-from jammi_duck.doors.server.flight import grpc_server
+from jammi_duck.doors.server.grpc_server import grpc_server
 from jammi_duck.doors.server.identity import Gate
+from jammi_duck.doors.server.quack import Quack, refuse_open_quack
 from jammi_duck.doors.server.service import Service
 from jammi_duck.errors import ConfigError
 
@@ -36,6 +37,8 @@ def serve(config: Config, *, wait: timedelta = timedelta(0), ready: Callable[[st
         ModelError, NotFoundError, StorageError: a model or the database cannot be had.
     """
     refuse_open_doors(config)
+    refuse_open_quack(config)
+    quack = None if config.quack_listen is None else Quack(config.quack_listen)
     # In the log, a warning is a line like all others.
     warnings.filterwarnings("ignore", "Arrow output on a DB-API result")
     warnings.showwarning = lambda message, *_: log.warning("%s", message)
@@ -51,7 +54,7 @@ def serve(config: Config, *, wait: timedelta = timedelta(0), ready: Callable[[st
         service = Service(config, gate, wait=wait)
         hang_up = signal.signal(signal.SIGHUP, lambda number, frame: credentials.read_again())
         try:
-            return _run(service, credentials, ending, at_once, ready)
+            return _run(service, credentials, quack, ending, at_once, ready)
         finally:
             signal.signal(signal.SIGHUP, hang_up)
             service.close()
@@ -63,19 +66,24 @@ def serve(config: Config, *, wait: timedelta = timedelta(0), ready: Callable[[st
 def _run(
     service: Service,
     credentials: Credentials,
+    quack: Quack | None,
     ending: threading.Event,
     at_once: threading.Event,
     ready: Callable[[str], None],
 ) -> int:
-    from jammi_duck.doors.server.http import HttpServer
+    from jammi_duck.doors.server.http_server import HttpServer
 
     config = service.config
     flight, port = grpc_server(service, config.flight_listen, credentials.of_grpc())
     http = HttpServer(service, config.http_listen, credentials)
+    if quack is not None:
+        quack.start(service)
     flight.start()
     http.start()
     _tell_systemd("READY=1")
     where = f"Flight SQL on {_at(config.flight_listen, port)}, HTTP on {_at(config.http_listen, http.port)}"
+    if quack is not None:
+        where += f", Quack on {config.quack_listen}"
     log.info("serving %s", where)
     ready(where)
     # A wait without a limit would not be interrupted by signals on every platform.
@@ -92,6 +100,8 @@ def _run(
     # What has ended its query still has its answer to send.
     flight.stop(_LAST_SECONDS).wait(2 * _LAST_SECONDS)
     http.stop()
+    if quack is not None:
+        quack.stop()
     log.info("the server has ended")
     return 0
 
