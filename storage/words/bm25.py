@@ -12,6 +12,8 @@ Relevance Framework: BM25 and Beyond, 2009.
 from __future__ import annotations
 
 import functools
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,8 @@ from jammi_duck.storage.words.words_file import WordsFile
 
 Mask = NDArray[np.bool_]
 K1, B = 1.2, 0.75
+# The matches of terms in recent queries are kept, up to so many bytes for a table.
+_KEPT_BYTES = 16 << 20
 # Scores are summed in an array over all rows if at least one in so many matches.
 _SPARSE = 16
 _ROWS = np.empty(0, np.int64)
@@ -72,6 +76,38 @@ class Matches:
     rows: Numbers
     values: NDArray[np.float32]
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes they take."""
+        return self.rows.nbytes + self.values.nbytes
+
+
+class _Recent:
+    """The matches of terms in recent queries. Threads may share it."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[Clause, Matches] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, clause: Clause) -> Matches | None:
+        with self._lock:
+            found = self._kept.get(clause)
+            if found is not None:
+                self._kept.move_to_end(clause)
+            return found
+
+    def keep(self, clause: Clause, matches: Matches) -> None:
+        if matches.nbytes * 4 > self._most_bytes:
+            return
+        with self._lock:
+            if clause not in self._kept:
+                self._kept[clause] = matches
+                self._bytes += matches.nbytes
+            while self._bytes > self._most_bytes:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
 
 class Words:
     """The words of a table's segments. Threads may share it."""
@@ -82,6 +118,7 @@ class Words:
         self._segments = segments
         self._live = live
         self._starts = np.cumsum([0, *(each.rows for each in segments)])
+        self._recent = _Recent(_KEPT_BYTES)
         self._weights = functools.lru_cache(4)(self._compute_weights)
 
     @cached_property
@@ -133,6 +170,14 @@ class Words:
 
     def matching(self, clause: Clause) -> Matches:
         """The live rows that match a clause, with how often each does. Raises DamagedError."""
+        known = self._recent.get(clause)
+        if known is not None:
+            return known
+        found = self._matching(clause)
+        self._recent.keep(clause, found)
+        return found
+
+    def _matching(self, clause: Clause) -> Matches:
         rows, counts = [], []
         for segment, live, start in zip(self._segments, self._live, self._starts[:-1].tolist(), strict=True):
             found = _matching(segment, clause)
