@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jammi_duck.doors.server.admission import Admission, BusyError, GoneError
+from jammi_duck.doors.server.admission import Admission, BusyError, Cores, GoneError
 
 
 class Queries:
@@ -121,3 +121,32 @@ def test_an_error_gives_the_turn_back():
         1 / 0  # noqa: B018
     with admission.turn(is_search=True, is_gone=lambda: False) as waited:
         assert waited >= 0
+
+
+def test_cores_are_left_to_others_while_one_waits():
+    cores = Cores(1)
+    order, inside, other_is_done = [], threading.Event(), threading.Event()
+
+    def waits():
+        with cores.one():
+            order.append("first")
+            with cores.left_to_others():
+                inside.set()
+                assert other_is_done.wait(10)
+            order.append("first again")
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    assert inside.wait(10)
+    with cores.one():
+        order.append("second")
+        other_is_done.set()
+        # It takes its core again only once this one is free.
+        thread.join(0.2)
+        assert order == ["first", "second"]
+    thread.join(10)
+    assert order == ["first", "second", "first again"]
+    with cores.left_to_others():
+        pass
+    with cores.one():
+        pass

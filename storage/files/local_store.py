@@ -42,6 +42,11 @@ class LocalStore:
         # Digests of files that were read before, by name, inode, times and size.
         self._known: dict[tuple[str, int, int, int], FileDigest] = {}
 
+    @property
+    def local_folder(self) -> str:
+        """See `Store.local_folder`."""
+        return self.location
+
     def change_token(self) -> object:
         """See `Store.change_token`: the folder, and when an entry of it last changed."""
         with explained("look at", self._folder), contextlib.suppress(FileNotFoundError):

@@ -66,6 +66,11 @@ class ObjectStore:
         self._known: dict[tuple[str, int, str], FileDigest] = {}
         self._creating = threading.Lock()
 
+    @property
+    def local_folder(self) -> str:
+        """See `Store.local_folder`: the cache."""
+        return self._cache
+
     def change_token(self) -> object:
         """See `Store.change_token`: an object store has none."""
         return None

@@ -55,6 +55,11 @@ class Store(Protocol):
     # Whether answers come over a network, and may take long.
     is_remote: bool
 
+    @property
+    def local_folder(self) -> str:
+        """The folder of this machine from which its files are read."""
+        ...
+
     def change_token(self) -> object:
         """A value that changes when a file is created or deleted, cheaper than `names`; None if there is none."""
         ...

@@ -29,6 +29,36 @@ class _Waiting:
         self.called = threading.Event()
 
 
+class Cores:
+    """Lets a number of threads compute at once. More of them would wait for Python's lock, and delay each other."""
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.Semaphore(count)
+        self._mine = threading.local()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """A context in which this thread computes."""
+        with self._free:
+            self._mine.is_held = True
+            try:
+                yield
+            finally:
+                self._mine.is_held = False
+
+    @contextlib.contextmanager
+    def left_to_others(self) -> Iterator[None]:
+        """A context, perhaps within the other one, in which this thread waits for work elsewhere."""
+        if not getattr(self._mine, "is_held", False):
+            yield
+            return
+        self._free.release()
+        try:
+            yield
+        finally:
+            self._free.acquire()
+
+
 class Admission:
     """Lets a number of queries run at once, in the order in which they came. Long ones leave some to searches."""
 

@@ -26,7 +26,7 @@ from jammi_duck.doors.server.names import Names
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import NotFoundError
 from jammi_duck.sql import joined, literal, sql
-from jammi_duck.storage.files.local_store import LocalStore
+from jammi_duck.storage.tables.embedding_tables import PROTOCOL
 from jammi_duck.udfs.plain_search import SEARCH_PATH
 from jammi_duck.udfs.sources import SearchPath, attached
 
@@ -120,8 +120,9 @@ class ServedDatabase:
 
     def _restrict(self) -> None:
         """Let DuckDB read the files that views name, and those of embedding tables, and no others."""
-        stores = [store for store in self.engine.tables.stores().values() if isinstance(store, LocalStore)]
-        folders = joined(", ", [literal(store.location) for store in stores])
+        stores = self.engine.tables.stores()
+        views = [f"{PROTOCOL}://{location}/" for location in stores]
+        folders = joined(", ", map(literal, [*(store.local_folder for store in stores.values()), *views]))
         self._patterns = allowed_files(self._root)
         self._files = expanded_paths(self._root, self._patterns)
         files = joined(", ", map(literal, self._files))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from jammi_duck.doors.server.admission import Cores
 from jammi_duck.encoder import Encoder, Encoders, Reranker
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.errors import DeniedError
@@ -20,12 +21,23 @@ class ModelDeniedError(DeniedError):
 class ServedEncoders(Encoders):
     """Finds the models of a server, and notes how long they take."""
 
-    def __init__(self, inner: Encoders, default: str, known: Iterable[str], observe: Callable[[float], None]) -> None:
-        """`default` and `known` may be used whatever their names are; `observe` gets the seconds of each encoding."""
+    def __init__(
+        self,
+        inner: Encoders,
+        default: str,
+        known: Iterable[str],
+        observe: Callable[[float], None],
+        cores: Cores,
+    ) -> None:
+        """`default` and `known` may be used whatever their names are; `observe` gets the seconds of each encoding.
+
+        While one is encoded, the caller leaves its core to others.
+        """
         self._inner = inner
         self._default = default
         self._known = {default, *known}
         self._observe = observe
+        self._cores = cores
 
     def get(self, name: str) -> Encoder:
         """See `Encoders.get`. Raises ModelDeniedError for a model that is not here, or a path."""
@@ -68,15 +80,16 @@ class ServedEncoders(Encoders):
         )
 
     def _timed(self, encoder: Encoder) -> Encoder:
-        return cast(Encoder, _Timed(encoder, self._observe))
+        return cast(Encoder, _Timed(encoder, self._observe, self._cores))
 
 
 class _Timed:
     """An encoder that tells how long each encoding took; in all else the one that it stands for."""
 
-    def __init__(self, inner: Encoder, observe: Callable[[float], None]) -> None:
+    def __init__(self, inner: Encoder, observe: Callable[[float], None], cores: Cores) -> None:
         self._inner = inner
         self._observe = observe
+        self._cores = cores
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._inner, name)
@@ -84,6 +97,7 @@ class _Timed:
     def encode(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
         began = time.perf_counter()
         try:
-            return self._inner.encode(*arguments, **named)
+            with self._cores.left_to_others():
+                return self._inner.encode(*arguments, **named)
         finally:
             self._observe(time.perf_counter() - began)

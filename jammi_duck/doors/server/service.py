@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import re
 import secrets
 import threading
@@ -20,7 +21,7 @@ import pyarrow as pa
 from jammi_duck.config.logs import log
 from jammi_duck.config.options import Config
 from jammi_duck.doors.composition import loaded_encoders
-from jammi_duck.doors.server.admission import Admission, GoneError
+from jammi_duck.doors.server.admission import Admission, Cores, GoneError
 from jammi_duck.doors.server.database import ClosedDatabaseError, Lent, Parameters, ServedDatabase
 from jammi_duck.doors.server.grants import Granted, Later, Narrowing, granted
 from jammi_duck.doors.server.identity import ADMIN, READER, Gate, Visitor
@@ -101,10 +102,11 @@ class Service:
         self.gate = gate
         self.metrics = Metrics()
         self.admission = Admission(config.max_queries, config.max_waiting)
+        self._cores = Cores(os.cpu_count() or 1)
         self.schemas = Schemas()
         models = (*config.preload_models, *config.server_preload_models)
         self.encoders = ServedEncoders(
-            loaded_encoders(config), config.model, models, self.metrics.encode_seconds.observe
+            loaded_encoders(config), config.model, models, self.metrics.encode_seconds.observe, self._cores
         )
         for model in models:
             self.encoders.get(model)
@@ -287,23 +289,34 @@ class Service:
     def _reader(self, query: Query, row: Sequence[Any], lent: Lent) -> pa.RecordBatchReader:
         statement = query.statement
         values = statement.bound(row)
-        question = statement.search and statement.search.question(dict(zip(statement.parameters, row, strict=True)))
-        if statement.search and question:
-            database = self._database
-            found = plainly_found(
-                lent.rows, lent.columns, database.with_engine, lent.search_path, question, database.attached
-            )
-            query.raise_if_stopped()
-            if found is not None:
-                text, lists = found
-                with contextlib.suppress(duckdb.BinderException, duckdb.CatalogException):
-                    return _executed(lent, statement.search.with_rows(text(*numbered(lists))), lists)
+        plainly = self._plainly(query, row, lent)
+        if plainly is not None:
+            return plainly
         # A relation is planned twice, which matters to a search, and whose rows are few.
         if _RELATIONS_STREAM and not _OURS.search(statement.text) and not statement.explains:
             relation = lent.con.sql(statement.text, params=values) if values else lent.con.sql(statement.text)
             reader: pa.RecordBatchReader = relation.to_arrow_reader(BATCH_ROWS)
             return reader
         return _executed(lent, statement.text, values)
+
+    def _plainly(self, query: Query, row: Sequence[Any], lent: Lent) -> pa.RecordBatchReader | None:
+        """The rows of a statement whose search runs before it; None where that is for the macro."""
+        statement, database = query.statement, self._database
+        search = statement.search
+        question = search and search.question(dict(zip(statement.parameters, row, strict=True)))
+        if not search or not question:
+            return None
+        with self._cores.one():
+            found = plainly_found(
+                lent.rows, lent.columns, database.with_engine, lent.search_path, question, database.attached
+            )
+            query.raise_if_stopped()
+            if found is None:
+                return None
+            text, lists = found
+            with contextlib.suppress(duckdb.BinderException, duckdb.CatalogException):
+                return _executed(lent, search.with_rows(text(*numbered(lists))), lists)
+        return None
 
     def _batches(self, query: Query, lent: Lent, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         schema = reader.schema

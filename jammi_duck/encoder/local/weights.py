@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jammi_duck.encoder.config_check import check_size, checked
-from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX, TransformerDescription
+from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX, TransformerDescription, hidden_size
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import ModelError
 
@@ -68,6 +69,12 @@ class Weights:
                 if found.endswith(new) and found.removesuffix(new) + old in self._files:
                     return found.removesuffix(new) + old
         return found
+
+
+def products_of_token(config: Mapping[str, Any]) -> int:
+    """About how many products a token takes in the layers, which have some 12 weights for each pair of hidden units."""
+    layers = config.get("num_hidden_layers") or config.get("n_layers") or 1
+    return 12 * (hidden_size(config) or 1) ** 2 * int(layers)
 
 
 def read_model(description: TransformerDescription) -> tuple[dict[str, Any], Weights]:
