@@ -765,8 +765,7 @@ class Jammi(EvalMethods):
                 self._search_path = SearchPath(*con.sql(SEARCH_PATH).fetchall()[0])
             with contextlib.suppress(duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
                 found = plainly_found(
-                    lambda text: _bound(con, text).fetchall(),
-                    lambda text: _bound(con, text).columns,
+                    lambda look: (_bound(con, look.state).fetchall(), _bound(con, look.columns).columns),
                     self._with_engine,
                     self._search_path,
                     question,

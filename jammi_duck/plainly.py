@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 
-from jammi_duck.sql import Sql, Template
-from jammi_duck.udfs.plain_search import Question, answer_of, look_of
+from jammi_duck.sql import Template
+from jammi_duck.udfs.plain_search import Look, Question, answer_of, look_of
 from jammi_duck.udfs.sources import SearchPath
 
 
 def plainly_found(
-    rows_of: Callable[[Sql], list[Any]],
-    columns_of: Callable[[Sql], list[str]],
+    seen: Callable[[Look], tuple[list[tuple[Any, ...]], Sequence[str]]],
     with_engine: Callable[..., Any],
     search_path: SearchPath,
     question: Question,
@@ -22,8 +21,9 @@ def plainly_found(
 ) -> tuple[Template, list[list[Any]]] | None:
     """The query for the rows that a search finds in a plain table, from SQL for each value, and these values.
 
-    None where it is no plain table, or the macro must say what is wrong. `rows_of` and `columns_of` ask the caller's
-    connection, whose search path this is, and `with_engine` calls with the engine first. `databases` are those
+    None where it is no plain table, or the macro must say what is wrong. `seen` asks the caller's
+    connection, whose search path this is, for the rows of `Look.state` and the names of the columns of `Look.columns`;
+    `with_engine` calls with the engine first. `databases` are those
     attached, where nobody attaches others.
 
     Raises:
@@ -33,10 +33,9 @@ def plainly_found(
         look = with_engine(look_of, search_path, question, databases)
         if look is None:
             return None
-        ((rows, key_type, *path),) = rows_of(look.state)
+        ((rows, key_type, *path),), columns = seen(look)
         if SearchPath(*path) != search_path:
             return None
-        columns = columns_of(look.columns)
         found: tuple[Template, list[list[Any]]] | None = with_engine(answer_of, question, look, columns, rows, key_type)
         return found
     except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):

@@ -361,10 +361,20 @@ class InMemory(History):
 
 
 LONG = {"stateful_step_count": 16, "deadline": None, "print_blob": True}
-OnDisk.TestCase.settings = settings(max_examples=18, **LONG)
-InMemory.TestCase.settings = settings(max_examples=7, **LONG)
+OnDisk.TestCase.settings = settings(max_examples=8, **LONG)
+InMemory.TestCase.settings = settings(max_examples=4, **LONG)
 TestOnDisk = OnDisk.TestCase
 TestInMemory = InMemory.TestCase
+
+
+@pytest.mark.long
+class TestMoreOnDisk(OnDisk.TestCase):
+    settings = settings(max_examples=40, **LONG)
+
+
+@pytest.mark.long
+class TestMoreInMemory(InMemory.TestCase):
+    settings = settings(max_examples=15, **LONG)
 
 
 @pytest.fixture

@@ -87,6 +87,10 @@ def test_the_same_as_the_macro(served, text):
         ("SELECT id FROM jammi_search('patents', ?::FLOAT[], 3)", (VECTOR,)),
         ("SELECT id FROM jammi_search('patents', CAST(? AS DOUBLE[]), 3)", (VECTOR,)),
         ("SELECT id FROM jammi_search('patents', ?, 3)", (VECTOR,)),
+        ("SELECT id FROM jammi_search('patents', ?::FLOAT[384], 3)", (VECTOR,)),
+        (f"SELECT id FROM jammi_search('patents', {VECTOR}::FLOAT[], 3)", ()),
+        (f"SELECT id FROM jammi_search('patents', {VECTOR}::DOUBLE[384], 3) WHERE year > 2000", ()),
+        (f"SELECT id, '[1, 2]' FROM jammi_search('patents', query := {VECTOR}, k := 3)", ()),
     ],
 )
 def test_parameters(served, text, row):
@@ -130,6 +134,10 @@ def test_whatever_is_asked_for(served, query, k):
         "SELECT * FROM jammi_similar('patents', 1)",
         "SELECT * FROM notes n, jammi_search('patents', n.note)",
         "SELECT * FROM jammi_search('patents', 'x', query := 'y')",
+        f"SELECT * FROM jammi_search('patents', 'x', k := {VECTOR})",
+        f"SELECT * FROM jammi_search('patents', {VECTOR}) WHERE year > ?",
+        f"SELECT * FROM jammi_search('patents', {VECTOR}), (SELECT {VECTOR})",
+        f"SELECT * FROM jammi_search('patents', {VECTOR}::INTEGER[])",
     ],
 )
 def test_what_is_left_to_the_macro(text):
@@ -148,6 +156,9 @@ def test_what_is_left_to_the_macro(text):
         ("SELECT * FROM jammi_search('patents', ?::FLOAT[])", ([1.0, 2.0],)),
         ("SELECT * FROM jammi_search('patents', ?::FLOAT[])", ("water",)),
         ("SELECT * FROM jammi_search('patents', ?)", (None,)),
+        ("SELECT * FROM jammi_search('patents', ?::FLOAT[3])", (VECTOR,)),
+        (f"SELECT * FROM jammi_search('patents', {VECTOR[:20]})", ()),
+        (f"SELECT * FROM jammi_search('patents', {['1e400', *VECTOR[1:]]})".replace("'1e400'", "1e400"), ()),
         ("SELECT * FROM jammi_search(?, 'x')", (None,)),
     ],
 )
@@ -160,6 +171,20 @@ def test_errors_are_those_of_the_macro(served, text, row):
         except Exception as error:
             outcomes.append((type(error), str(error)))
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_text_that_looks_like_a_vector_is_one_text():
+    listed = str([1, 2] * 20)
+    for text in (
+        f"SELECT * FROM jammi_search('patents', 'a {listed}')",
+        f"FROM jammi_search('patents', 'a') -- {listed}",
+    ):
+        statement = statement_of(text)
+        assert statement.parameters == ()
+        assert statement.search.arguments["query"] in (f"a {listed}", "a")
+    long = "[" + "1" * 100_000
+    with pytest.raises(JammiError):
+        statement_of(f"SELECT {long}")
 
 
 def test_columns_are_worked_out_once_whatever_is_asked_for(served):

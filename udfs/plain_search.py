@@ -26,7 +26,7 @@ from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.search_plan import OURS
-from jammi_duck.udfs.sources import SearchPath, resolve
+from jammi_duck.udfs.sources import Relation, SearchPath, resolve
 from jammi_duck.udfs.table_lookup import find_embeddings
 
 # A name of ours, or of what our queries use.
@@ -85,7 +85,7 @@ def question_of(
 
 @dataclass(frozen=True)
 class Look:
-    """What is to be looked at, before a search.
+    """What is to be looked at, before a search: a `relation`, which a query reads by its `source`.
 
     `state` gives the source's number of rows, the type of its key, the caller's database and search path. DuckDB cannot
     bind it where the source is not the table, or view, that the embeddings in `entry` are of. `columns` gives its
@@ -93,6 +93,7 @@ class Look:
     """
 
     entry: Entry
+    relation: Relation
     source: Sql
     state: Sql
     columns: Sql
@@ -118,7 +119,7 @@ def look_of(
         key=quoted(entry.definition.key),
         source=source.sql,
     )
-    return Look(entry, source.sql, state, sql("SELECT * FROM {}", source.sql))
+    return Look(entry, meant.relation, source.sql, state, sql("SELECT * FROM {}", source.sql))
 
 
 def answer_of(

@@ -25,11 +25,14 @@ from jammi_duck.doors.server.allowed_files import expanded as expanded_paths
 from jammi_duck.doors.server.names import Names
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import NotFoundError
-from jammi_duck.sql import joined, literal, sql
+from jammi_duck.sql import Sql, folded, joined, literal, sql
 from jammi_duck.storage.tables.embedding_tables import PROTOCOL
-from jammi_duck.udfs.plain_search import SEARCH_PATH
-from jammi_duck.udfs.sources import SearchPath, attached
+from jammi_duck.udfs.plain_search import SEARCH_PATH, Look
+from jammi_duck.udfs.sources import Relation, SearchPath, attached
 
+_TABLES = sql(
+    "SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
+)
 _BEGIN, _END = sql("BEGIN TRANSACTION READ ONLY"), sql("ROLLBACK")
 
 
@@ -50,10 +53,6 @@ class Lent:
     def execute(self, statement: duckdb.Statement | str, parameters: Parameters = ()) -> duckdb.DuckDBPyConnection:
         """Run a statement."""
         return self.con.execute(statement, parameters) if parameters else self.con.execute(statement)
-
-    def columns(self, query: str) -> list[str]:
-        """The columns of a query, which does not run."""
-        return self.con.sql(query).columns
 
     def rows(self, statement: duckdb.Statement | str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement."""
@@ -111,6 +110,10 @@ class ServedDatabase:
         # Clients attach no others.
         self.attached = attached(self.engine.host)
         self.engine.stand_ins.update(self.names.stand_ins(self.attached))
+        self._fixed: frozenset[Relation] = frozenset()
+        if not config.allow_write:
+            self._fixed = frozenset(Relation(*map(folded, row)) for row in root.execute(_TABLES).fetchall())
+        self._seen: dict[tuple[str, Sql], tuple[list[tuple[Any, ...]], list[str]]] = {}
         self._restrict()
         self.engine.jobs.writers = set()
         self._lock = threading.Condition()
@@ -207,6 +210,16 @@ class ServedDatabase:
     def with_engine(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do some work with the engine."""
         return self.installation.run(work, self.engine, *arguments)
+
+    def seen(self, lent: Lent, look: Look) -> tuple[list[tuple[Any, ...]], list[str]]:
+        """See `plainly_found`. A table of a database that nobody can write to stays as it was."""
+        key = lent.path, look.state
+        found = self._seen.get(key)
+        if found is None:
+            found = lent.rows(look.state), lent.con.sql(look.columns).columns
+            if look.relation in self._fixed:
+                self._seen[key] = found
+        return found
 
     def interrupt(self, lent: Lent) -> None:
         """Stop what runs on a connection."""

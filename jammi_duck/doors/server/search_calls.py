@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -20,15 +20,20 @@ from jammi_duck.udfs.plain_search import Question, question_of
 _NAME = re.compile(rb'(jammi_search|"jammi_search")[ \t\r\n]*\(', re.IGNORECASE)
 _PLACES = ("source", "query", "k")
 _OPTIONS = {"mode", "weight", "fusion", "k1", "b", "exact", "min_similarity", "model", "embedding_table", *_PLACES}
-_LISTS = {"FLOAT", "DOUBLE", "REAL", "FLOAT4", "FLOAT8"}
+_FLOATS = {"FLOAT", "DOUBLE", "REAL", "FLOAT4", "FLOAT8"}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument whose value comes later; `is_list` if it is cast to a list of numbers."""
+    """An argument whose value comes later; `is_list` if it is cast to a list of numbers, perhaps of a `size`."""
 
     name: str
     is_list: bool = False
+    size: int | None = None
+
+    def fits(self, value: object) -> bool:
+        """Whether a value is left as it is by the cast."""
+        return not self.is_list or (isinstance(value, list) and self.size in (None, len(value)))
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class SearchCall:
         others = (item for item in self.arguments.items() if item[0] not in ("query", "k"))
         return self.before, self.after, tuple(sorted(others, key=lambda item: item[0]))
 
+    def with_vector(self, vector: Sequence[float]) -> SearchCall | None:
+        """The call with its one parameter, the vector that is asked for, given; None if that is not its only one."""
+        own = [name for name, argument in self.arguments.items() if isinstance(argument, Parameter)]
+        return replace(self, arguments={**self.arguments, "query": list(vector)}) if own == ["query"] else None
+
     def question(self, values: Mapping[str, object]) -> Question | None:
         """What is asked for with these values for parameters; None where that is not plain."""
         given: dict[str, Any] = {}
@@ -53,7 +63,7 @@ class SearchCall:
             if isinstance(argument, Parameter):
                 value = values[argument.name]
                 value = value.object if isinstance(value, duckdb.Value) else value
-                if argument.is_list and not isinstance(value, list):
+                if not argument.fits(value):
                     return None
             if value is not None or name in _PLACES:
                 given[name] = value
@@ -121,8 +131,8 @@ def _argument(tree: Tree) -> object:
     """The value of an argument, or its parameter. Raises ValueError or KeyError where it is neither."""
     if tree.get("class") == "PARAMETER":
         return Parameter(str(tree["identifier"]))
-    if tree.get("class") == "CAST" and tree["child"].get("class") == "PARAMETER" and _is_list(tree):
-        return Parameter(str(tree["child"]["identifier"]), is_list=True)
+    if tree.get("class") == "CAST" and tree["child"].get("class") == "PARAMETER":
+        return Parameter(str(tree["child"]["identifier"]), is_list=True, size=_size(tree))
     if is_null(tree):
         return None
     # DuckDB 1 writes them as casts.
@@ -146,16 +156,24 @@ def _argument(tree: Tree) -> object:
     return value
 
 
-def _is_list(cast: Tree) -> bool:
-    """Whether a cast is one to a list of numbers with a fraction."""
+def _size(cast: Tree) -> int | None:
+    """The size of the list of numbers with a fraction that a cast is to, if it has one.
+
+    Raises ValueError or KeyError where it is to something else.
+    """
     if cast.get("try_cast"):
-        return False
+        raise ValueError
     if "cast_type" in cast:
-        kind = cast["cast_type"]
-        return kind["id"] == "LIST" and kind["type_info"]["child_type"]["id"] in _LISTS
-    kind = cast.get("type_expr", {})
-    children = kind.get("children") or [{}]
-    return str(kind.get("type_name")).lower() == "list" and str(children[0].get("type_name")).upper() in _LISTS
+        # DuckDB 1
+        kind, info = cast["cast_type"]["id"], cast["cast_type"]["type_info"] or {}
+        inner, size = info["child_type"]["id"], info.get("size")
+    else:
+        kind, children = cast["type_expr"]["type_name"], cast["type_expr"]["children"]
+        inner = children[0]["type_name"] if children else ""
+        size = children[1]["literal"]["text"] if len(children) > 1 else None
+    if kind.upper() not in ("LIST", "ARRAY") or inner.upper() not in _FLOATS:
+        raise ValueError
+    return None if size is None else int(size)
 
 
 def _end(text: str, written: bytes, start: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -307,9 +308,8 @@ class Service:
         if not search or not question:
             return None
         with self._cores.one():
-            found = plainly_found(
-                lent.rows, lent.columns, database.with_engine, lent.search_path, question, database.attached
-            )
+            seen = functools.partial(database.seen, lent)
+            found = plainly_found(seen, database.with_engine, lent.search_path, question, database.attached)
             query.raise_if_stopped()
             if found is None:
                 return None

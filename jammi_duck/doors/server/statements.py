@@ -7,7 +7,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -16,12 +16,15 @@ import pyarrow as pa
 from jammi_duck.doors.server.database import Lent
 from jammi_duck.doors.server.search_calls import SearchCall, search_call
 from jammi_duck.doors.server.syntax import reading_tree, refuse_depths, shaping
-from jammi_duck.errors import DeniedError, InputError
+from jammi_duck.errors import DeniedError, InputError, JammiError
 from jammi_duck.sql import NULL, Sql, joined, quoted, sql
 
 # DuckDB's parser ends the process where a statement is much longer and nested in itself.
 MOST_BYTES = 128 << 10
 _REMEMBERED = 1_000
+# Some numbers in brackets; fewer are soon parsed.
+_NUMBER = r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*"
+_VECTOR = re.compile(rf"\[{_NUMBER}(?:,{_NUMBER}){{15,}}\]")
 _READING = {"SELECT", "EXPLAIN"}
 _PIVOTED = re.compile(r"[^;]*\bPIVOT\b[^;]*;?\s*", re.IGNORECASE)
 _EXPLAINED = pa.schema([("explain_key", pa.string()), ("explain_value", pa.string())])
@@ -62,7 +65,6 @@ class Statement:
         return list(row) if self.is_positional else dict(zip(self.parameters, row, strict=True))
 
 
-@functools.lru_cache(_REMEMBERED)
 def statement_of(text: str) -> Statement:
     """The statement that a client sends.
 
@@ -72,6 +74,29 @@ def statement_of(text: str) -> Statement:
     """
     if len(text.encode(errors="surrogatepass")) > MOST_BYTES:
         raise InputError(f"the statement is longer than {MOST_BYTES:,} bytes")
+    return _with_vector(text) or _parsed(text)
+
+
+def _with_vector(text: str) -> Statement | None:
+    """A statement whose search has a vector written out, which is parsed as a parameter: hundreds of numbers take long.
+
+    None where it is no such statement.
+    """
+    found = list(_VECTOR.finditer(text))
+    if len(found) != 1 or "?" in text or "$" in text:
+        return None
+    try:
+        vector = [float(number) for number in found[0].group()[1:-1].split(",")]
+        statement = _parsed(f"{text[: found[0].start()]}?{text[found[0].end() :]}")
+    except (JammiError, ValueError):
+        return None
+    search = statement.search and statement.search.with_vector(vector)
+    # Within a text or a comment, it is no parameter.
+    return replace(statement, text=text, parameters=(), search=search) if search else None
+
+
+@functools.lru_cache(_REMEMBERED)
+def _parsed(text: str) -> Statement:
     refuse_depths(text)
     try:
         found = parser().extract_statements(text)
