@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from jammi_duck.doors.server import admission as admissions
 from jammi_duck.doors.server.admission import Admission, BusyError, Cores, GoneError
 
 
@@ -150,3 +151,22 @@ def test_cores_are_left_to_others_while_one_waits():
         pass
     with cores.one():
         pass
+
+
+def test_nobody_waits_for_a_core_for_long(monkeypatch):
+    monkeypatch.setattr(admissions, "_PATIENCE_SECONDS", 0.05)
+    cores = Cores(1)
+    entered = threading.Event()
+
+    def computes():
+        with cores.one(), cores.left_to_others():
+            entered.set()
+
+    with cores.one():
+        thread = threading.Thread(target=computes)
+        thread.start()
+        assert entered.wait(10)
+        thread.join(10)
+    # Who had none has given none back.
+    with cores.one():
+        assert not cores._free.acquire(blocking=False)

@@ -28,12 +28,15 @@ def world(tmp_path_factory):
     con.execute("CREATE VIEW over_secrets AS FROM secrets")
     con.execute("CREATE SCHEMA archive")
     con.execute("CREATE TABLE archive.patents AS SELECT 'hidden' AS z")
+    con.execute("CREATE SCHEMA public")
+    con.execute("CREATE TABLE public.patents AS SELECT range AS id, 'hidden word ' || range AS t FROM range(5)")
     con.execute("CREATE TYPE moods AS ENUM ('hidden_a', 'hidden_b')")
     con.execute("CREATE SEQUENCE sq")
     con.execute("CREATE MACRO peek() AS (SELECT max(t) FROM secrets)")
     con.execute("CREATE MACRO upper(x) AS (SELECT max(t) FROM secrets)")
     con.execute("CREATE MACRO peek_table() AS TABLE FROM secrets")
     con.execute("SELECT * FROM jammi_generate('secrets', 't', 'id')").fetchall()
+    con.execute("SELECT * FROM jammi_generate('public.patents', 't', 'id')").fetchall()
     names = dict(con.execute("SELECT source, embedding_table FROM jammi_tables()").fetchall())
     con.close()
     tokens = folder / "tokens.json"
@@ -211,6 +214,8 @@ def test_duckdb_has_no_other_kinds_of_table_reference():
         "SELECT id FROM jammi_search('patents', 'x', 5, NULL, 'id IN (SELECT id FROM secrets)')",
         "SELECT id FROM jammi_search('patents', 'x', 5, NULL, NULL, false, '{theirs}')",
         "SELECT * FROM jammi_status('patents', NULL, '{theirs}')",
+        "SELECT * FROM jammi_search('public.patents', 'word', 1)",
+        "SELECT * FROM jammi_search('secrets.public.secrets', 'word', 1)",
         "SELECT * FROM jammi_eval(questions := 'secrets', judgements := 'secrets', source := 'patents')",
         "SELECT * FROM jammi_eval_compare('patents', 'patents', 'patents', [])",
         '/* /* */ EXPLAIN SELECT 1 AS "*/ EXPLAIN ANALYZE FROM secrets --"',
@@ -229,6 +234,10 @@ def test_what_a_review_has_found(ask, text):
     told = str(raised.value)
     assert "hidden" not in told
     assert "Did you mean" not in told
+
+
+def test_explain(ask):
+    assert "id" in ask("EXPLAIN SELECT id FROM patents")["explain_value"][0].as_py()
 
 
 def test_types_of_duckdb_are_there(ask):

@@ -1,5 +1,6 @@
 """A statement's one search runs before the statement: to the macro's rows and columns, wherever it stands."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import jammi_duck
 from jammi_duck.doors.server.identity import Visitor
 from jammi_duck.doors.server.service import Query
 from jammi_duck.doors.server.statements import statement_of
@@ -67,6 +69,10 @@ STATEMENTS = [
     "/* é ( */ SELECT 'ß)' AS c, id FROM jammi_search('patents', 'é) wind', (3)) /* ) */ WHERE title <> ')'",
     "SELECT * FROM jammi_search('patents.public.patents', 'water', 2)",
     "SELECT * FROM jammi_search('main.patents', 'water', 2);",
+    "SELECT unnamed_subquery.id FROM jammi_search('patents', 'water', 2), (SELECT 77 AS id)",
+    "PIVOT jammi_search('patents', 'water', 3) ON year IN (2019, 2022) USING count(*) GROUP BY title",
+    "WITH other AS (SELECT 1 AS id) SELECT id FROM other JOIN jammi_search('patents', 'water', 3) USING (id)",
+    "SELECT id FROM notes WHERE id IN (SELECT id FROM jammi_search('patents', 'water', 3)) ORDER BY id",
 ]
 
 
@@ -134,6 +140,12 @@ def test_whatever_is_asked_for(served, query, k):
         "SELECT * FROM jammi_similar('patents', 1)",
         "SELECT * FROM notes n, jammi_search('patents', n.note)",
         "SELECT * FROM jammi_search('patents', 'x', query := 'y')",
+        "SELECT (SELECT id FROM jammi_search('patents', 'x', 1))",
+        "SELECT s FROM (SELECT 1 + (SELECT id FROM jammi_search('patents', 'x', 1))) s",
+        "PIVOT notes ON id IN (1) USING max((SELECT id FROM jammi_search('patents', 'x', 1)))",
+        "SELECT\u3000* FROM jammi_search('patents', 'x')",
+        f"SELECT * FROM jammi_search('patents', {VECTOR}::FLOAT[383])",
+        f"SELECT * FROM jammi_search('patents', {[1] * 384})".replace("1", "\u0661"),
         f"SELECT * FROM jammi_search('patents', 'x', k := {VECTOR})",
         f"SELECT * FROM jammi_search('patents', {VECTOR}) WHERE year > ?",
         f"SELECT * FROM jammi_search('patents', {VECTOR}), (SELECT {VECTOR})",
@@ -171,6 +183,49 @@ def test_errors_are_those_of_the_macro(served, text, row):
         except Exception as error:
             outcomes.append((type(error), str(error)))
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.filterwarnings("ignore::jammi_duck.errors.JammiWarning")
+def test_parts_of_a_statement_hide_tables(served):
+    for hides in (
+        "patents AS (SELECT 5::BIGINT AS id, 'mine' AS title)",
+        'RECURSIVE "PATENTS" AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM "PATENTS" WHERE id < 3)',
+    ):
+        first, by_macro, is_plain = both(served, f"WITH {hides} SELECT id FROM jammi_search('patents', 'water', 1)")
+        assert not is_plain
+        assert len(first) == 1
+        assert first.equals(by_macro)
+
+
+def test_other_spaces_do_not_move_the_search_into_a_text(served):
+    # DuckDB 1 tells places as if each of these were one byte.
+    evil = ") AS b; SELECT 1; SELECT $1, $2, $3, $4, $5, $6 --"
+    rest = f"('a jammi_search( b') AS b FROM jammi_search(query := '{evil}', source := 'patents', k := 1)"
+    moved = rest.rindex("jammi_search") - rest.index("jammi_search")
+    text = "SELECT" + "\u3000" * (moved // 2) + " " * (moved % 2) + rest
+    assert rows_of(served, statement_of(text)).to_pylist() == [{"b": "a jammi_search( b"}]
+    assert moved % 2 == 0
+
+
+def test_a_vector_with_a_rest_is_refused():
+    for rest in ("1", "a", " 1", "[1]"):
+        with contextlib.suppress(JammiError):
+            assert statement_of(f"SELECT * FROM jammi_search('patents', {VECTOR}{rest})").search is None
+
+
+def test_databases_whose_sources_get_no_catalog(tmp_path):
+    file = make_database(tmp_path)
+    con = jammi_duck.connect(file, storage=str(tmp_path / "artifacts"), cache_dir=str(tmp_path / "cache"))
+    con.execute("CREATE VIEW searching AS SELECT id FROM jammi_search('patents', 'clean water', 1)")
+    con.execute("CREATE TABLE main AS SELECT 7 AS seven")
+    con.execute(f"COPY (SELECT 1 AS x) TO '{tmp_path}/gone.parquet'")
+    con.execute(f"CREATE VIEW gone AS FROM '{tmp_path}/gone.parquet'")
+    con.close()
+    (tmp_path / "gone.parquet").unlink()
+    with in_process(config_of(file)) as (service, _):
+        assert rows_of(service, statement_of("FROM searching")).to_pylist() == [{"id": 1}]
+        assert rows_of(service, statement_of("FROM main")).to_pylist() == [{"seven": 7}]
+        assert len(rows_of(service, statement_of("FROM patents.public.patents"))) == 5
 
 
 def test_a_text_that_looks_like_a_vector_is_one_text():

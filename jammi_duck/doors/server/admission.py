@@ -11,6 +11,8 @@ from jammi_duck.errors import JammiError
 
 # How often one who waits looks whether it still should.
 _LOOK_SECONDS = 0.2
+# So long a thread waits for a core; then it computes all the same, since others may keep theirs for minutes.
+_PATIENCE_SECONDS = 0.5
 
 
 class BusyError(JammiError):
@@ -39,24 +41,33 @@ class Cores:
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
         """A context in which this thread computes."""
-        with self._free:
-            self._mine.is_held = True
-            try:
-                yield
-            finally:
-                self._mine.is_held = False
+        self._take()
+        try:
+            yield
+        finally:
+            self._give_back()
 
     @contextlib.contextmanager
     def left_to_others(self) -> Iterator[None]:
         """A context, perhaps within the other one, in which this thread waits for work elsewhere."""
-        if not getattr(self._mine, "is_held", False):
+        if not self._give_back():
             yield
             return
-        self._free.release()
         try:
             yield
         finally:
-            self._free.acquire()
+            self._take()
+
+    def _take(self) -> None:
+        self._mine.is_held = self._free.acquire(timeout=_PATIENCE_SECONDS)
+
+    def _give_back(self) -> bool:
+        """Give back the core of this thread; whether it had one."""
+        is_held = getattr(self._mine, "is_held", False)
+        if is_held:
+            self._mine.is_held = False
+            self._free.release()
+        return is_held
 
 
 class Admission:

@@ -33,6 +33,8 @@ from jammi_duck.udfs.sources import Relation, SearchPath, attached
 _TABLES = sql(
     "SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
 )
+# Of the tables that nobody can write to, by each name that clients write.
+_MOST_SEEN = 1_000
 _BEGIN, _END = sql("BEGIN TRANSACTION READ ONLY"), sql("ROLLBACK")
 
 
@@ -42,8 +44,9 @@ Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
 
 @dataclass(eq=False)
 class Lent:
-    """A connection that one query has to itself, within a transaction that cannot write."""
+    """A connection of a database that one query has to itself, within a transaction that cannot write."""
 
+    database: ServedDatabase
     con: duckdb.DuckDBPyConnection
     session: str
     writes: bool
@@ -173,7 +176,7 @@ class ServedDatabase:
         except BaseException:
             con.close()
             raise
-        made = Lent(con, session, writes, "", SearchPath("", ""))
+        made = Lent(self, con, session, writes, "", SearchPath("", ""))
         with self._lock:
             if self._is_closed:
                 con.close()
@@ -217,7 +220,7 @@ class ServedDatabase:
         found = self._seen.get(key)
         if found is None:
             found = lent.rows(look.state), lent.con.sql(look.columns).columns
-            if look.relation in self._fixed:
+            if look.relation in self._fixed and len(self._seen) < _MOST_SEEN:
                 self._seen[key] = found
         return found
 

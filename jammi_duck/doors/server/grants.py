@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import duckdb
 
-from jammi_duck.doors.server.syntax import tree_of
+from jammi_duck.doors.server.syntax import cte_names, tree_of
 from jammi_duck.errors import DeniedError, InputError
 from jammi_duck.sql import Sql, folded, joined, literal, sql
-from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, nodes_of, text_of_constant, types_in
+from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, text_of_constant, types_in
+from jammi_duck.udfs.sources import name_parts
 
 # Of each of our table functions, how many of the first arguments are sources, and how many may stand without names.
 _OURS = {
@@ -121,7 +122,7 @@ class Narrowing:
         """
         tree = self._tree(text)
         self._later = []
-        self._ctes = {folded(name) for name in _cte_names(tree)}
+        self._ctes = {folded(name) for name in cte_names(tree)}
         hidden = self._ctes & self._grant.others
         if hidden:
             raise DeniedError(f"the name '{min(hidden)}' cannot be given to a part of the query: choose another")
@@ -264,10 +265,18 @@ class Narrowing:
             if folded(written) not in self._grant.embedded:
                 raise DeniedError(f"this token has no embedding table '{written}'")
         else:
-            parts = tuple(folded(part.strip('"')) for part in written.split("."))
-            full = parts[-1] in self._grant.sources if len(parts) == 1 else False
-            if not full and parts not in {table[-len(parts) :] for table in self._grant.tables if len(parts) > 1}:
+            if not self._has_source(written):
                 raise DeniedError(f"this token has no source '{written}'")
+
+    def _has_source(self, written: str) -> bool:
+        try:
+            *before, name = name_parts(written)
+        except InputError:
+            return False
+        if not before:
+            return folded(name) in self._grant.sources
+        catalog, schema = before if len(before) > 1 else ("", before[0])
+        return any(self._grant.has(*full, name) for full in self._places(catalog, schema))
 
     def _function(self, call: Tree) -> None:
         name = str(call.get("function_name", "")).lower()
@@ -291,15 +300,6 @@ def _is_one_of(columns: Sequence[str | None], rows: Sequence[Sequence[str]]) -> 
         joined(" AND ", [sql("{} = {}", a, literal(b)) for a, b in zip(names, row, strict=True)]) for row in rows
     ]
     return sql("({})", joined(" OR ", options))
-
-
-def _cte_names(tree: Tree) -> Iterator[str]:
-    for node in nodes_of(tree):
-        found = node.get("cte_map")
-        if isinstance(found, dict):
-            yield from (str(each["key"]) for each in found.get("map", []))
-        if node.get("type") == "RECURSIVE_CTE_NODE" and isinstance(node.get("cte_name"), str):
-            yield node["cte_name"]
 
 
 _known: dict[str, frozenset[str]] = {}

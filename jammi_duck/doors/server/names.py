@@ -9,6 +9,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
+import duckdb
+
 from jammi_duck.config.logs import log
 from jammi_duck.sql import Sql, folded, literal, quoted, sql
 from jammi_duck.types import Host
@@ -40,7 +42,8 @@ class Names:
         """Beside the main database of this host."""
         self._host = host
         self.home = host.home()
-        self._taken = {folded(name) for (name,) in host.sql(_DATABASES)}
+        # DuckDB has no database that is called as the schema.
+        self._taken = {"main", *(folded(name) for (name,) in host.sql(_DATABASES))}
         self.beside = _BESIDE if _BESIDE not in self._taken else f"{_BESIDE}_{secrets.token_hex(4)}"
         self._attach(self.beside)
         for schema in (TABLES, DOTTED):
@@ -68,7 +71,13 @@ class Names:
             self._attach(name)
             self._host.sql(sql("CREATE SCHEMA {}.public", quoted(name)))
             source = sql("{}.main.{}", quoted(self.home), quoted(name))
-            self._host.sql(sql("CREATE VIEW {0}.public.{0} AS FROM {1}", quoted(name), source))
+            try:
+                self._host.sql(sql("CREATE VIEW {0}.public.{0} AS FROM {1}", quoted(name), source))
+            except duckdb.Error as error:
+                # A view that searches, or over files that are gone.
+                log.info("no catalog '%s' for the source of that name: %s", name, error)
+                self._host.sql(sql("DETACH {}", quoted(name)))
+                continue
             self._catalogs.append(name)
         self.sources = tuple(found)
 

@@ -13,14 +13,20 @@ from typing import Any
 
 import duckdb
 
-from jammi_duck.sql import Sql, sql
+from jammi_duck.doors.server.syntax import cte_names
+from jammi_duck.errors import InputError
+from jammi_duck.sql import Sql, folded, sql
 from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, nodes_of, text_of_constant
 from jammi_duck.udfs.plain_search import Question, question_of
+from jammi_duck.udfs.sources import name_parts
 
 _NAME = re.compile(rb'(jammi_search|"jammi_search")[ \t\r\n]*\(', re.IGNORECASE)
 _PLACES = ("source", "query", "k")
 _OPTIONS = {"mode", "weight", "fusion", "k1", "b", "exact", "min_similarity", "model", "embedding_table", *_PLACES}
 _FLOATS = {"FLOAT", "DOUBLE", "REAL", "FLOAT4", "FLOAT8"}
+_ASCII = re.compile("[\x00-\x7f]+")
+# Where expressions stand by whose text a column is called, if they have no alias.
+_NAMING = {"select_list", "aggregates", "pivots"}
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class SearchCall:
-    """A call of jammi_search: the text of the statement before it and after it, and its arguments by their names."""
+    """A call of jammi_search: the text of the statement before it and after it, and its arguments by their names.
+
+    `hidden` are the names that the statement gives to parts of itself, which hide tables.
+    """
 
     before: str
     after: str
     arguments: Mapping[str, object]
+    hidden: frozenset[str] = frozenset()
 
     @property
     def shape(self) -> object:
@@ -52,8 +62,10 @@ class SearchCall:
 
     def with_vector(self, vector: Sequence[float]) -> SearchCall | None:
         """The call with its one parameter, the vector that is asked for, given; None if that is not its only one."""
-        own = [name for name, argument in self.arguments.items() if isinstance(argument, Parameter)]
-        return replace(self, arguments={**self.arguments, "query": list(vector)}) if own == ["query"] else None
+        own = [(name, each) for name, each in self.arguments.items() if isinstance(each, Parameter)]
+        if len(own) != 1 or own[0][0] != "query" or not own[0][1].fits(list(vector)):
+            return None
+        return replace(self, arguments={**self.arguments, "query": list(vector)})
 
     def question(self, values: Mapping[str, object]) -> Question | None:
         """What is asked for with these values for parameters; None where that is not plain."""
@@ -71,9 +83,17 @@ class SearchCall:
         numbers = ("weight", "k1", "b")
         if not isinstance(source, str) or not all(isinstance(given.get(name, ""), str) for name in texts):
             return None
+        if self.hidden and self._is_hidden(source):
+            return None
         if "query" not in given or not all(type(given.get(name, 0)) in (int, float) for name in numbers):
             return None
         return question_of(source, given.pop("query"), **given)
+
+    def _is_hidden(self, source: str) -> bool:
+        try:
+            return folded(name_parts(source)[-1]) in self.hidden
+        except InputError:
+            return True
 
     def with_rows(self, rows: Sql) -> Sql:
         """The statement with a query for the rows of the search."""
@@ -82,9 +102,12 @@ class SearchCall:
 
 def search_call(text: str, tree: Tree) -> SearchCall | None:
     """The search in a statement with this tree; None if there is none, or another one, or it is not plain."""
+    # Of a text with other spaces than ASCII's, DuckDB 1 tells places as if these were shorter.
+    if not text.isascii() and not _ASCII.sub("", text).isprintable():
+        return None
     nodes = list(nodes_of(tree))
     searches = [node for node in nodes if node.get("type") == "TABLE_FUNCTION" and _is_search(node["function"])]
-    if len(searches) != 1:
+    if len(searches) != 1 or _names_column(tree, searches[0]):
         return None
     (node,) = searches
     if node.get("sample") or node.get("with_ordinality", "WITHOUT_ORDINALITY") != "WITHOUT_ORDINALITY":
@@ -99,10 +122,31 @@ def search_call(text: str, tree: Tree) -> SearchCall | None:
     written = text.encode()
     start = node["query_location"]
     named = _NAME.match(written, start)
-    end = _end(text, written, named.end()) if named else None
+    end = _end(text, written, start, named.end()) if named else None
     if end is None:
         return None
-    return SearchCall(written[:start].decode(), written[end:].decode(), arguments)
+    # Not the name that DuckDB would give to a sub-query.
+    alias = "" if node.get("alias") else " AS _jammi_search"
+    hidden = frozenset(map(folded, cte_names(tree)))
+    return SearchCall(written[:start].decode(), alias + written[end:].decode(), arguments, hidden)
+
+
+def _names_column(tree: Tree, search: Tree) -> bool:
+    """Whether a column is called by the text of an expression that has the search in it."""
+    waiting = [(tree, False)]
+    while waiting:
+        each, names = waiting.pop()
+        if each is search:
+            return names
+        if isinstance(each, list):
+            waiting += ((item, names) for item in each)
+        elif isinstance(each, dict):
+            for key, value in each.items():
+                if key in _NAMING and isinstance(value, list):
+                    waiting += ((item, names or not item.get("alias")) for item in value)
+                else:
+                    waiting.append((value, names))
+    return False
 
 
 def _is_search(call: Tree) -> bool:
@@ -176,11 +220,14 @@ def _size(cast: Tree) -> int | None:
     return None if size is None else int(size)
 
 
-def _end(text: str, written: bytes, start: int) -> int | None:
-    """Where the bracket that opened before `start` is closed."""
+def _end(text: str, written: bytes, name: int, start: int) -> int | None:
+    """Where the bracket that opened before `start` is closed; None where no `name` stands before it."""
     depth = 1
     with contextlib.suppress(duckdb.Error):
-        for place, _ in duckdb.tokenize(text):
+        tokens = duckdb.tokenize(text)
+        if not {name, start - 1} <= {place for place, _ in tokens}:
+            return None
+        for place, _ in tokens:
             if place >= start and written[place : place + 1] in (b"(", b")"):
                 depth += 1 if written[place : place + 1] == b"(" else -1
                 if not depth:

@@ -247,7 +247,7 @@ class Service:
             statement = query.statement
             head, text = explained(statement.text) if statement.explains else ("", statement.text)
             narrowed, query.later = narrowing.narrowed(text)
-            query.statement = dataclasses.replace(statement, text=head + narrowed, search=None)
+            query.statement = dataclasses.replace(statement, text=f"{head} {narrowed}", search=None)
             query.is_narrowed = True
         for later in query.later:
             place = query.statement.parameters.index(later.parameter)
@@ -302,7 +302,7 @@ class Service:
 
     def _plainly(self, query: Query, row: Sequence[Any], lent: Lent) -> pa.RecordBatchReader | None:
         """The rows of a statement whose search runs before it; None where that is for the macro."""
-        statement, database = query.statement, self._database
+        statement, database = query.statement, lent.database
         search = statement.search
         question = search and search.question(dict(zip(statement.parameters, row, strict=True)))
         if not search or not question:
@@ -315,7 +315,8 @@ class Service:
                 return None
             text, lists = found
             with contextlib.suppress(duckdb.BinderException, duckdb.CatalogException):
-                return _executed(lent, search.with_rows(text(*numbered(lists))), lists)
+                (one,) = lent.con.extract_statements(search.with_rows(text(*numbered(lists))))
+                return _executed(lent, one, lists)
         return None
 
     def _batches(self, query: Query, lent: Lent, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -369,7 +370,7 @@ class Service:
             query.reason, query.stopped = reason, time.monotonic()
         with query.lock:
             if query.lent is not None:
-                self._database.interrupt(query.lent)
+                query.lent.database.interrupt(query.lent)
 
     def find(self, id: str) -> Query | None:
         """A query that runs, by its id."""
@@ -458,7 +459,7 @@ class Service:
         self._database.close(0)
 
 
-def _executed(lent: Lent, text: str, values: Parameters) -> pa.RecordBatchReader:
+def _executed(lent: Lent, text: duckdb.Statement | str, values: Parameters) -> pa.RecordBatchReader:
     result = lent.execute(text, values)
     # DuckDB 1.4 has it by the second name alone.
     make = getattr(result, "to_arrow_reader", None) or getattr(result, "fetch_record_batch")  # noqa: B009

@@ -22,9 +22,9 @@ from jammi_duck.sql import NULL, Sql, joined, quoted, sql
 # DuckDB's parser ends the process where a statement is much longer and nested in itself.
 MOST_BYTES = 128 << 10
 _REMEMBERED = 1_000
-# Some numbers in brackets; fewer are soon parsed.
-_NUMBER = r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*"
-_VECTOR = re.compile(rf"\[{_NUMBER}(?:,{_NUMBER}){{15,}}\]")
+# Some numbers in brackets, as a whole argument or cast; fewer are soon parsed.
+_NUMBER = r"[ \t\r\n]*[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[ \t\r\n]*"
+_VECTOR = re.compile(rf"\[{_NUMBER}(?:,{_NUMBER}){{15,}}\](?=[ \t\r\n]*(?:[,)]|::|[aA][sS]\b))")
 _READING = {"SELECT", "EXPLAIN"}
 _PIVOTED = re.compile(r"[^;]*\bPIVOT\b[^;]*;?\s*", re.IGNORECASE)
 _EXPLAINED = pa.schema([("explain_key", pa.string()), ("explain_value", pa.string())])

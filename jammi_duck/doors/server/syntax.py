@@ -121,6 +121,16 @@ def shaping(tree: Tree) -> Iterator[str]:
                     yield from (str(part["identifier"]) for part in parts if part.get("class") == "PARAMETER")
 
 
+def cte_names(tree: Tree) -> Iterator[str]:
+    """The names that a statement gives to parts of itself by WITH."""
+    for node in nodes_of(tree):
+        found = node.get("cte_map")
+        if isinstance(found, dict):
+            yield from (str(each["key"]) for each in found.get("map", []))
+        if node.get("type") == "RECURSIVE_CTE_NODE" and isinstance(node.get("cte_name"), str):
+            yield node["cte_name"]
+
+
 def explained(text: str) -> tuple[str, str]:
     """An EXPLAIN, and the query that it explains, which is empty where it is not understood."""
     head = _EXPLAIN.match(text)
