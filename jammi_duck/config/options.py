@@ -169,7 +169,7 @@ class Config:
     threads: Annotated[Threads | None, Key("inference.threads", "cores that models compute on; all by default")] = None
     max_loaded_models: Annotated[Count, Key("inference.max_loaded_models", "models that stay in memory")] = 3
     preload_models: Annotated[Models, Key("inference.preload_models", "models that install loads at once")] = ()
-    models_path: Annotated[Directories, Key("models.path", "directories whose sub-folders are models")] = ()
+    models_path: Annotated[Directories, Key("models.path", "directories of models and wrappers")] = ()
     device: Annotated[Device | None, Key("gpu.device", "the CUDA device, -1 for the CPU; the first by default")] = None
     gpu_memory_limit: Annotated[Size, Key("gpu.memory_limit", "the most GPU memory to use")] = "auto"
     gpu_memory_fraction: Annotated[
@@ -220,6 +220,8 @@ class Config:
     drain: Annotated[Duration, Key("server.drain", "how long running queries may go on when the server ends")] = (
         timedelta(seconds=30)
     )
+    # No option, since nobody sets it: of the wrappers in `models_path`, only those of these names may run; None is all.
+    wrappers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check and normalise; a user in the location's URL moves to the options, under fsspec's names.
@@ -320,6 +322,8 @@ def options() -> dict[str, Option]:
     hints = typing.get_type_hints(Config, include_extras=True)
     found = {}
     for each in dataclasses.fields(Config):
+        if not hasattr(hints[each.name], "__metadata__"):
+            continue
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
         key = next(part for part in hints[each.name].__metadata__ if isinstance(part, Key))
         kind = _kind(hints[each.name])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jammi_duck.config.options import Config, Option, Options, options, variable
-from jammi_duck.config.trust import OF_LOCATION, Given, Layer, Trust, settle_layers
+from jammi_duck.config.trust import OF_LOCATION, Given, Layer, Trust, runs_no_code, settle_layers
 from jammi_duck.errors import ConfigError, did_you_mean, nearest
 from jammi_duck.regular_files import open_regular
 
@@ -59,6 +59,8 @@ def load(given: Mapping[str, object] | None = None) -> Settings:
     chosen, unused = settle_layers(layers)
     found = {name: each for name, each in found.items() if name not in OF_LOCATION} | chosen
     values: dict[str, Any] = {name: each.value for name, each in found.items()}
+    if runs_no_code(layers):
+        values["wrappers"] = ()
     return Settings(Config(**values), {name: each.origin for name, each in found.items()}, tuple(unused))
 
 

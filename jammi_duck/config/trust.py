@@ -76,6 +76,12 @@ def settle_layers(layers: Sequence[Layer]) -> tuple[dict[str, Given], list[str]]
     return chosen, unused
 
 
+def runs_no_code(layers: Sequence[Layer]) -> bool:
+    """Whether the working directory's file chooses the directories of models: what lies there is data, and no code."""
+    giving = next((layer for layer in layers if "models_path" in layer.options), None)
+    return giving is not None and giving.trust is Trust.FOLDER
+
+
 def _goes_with(name: str, layer: Layer, giving: Layer | None) -> bool:
     """Whether a layer's option is used for the location that `giving` sets; None is the default location."""
     if giving is None or layer is giving:

@@ -36,6 +36,7 @@ def loaded_encoders(config: Config) -> LoadedEncoders:
         config.device,
         config.gpu_memory,
         config.models_path,
+        config.wrappers,
     )
 
 

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jammi_duck.errors import EncodingError, NoModelError
@@ -45,12 +45,14 @@ class Encodings:
     """The result of encoding n texts, in their order.
 
     `vectors` is float32 [n, dimensions], L2-normalised, zeros where `failed`; `truncated` marks texts that were longer
-    than the model reads; `failed` marks texts that did not fit into memory even alone, or whose numbers overflowed.
+    than the model reads; `failed` marks texts that did not fit into memory even alone, or whose numbers overflowed, or
+    for which `reasons` has another reason, by their place.
     """
 
     vectors: Vectors
     truncated: NDArray[np.bool_]
     failed: NDArray[np.bool_]
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
@@ -82,10 +84,12 @@ class Encoder(Protocol):
         """
         encodings = self.encode_rows(texts, role, lambda _: None)
         if encodings.failed.any():
-            text = texts[int(encodings.failed.argmax())]
+            place = int(encodings.failed.argmax())
+            text = texts[place]
+            usual = "there is not enough memory for it even alone, or the model's numbers for it overflow"
             raise EncodingError(
-                f"the text '{text[:40]}' of {len(text)} characters could not be embedded: there is not enough memory "
-                "for it even alone, or the model's numbers for it overflow"
+                f"the text '{text[:40]}' of {len(text)} characters could not be embedded: "
+                f"{encodings.reasons.get(place, usual)}"
             )
         return encodings.vectors
 

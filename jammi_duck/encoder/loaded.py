@@ -31,6 +31,8 @@ from jammi_duck.encoder.names import (
     own_directory,
     verify,
 )
+from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
+from jammi_duck.encoder.wrappers import Wrappers
 from jammi_duck.errors import ConfigError, JammiError, ModelError, NoModelError
 
 if TYPE_CHECKING:
@@ -70,19 +72,22 @@ class LoadedEncoders:
         device: int | None = None,
         gpu_memory: int | float | None = None,
         path: Sequence[str] = (),
+        wrappers: Sequence[str] | None = None,
     ) -> None:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay.
 
         `precision` is float32, bfloat16, or auto: bfloat16 where the hardware computes it natively. `threads` is the
         number of cores to use, by default all. `device` is the number of a CUDA device, -1 for the CPU, by default the
         first CUDA device, if there is one. `gpu_memory` is the most of its memory that this process uses: a number of
-        bytes, or a fraction. `path` lists directories with model folders.
+        bytes, or a fraction. `path` lists directories with model folders and wrappers; of these, only the `wrappers` of
+        these names may run, or all, if that is None.
         """
         self._batch_size = batch_size
         self._most_loaded = most_loaded
         self._options = (precision, threads, device)
         self._gpu_memory = gpu_memory
         self._path = path
+        self._wrappers = Wrappers(path, wrappers)
         self._found: dict[str, Found] = {}
         self._found_rerankers: dict[str, Found] = {}
         # Where models were seen, by the digest of their weights and their pooling.
@@ -90,7 +95,10 @@ class LoadedEncoders:
         self._digests: dict[tuple[Found, object], tuple[str, str]] = {}
 
     def get(self, name: str) -> Encoder:
-        """See `Encoders.get`: a name as on the hub, a bare name, a model folder's, or a local directory."""
+        """See `Encoders.get`: a wrapper's name, one on the hub, a bare name, a model folder's, or a local directory."""
+        wrapper = self._wrappers.get(name)
+        if wrapper is not None:
+            return WrapperEncoder(wrapper)
         found = self._found.get(name) or find(name, self._path)
         if not found.is_local:
             self._found[name] = found
@@ -108,6 +116,8 @@ class LoadedEncoders:
         wanted = definition.weights, definition.pooling
         if not definition.weights:
             return self.get(definition.model)
+        if not definition.pooling:
+            return self._recorded_wrapper(definition)
         seen = self._seen.get(wanted)
         if seen and is_model(seen.path):
             with contextlib.suppress(ModelError):
@@ -137,6 +147,17 @@ class LoadedEncoders:
             raise missing
         return named or self.get(definition.model)
 
+    def _recorded_wrapper(self, definition: Definition) -> Encoder:
+        """The wrapper whose file has the recorded digest; otherwise the one of the recorded name."""
+        wrappers = self._wrappers
+        wrapper = wrappers.of_digest(definition.weights, definition.model) or wrappers.get(definition.model)
+        if wrapper is None:
+            raise NoModelError(
+                f"no wrapper '{definition.model}': there is no file '{definition.model}.py' in a directory of [models] "
+                f"path ({', '.join(self._path) or 'which is empty'}), and no other file there has its content"
+            )
+        return WrapperEncoder(wrapper)
+
     def _moved(self, definition: Definition) -> Found | None:
         """The model folder with the weights of a recorded model; the most similar folders are read first."""
         candidates = []
@@ -154,6 +175,9 @@ class LoadedEncoders:
 
     def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
         """See `Encoders.weights_and_pooling`."""
+        wrapper = self._wrappers.find(name)
+        if wrapper is not None:
+            return wrapper.digest, ""
         try:
             found = find_here(name, self._path)
         except NoModelError:
@@ -227,6 +251,8 @@ class LoadedEncoders:
 
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""
+        if self._wrappers.find(name) is not None:
+            return {name}
         folder = find_folder(name, self._path)
         paths = [Path(name).expanduser().resolve(), *([folder.path] if folder else [])]
         return {name, full_name(name), *map(str, paths)}

@@ -55,7 +55,8 @@ def infer(encoder: Encoder, texts: Sequence[str | None], dims: int | None) -> li
     encodings = encoder.encode_rows(list(batch.values()), "document", lambda _: None)
     vectors = cut(encodings.vectors, dimensions)
     share = (time.perf_counter() - started) * 1000 / len(batch)
-    for (i, text), vector, failed in zip(batch.items(), vectors, encodings.failed, strict=True):
-        error = f"Not enough memory for this text of {len(text)} characters, even alone; shorten it" if failed else None
+    for place, ((i, text), vector, failed) in enumerate(zip(batch.items(), vectors, encodings.failed, strict=True)):
+        usual = f"Not enough memory for this text of {len(text)} characters, even alone; shorten it"
+        error = encodings.reasons.get(place, usual) if failed else None
         inferred[i] = Inferred(None if failed else vector, error, share)
     return inferred

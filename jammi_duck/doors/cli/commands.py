@@ -22,9 +22,12 @@ STALE = 4
 _LARGEST = 2**31 - 1
 
 
-def add_command(commands: Commands, name: str, text: str, run: Run) -> argparse.ArgumentParser:
-    """Add a command that calls `run`; the first line of `text` is its summary, examples follow."""
-    command = _described(commands, name, text)
+def add_command(commands: Commands, name: str, text: str, run: Run, *, listed: bool = True) -> argparse.ArgumentParser:
+    """Add a command that calls `run`; the first line of `text` is its summary, examples follow.
+
+    One that is not `listed` is another form of a command that is.
+    """
+    command = _described(commands, name, text, listed=listed)
     command.set_defaults(run=run)
     return command
 
@@ -34,10 +37,12 @@ def add_group(commands: Commands, name: str, text: str) -> Commands:
     return _described(commands, name, text).add_subparsers(title="commands", required=True, metavar="COMMAND")
 
 
-def _described(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+def _described(commands: Commands, name: str, text: str, *, listed: bool = True) -> argparse.ArgumentParser:
     summary = text.splitlines()[0].rstrip(".,")
     summary = summary[0].lower() + summary[1:]
     as_written = argparse.RawDescriptionHelpFormatter
+    if not listed:
+        return commands.add_parser(name, description=text, formatter_class=as_written)
     return commands.add_parser(name, help=summary, description=text, formatter_class=as_written)
 
 
@@ -46,8 +51,10 @@ def add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print the rows as JSON, with all columns")
 
 
-def add_database(command: argparse.ArgumentParser, *, storage: bool = True, server: bool = True) -> None:
-    """Add `--db` and `--wait`, and for commands on embedding tables `--storage`, and the server that may do it."""
+def add_database(
+    command: argparse.ArgumentParser, *, storage: bool = True, models: bool = True, server: bool = True
+) -> None:
+    """Add `--db` and `--wait`, and for commands on embedding tables `--storage`, `--models` and the server."""
     command.add_argument(
         "--db", metavar="FILE", help="the database file (default: storage.database, jammi_duck.duckdb)"
     )
@@ -65,12 +72,21 @@ def add_database(command: argparse.ArgumentParser, *, storage: bool = True, serv
         metavar="LOCATION",
         help="where embedding tables are stored (default: storage.location, ./artifacts)",
     )
+    if models:
+        add_models(command)
     if not server:
         return
     command.add_argument(
         "--server", metavar="URI", help="let a server do it, such as grpc://localhost:8081, and open no database"
     )
     command.add_argument("--token-file", metavar="FILE", help="a file with the token for the server")
+
+
+def add_models(command: argparse.ArgumentParser) -> None:
+    """Add `--models`."""
+    command.add_argument(
+        "--models", metavar="DIR", action="append", help="where models and NAME.py are (default: models.path)"
+    )
 
 
 def add_embedded(command: argparse.ArgumentParser) -> None:

@@ -30,6 +30,7 @@ IN_MEMORY = ":memory:"
 _ARGUMENTS = {
     "db": "database",
     "storage": "storage",
+    "models": "models_path",
     "flight": "flight_listen",
     "http": "http_listen",
     "quack": "quack_listen",
@@ -94,7 +95,7 @@ def _on_server(options: argparse.Namespace) -> Iterator[Jammi]:
     """The methods on the server that a command names."""
     from jammi_duck.doors.remote import remote
 
-    for name in ("db", "storage"):
+    for name in ("db", "storage", "models"):
         if getattr(options, name, None) is not None:
             raise InputError(f"--server and --{name} exclude each other: the server has a database and a location")
     token = None

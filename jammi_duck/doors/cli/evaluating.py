@@ -18,7 +18,7 @@ from jammi_duck.retrieval.tuning import DEFAULT_WEIGHT, WEIGHTS
 from jammi_duck.sql import quoted, sql
 
 _EVAL = """\
-Measure how good a search is, by questions whose answers were judged.
+Measure how good a search is, by questions with judged answers.
 
   jammi-duck eval tickets questions judgements
   jammi-duck eval tickets questions.csv judgements.csv --svg eval.svg

@@ -30,7 +30,7 @@ from jammi_duck.sql import folded_sql, sql
 from jammi_duck.work.jobs import InterruptedJobError
 
 _SYNC = """\
-Embed a table the first time, and bring it up to date afterwards.
+Embed a table the first time, and update it afterwards.
 
   jammi-duck sync patents --columns title,abstract --key id
 
@@ -70,7 +70,7 @@ Leaves out rows that are gone. Nothing is embedded: the rows of the other segmen
 added to the largest index. The old files stay until a vacuum.
 """
 _INDEX_WORDS = """\
-Index the words of an embedding table that has no index of them.
+Index the words of an embedding table that lacks such an index.
 
   jammi-duck index-words patents
   jammi-duck index-words patents --language german

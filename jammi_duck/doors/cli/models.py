@@ -6,14 +6,17 @@ import argparse
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import starmap
 
-from jammi_duck.doors.cli.commands import Commands, add_command, add_group, add_json
+from jammi_duck.config.logs import log
+from jammi_duck.doors.cli.commands import Commands, add_command, add_group, add_json, add_models
 from jammi_duck.doors.cli.output import fact_lines, print_objects
-from jammi_duck.encoder.listing import Listed, listed, look_at
+from jammi_duck.encoder.listing import Listed, ModelRow, listed, look_at
 from jammi_duck.encoder.named import add_name, remove_name
-from jammi_duck.encoder.names import available, find, find_directory, find_here, full_name
+from jammi_duck.encoder.names import Found, available, find, find_directory, find_here, full_name
+from jammi_duck.encoder.wrappers import Wrapper, Wrappers
 from jammi_duck.errors import ModelError, did_you_mean
 
 _MODELS = """\
@@ -26,7 +29,7 @@ List, describe, download and name embedding models.
 """
 _LIST = """\
 List the models that can be used without a download,
-one per line: its name, a tab, its label.
+one per line: its name, a tab, its label. Your own wrappers come first.
 
   jammi-duck models list
   jammi-duck models list --json    all columns, and models that cannot be used
@@ -63,8 +66,12 @@ _WIDEST = 100
 def add_to(commands: Commands) -> None:
     """Add these commands."""
     group = add_group(commands, "models", _MODELS)
-    add_json(add_command(group, "list", _LIST, _list))
-    for command in (add_command(group, "desc", _DESC, _desc), add_command(group, "pull", _PULL, _pull)):
+    listing = add_command(group, "list", _LIST, _list)
+    add_json(listing)
+    add_models(listing)
+    desc = add_command(group, "desc", _DESC, _desc)
+    add_models(desc)
+    for command in (desc, add_command(group, "pull", _PULL, _pull)):
         command.add_argument("name", metavar="NAME", help="a name on the hub, a bare name, or a directory")
     add = add_command(group, "add", _ADD, _add)
     add.add_argument("path", metavar="FOLDER", help="the folder with the model")
@@ -75,16 +82,60 @@ def add_to(commands: Commands) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     config = options.settings.config
+    wrappers = list(Wrappers(config.models_path, config.wrappers).listed(examples=False))
     models = listed(config.model, config.models_path)
     if options.json:
-        print_objects(asdict(model.row()) for model in models)
+        print_objects(asdict(row) for row in (*starmap(_wrapper_row, wrappers), *(model.row() for model in models)))
         return
+    print_wrappers(wrappers)
     for model in models:
         if model.description:
             print(f"{model.found.name}\t{model.card.label}")
 
 
+def print_wrappers(wrappers: Iterable[tuple[str, Wrapper | ModelError]]) -> None:
+    """Print the names and labels of wrappers; those that cannot be used go to the log."""
+    for name, wrapper in wrappers:
+        if isinstance(wrapper, ModelError):
+            log.warning("%s", wrapper)
+        else:
+            print(f"{name}\t{wrapper.label}")
+
+
+def _wrapper_row(name: str, wrapper: Wrapper | ModelError) -> ModelRow:
+    if isinstance(wrapper, ModelError):
+        return ModelRow(name, origin="python", error=str(wrapper))
+    return ModelRow(name, wrapper.label, dimensions=wrapper.dimensions, location=str(wrapper.path), origin="python")
+
+
 def _desc(options: argparse.Namespace) -> None:
+    wrapper = wrapper_here(options)
+    for line in wrapper_lines(wrapper) if wrapper else _described(look_at(found_here(options))):
+        print(line)
+
+
+def wrapper_here(options: argparse.Namespace) -> Wrapper | None:
+    """The wrapper that a command names, if there is one. Raises ModelError if it cannot be used."""
+    config = options.settings.config
+    return Wrappers(config.models_path, config.wrappers).get(options.name)
+
+
+def wrapper_lines(wrapper: Wrapper) -> Iterator[str]:
+    """The lines that describe a wrapper: its label in a box, its description, and an empty line."""
+    yield from boxed(wrapper.label)
+    yield wrapper.description.removesuffix("\n")
+    yield ""
+
+
+def boxed(label: str) -> Iterator[str]:
+    """A label in a box of ASCII."""
+    yield "-" * (len(label) + 4)
+    yield f"| {label} |"
+    yield "-" * (len(label) + 4)
+
+
+def found_here(options: argparse.Namespace) -> Found:
+    """The model on this machine that a command names. Raises ModelError if there is none."""
     config = options.settings.config
     found = find_here(options.name, config.models_path)
     if found is None:
@@ -94,8 +145,7 @@ def _desc(options: argparse.Namespace) -> None:
             f"no model '{options.name}' on this machine{near} `jammi-duck models list` shows those that are here, and "
             f"`jammi-duck models pull {options.name}` fetches it from the hub"
         )
-    for line in _described(look_at(found)):
-        print(line)
+    return found
 
 
 def _described(model: Listed) -> Iterator[str]:

@@ -17,10 +17,12 @@ from jammi_duck.config.redaction import redacted
 from jammi_duck.config.settings import load
 from jammi_duck.doors.cli import (
     INTERRUPTED,
+    columns,
     configuration,
     connection,
     evaluating,
     following,
+    model,
     models,
     serving,
     shell,
@@ -40,15 +42,13 @@ FIRST_FREE = 3
 _DESCRIPTION = """\
 Embed, store and search text in DuckDB, in plain SQL.
 
-  jammi-duck demo                                         try it on this machine
-  jammi-duck sources add patents --path patents.parquet   give a file a name
-  jammi-duck generate patents --columns title,abstract --key id
-  jammi-duck search patents "membrane that cleans water"
+  jammi-duck demo          try it on this machine
+  jammi-duck generate patents.parquet --columns title,abstract --key id
+  jammi-duck search patents.parquet "membrane that cleans water"
 """
 _EPILOG = """\
-Every command has --help. Exit codes: 0 done; 1 failed; 2 the call or the configuration is
-wrong, and trying again will not help; 3 done, but some rows could not be embedded; 4 rows
-have changed (`status --exit-code`); 130 interrupted by Ctrl-C.
+Every command has --help. Exit codes: 0 done; 1 failed; 2 wrong call or configuration;
+3 some rows were not embedded; 4 rows have changed (`status --exit-code`); 130 Ctrl-C.
 """
 _DEMO = """\
 Embed and search the docstrings of Python's standard library.
@@ -78,7 +78,7 @@ def run(words: Sequence[str]) -> int:
         " ".join(words).encode()
     except UnicodeEncodeError:
         whole.error("an argument is not UTF-8")
-    options = whole.parse_args(words or ["--help"])
+    options = whole.parse_args(columns.named(words) or ["--help"])
     shown = _Shown()
     ctrl_c = _CtrlC()
     listen(ctrl_c)
@@ -158,6 +158,8 @@ def parser() -> argparse.ArgumentParser:
     tables.add_to(commands)
     following.add_to(commands)
     evaluating.add_to(commands)
+    columns.add_to(commands)
+    model.add_to(commands)
     models.add_to(commands)
     serving.add_to(commands)
     configuration.add_to(commands)

@@ -17,7 +17,7 @@ from jammi_duck.doors.cli.output import print_objects
 from jammi_duck.errors import ConfigError
 
 _SERVE = """\
-Serve a database to clients of Arrow Flight SQL and of HTTP, and with --quack to DuckDB.
+Serve a database over Arrow Flight SQL and HTTP, and Quack.
 
   jammi-duck serve --db my.duckdb
   jammi-duck serve --db my.duckdb --tokens tokens.json \\

@@ -47,7 +47,8 @@ Find the rows that answer a text best.
 
 Searches the newest embedding table of the source, with its model and its words. The score
 ranks the rows: of the vectors alone it is the cosine, where 1 means the same and 0
-unrelated; of both it is a mean of that and of how well the words match (--weight).
+unrelated; of both it is a mean of that and of how well the words match (--weight). With
+--url, a column of vectors in a table is searched: see `jammi-duck search-column --help`.
 """
 _TABLES = """\
 List the embedding tables.
@@ -133,13 +134,13 @@ def add_to(commands: Commands) -> None:
         ("vacuum", _VACUUM, _vacuum),
     ):
         command = add_command(commands, name, text, run)
-        add_database(command)
+        add_database(command, models=False)
         add_json(command)
     drop = add_command(commands, "drop", _DROP, _drop)
     drop.add_argument(
         "name", metavar="NAME", help="the embedding table, ready or failed, as listed by `jammi-duck tables`"
     )
-    add_database(drop)
+    add_database(drop, models=False)
     add_json(drop)
 
 

@@ -106,6 +106,9 @@ class Service:
         self._cores = Cores(os.cpu_count() or 1)
         self.schemas = Schemas()
         models = (*config.preload_models, *config.server_preload_models)
+        if config.wrappers is None:
+            # What a client names must not run code that nobody has named for the server.
+            config = dataclasses.replace(config, wrappers=(config.model, *models))
         self.encoders = ServedEncoders(
             loaded_encoders(config), config.model, models, self.metrics.encode_seconds.observe, self._cores
         )
