@@ -113,7 +113,8 @@ def every_failure(world, monkeypatch, work, step=1, *, also_reading=False):
                     failed = True
             assert failure.dead or not failed
             if not failure.dead:
-                assert last > 20
+                # All operations are counted, of which the shortest work has some ten.
+                assert last > 8
                 con.close()
                 break
             yield con, failed, failure.at

@@ -293,22 +293,31 @@ def without_words(store: Store, state: Manifest) -> list[Segment]:
 
 
 def with_words_found(
-    store: Store, files: Iterable[str], segments: Sequence[Segment], words: Analysis | None
+    store: Store,
+    files: Iterable[str],
+    segments: Sequence[Segment],
+    words: Analysis | None,
+    *,
+    is_to_last: bool = True,
 ) -> tuple[Segment, ...]:
     """The segments, with the words that are there for them though no manifest names these.
 
     `files` are those of the table. A file of words says which Parquet file it is for.
+
+    Raises:
+        StorageError: a file cannot be read now, and what is found `is_to_last`, as in a manifest.
     """
     if words is None:
         return tuple(segments)
     names = {file: name for file in files if (name := layout.parse(file)) and name.kind == KIND}
+    unusable = (DamagedError, UnsupportedError) if is_to_last else (StorageError,)
 
     def found(segment: Segment) -> Segment:
         if KIND in segment.sidecars:
             return segment
         mine = [file for file, name in names.items() if name.number == segment.number]
         for file in sorted(mine, key=lambda file: -names[file].rebuilt):
-            with contextlib.suppress(StorageError, FileNotFoundError):
+            with contextlib.suppress(*unusable, FileNotFoundError):
                 digest, path = store.found(file)
                 words_file = WordsFile(path, file)
                 _check_belongs(words_file, file, segment, words)

@@ -441,7 +441,7 @@ class Table:
 def _words_found(store: Store, state: manifest.Manifest, live: Mapping[int, Mask]) -> Words:
     """The words of a state that no manifest describes; their files say of which segments they are."""
     files = files_of(store, state.table)
-    segments = with_words_found(store, files, state.segments, state.definition.words)
+    segments = with_words_found(store, files, state.segments, state.definition.words, is_to_last=False)
     return words_of(store, replace(state, segments=segments), live)
 
 
