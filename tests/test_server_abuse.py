@@ -186,3 +186,18 @@ def _does_nothing(text):
     """Whether a statement only says which columns a query would have, or asks for rows without their columns."""
     is_told = "DESCRIBE" in text or (text.startswith("EXPLAIN ") and "ANALYZE" not in text)
     return is_told or ("EXISTS" in text and "model :=" in text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/**/EXPLAIN ANALYZE CREATE TEMP TABLE x (a INT)--", "-- x\nEXPLAIN ANALYZE CHECKPOINT",
+        "EXPLAIN/**/ANALYZE COPY (SELECT 1) TO '/tmp/jammi-abuse.csv'", "EXPLAIN (FORMAT json) DELETE FROM notes",
+        "/**/ EXPLAIN SELECT 1", "EXPLAIN ANALYZE CREATE TEMP TABLE x (a INT)", "EXPLAIN EXPLAIN ANALYZE CHECKPOINT",
+        "EXPLAIN ANALYZE EXPLAIN ANALYZE DROP TABLE notes", "EXPLAIN ANALYZE /**/ CALL pragma_version()",
+        "EXPLAIN ANALYZE\u3000CHECKPOINT", "EXPLAIN ANALYZE VERBOSE SELECT 1", "(EXPLAIN ANALYZE CHECKPOINT)",
+    ],
+)  # fmt: skip
+def test_an_explain_explains_a_query_alone(text):
+    with pytest.raises((DeniedError, InputError)):
+        statement_of(text)

@@ -81,8 +81,8 @@ def reading_tree(text: str, parser: duckdb.DuckDBPyConnection, *, explains: bool
         DeniedError: it calls a function that no client may call, or changes data in a WITH clause.
     """
     if explains:
-        head, text = explained(text)
-        if not head:
+        _, text = explained(text)
+        if not text.strip():
             raise InputError("write EXPLAIN or EXPLAIN ANALYZE before the query, without comments or options")
     tree = tree_of(text, parser)
     if tree.get("error"):
