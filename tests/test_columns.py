@@ -243,6 +243,9 @@ class TestCommands:
             (("embed", "-u", "postgresql://u:secret@h/d", *COLUMN), "names a database server"),
             (("embed", "-u", "none.duckdb", *COLUMN), "no database 'none.duckdb'"),
             (("embed", "-u", file, *COLUMN, "-b", "0"), "--batch-size is 0"),
+            (("search", "-u", file, *COLUMN, "-l", "0", "x"), "--limit is 0"),
+            (("search", "nothing", "--", "-u"), "no table, view or file 'nothing'"),
+            (("search", "nothing", "x", "--filter", "-u > 3"), "no table, view or file 'nothing'"),
             (("search", "-u", file, *COLUMN, "x"), "no column 'passage_vector'"),
             (("search", "-u", file, "-t", "passage"), "required"),
         ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from jammi_duck.doors.cli.commands import INCOMPLETE, Commands, add_command, add
 from jammi_duck.doors.cli.connection import opened
 from jammi_duck.doors.columns import Filled, Row, VectorColumn, fill
 from jammi_duck.doors.composition import loaded_encoders
+from jammi_duck.doors.database_file import expanded
 from jammi_duck.encoder import Encoder
 from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.raised import errors_of_ours
@@ -42,6 +44,7 @@ Find the rows of your own table whose vectors are nearest to a text.
 Compares the vectors that `jammi-duck embed` has stored; the distance is that of cosines.
 """
 _PREVIEW = 40
+_URL = re.compile(r"-u\S*|--url(=.*)?")
 _SERVERS = re.compile(r"\s*(postgres|postgresql|cockroachdb)(\+\w+)?://", re.IGNORECASE)
 
 
@@ -71,9 +74,10 @@ def add_to(commands: Commands) -> None:
 
 def named(words: Sequence[str]) -> Sequence[str]:
     """A command line in which `search` with a --url is the command for columns."""
-    if words[:1] != ["search"] or not any(re.match(r"-u|--url(=|$)", word) for word in words[1:]):
-        return words
-    return [NEAREST, *words[1:]]
+    # What comes after -- is text, and so is what has a space in it.
+    options = itertools.takewhile(lambda word: word != "--", words[1:])
+    is_nearest = words[:1] == ["search"] and any(_URL.fullmatch(word) for word in options)
+    return [NEAREST, *words[1:]] if is_nearest else words
 
 
 def _add_column(command: argparse.ArgumentParser) -> None:
@@ -93,10 +97,17 @@ def _opened(options: argparse.Namespace, *, read_only: bool) -> Iterator[duckdb.
         raise InputError("--url names a database server, and vectors are stored in DuckDB files so far: give a file")
     path = url.removeprefix("duckdb:///") if url.startswith("duckdb:///") else url
     config = options.settings.config
-    if not os.path.exists(path):
+    if not os.path.exists(expanded(path)):
         raise NotFoundError(f"there is no database '{path}'; --url names a DuckDB file that is there")
     with opened(path, config, read_only=read_only) as con, errors_of_ours():
         yield con
+
+
+def _need_one(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
 
 
 def _encoder(options: argparse.Namespace, threads: int | None = None) -> Encoder:
@@ -106,10 +117,7 @@ def _encoder(options: argparse.Namespace, threads: int | None = None) -> Encoder
 
 
 def _embed(options: argparse.Namespace) -> int:
-    for name in ("batch_size", "num_batches", "workers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+    _need_one(options, "batch_size", "num_batches", "workers")
     with _opened(options, read_only=False) as con:
         column = VectorColumn(con, options.table, options.input, options.output)
         encoder = _encoder(options, options.workers)
@@ -181,6 +189,7 @@ class _Told:
 
 
 def _nearest(options: argparse.Namespace) -> None:
+    _need_one(options, "limit")
     with _opened(options, read_only=True) as con:
         column = VectorColumn(con, options.table, options.input, options.output)
         vector = _encoder(options).encode([options.query], "query")[0]

@@ -143,7 +143,7 @@ def _names_column(tree: Tree, search: Tree) -> bool:
         elif isinstance(each, dict):
             for key, value in each.items():
                 if key in _NAMING and isinstance(value, list):
-                    waiting += ((item, names or not item.get("alias")) for item in value)
+                    waiting += ((item, names or not (isinstance(item, dict) and item.get("alias"))) for item in value)
                 else:
                     waiting.append((value, names))
     return False
