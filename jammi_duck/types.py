@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
@@ -30,6 +31,8 @@ from jammi_duck.sql import Sql
 
 Vectors = NDArray[np.float32]
 Role = Literal["document", "query"]
+# What rows are called that the engine gives to a statement.
+GIVEN = "_jammi_given"
 # A whole number that is an INTEGER in SQL; others are BIGINT.
 Integer = Annotated[int, "INTEGER"]
 Float = Annotated[float, "FLOAT"]
@@ -38,8 +41,11 @@ Float = Annotated[float, "FLOAT"]
 class Host(Protocol):
     """Runs the engine's SQL: on a connection in Python, or in the stock shell."""
 
-    def sql(self, text: Sql, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement, committed by itself, and return all of its rows."""
+    def sql(self, text: Sql, parameters: Sequence[object] = (), rows: pa.Table | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement, committed by itself, and return all of its rows.
+
+        It reads `rows`, of whole numbers, texts and vectors, by the name GIVEN.
+        """
         ...
 
     def untouched(self, text: Sql) -> list[tuple[Any, ...]]:

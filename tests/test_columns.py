@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jammi_duck.doors.columns import VectorColumn, fill
+from jammi_duck.doors.host import ConnectionHost
 from jammi_duck.encoder import Encoder, Encodings
 from jammi_duck.errors import InputError, NotFoundError
+from jammi_duck.udfs.vector_column import VectorColumn
+from jammi_duck.work.fill import fill
 from tests.fakes import text_vector
 
 PASSAGES = [
@@ -63,7 +65,9 @@ def filled(
     columns=("passage", "v"),
     kind=VectorColumn,
 ):
-    column = kind(con, table, *columns)
+    host = ConnectionHost()
+    host.add(con)
+    column = kind(host, table, *columns)
     encoder = encoder or Fake()
     column.create(encoder.dimensions)
     return fill(

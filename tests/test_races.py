@@ -226,14 +226,14 @@ def test_statements_of_the_catalog_wait_for_each_other(fake, monkeypatch):
     generate(jammi.con)
     real, inside, most = ConnectionHost.sql, [0], [0]
 
-    def sql(self, text, parameters=()):
+    def sql(self, text, parameters=(), rows=None):
         if not text.startswith("UPDATE"):
-            return real(self, text, parameters)
+            return real(self, text, parameters, rows)
         inside[0] += 1
         most[0] = max(most[0], inside[0])
         threading.Event().wait(0.02)
         inside[0] -= 1
-        return real(self, text, parameters)
+        return real(self, text, parameters, rows)
 
     monkeypatch.setattr(ConnectionHost, "sql", sql)
 

@@ -13,9 +13,11 @@ from types import FrameType
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from jammi_duck.errors import JammiError
 from jammi_duck.sql import Sql, sql
+from jammi_duck.types import GIVEN
 
 _RELATIONS = "duckdb._relation"
 
@@ -85,9 +87,11 @@ class ConnectionHost:
                     return root.cursor()
         raise JammiError("every connection that jammi_duck was installed on is closed; call install again")
 
-    def sql(self, text: Sql, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def sql(self, text: Sql, parameters: Sequence[object] = (), rows: pa.Table | None = None) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`."""
         with self.cursor() as cursor:
+            if rows is not None:
+                cursor.register(GIVEN, rows)
             return list(cursor.execute(text, list(parameters)).fetchall())
 
     def untouched(self, text: Sql) -> list[tuple[Any, ...]]:

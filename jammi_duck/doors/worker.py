@@ -23,7 +23,8 @@ import pyarrow as pa
 from jammi_duck.config import logs, settings
 from jammi_duck.doors.composition import loaded_encoders, open_engine
 from jammi_duck.errors import JammiError
-from jammi_duck.sql import Sql, joined, literal, sql
+from jammi_duck.sql import Sql, joined, literal, quoted, sql
+from jammi_duck.types import GIVEN
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.functions import FUNCTIONS
 from jammi_duck.udfs.wire import (
@@ -128,9 +129,11 @@ class ShellHost:
         finally:
             del self._here.conversation
 
-    def sql(self, text: Sql, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def sql(self, text: Sql, parameters: Sequence[object] = (), rows: pa.Table | None = None) -> list[tuple[Any, ...]]:
         """See `jammi_duck.types.Host`."""
         conversation: Conversation = self._here.conversation
+        if rows is not None:
+            text = sql("WITH {} AS ({}) {}", quoted(GIVEN), _rows(rows), text)
         if not parameters:
             return conversation.sql(text)
         # In one statement, so that another thread's prepared statement of that name cannot come between.
@@ -156,6 +159,26 @@ class ShellHost:
     def may_be_look(self) -> bool:
         """See `jammi_duck.types.Host`: a shell has no relations."""
         return False
+
+
+def _rows(rows: pa.Table) -> Sql:
+    """A query that gives rows."""
+    columns = (
+        sql(
+            "unnest({}::{}[]) AS {}",
+            _literal(column.to_pylist()),
+            Sql(
+                f"FLOAT[{column.type.list_size}]"
+                if pa.types.is_fixed_size_list(column.type)
+                else "VARCHAR"
+                if pa.types.is_string(column.type)
+                else "BIGINT"
+            ),
+            quoted(name),
+        )
+        for name, column in zip(rows.column_names, rows.columns, strict=True)
+    )
+    return sql("SELECT {}", joined(", ", columns))
 
 
 def _literal(value: object) -> Sql:

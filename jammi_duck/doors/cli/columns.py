@@ -11,16 +11,17 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
-import duckdb
-
 from jammi_duck.doors.cli.commands import INCOMPLETE, Commands, add_command, add_models, number
 from jammi_duck.doors.cli.connection import opened
-from jammi_duck.doors.columns import Filled, Row, VectorColumn, fill
 from jammi_duck.doors.composition import loaded_encoders
 from jammi_duck.doors.database_file import expanded
+from jammi_duck.doors.host import ConnectionHost
 from jammi_duck.encoder import Encoder
 from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.raised import errors_of_ours
+from jammi_duck.types import Host
+from jammi_duck.udfs.vector_column import VectorColumn
+from jammi_duck.work.fill import Filled, Row, fill
 from jammi_duck.work.progress import Progress
 
 # What `jammi-duck search` becomes where it has a database of its own.
@@ -90,7 +91,7 @@ def _add_column(command: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def _opened(options: argparse.Namespace, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+def _opened(options: argparse.Namespace, *, read_only: bool) -> Iterator[Host]:
     url = str(options.url)
     # A URL may have a password.
     if _SERVERS.match(url):
@@ -100,7 +101,9 @@ def _opened(options: argparse.Namespace, *, read_only: bool) -> Iterator[duckdb.
     if not os.path.exists(expanded(path)):
         raise NotFoundError(f"there is no database '{path}'; --url names a DuckDB file that is there")
     with opened(path, config, read_only=read_only) as con, errors_of_ours():
-        yield con
+        host = ConnectionHost()
+        host.add(con)
+        yield host
 
 
 def _need_one(options: argparse.Namespace, *names: str) -> None:
@@ -118,8 +121,8 @@ def _encoder(options: argparse.Namespace, threads: int | None = None) -> Encoder
 
 def _embed(options: argparse.Namespace) -> int:
     _need_one(options, "batch_size", "num_batches", "workers")
-    with _opened(options, read_only=False) as con:
-        column = VectorColumn(con, options.table, options.input, options.output)
+    with _opened(options, read_only=False) as host:
+        column = VectorColumn(host, options.table, options.input, options.output)
         encoder = _encoder(options, options.workers)
         told = _Told(options)
         told.line(f"Column {options.output} {'was added' if column.create(encoder.dimensions) else 'already exists'}")
@@ -190,8 +193,8 @@ class _Told:
 
 def _nearest(options: argparse.Namespace) -> None:
     _need_one(options, "limit")
-    with _opened(options, read_only=True) as con:
-        column = VectorColumn(con, options.table, options.input, options.output)
+    with _opened(options, read_only=True) as host:
+        column = VectorColumn(host, options.table, options.input, options.output)
         vector = _encoder(options).encode([options.query], "query")[0]
         found = column.nearest(vector.tolist(), options.limit, options.where)
         if options.verbose:

@@ -1,26 +1,18 @@
-"""Vectors in a column of the user's own table, beside the text that they are of.
-
-A vector is written only where the row still has the text that it is of, and no vector. So whatever changes meanwhile,
-no row gets the vector of another text, and a batch is there as a whole or not at all.
-"""
+"""A column of vectors in a table of DuckDB's, beside the text that they are of."""
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 
-from jammi_duck.encoder import Encoder, Encodings, for_stream
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, NotFoundError, did_you_mean
 from jammi_duck.sql import Sql, folded, joined, literal, quoted, sql
-from jammi_duck.types import Vectors
+from jammi_duck.types import GIVEN, Host, Vectors
 from jammi_duck.udfs.sources import name_parts
+from jammi_duck.work.fill import Row
 
 _TABLES = sql(
     "SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE NOT internal "
@@ -36,16 +28,6 @@ _KEY = sql(
     "SELECT constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "
     "AND database_name = ? AND schema_name = ? AND table_name = ?"
 )
-_NEW = "_jammi_vectors"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row whose text has no vector yet: where DuckDB has it now, its key as it is shown, and its text."""
-
-    place: int
-    key: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -57,39 +39,28 @@ class Near:
     text: str | None
 
 
-@dataclass(frozen=True)
-class Filled:
-    """How many rows got a vector, have no text, could not be embedded, and are left without a vector."""
-
-    filled: int
-    skipped: int
-    failed: int
-    left: int
-    seconds: float
-
-
 class VectorColumn:
     """A table of a DuckDB database with a column of texts, and one of their vectors."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, table: str, texts: str, vectors: str) -> None:
+    def __init__(self, host: Host, table: str, texts: str, vectors: str) -> None:
         """Find the table and its columns; that of vectors need not be there.
 
         Raises:
             NotFoundError: there is no such table, or no such column.
             InputError: the name is that of a view, or the column has no texts.
         """
-        self._con = con
+        self._host = host
         self._name = table
-        full = _table(con, table)
+        full = _table(host, table)
         self._table = joined(".", map(quoted, full))
-        self._types = {folded(name): (name, kind) for name, kind in con.execute(_COLUMNS, full).fetchall()}
+        self._types = {folded(name): (name, kind) for name, kind in host.sql(_COLUMNS, full)}
         self._texts, kind = self._column(texts)
         if kind != "VARCHAR":
             raise InputError(
                 f"the column '{texts}' of '{table}' is {kind}, and a model reads texts: name a column of type VARCHAR"
             )
         self._vectors = vectors
-        found = con.execute(_KEY, full).fetchall()
+        found = host.sql(_KEY, full)
         self.key = tuple(found[0][0]) if found else ("rowid",)
         self._key_text = sql("concat_ws(', ', {})", joined(", ", [sql("t.{}::VARCHAR", quoted(k)) for k in self.key]))
 
@@ -114,7 +85,7 @@ class VectorColumn:
                     f"{kind}: name another column, or drop this one"
                 )
             return False
-        self._con.execute(sql("ALTER TABLE {} ADD COLUMN {} {}", self._table, quoted(self._vectors), Sql(kind)))
+        self._host.sql(sql("ALTER TABLE {} ADD COLUMN {} {}", self._table, quoted(self._vectors), Sql(kind)))
         self._types[folded(self._vectors)] = (self._vectors, kind)
         return True
 
@@ -127,7 +98,7 @@ class VectorColumn:
             self._has_text,
             Sql(str(with_text).lower()),
         )
-        ((count,),) = self._con.execute(text).fetchall()
+        ((count,),) = self._host.sql(text)
         return int(count)
 
     def read(self, after: int, size: int) -> list[Row]:
@@ -143,7 +114,7 @@ class VectorColumn:
             after,
             size,
         )
-        return [Row(*row) for row in self._con.execute(text).fetchall()]
+        return [Row(*row) for row in self._host.sql(text)]
 
     def write(self, rows: Sequence[Row], vectors: Vectors) -> int:
         """Write the vectors of rows, in one transaction, where their texts are still the same; how many those are."""
@@ -151,22 +122,18 @@ class VectorColumn:
             return 0
         places, texts = [row.place for row in rows], [row.text for row in rows]
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        self._con.register(_NEW, pa.table({"place": places, "was": texts, "vector": values}))
         text = sql(
             "UPDATE {} AS t SET {} = v.vector FROM {} v WHERE t.rowid = v.place AND t.rowid BETWEEN {} AND {} "
             'AND t.{}::VARCHAR COLLATE "C" = v.was AND t.{} IS NULL',
             self._table,
             quoted(self._vectors),
-            quoted(_NEW),
+            quoted(GIVEN),
             min(places),
             max(places),
             quoted(self._texts),
             quoted(self._vectors),
         )
-        try:
-            ((count,),) = self._con.execute(text).fetchall()
-        finally:
-            self._con.unregister(_NEW)
+        ((count,),) = self._host.sql(text, rows=pa.table({"place": places, "was": texts, "vector": values}))
         return int(count)
 
     def nearest(self, vector: Sequence[float], limit: int, where: str | None) -> list[Near]:
@@ -192,7 +159,7 @@ class VectorColumn:
             condition=condition,
             limit=limit,
         )
-        return [Near(*row) for row in self._con.execute(text, [list(vector)]).fetchall()]
+        return [Near(*row) for row in self._host.sql(text, [list(vector)])]
 
     @property
     def _has_text(self) -> Sql:
@@ -206,81 +173,16 @@ class VectorColumn:
         return self._types[folded(name)]
 
 
-def _table(con: duckdb.DuckDBPyConnection, name: str) -> tuple[str, str, str]:
+def _table(host: Host, name: str) -> tuple[str, str, str]:
     """The database, the schema and the name of a table."""
     parts = [folded(part) for part in name_parts(name)]
-    tables = [tuple(map(str, row)) for row in con.execute(_TABLES).fetchall()]
+    tables = [tuple(map(str, row)) for row in host.sql(_TABLES)]
     for database, schema, table in tables:
         if [folded(each) for each in (database, schema, table)][-len(parts) :] == parts:
             return database, schema, table
-    if con.execute(_VIEWS, [name_parts(name)[-1]]).fetchall():
+    if host.sql(_VIEWS, [name_parts(name)[-1]]):
         raise InputError(f"'{name}' is a view, and vectors are stored in tables: name the table that it reads")
     near = did_you_mean(name, [table for _, _, table in tables]) or ";"
     raise NotFoundError(
         f"there is no table '{name}' in the database{near} `jammi-duck sources list` shows what there is"
     )
-
-
-def fill(
-    column: VectorColumn,
-    encoder: Encoder,
-    *,
-    batch_size: int,
-    batches: int,
-    to_the_end: bool,
-    began: Callable[[int, int, int], None],
-    encoded: Callable[[int, Sequence[Row]], None],
-) -> Filled:
-    """Embed rows that have no vector: `batches` times `batch_size` of them, or all.
-
-    While a batch is written, the next one is encoded. `began` gets the numbers of the run and of the batch, and how
-    many rows it has; `encoded` gets the number of the batch, and those rows that have a vector now.
-    """
-    start = time.perf_counter()
-    skipped = column.count(with_text=False)
-    filled = failed = 0
-    encoder = for_stream(encoder)
-    waiting: tuple[int, list[Row], Future[Encodings]] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="jammi-columns") as pool:
-        # The last one is not followed by another.
-        for batch in itertools.chain(_batches(column, batch_size, batches, to_the_end=to_the_end), (None,)):
-            before, waiting = waiting, None
-            ready, vectors = _result(before, encoded) if before else ([], None)
-            failed += len(before[1]) - len(ready) if before else 0
-            if batch is not None:
-                run, number, rows = batch
-                began(run, number, len(rows))
-                waiting = number, rows, pool.submit(_encode, encoder, rows)
-            if vectors is not None:
-                filled += column.write(ready, vectors)
-    return Filled(filled, skipped, failed, column.count(with_text=True), time.perf_counter() - start)
-
-
-def _batches(column: VectorColumn, size: int, most: int, *, to_the_end: bool) -> Iterator[tuple[int, int, list[Row]]]:
-    """The rows of each batch, with the numbers of its run and of itself within that."""
-    after, run = -1, 1
-    while True:
-        for number in range(1, most + 1):
-            rows = column.read(after, size)
-            if not rows:
-                return
-            after = rows[-1].place
-            yield run, number, rows
-        if not to_the_end:
-            return
-        run += 1
-
-
-def _encode(encoder: Encoder, rows: Sequence[Row]) -> Encodings:
-    return encoder.encode_rows([row.text for row in rows], "document", lambda _: None)
-
-
-def _result(
-    waiting: tuple[int, list[Row], Future[Encodings]], encoded: Callable[[int, Sequence[Row]], None]
-) -> tuple[list[Row], Vectors]:
-    """The rows of a batch that have a vector now, and these vectors."""
-    number, rows, future = waiting
-    found = future.result()
-    ready = [row for row, is_failed in zip(rows, found.failed, strict=True) if not is_failed]
-    encoded(number, ready)
-    return ready, found.vectors[~found.failed]
