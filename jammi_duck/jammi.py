@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overlo
 import duckdb
 import numpy as np
 
+from jammi_duck.column_methods import ColumnMethods
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
 from jammi_duck.eval_methods import EvalMethods
+from jammi_duck.follow_methods import FollowMethods
 from jammi_duck.kept import kept
 from jammi_duck.plainly import plainly_found
 from jammi_duck.raised import errors_of_ours
@@ -29,6 +31,7 @@ from jammi_duck.udfs.plain_search import SEARCH_PATH, Question, question_of
 from jammi_duck.udfs.sources import SearchPath
 from jammi_duck.variables import with_variables
 from jammi_duck.work.compact import Compacted
+from jammi_duck.work.freshen import TEXTS
 from jammi_duck.work.generate import Generated
 from jammi_duck.work.index_words import WordsIndexed
 from jammi_duck.work.refresh import Refreshed
@@ -63,7 +66,7 @@ def _with_arguments_of(
     return decorated
 
 
-class Jammi(EvalMethods):
+class Jammi(FollowMethods, EvalMethods, ColumnMethods):
     """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped.
 
     A source is what SQL takes: the name of a table, a view or a DataFrame that a variable of yours holds, or the path
@@ -94,6 +97,7 @@ class Jammi(EvalMethods):
         self._statements = Statements(con, equip)
         # The database and the search path that a connection was last seen in.
         self._search_path: SearchPath | None = None
+        self._background = {}
 
     def cursor(self) -> Jammi:
         """The same on a new cursor, with a transaction of its own; it is closed with the connection.
@@ -383,6 +387,8 @@ class Jammi(EvalMethods):
         b: float = 0.75,
         rerank: str | None = None,
         rerank_k: int = RERANK_K,
+        fresh: bool | None = None,
+        fresh_rows: int = TEXTS,
     ) -> duckdb.DuckDBPyRelation:
         """The rows of a source that answer a question best, best first: SQL's `jammi_search`.
 
@@ -404,6 +410,8 @@ class Jammi(EvalMethods):
             b: of BM25, from 0 to 1: how much less a word counts in a long text.
             rerank: a cross-encoder that reads the query with each row's text, and ranks the rows by its scores.
             rerank_k: how many rows of the search it reads; at least `k`.
+            fresh: bring in what has changed in the source first, as `refresh` does. By default, if it is followed.
+            fresh_rows: embed at most so many texts for that; a warning tells of the others.
 
         Returns:
             A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
@@ -429,10 +437,13 @@ class Jammi(EvalMethods):
             └───────┘
             <BLANKLINE>
         """
-        is_plain = filter is None and not parameters and rerank is None and isinstance(source, str)
+        is_plain = filter is None and not parameters and rerank is None and isinstance(source, str) and not fresh
         ranking: dict[str, Any] = {"mode": mode, "weight": weight, "fusion": fusion, "k1": k1, "b": b}
         chosen: dict[str, Any] = {"model": model, "embedding_table": embedding_table, "min_similarity": min_similarity}
-        question = question_of(str(source), query, k, exact=exact, **chosen, **ranking) if is_plain else None
+        freshness: dict[str, Any] = {"fresh": fresh, "fresh_rows": fresh_rows}
+        question = (
+            question_of(str(source), query, k, exact=exact, **chosen, **ranking, **freshness) if is_plain else None
+        )
         found = self._found_plainly(question) if question else None
         if found is not None:
             return found
@@ -450,6 +461,7 @@ class Jammi(EvalMethods):
             **ranking,
             rerank=rerank,
             rerank_k=rerank_k,
+            **freshness,
         )
 
     @_with_arguments_of(search)
@@ -499,6 +511,8 @@ class Jammi(EvalMethods):
         embedding_table: str | None = None,
         min_similarity: float | None = None,
         parameters: Mapping[str, object] | None = None,
+        fresh: bool | None = None,
+        fresh_rows: int = TEXTS,
     ) -> duckdb.DuckDBPyRelation:
         """The rows that are nearest to one row, without itself: SQL's `jammi_similar`.
 
@@ -512,6 +526,8 @@ class Jammi(EvalMethods):
             embedding_table: search this one.
             min_similarity: leave out rows whose cosine is less.
             parameters: values for each `$name` in the filter.
+            fresh: bring in what has changed in the source first, as `refresh` does. By default, if it is followed.
+            fresh_rows: embed at most so many texts for that; a warning tells of the others.
 
         Returns:
             A relation with the columns of `search`.
@@ -534,6 +550,8 @@ class Jammi(EvalMethods):
             embedding_table=embedding_table,
             min_similarity=min_similarity,
             parameters=parameters,
+            fresh=fresh,
+            fresh_rows=fresh_rows,
         )
 
     def status(
@@ -548,7 +566,8 @@ class Jammi(EvalMethods):
 
         Returns:
             A relation of one row: embedding_table VARCHAR, current BIGINT, new BIGINT, changed BIGINT, gone BIGINT,
-            coverage DOUBLE, segments INTEGER, bytes BIGINT, age INTERVAL, advice VARCHAR.
+            coverage DOUBLE, segments INTEGER, bytes BIGINT, age INTERVAL, advice VARCHAR, followed VARCHAR, which is
+            by what changes are found ('triggers' or 'comparison'), or None.
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.

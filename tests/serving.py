@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
@@ -108,3 +109,10 @@ class Process:
         """Send a signal, and give the exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)
+
+
+def waited_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -80,8 +80,18 @@ class TestUsage:
         assert code == 0
         assert len(out.splitlines()) <= 40
         assert max(map(len, out.splitlines())) <= 90
-        for command in set(COMMANDS) - {"search-column"}:
+        beside_embed = {"sql", "size", "instrument", "cleanup"}
+        assert "sql, size, instrument and cleanup go with embed" in out
+        for command in set(COMMANDS) - beside_embed - {"search-column"}:
             assert f"    {command.split()[0]} " in out
+
+    @pytest.mark.parametrize(
+        "line", ["embed postgresql://me:hush@host/db", "size -u x -t t -o v postgresql://me:hush@h"]
+    )
+    def test_a_wrong_call_shows_no_password(self, capsys, line):
+        code, out, err = call(capsys, line)
+        assert (code, out) == (2, "")
+        assert "hush" not in err
 
     def test_the_version(self, capsys):
         from jammi_duck import __version__

@@ -172,6 +172,11 @@ class TestFirstBuild:
         for source in ("searchable_tickets", "searchable_tickets_committed", "tickets"):
             assert first.builds_of(source) == ["ready"]
 
+    def test_a_post_hook_follows(self, project, first):
+        with duckdb.connect(project.database, read_only=True) as con:
+            followed = con.execute("SELECT source, changes FROM jammi_catalog.followed").fetchall()
+        assert followed == [("followed_tickets", None)]
+
     def test_generate_is_a_table_model(self, first):
         ((name, source, _, status, rows, skipped, *_),) = first.tables["ticket_embeddings"]
         assert (source, status, rows, skipped) == ("tickets", "ready", 9, 1)

@@ -30,6 +30,8 @@ VERBS = [re.search(r"MACRO (\w+)\((.*?)\) AS", statement).groups() for statement
 # A name that Python has for something else.
 NAMES = {"import": "import_vectors"}
 ARGUMENTS = {"cols": "columns"}
+# Threads are nothing that SQL could start.
+PYTHON_ONLY = {"every"}
 
 
 def method_of(verb):
@@ -41,7 +43,7 @@ class TestPages:
     @pytest.mark.parametrize(("verb", "parameters"), VERBS)
     def test_each_verb_is_a_method_with_its_arguments(self, verb, parameters):
         of_sql = [each.partition(" :=")[0] for each in parameters.split(", ") if each]
-        of_python = list(inspect.signature(method_of(verb)).parameters)[1:]
+        of_python = [name for name in list(inspect.signature(method_of(verb)).parameters)[1:] if name not in PYTHON_ONLY]
         assert [ARGUMENTS.get(each, each) for each in of_sql] == of_python
 
     @pytest.mark.parametrize(("verb", "parameters"), VERBS)
@@ -75,7 +77,8 @@ class TestPages:
             "jammi_drop": (jammi.tables().fetchall()[0][0],),
             "jammi_eval": ("animals", "asked", "judged"), "jammi_eval_queries": ("animals", "asked", "judged"),
             "jammi_eval_compare": ("animals", "asked", "judged", [{}, {}]),
-            "jammi_tune": ("animals", "asked", "judged"),
+            "jammi_tune": ("animals", "asked", "judged"), "jammi_fill": ("animals", "text", "vector"),
+            "jammi_search_column": ("mine", "v", "owl"),
         }  # fmt: skip
         searched = ("animals", "owl") if "query" in parameters else ("animals",) if "source" in parameters else ()
         found = method_of(verb)(jammi, *given.get(verb, searched))
@@ -84,8 +87,8 @@ class TestPages:
         if isinstance(found, duckdb.DuckDBPyRelation):
             kinds = dict(re.findall(r"(\w+) ([A-Z]+(?:\[\])?)", told))
             columns = dict(zip(found.columns, map(str, found.types), strict=True))
-            if verb in ("jammi_search", "jammi_similar"):
-                columns = {name: kind for name, kind in columns.items() if name not in ("id", "name", "text")}
+            if verb in ("jammi_search", "jammi_similar", "jammi_search_column"):
+                columns = {name: kind for name, kind in columns.items() if name not in ("id", "name", "text", "v")}
                 kinds = kinds or dict(re.findall(r"(\w+) ([A-Z]+)", inspect.getdoc(Jammi.search)))
             assert columns.items() <= kinds.items() if verb == "jammi_similar" else columns == kinds
         elif verb not in ("embed", "jammi_snippet") and found and "The same as `generate`" not in told:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import threading
-import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 from pyarrow.flight import FlightClient, FlightDescriptor
 
 from jammi_duck.doors.server.messages import FLIGHT, FLIGHT_SQL, packed, unpacked
-from tests.serving import config_of, in_process, make_database
+from tests.serving import config_of, in_process, make_database, waited_for
 
 pytestmark = [
     pytest.mark.minilm,
@@ -437,13 +436,6 @@ def test_types_have_the_schema_that_was_told(client, kind):
 
 
 ENDLESS = b"SELECT count(*) AS n FROM range(1000000000000) a, range(1000000) b"
-
-
-def waited_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def run_endless(client):

@@ -107,7 +107,7 @@ def identified(source: Source, meant: SourceCandidate | None, key: str) -> Sql:
     """SQL for what embeddings are to be known by, with an error in its place where that cannot be said."""
     if meant is not None:
         return proven(meant.identity, source, meant, key)
-    seen = _looked_up(source)
+    seen = looked_up(source)
     if source.session:
         return sql("coalesce((SELECT {}), {})", seen, literal(source.session.identity))
     missing = literal(f"there is no table, view or file {source.written} here")
@@ -170,7 +170,7 @@ def _proof_in_search(source: Source, meant: SourceCandidate, key: str) -> _Proof
     if meant.relation is None or not source.session:
         return _proof(source, meant, key)
     if (source.relations[0], meant.relation.schema) != (meant.relation, "main"):
-        return _Proof(sql("(SELECT {})", _looked_up(source)), sql("= {}", literal(meant.identity)))
+        return _Proof(sql("(SELECT {})", looked_up(source)), sql("= {}", literal(meant.identity)))
     # A CTE is never called `main.name`, and a TEMP table is.
     return _proof_by_key(sql("main.{}", quoted(meant.relation.name)), meant.relation, key)
 
@@ -186,7 +186,7 @@ def _proof_of_session(source: Source, meant: SourceCandidate) -> _Proof | None:
     if meant != source.session or not source.candidates:
         return None
     identity = literal(meant.identity)
-    return _Proof(sql("coalesce((SELECT {}), {})", _looked_up(source), identity), sql("= {}", identity))
+    return _Proof(sql("coalesce((SELECT {}), {})", looked_up(source), identity), sql("= {}", identity))
 
 
 def _proof_by_key(named: Sql, relation: Relation, key: str) -> _Proof:
@@ -210,7 +210,7 @@ def _proof_by_key(named: Sql, relation: Relation, key: str) -> _Proof:
     return _Proof(seen, sql("<> {}", literal(_ELSEWHERE)))
 
 
-def _looked_up(source: Source) -> Sql:
+def looked_up(source: Source) -> Sql:
     """What the source is among the tables and views that the caller sees, as SQL: what it is known by, or NULL."""
     places = [each for each in source.candidates if each.relation]
     if source.session:

@@ -11,10 +11,12 @@ import pyarrow as pa
 from jammi_duck.encoder import Encoders
 from jammi_duck.retrieval.selection import Selections
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.followed import FollowedSources
 from jammi_duck.types import Host
 from jammi_duck.udfs.columns import Column, rows_of
 from jammi_duck.udfs.filters.conditions import Conditions
 from jammi_duck.udfs.sources import Relation
+from jammi_duck.work.freshen import Freshener
 from jammi_duck.work.generate import Generator
 from jammi_duck.work.importing import Importer
 from jammi_duck.work.index_words import WordsIndexer
@@ -32,6 +34,8 @@ class Engine:
     jobs: Jobs
     generator: Generator
     refresher: Refresher
+    freshener: Freshener
+    followed: FollowedSources
     importer: Importer
     words_indexer: WordsIndexer
     selections: Selections
@@ -41,6 +45,8 @@ class Engine:
     seen: set[Relation] = field(default_factory=set)
     # Views that stand for a source, and that source, both as embeddings know them.
     stand_ins: dict[str, str] = field(default_factory=dict)
+    # Of followed sources that are compared: a build, its state, and what stands for the rows that it was made of.
+    fingerprints: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

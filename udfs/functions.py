@@ -21,8 +21,10 @@ from jammi_duck.storage.tables.recovery import Action
 from jammi_duck.storage.tables.removal import Removed
 from jammi_duck.udfs import (
     building,
+    column_search,
     embedding,
     evaluating,
+    filling,
     indexing_words,
     refreshing,
     search_plan,
@@ -32,6 +34,8 @@ from jammi_duck.udfs import (
 )
 from jammi_duck.udfs.columns import Column, fields_of, struct_type, table_type
 from jammi_duck.udfs.engine import Engine, ScalarFunction
+from jammi_duck.udfs.following import FollowedRow, UnfollowedRow, follow, unfollow
+from jammi_duck.udfs.freshening import CANDIDATES, freshen
 from jammi_duck.udfs.refreshing import TableStatus
 from jammi_duck.udfs.rows import which_column
 from jammi_duck.udfs.sources import SearchPath
@@ -79,6 +83,10 @@ _PATH = (_TEXT, _TEXT)
 # How many, whether exactly, how near, how ranked, and the names of the parameters: those given, those of the filter.
 # They are no STRUCT, since to plan a search with one takes 0.2 ms more.
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]", "VARCHAR[]")
+# The session, the filter, whether the source is joined, the search traced, and fresh, and by how many texts.
+_SELECTED = (_TEXT, _TEXT, "BOOLEAN", "BOOLEAN", "BOOLEAN", _TEXT)
+# A text or a vector, whether either is there, the model, how many, how near, and the names of parameters.
+_ASKED_COLUMN = (_TEXT, "DOUBLE[]", "BOOLEAN", _TEXT, _TEXT, "DOUBLE", "VARCHAR[]", "VARCHAR[]")
 _SELECTION = struct_type(searching.SelectArguments)
 _HITS = table_type(searching.Hit)
 _TUNED = (struct_type(evaluating.EvaluateArguments),)
@@ -108,18 +116,29 @@ FUNCTIONS = (
     _sql_function("index_words_plan", Choice, indexing_words.index_words_plan, _TEXT, _TEXT),
     _function("index_words", (struct_type(refreshing.CompareArguments),), _TEXT, True, indexing_words.begin),
     _function("words_indexed", (_TEXT, _NUMBER), table_type(WordsIndexed), True, indexing_words.finish),
+    _function("freshen", (struct_type(refreshing.CompareArguments), CANDIDATES), _TEXT, True, freshen),
+    _function(
+        "follow", (_TEXT, *_PATH, _TEXT, _TEXT, _NUMBER, _TEXT, "BOOLEAN"), table_type(FollowedRow), True, follow
+    ),
+    _function("unfollow", (_TEXT, *_PATH, _NUMBER, _TEXT), table_type(UnfollowedRow), True, unfollow),
     _sql_function("compact_plan", Choice, refreshing.compact_plan, _TEXT),
     _function("compact", (_TEXT, *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
     _sql_function("import_plan", building.ImportCall, building.import_plan),
     _function("import", (struct_type(building.ImportArguments),), _TEXT, True, building.begin_import),
     _function("take", (_TEXT, _TEXT, "DOUBLE[]", _TEXT, _TEXT), "INTEGER", True, building.take),
     _function("imported", (_TEXT, _NUMBER), table_type(Generated), True, building.finish_import),
+    _sql_function("fill_plan", filling.FillCall, filling.fill_plan),
+    _function(
+        "fill", (struct_type(filling.FillArguments),), table_type(filling.ColumnFilled), True, filling.fill_columns
+    ),
+    _sql_function("column_search", column_search.ColumnSearchCall, column_search.column_search_query),
+    _function("ask", _ASKED_COLUMN, struct_type(column_search.AskedVector), True, column_search.ask),
     _sql_function("infer_plan", embedding.InferCall, embedding.infer_plan),
     _function("infer", (_TEXT, _TEXT, _NUMBER), struct_type(embedding.InferredRow), True, embedding.infer_texts),
     _sql_function("rows", Choice, search_plan.rows_query),
     _sql_function("found", Choice, search_plan.found_query, _TEXT, _TEXT),
     _sql_function("answer", Choice, search_plan.answer_query, _TEXT, _TEXT),
-    _sql_function("selection", Choice, search_plan.selection_query, _TEXT, _TEXT, "BOOLEAN", "BOOLEAN"),
+    _sql_function("selection", Choice, search_plan.selection_query, *_SELECTED),
     # Not volatile, so that DuckDB selects once for all the queries of a LATERAL join.
     _function("select", (_SELECTION, "VARCHAR[]", "BIGINT[]"), _TEXT, False, searching.select),
     _function("clock", (_NUMBER,), "DOUBLE", True, searching.clock),

@@ -18,7 +18,7 @@ from jammi_duck.udfs.arguments import parse_language
 from jammi_duck.udfs.columns import Column, records, rows_of, table
 from jammi_duck.udfs.disambiguation import proven
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.refreshing import CompareArguments, compared, comparison, words_pushed
+from jammi_duck.udfs.refreshing import CompareArguments, compared, comparison, rows_compared, words_pushed
 from jammi_duck.udfs.sources import resolve
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings
 from jammi_duck.work.index_words import WordsIndexed, WordsRequest
@@ -59,7 +59,7 @@ def index_words_plan(engine: Engine, choice: Choice, language: str | None, sessi
         "WITH {comparison}, _jammi_begun AS MATERIALIZED (SELECT _jammi_index_words({compared}) AS token "
         "FROM _jammi_census c) SELECT unnest(_jammi_words_indexed(b.token, w.pushed), recursive := true) FROM "
         "(SELECT count(pushed) AS pushed FROM ({pushed})) w, _jammi_begun b",
-        comparison=comparison(source, entry, pinned),
+        comparison=comparison(rows_compared(source, entry), entry, pinned),
         compared=compared(asked, sql("0"), caller),
         pushed=pushed,
     )

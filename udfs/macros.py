@@ -57,8 +57,11 @@ _RANKING_WITHOUT_TEXTS = _RANKING_OF(
     )
 )
 _NO_RANKING, _NO_RERANK = sql("NULL::VARCHAR[]"), sql("NULL::VARCHAR")
-_SEARCH_PARAMETERS = sql("(source, query, k := 10, {}, {})", _OPTION_PARAMETERS, _RANKING_PARAMETERS)
-_SIMILAR_PARAMETERS = sql("(source, key, k := 10, {})", _OPTION_PARAMETERS)
+_FRESH_PARAMETERS = sql("fresh := NULL, fresh_rows := NULL")
+_SEARCH_PARAMETERS = sql(
+    "(source, query, k := 10, {}, {}, {})", _OPTION_PARAMETERS, _RANKING_PARAMETERS, _FRESH_PARAMETERS
+)
+_SIMILAR_PARAMETERS = sql("(source, key, k := 10, {}, {})", _OPTION_PARAMETERS, _FRESH_PARAMETERS)
 
 
 def _hits(
@@ -83,7 +86,8 @@ def _hits(
         "(SELECT {query}, k::VARCHAR, exact::BOOLEAN, min_similarity::DOUBLE, {ranking}) "
         '"_jammi_asked"(_jammi_query, _jammi_k, _jammi_exact, _jammi_least, _jammi_ranking)), '
         '(SELECT parameters) "_jammi_bound"(_jammi_parameters), '
-        "query(_jammi_selection({choice}, {session}, filter::VARCHAR, {is_joined}, {traced}))",
+        "query(_jammi_selection({choice}, {session}, filter::VARCHAR, {is_joined}, {traced}, fresh::BOOLEAN, "
+        "fresh_rows::VARCHAR))",
         asked=asked,
         query=query,
         ranking=ranking,
@@ -134,6 +138,15 @@ _SNIPPET_NO_TEXT = literal(
     "jammi_snippet needs a text, and this is a BLOB, which is bytes: write decode(...), or ...::VARCHAR if they are no "
     "UTF-8"
 )
+# What a column of vectors is searched for, by names that no column of the source has.
+_QUESTION = sql(
+    '"_jammi_question"(_jammi_text, _jammi_numbers, _jammi_given, _jammi_model, _jammi_k, _jammi_least, '
+    "_jammi_parameters) AS NOT MATERIALIZED (SELECT CASE WHEN NOT _jammi_listed THEN _jammi_query::VARCHAR END, "
+    "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS DOUBLE[]) END, _jammi_query IS NOT NULL, _jammi_model, "
+    "_jammi_k, _jammi_least, _jammi_parameters FROM (SELECT *, suffix(typeof(_jammi_query), ']') AS _jammi_listed FROM "
+    "(SELECT query, model::VARCHAR, k::VARCHAR, min_similarity::DOUBLE, parameters) "
+    '"_jammi_asked"(_jammi_query, _jammi_model, _jammi_k, _jammi_least, _jammi_parameters)))'
+)
 # Those that do not ask who calls. To ask for the type of a prepared statement's parameter itself ends DuckDB 1.
 _FOR_ALL = (
     sql(
@@ -152,6 +165,15 @@ _FOR_ALL = (
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "
         "TABLE SELECT * FROM query(_jammi_infer_plan(source::VARCHAR, {}, "
         "to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, task::VARCHAR, dims::VARCHAR))",
+        _PATH,
+    ),
+    sql(
+        "jammi_search_column(source, vector, query, k := 10, model := NULL, filter := NULL, key := NULL, "
+        "min_similarity := NULL, parameters := NULL) AS TABLE WITH {}, {} FROM query(_jammi_column_search("
+        "source::VARCHAR, {}, vector::VARCHAR, to_json(key)::VARCHAR, k::VARCHAR, filter::VARCHAR, "
+        "txid_current()::BIGINT))",
+        _VALUES,
+        _QUESTION,
         _PATH,
     ),
     sql(
@@ -196,12 +218,30 @@ def _changes(session: Sql) -> Iterable[Sql]:
         _CHOICE_ARGUMENTS,
         session,
     )
+    yield sql(
+        "jammi_fill(source, text, vector, key := NULL, model := NULL) AS TABLE SELECT * FROM query(_jammi_fill_plan("
+        "source::VARCHAR, {}, text::VARCHAR, vector::VARCHAR, to_json(key)::VARCHAR, model::VARCHAR, {}))",
+        _PATH,
+        who,
+    )
     for macro in (
         template("jammi_refresh{} AS TABLE SELECT * FROM query(_jammi_refresh_plan({}, {}))"),
         template("jammi_status{} AS TABLE SELECT * FROM query(_jammi_status_plan({}, {}))"),
         template("jammi_compact{} AS TABLE SELECT * FROM query(_jammi_compact_plan({}, {}))"),
     ):
         yield macro(_TABLE_PARAMETERS, _CHOICE_ARGUMENTS, session)
+    yield sql(
+        "jammi_follow(source, triggers := NULL, model := NULL, embedding_table := NULL) AS "
+        "TABLE SELECT unnest(_jammi_follow({}, {}, triggers::BOOLEAN), recursive := true)",
+        _CHOICE_ARGUMENTS,
+        session,
+    )
+    yield sql(
+        "jammi_unfollow(source) AS TABLE SELECT unnest(_jammi_unfollow(source::VARCHAR, {}, txid_current()::BIGINT, "
+        "{}), recursive := true)",
+        _PATH,
+        session,
+    )
 
 
 def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:

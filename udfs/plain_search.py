@@ -11,6 +11,7 @@ import contextlib
 import functools
 import math
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +25,14 @@ from jammi_duck.retrieval.query_vectors import Query
 from jammi_duck.retrieval.search import SearchOptions, search, search_options
 from jammi_duck.sql import Sql, Template, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.types import Caller
 from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.following import bring_in
+from jammi_duck.udfs.freshening import texts_wanted
 from jammi_duck.udfs.search_plan import OURS
 from jammi_duck.udfs.sources import Relation, SearchPath, resolve
 from jammi_duck.udfs.table_lookup import find_embeddings
+from jammi_duck.work.freshen import TEXTS
 
 # A name of ours, or of what our queries use.
 _OURS = re.compile(f"_+(?:jammi_.*|{OURS})", re.IGNORECASE | re.DOTALL)
@@ -45,13 +50,14 @@ SEARCH_PATH = sql("SELECT current_database(), current_setting('search_path')")
 
 @dataclass(frozen=True)
 class Question:
-    """What a search is asked for."""
+    """What a search is asked for. With None for `fresh_rows`, nothing is brought in, even if the source is followed."""
 
     source: str
     query: Query
     options: SearchOptions
     model: str | None = None
     table: str | None = None
+    fresh_rows: int | None = TEXTS
 
 
 def question_of(
@@ -63,6 +69,8 @@ def question_of(
     min_similarity: float | None = None,
     model: str | None = None,
     embedding_table: str | None = None,
+    fresh: bool | None = None,
+    fresh_rows: int = TEXTS,
     **ranking: Any,
 ) -> Question | None:
     """What is asked for, where it is so plainly: all else is for DuckDB to read, or to refuse.
@@ -70,7 +78,7 @@ def question_of(
     `ranking` is mode, weight, fusion, k1 and b.
     """
     is_number = min_similarity is None or (type(min_similarity) in (int, float) and math.isfinite(min_similarity))
-    is_plain = type(k) is int and type(exact) is bool and is_number
+    is_plain = type(k) is int and type(exact) is bool and is_number and not fresh and type(fresh_rows) is int
     if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
         return None
     with contextlib.suppress(ValueError, TypeError, OverflowError, InputError):
@@ -79,7 +87,7 @@ def question_of(
         wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
         if isinstance(wanted, str) or wanted.ndim == 1:
             options = search_options(k, exact=exact, min_similarity=min_similarity, **ranking)
-            return Question(source, wanted, options, model, embedding_table)
+            return Question(source, wanted, options, model, embedding_table, None if fresh is False else fresh_rows)
     return None
 
 
@@ -111,6 +119,9 @@ def look_of(
     entry, meant = find_embeddings(engine, source, question.model, question.table)
     if meant.relation is None:
         return None
+    if question.fresh_rows is not None:
+        limit = texts_wanted(str(question.fresh_rows))
+        entry = bring_in(engine, source, meant, entry, limit, Caller(uuid.uuid4().hex, 0))
     # A column that is called by database, schema and table is found only in that table.
     state = sql(
         "SELECT count(*), typeof((SELECT {relation}.{key} FROM {source} LIMIT 0)), "

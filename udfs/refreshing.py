@@ -50,7 +50,10 @@ class CompareArguments:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """How an embedding table differs from its source; `age` is in seconds."""
+    """How an embedding table differs from its source; `age` is in seconds.
+
+    `followed` is how changes are found, if the source is followed.
+    """
 
     embedding_table: str
     current: int
@@ -62,6 +65,7 @@ class TableStatus:
     bytes: int
     age: float
     advice: str | None
+    followed: str | None
 
 
 # Of a table: its rows, those with a key, and the distinct keys.
@@ -152,7 +156,7 @@ def refresh_query(
         "(SELECT count(pushed) AS pushed FROM "
         "(SELECT _jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place) AS pushed FROM "
         "({texts}) n, _jammi_begun b{words})) t, _jammi_begun b",
-        comparison=comparison(source, entry, pinned),
+        comparison=comparison(rows_compared(source, entry), entry, pinned),
         pool=pool,
         compared=compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
         finish=finish,
@@ -202,7 +206,7 @@ def status_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     return sql(
         "WITH {} SELECT * REPLACE (to_seconds(age) AS age) FROM "
         "(SELECT unnest(_jammi_status({}), recursive := true) FROM _jammi_census c)",
-        comparison(source, entry, pinned),
+        comparison(rows_compared(source, entry), entry, pinned),
         compared(asked, sql("0"), caller),
     )
 
@@ -216,12 +220,18 @@ def _has_segments(engine: Engine, entry: Entry) -> bool:
 
 def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) -> Sql:
     """The common table expressions that compare a source with a table."""
-    return comparison(source, entry, pin_snapshot(engine.tables, entry, caller))
+    return comparison(rows_compared(source, entry), entry, pin_snapshot(engine.tables, entry, caller))
 
 
-def comparison(source: Source, entry: Entry, pinned: PinnedSnapshot) -> Sql:
+def rows_compared(source: Source, entry: Entry) -> Sql:
+    """The rows of a source that are compared with a table."""
+    return texts_picked(source, entry.definition.columns, entry.definition.key, entry.name)
+
+
+def comparison(rows: Sql, entry: Entry, pinned: PinnedSnapshot) -> Sql:
     """Common table expressions: the source's rows and keys, the table's rows, `_jammi_changes` and `_jammi_census`.
 
+    `rows` are those of the source, as `rows_compared` has them.
     A change has a key, and the digest of its text, where the source has such a row with a text; and the place of the
     table's row, where that has one. Only keys and digests are kept, which DuckDB writes to disk where they are many.
     """
@@ -242,7 +252,7 @@ def comparison(source: Source, entry: Entry, pinned: PinnedSnapshot) -> Sql:
         "(SELECT count(*) FILTER (_row_id IS NULL) AS added, "
         "count(*) FILTER (key IS NOT NULL AND _row_id IS NOT NULL) AS changed, "
         "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))",
-        rows=texts_picked(source, definition.columns, definition.key, entry.name),
+        rows=rows,
         key=KEY,
         digest=digest_of(definition.columns),
         live=live,
@@ -319,6 +329,7 @@ def status(engine: Engine, compared: Column) -> pa.Array:
         current = state.rows - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)
+        followed = engine.followed.of(entry.source)
         row = TableStatus(
             embedding_table=entry.name,
             current=current,
@@ -330,6 +341,7 @@ def status(engine: Engine, compared: Column) -> pa.Array:
             bytes=size(state),
             age=max(0.0, (now - state.finished).total_seconds()),
             advice=_advice(engine, state, request["source"], added, changed + deleted),
+            followed=followed.changes_by if followed else None,
         )
         told.append([row])
     return table(told, TableStatus)

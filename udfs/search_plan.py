@@ -14,6 +14,8 @@ from jammi_duck.udfs.columns import packed
 from jammi_duck.udfs.disambiguation import proven_in_search
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import Condition
+from jammi_duck.udfs.following import bring_in
+from jammi_duck.udfs.freshening import fresh_query, texts_wanted
 from jammi_duck.udfs.rows import are_texts, text_of
 from jammi_duck.udfs.searching import SelectArguments
 from jammi_duck.udfs.sources import Source, found, has_relations, resolve, schemas_of
@@ -219,9 +221,19 @@ def _placed(columns: Mapping[str, Sql]) -> Sql:
 
 
 def selection_query(
-    engine: Engine, choice: Choice, session: str, predicate: str | None, is_joined: bool, traced: bool
+    engine: Engine,
+    choice: Choice,
+    session: str,
+    predicate: str | None,
+    is_joined: bool,
+    traced: bool,
+    fresh: bool | None = None,
+    fresh_rows: str | None = None,
 ) -> Sql:
     """A token for the rows that a search may find, as one row, and the parameters that its filter names.
+
+    If it is to be `fresh`, what has changed in the source comes into the embedding table first; by default, if the
+    source is followed. At most `fresh_rows` texts are embedded for that.
 
     With a filter they are those of the source's rows that pass. Without one, where the source is joined and its
     number of rows has changed, they are all of the source's, since rows that are gone may not take others' places.
@@ -233,7 +245,16 @@ def selection_query(
         entry, meant = find_embeddings(engine, source, choice.model, choice.table)
     except NotFoundError as error:
         return sql("SELECT {} AS _jammi_token, NULL AS _jammi_named", literal(refusal(error)))
-    build = literal(entry.build)
+    caller = Caller(session, choice.transaction)
+    limit = texts_wanted(fresh_rows)
+    build, brought = literal(entry.build), sql("")
+    if fresh:
+        build = sql("(SELECT _jammi_build FROM _jammi_fresh)")
+        brought = sql(
+            "WITH _jammi_fresh AS MATERIALIZED ({}) ", fresh_query(engine, source, meant, entry, limit, caller)
+        )
+    elif fresh is None:
+        entry = bring_in(engine, source, meant, entry, limit, caller)
     began, clock = NULL, sql("")
     if traced:
         began, clock = sql("min(_jammi_began)"), sql('(SELECT _jammi_clock(0)) "_jammi_clocked"(_jammi_began), ')
@@ -258,12 +279,14 @@ def selection_query(
         condition = _condition(engine, choice, source, predicate)
         names = sql("list_value({})::VARCHAR[]", joined(", ", map(literal, condition.parameters)))
         token, rows = kept(_KEYS), sql(" FROM {}({} WHERE {})", clock, keys, condition.proven())
-    elif is_joined:
+    elif is_joined and not fresh:
         counts = entry.counts
+        # Others may write to a source that is followed: that is nothing to be told of.
+        is_told = fresh is not None or engine.followed.of(meant.identity) is None
         token = sql(
             "CASE WHEN max(_jammi_now) IS NULL THEN {} ELSE {} END",
             everything,
-            kept(_KEYS_LEFT, source_row_count=sql("max(_jammi_now)")),
+            kept(_KEYS_LEFT, source_row_count=sql("max(_jammi_now)") if is_told else NULL),
         )
         rows = sql(
             " FROM {clock}(SELECT count(*) FROM {source} HAVING count(*) <> {then}) "
@@ -277,7 +300,7 @@ def selection_query(
         token = everything
     reads = is_joined or predicate is not None
     token = proven_in_search(token, source, meant, entry.definition.key, is_read=reads)
-    return sql("SELECT {} AS _jammi_token, {} AS _jammi_named{}", token, names, rows)
+    return sql("{}SELECT {} AS _jammi_token, {} AS _jammi_named{}", brought, token, names, rows)
 
 
 def _condition(engine: Engine, choice: Choice, source: Source, predicate: str) -> Condition:

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, NotFoundError, did_you_mean
-from jammi_duck.sql import Sql, folded, joined, literal, quoted, sql
+from jammi_duck.sql import NULL, Sql, folded, joined, literal, quoted, sql
 from jammi_duck.types import GIVEN, Host, Vectors
+from jammi_duck.udfs.column_queue import ColumnQueue, Watched
 from jammi_duck.udfs.sources import name_parts
 from jammi_duck.work.fill import Row
 
@@ -39,30 +40,59 @@ class Near:
     text: str | None
 
 
+@dataclass(frozen=True)
+class Size:
+    """What vectors take: rows that have one and rows that have none, the numbers of a vector, and bytes."""
+
+    filled: int
+    empty: int
+    dimensions: int | None
+    bytes: int
+    index_bytes: int = 0
+
+
 class VectorColumn:
     """A table of a DuckDB database with a column of texts, and one of their vectors."""
 
-    def __init__(self, host: Host, table: str, texts: str, vectors: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        table: str | tuple[str, str, str],
+        texts: str | None,
+        vectors: str,
+        *,
+        key: Sequence[str] | None = None,
+        any_type: bool = False,
+    ) -> None:
         """Find the table and its columns; that of vectors need not be there.
+
+        `table` is a name in the current database, or a database, a schema and a name. `key` names the columns that
+        tell rows apart, by default those of the primary key, or the rowid. With `any_type`, the column may have other
+        values than texts. Without `texts`, only sizes are asked for.
 
         Raises:
             NotFoundError: there is no such table, or no such column.
-            InputError: the name is that of a view, or the column has no texts.
+            InputError: the name is that of a view, or the column has no texts, or the key is none.
         """
         self._host = host
-        self._name = table
-        full = _table(host, table)
-        self._table = joined(".", map(quoted, full))
-        self._types = {folded(name): (name, kind) for name, kind in host.sql(_COLUMNS, full)}
-        self._texts, kind = self._column(texts)
-        if kind != "VARCHAR":
+        self._name = table if isinstance(table, str) else table[-1]
+        self._full = _table(host, table) if isinstance(table, str) else table
+        self._table = joined(".", map(quoted, self._full))
+        self._types = {folded(name): (name, kind) for name, kind in host.sql(_COLUMNS, self._full)}
+        self._texts, kind = self._column(texts) if texts is not None else ("", "VARCHAR")
+        self._is_text = kind == "VARCHAR"
+        if not self._is_text and not any_type:
             raise InputError(
-                f"the column '{texts}' of '{table}' is {kind}, and a model reads texts: name a column of type VARCHAR"
+                f"the column '{texts}' of '{self._name}' is {kind}, and a model reads texts: name a column of type "
+                "VARCHAR, or by -m a wrapper, which takes values of any type"
             )
+        self._gives_keys = any_type
         self._vectors = vectors
-        found = host.sql(_KEY, full)
-        self.key = tuple(found[0][0]) if found else ("rowid",)
+        found = host.sql(_KEY, self._full)
+        self.key = self._unique(key) if key else tuple(found[0][0]) if found else ("rowid",)
         self._key_text = sql("concat_ws(', ', {})", joined(", ", [sql("t.{}::VARCHAR", quoted(k)) for k in self.key]))
+        watched = Watched(self._full, self.key, self._texts, self._spelt(vectors))
+        self._queue = ColumnQueue(host, watched)
 
     @property
     def key_type(self) -> str:
@@ -89,6 +119,10 @@ class VectorColumn:
         self._types[folded(self._vectors)] = (self._vectors, kind)
         return True
 
+    def clear_changed(self) -> int:
+        """Set the vectors of rows NULL whose texts were noted as changed (see `instrument`); how many those are."""
+        return self._queue.clear_changed()
+
     def count(self, *, with_text: bool) -> int:
         """How many rows without a vector have a text, or have none."""
         text = sql(
@@ -101,26 +135,32 @@ class VectorColumn:
         ((count,),) = self._host.sql(text)
         return int(count)
 
-    def read(self, after: int, size: int) -> list[Row]:
-        """Some rows that have a text and no vector, from a place on."""
+    def read(self, after: _Place | None, size: int) -> list[Row]:
+        """Some rows that have a text and no vector, by their rowid: those after a place, or the first."""
+        names = [sql("t.{}", quoted(name)) for name in self.key] if self._gives_keys else [NULL]
         text = sql(
-            "SELECT t.rowid, {}, t.{} FROM {} t WHERE t.{} IS NULL AND {} AND t.rowid > {} "
-            "ORDER BY t.rowid ASC LIMIT {}",
-            self._key_text,
-            quoted(self._texts),
-            self._table,
-            quoted(self._vectors),
-            self._has_text,
-            after,
-            size,
+            "SELECT t.rowid, t.{texts}::VARCHAR, {key}, t.{texts}, {names} FROM {table} t WHERE t.{vectors} IS NULL "
+            "AND {has_text} AND t.rowid > {after} ORDER BY t.rowid ASC LIMIT {size}",
+            texts=quoted(self._texts),
+            key=self._key_text,
+            names=joined(", ", names),
+            table=self._table,
+            vectors=quoted(self._vectors),
+            has_text=self._has_text,
+            after=-1 if after is None else after.rowid,
+            size=size,
         )
-        return [Row(*row) for row in self._host.sql(text)]
+        return [
+            Row(_Place(rowid, was), key, value, names[0] if len(names) == 1 else tuple(names))
+            for rowid, was, key, value, *names in self._host.sql(text)
+        ]
 
     def write(self, rows: Sequence[Row], vectors: Vectors) -> int:
         """Write the vectors of rows, in one transaction, where their texts are still the same; how many those are."""
         if not rows:
             return 0
-        places, texts = [row.place for row in rows], [row.text for row in rows]
+        places: list[_Place] = [row.place for row in rows]
+        rowids, texts = [place.rowid for place in places], [place.was for place in places]
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         text = sql(
             "UPDATE {} AS t SET {} = v.vector FROM {} v WHERE t.rowid = v.place AND t.rowid BETWEEN {} AND {} "
@@ -128,16 +168,16 @@ class VectorColumn:
             self._table,
             quoted(self._vectors),
             quoted(GIVEN),
-            min(places),
-            max(places),
+            min(rowids),
+            max(rowids),
             quoted(self._texts),
             quoted(self._vectors),
         )
-        ((count,),) = self._host.sql(text, rows=pa.table({"place": places, "was": texts, "vector": values}))
+        ((count,),) = self._host.sql(text, rows=pa.table({"place": rowids, "was": texts, "vector": values}))
         return int(count)
 
-    def nearest(self, vector: Sequence[float], limit: int, where: str | None) -> list[Near]:
-        """The rows whose vectors are nearest to one, nearest first; only those that meet a condition, if there is one.
+    def nearest_sql(self, vector: Sequence[float], limit: int, where: str | None) -> Sql:
+        """The statement that `nearest` runs.
 
         Raises:
             NotFoundError: there is no column of vectors.
@@ -147,23 +187,97 @@ class VectorColumn:
         size = f"FLOAT[{len(vector)}]"
         if kind not in (size, "FLOAT[]"):
             raise InputError(f"the column '{name}' of '{self._name}' is {kind}, and the model's vectors are {size}")
-        condition = sql("") if where is None else sql(" AND ({}\n)", Sql(where))
-        text = sql(
-            "SELECT array_cosine_distance(t.{vectors}::{size}, $1::{size}) AS distance, {key}, t.{texts} "
-            "FROM {table} t WHERE t.{vectors} IS NOT NULL{condition} ORDER BY distance ASC, {key} ASC LIMIT {limit}",
+        return sql(
+            "SELECT array_cosine_distance(t.{vectors}::{size}, {vector}::{size}) AS distance, {key} AS key, "
+            "t.{texts}::VARCHAR AS text\nFROM {table} t\nWHERE t.{vectors} IS NOT NULL{condition}\n"
+            "ORDER BY distance ASC, key ASC\nLIMIT {limit}",
             vectors=quoted(name),
             size=Sql(size),
+            vector=Sql(str(list(vector))),
             key=self._key_text,
             texts=quoted(self._texts),
-            table=self._table,
-            condition=condition,
+            table=joined(".", map(quoted, self._full[1:])),
+            condition=sql("") if where is None else sql(" AND ({}\n)", Sql(where)),
             limit=limit,
         )
-        return [Near(*row) for row in self._host.sql(text, [list(vector)])]
+
+    def nearest(self, vector: Sequence[float], limit: int, where: str | None) -> list[Near]:
+        """The rows whose vectors are nearest to one, nearest first; only those that meet a condition, if there is one.
+
+        Raises:
+            NotFoundError: there is no column of vectors.
+            InputError: it has vectors of another length, or none at all.
+        """
+        return [Near(*row) for row in self._host.sql(self.nearest_sql(vector, limit, where))]
+
+    def size(self) -> Size:
+        """What the vectors take.
+
+        Raises:
+            NotFoundError: there is no column of vectors.
+        """
+        name, _ = self._column(self._vectors)
+        text = sql(
+            "SELECT count(t.{0}), count(*) - count(t.{0}), max(len(t.{0})), coalesce(sum(len(t.{0})) * 4, 0) "
+            "FROM {1} t",
+            quoted(name),
+            self._table,
+        )
+        ((filled, empty, dimensions, taken),) = self._host.sql(text)
+        return Size(int(filled), int(empty), dimensions, int(taken))
+
+    def instrument(self, *, index: bool) -> list[str]:
+        """Have DuckDB note changes of texts from now on; what was done. It has no index of vectors that lasts.
+
+        Raises:
+            NotFoundError: there is no column of vectors.
+            InputError: the table has no key, or this database cannot have triggers.
+        """
+        self._column(self._vectors)
+        if self.key == ("rowid",):
+            raise InputError(f"'{self._name}' has no primary key, by which changes are noted: name one with --key")
+        return [f"Changes of {self._texts} {'are' if self._queue.make() else 'were already'} noted"]
+
+    def cleanup(self) -> list[str]:
+        """Undo `instrument`; what was done."""
+        # Vectors whose texts have changed would look like those of the new texts.
+        cleared = self.clear_changed() if folded(self._vectors) in self._types else 0
+        done = [f"Vectors of changed texts that were set NULL: {cleared:,}"] if cleared else []
+        return [*done, f"Changes of {self._texts} {'are no longer' if self._queue.remove() else 'were not'} noted"]
 
     @property
     def _has_text(self) -> Sql:
+        if not self._is_text:
+            return sql("t.{} IS NOT NULL", quoted(self._texts))
         return sql("regexp_matches(t.{}, {})", quoted(self._texts), literal(VISIBLE))
+
+    def _spelt(self, name: str) -> str:
+        """A column's name as the table has it."""
+        return str(self._types.get(folded(name), (name, ""))[0])
+
+    def _unique(self, key: Sequence[str]) -> tuple[str, ...]:
+        """The columns of a key that the caller names.
+
+        Raises:
+            NotFoundError: there is no such column.
+            InputError: they do not tell all rows apart.
+        """
+        names = tuple(self._column(name)[0] for name in key)
+        columns = [sql("t.{}", quoted(name)) for name in names]
+        text = sql(
+            "SELECT count(*), count(*) FILTER ({}) FROM (SELECT {} FROM {} t GROUP BY ALL HAVING count(*) > 1 OR {})",
+            joined(" OR ", [sql("{} IS NULL", quoted(name)) for name in names]),
+            joined(", ", columns),
+            self._table,
+            joined(" OR ", [sql("{} IS NULL", name) for name in columns]),
+        )
+        ((several, null),) = self._host.sql(text)
+        if several:
+            why = "is NULL in some rows" if null else "is the same in several rows"
+            raise InputError(
+                f"the key {', '.join(names)} of '{self._name}' {why}: name columns that tell all rows apart"
+            )
+        return names
 
     def _column(self, name: str) -> tuple[str, str]:
         if folded(name) not in self._types:
@@ -171,6 +285,14 @@ class VectorColumn:
             near = did_you_mean(name, known) or ";"
             raise NotFoundError(f"no column '{name}' in '{self._name}'{near} columns: {', '.join(known)}")
         return self._types[folded(name)]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where DuckDB has a row now, and the text that it had: a rowid may mean another row later."""
+
+    rowid: int
+    was: str
 
 
 def _table(host: Host, name: str) -> tuple[str, str, str]:

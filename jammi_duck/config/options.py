@@ -127,6 +127,7 @@ Folder = Annotated[Path, Kind("a path", _path)]
 Table = Annotated[Options, Kind("a table of options", _options)]
 Directories = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of paths", _paths)]
 Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names, no URLs", _models)]
+Sources = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of sources' names", _models)]
 Address = Annotated[str, Meta(pattern=rf"^\S*:{_PORT}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Kind("one of auto, float32, bfloat16")]
 Level = Annotated[Literal["debug", "info", "warning", "error"], Kind("one of debug, info, warning, error")]
@@ -190,6 +191,9 @@ class Config:
     server_follow: Annotated[
         Duration, Key("server.follow", "how long changes by other processes may go unnoticed by the server")
     ] = timedelta(seconds=5)
+    server_refresh: Annotated[
+        Sources, Key("server.refresh", "sources that the server refreshes in the background, every server.follow")
+    ] = ()
     snapshot: Annotated[
         Flag, Key("server.snapshot", "serve a private copy of the database file, so that others may write to it")
     ] = False

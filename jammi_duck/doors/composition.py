@@ -11,6 +11,7 @@ from jammi_duck.retrieval.selection import Selections
 from jammi_duck.sql import sql
 from jammi_duck.storage.tables.catalog import EXPECTED, SCHEMA, Catalog
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.followed import FollowedSources
 from jammi_duck.storage.tables.impostors import refuse_macros, refuse_tables
 from jammi_duck.storage.tables.recovery import finish_drops
 from jammi_duck.storage.tables.views import has_schema, views_of
@@ -19,6 +20,7 @@ from jammi_duck.types import Host
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import Conditions
 from jammi_duck.udfs.macros import reserved
+from jammi_duck.work.freshen import Freshener
 from jammi_duck.work.generate import Generator
 from jammi_duck.work.importing import Importer
 from jammi_duck.work.index_words import WordsIndexer
@@ -81,13 +83,16 @@ def open_engine(
     jobs.settle()
     finish_drops(tables)
     jobs.follow()
+    refresher = Refresher(tables, encoders, jobs)
     return Engine(
         host,
         tables,
         encoders,
         jobs,
         Generator(tables, encoders, jobs),
-        Refresher(tables, encoders, jobs),
+        refresher,
+        Freshener(host, tables, jobs, refresher),
+        FollowedSources(host, catalog, host.home()),
         Importer(tables, encoders, jobs),
         WordsIndexer(tables, jobs),
         selections,

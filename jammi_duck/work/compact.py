@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import BuildError, StateError
 from jammi_duck.sql import literal
 from jammi_duck.storage.files.manifest import Manifest
+from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import catch_up
 from jammi_duck.storage.tables.change import Change
@@ -59,8 +61,18 @@ def call(function: str, tables: EmbeddingTables, state: Manifest, source: str) -
     return f"SELECT * FROM {function}({literal(source)}{table})"
 
 
-def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -> Compacted:
+def compact(
+    tables: EmbeddingTables,
+    jobs: Jobs,
+    entry: Entry,
+    caller: Caller,
+    *,
+    plan: Callable[[Manifest, dict[int, Mask], int], Compaction] = plan_compaction,
+    is_ours: bool = False,
+) -> Compacted:
     """Merge the segments of a ready table, without the rows that are gone; nothing is encoded.
+
+    `plan` says which segments. See `Jobs.start` for `is_ours`.
 
     Raises:
         BuildError: the table was changed again and again meanwhile, or the compaction was interrupted.
@@ -74,7 +86,7 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -
         # Its files are held as long as rows are copied out of them.
         pinned = pin_snapshot(tables, entry, caller)
         base = pinned.snapshot.manifest
-        todo = plan_compaction(base, live_masks(store, base.segments, base.tombstones), tables.segment_rows)
+        todo = plan(base, live_masks(store, base.segments, base.tombstones), tables.segment_rows)
         if not todo.mergers and not todo.others:
             catch_up(tables, entry, base)
             tables.pins.release(pinned.token)
@@ -85,9 +97,10 @@ def compact(tables: EmbeddingTables, jobs: Jobs, entry: Entry, caller: Caller) -
             progress = Progress("merging", entry.definition.label, sum(each.rows for each in todo.mergers))
             return Job(change, "compaction", caller, progress)
 
-        job = jobs.start(caller, start)
+        job = jobs.start(caller, start, is_ours=is_ours)
         try:
             with jobs.ending_on_error(job):
+                job.work.forget_again(todo.kept)
                 indexed = merge(job.work, store, todo, tables.segment_rows, job.advance)
                 job.progress.done()
                 with indexing(job, indexed) as advance:

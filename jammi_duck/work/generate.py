@@ -30,7 +30,7 @@ from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.words.analyser import ENGLISH, analyser
 from jammi_duck.types import Analysis, Caller, Counts, Definition, Integer
-from jammi_duck.work.jobs import Job, Jobs, W
+from jammi_duck.work.jobs import Job, Jobs, S
 from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import TextBuffer
 
@@ -332,7 +332,7 @@ def define(request: Request, model: Identity, dimensions: int) -> Definition:
 
 
 @contextlib.contextmanager
-def indexing(job: Job[W], rows: int) -> Iterator[Callable[[int], None]]:
+def indexing(job: Job[S], rows: int) -> Iterator[Callable[[int], None]]:
     """Show the progress of an index of so many rows; gives what is to be told of each part."""
     with Progress("indexing", job.work.definition.label, rows) as bar:
 

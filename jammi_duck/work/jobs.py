@@ -27,20 +27,19 @@ from jammi_duck.work.text_buffer import Sink
 _MAIN_THREAD_CALLERS = 64
 _FAILURES = 16
 _READER = (
-    "this client only reads: generate, refresh, compact, import, index_words, drop, vacuum and recover need a server "
-    "with [server] allow_write = true, and a token with the role admin"
+    "this client only reads: generate, refresh, compact, import, index_words, fill, drop, vacuum and recover need a "
+    "server with [server] allow_write = true, and a token with the role admin"
 )
 
 
-class Work(Sink, Protocol):
-    """What is written, by one thread at a time: a build, or a change of an embedding table."""
+class Work(Protocol):
+    """What is done to the table of this name, which is an embedding table, or a user's own."""
 
     id: str
-    definition: Definition
 
     @property
     def name(self) -> str:
-        """The embedding table's name."""
+        """The table's name."""
         ...
 
     def release(self) -> None:
@@ -52,7 +51,14 @@ class Work(Sink, Protocol):
         ...
 
 
+class StoredWork(Work, Sink, Protocol):
+    """What is written, by one thread at a time: a build, or a change of an embedding table."""
+
+    definition: Definition
+
+
 W = TypeVar("W", bound=Work)
+S = TypeVar("S", bound=StoredWork)
 
 
 class InterruptedJobError(BuildError):
@@ -95,7 +101,7 @@ class Job(Generic[W]):
             self.progress.advance(done)
 
     def write(
-        self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes], texts: Sequence[str] | None
+        self: Job[S], row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes], texts: Sequence[str] | None
     ) -> None:
         """See `Sink`: rows of the work, if it is to go on."""
         with self.writing:
@@ -139,9 +145,13 @@ class Jobs:
         if self.writers is not None and caller.session not in self.writers:
             raise DeniedError(_READER)
 
-    def start(self, caller: Caller, make: Callable[[], Job[W]]) -> Job[W]:
-        """Enter work that `make` makes for a caller. Raises DeniedError where the caller only reads."""
-        self.refuse_readers(caller)
+    def start(self, caller: Caller, make: Callable[[], Job[W]], *, is_ours: bool = False) -> Job[W]:
+        """Enter work that `make` makes for a caller.
+
+        Raises DeniedError if the caller only reads, unless the work `is_ours`: nobody's wish, but that of the database.
+        """
+        if not is_ours:
+            self.refuse_readers(caller)
         with self._settling:
             job = make()
             self._running[job.work.id] = job  # type: ignore[assignment]

@@ -100,8 +100,8 @@ class Refresher:
         self._encoders = encoders
         self._jobs = jobs
 
-    def begin(self, found: Comparison, caller: Caller) -> str:
-        """Check everything that can be wrong, and start a refresh; returns its token.
+    def begin(self, found: Comparison, caller: Caller, *, is_ours: bool = False) -> str:
+        """Check everything that can be wrong, and start a refresh, of the caller's or as `is_ours`; returns its token.
 
         Raises:
             InputError: the keys are not unique or not all there, or the table was imported without its columns.
@@ -128,7 +128,7 @@ class Refresher:
             progress = Progress("refreshing", definition.label, found.texts)
             return Job(change, "refresh", caller, progress)
 
-        return self._jobs.start(caller, start).work.id
+        return self._jobs.start(caller, start, is_ours=is_ours).work.id
 
     def forget(self, token: str, row_ids: Sequence[str], segments: Sequence[int], positions: Sequence[int]) -> None:
         """Take rows of the table that are gone or replaced. Threads may call at once."""

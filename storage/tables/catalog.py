@@ -140,8 +140,11 @@ class Catalog:
                     )
                 )
 
-    def _move_into_database(self) -> None:
-        """Move a catalog in memory into the database, and merge it with what an IMPORT DATABASE may have made there."""
+    def move_into_database(self) -> None:
+        """Move a catalog in memory into the database, unless that is read-only.
+
+        It is merged with what an IMPORT DATABASE may have made there.
+        """
         with self._writing:
             if self._home is None:
                 return
@@ -165,7 +168,7 @@ class Catalog:
         self, build: str, name: str, definition: Definition, location: str, owner: str, started: datetime
     ) -> None:
         """Enter a new build in the state `building`."""
-        self._move_into_database()
+        self.move_into_database()
         begun = _utc(started)
         self._insert(Entry(build, name, definition, "building", None, Counts(), location, owner, begun, None, None))
 
@@ -195,13 +198,13 @@ class Catalog:
 
     def mark_resumed(self, build: str, owner: str) -> None:
         """Move a build from `failed` back to `building`. Raises StateError."""
-        self._move_into_database()
+        self.move_into_database()
         self._transition(build, "failed", "building", {"owner": owner, "finished": None, "error": None})
 
     def note_change(self, build: str, stage: str | None, owner: str | None) -> None:
         """Note what is being done with a ready table, and who does it; nothing, if these are None."""
         if stage is not None:
-            self._move_into_database()
+            self.move_into_database()
         self._update(build, {"stage": stage, "owner": owner}, only="ready")
 
     def note_missing(self, looked_for: Set[str], gone: Set[str]) -> Set[str]:
@@ -247,7 +250,7 @@ class Catalog:
 
     def mark_dropped(self, entry: Entry) -> None:
         """Move a table that is ready, gone or failed to `dropped`. Raises StateError."""
-        self._move_into_database()
+        self.move_into_database()
         self._transition(
             entry.build, "ready" if entry.status == "gone" else entry.status, "dropped", {"finished": _now()}
         )

@@ -187,6 +187,15 @@ class Change:
         with writing(gone.path):
             gone.write(row_ids, segments, positions)
 
+    def forget_again(self, segments: Sequence[Segment]) -> None:
+        """Forget the rows of these segments that are gone in the state that this started from."""
+        numbers = [each.number for each in segments]
+        for each in (each for each in self.base.tombstones if each.rows):
+            for row_ids, of, positions in read_tombstones(self._store.checked(each.parquet)):
+                mine = np.flatnonzero(np.isin(of, numbers))
+                if len(mine):
+                    self.forget(row_ids.take(pa.array(mine)), of[mine].tolist(), positions[mine].tolist())
+
     def vectors(self, segment: int, positions: Sequence[int]) -> Vectors:
         """The vectors of rows of the state that this started from, or that are spare, by their segment's number.
 

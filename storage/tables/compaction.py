@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -25,6 +25,8 @@ from jammi_duck.storage.tables.segment_files import ProgressCallback
 
 # Where more of a segment's rows are gone, its graph is built anew.
 _MOST_GONE = 1 / 3
+# A segment is merged with smaller ones if it has at most so many times their rows.
+_MOST_LARGER = 4
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def plan_compaction(state: Manifest, live: dict[int, Mask], segment_rows: int) -
     masks = {each.number: live.get(each.number, np.ones(each.rows, bool)) for each in state.segments}
     there = {number: int(mask.sum()) for number, mask in masks.items()}
     largest = sorted(state.segments, key=lambda each: (-there[each.number], each.number))
-    count = segments_needed(state.rows, segment_rows)
+    count = segments_needed(sum(there.values()), segment_rows)
     left = sum(there[each.number] for each in largest[count:])
     kept, mergers = [], []
     for position, segment in enumerate(largest[:count]):
@@ -75,6 +77,26 @@ def plan_compaction(state: Manifest, live: dict[int, Mask], segment_rows: int) -
         else:
             mergers.append(Merger(segment, ~masks[segment.number], taken))
     return Compaction(tuple(kept), tuple(mergers), tuple((each, masks[each.number]) for each in largest[count:]))
+
+
+def plan_tidying(state: Manifest, live: dict[int, Mask], segment_rows: int) -> Compaction:
+    """What to do so that there are few small segments; large ones stay, and the rows in them that are gone.
+
+    A segment is merged with smaller ones that have a fourth of its rows together. So a row is copied a few times only,
+    however many changes there are.
+    """
+    there = {each.number: int(live[each.number].sum()) if each.number in live else each.rows for each in state.segments}
+    small: list[Segment] = []
+    rows = 0
+    for segment in sorted(state.segments, key=lambda each: (there[each.number], each.number)):
+        if len(small) > 1 and there[segment.number] > _MOST_LARGER * rows:
+            break
+        small.append(segment)
+        rows += there[segment.number]
+    todo = plan_compaction(replace(state, segments=tuple(small)), live, segment_rows)
+    numbers = {each.number for each in small}
+    large = (each for each in state.segments if each.number not in numbers)
+    return replace(todo, kept=(*large, *todo.kept))
 
 
 def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, progress: ProgressCallback) -> int:

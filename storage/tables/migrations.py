@@ -87,10 +87,11 @@ def migrate(host: Host, database: str, schema: str, quoted_schema: Sql) -> None:
             "install a later one, or open the database read-only to search it"
         )
     for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-        _at_once(host, [*migration(quoted_schema), sql("UPDATE {}.version SET version = {}", quoted_schema, number)])
+        at_once(host, [*migration(quoted_schema), sql("UPDATE {}.version SET version = {}", quoted_schema, number)])
 
 
-def _at_once(host: Host, statements: Sequence[Sql]) -> None:
+def at_once(host: Host, statements: Sequence[Sql]) -> None:
+    """Run statements in one transaction."""
     try:
         host.sql(joined("; ", [sql("BEGIN TRANSACTION"), *statements, sql("COMMIT")]))
     except Exception:

@@ -40,6 +40,7 @@ _IS_FILE = sql("SELECT path IS NOT NULL FROM duckdb_databases() WHERE database_n
 _SOURCES = sql("""
     SELECT concat_ws('.', nullif(schema_name, 'main'), table_name) AS source, 'table' AS kind, column_count AS columns
     FROM duckdb_tables() WHERE database_name = current_database() AND schema_name != 'jammi_catalog'
+    AND table_name NOT LIKE '#_jammi#_column#_%' ESCAPE '#'
     UNION ALL
     SELECT concat_ws('.', nullif(schema_name, 'main'), view_name), 'view', column_count
     FROM duckdb_views() WHERE database_name = current_database() AND schema_name != 'jammi' AND NOT internal

@@ -60,6 +60,25 @@ Of several tables of one source with the same columns, key, model, dimensions an
 Embeds only texts that the table does not have, and removes rows that are gone. If a
 refresh was killed, run it again. Two database files that share a location can refresh at
 the same time; while one refreshes, no other process can open its file.
+
+For searches that see each change, see `jammi-duck follow --help`.
+"""
+_FOLLOW = """\
+Let every search of a table see what is committed, from now on.
+
+  jammi-duck follow patents
+  jammi-duck follow patents --no-triggers
+
+Each search embeds first what has changed. In a file of DuckDB 2.0, triggers note the rows
+that change; DuckDB refuses MERGE INTO and RENAME for a table with triggers. Otherwise,
+and with --no-triggers, each search compares the table. `jammi-duck unfollow` ends it.
+"""
+_UNFOLLOW = """\
+Follow a table no more.
+
+  jammi-duck unfollow patents
+
+Removes the triggers, and the table of changes. The embedding table stays as it is.
 """
 _COMPACT = """\
 Merge the files that refreshes have added.
@@ -136,6 +155,14 @@ def add_to(commands: Commands) -> None:
         add_database(command)
         add_json(command)
 
+    for name, text, run in (("follow", _FOLLOW, _follow), ("unfollow", _UNFOLLOW, _unfollow)):
+        command = add_command(commands, name, text, run, listed=False)
+        command.add_argument("source", metavar="SOURCE", help="the table, view or file that was embedded")
+        if name == "follow":
+            command.add_argument("--no-triggers", action="store_true", help="compare the table at each search")
+        add_database(command, server=False)
+        add_json(command)
+
     taken = add_command(commands, "import", _IMPORT, _import)
     taken.add_argument("source", metavar="SOURCE", help="the rows that were embedded: a table, a view or a file")
     taken.add_argument("vectors", metavar="VECTORS", help="the table, view or file with the vectors")
@@ -146,6 +173,16 @@ def add_to(commands: Commands) -> None:
     add_words(taken)
     add_database(taken)
     add_json(taken)
+
+
+def _follow(options: argparse.Namespace) -> None:
+    with equipped(options) as jammi:
+        _show(options, vars(jammi.follow(options.source, triggers=False if options.no_triggers else None)))
+
+
+def _unfollow(options: argparse.Namespace) -> None:
+    with equipped(options) as jammi:
+        _show(options, vars(jammi.unfollow(options.source)))
 
 
 def _sync(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import duckdb
 
@@ -17,6 +18,7 @@ from jammi_duck.config.redaction import redacted
 from jammi_duck.config.settings import load
 from jammi_duck.doors.cli import (
     INTERRUPTED,
+    column_upkeep,
     columns,
     configuration,
     connection,
@@ -47,8 +49,8 @@ Embed, store and search text in DuckDB, in plain SQL.
   jammi-duck search patents.parquet "membrane that cleans water"
 """
 _EPILOG = """\
-Every command has --help. Exit codes: 0 done; 1 failed; 2 wrong call or configuration;
-3 some rows were not embedded; 4 rows have changed (`status --exit-code`); 130 Ctrl-C.
+Every command has --help; sql, size, instrument and cleanup go with embed. Exit codes:
+0 done; 1 failed; 2 wrong call; 3 some rows not embedded; 4 rows have changed; 130 Ctrl-C.
 """
 _DEMO = """\
 Embed and search the docstrings of Python's standard library.
@@ -144,9 +146,17 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
             self._action_max_length += self._indent_increment
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows no password that stands where none is expected."""
+
+    def error(self, message: str) -> NoReturn:
+        """See the class."""
+        super().error(redacted(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    whole = argparse.ArgumentParser(
+    whole: argparse.ArgumentParser = _Parser(
         prog="jammi-duck",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -159,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
     following.add_to(commands)
     evaluating.add_to(commands)
     columns.add_to(commands)
+    column_upkeep.add_to(commands)
     model.add_to(commands)
     models.add_to(commands)
     serving.add_to(commands)

@@ -124,6 +124,7 @@ def add_to(commands: Commands) -> None:
         help="in a hybrid search, the share of the vectors, 0 to 1; the words have the rest (default: %(default)s)",
     )
     add_rerank(search)
+    search.add_argument("--fresh", action="store_true", help="embed first what has changed since (up to 1,000 texts)")
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
     add_json(search)
@@ -183,6 +184,7 @@ def _search(options: argparse.Namespace) -> None:
             rerank=options.rerank,
             rerank_k=RERANK_K if options.rerank_k is None else options.rerank_k,
             parameters=dict(options.parameter),
+            fresh=options.fresh or None,
         )
         last = _LAST if options.rerank is None else _RERANKED
         if options.json:

@@ -35,7 +35,7 @@ from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
 from jammi_duck.kept import numbered
 from jammi_duck.plainly import plainly_found
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.sql import folded
+from jammi_duck.sql import folded, literal, sql
 
 _SEARCH = re.compile(r"\bjammi_(search|similar|matches)\b", re.IGNORECASE)
 _EVALUATION = re.compile(r"\bjammi_(eval|eval_queries|eval_compare|tune)\b", re.IGNORECASE)
@@ -123,7 +123,7 @@ class Service:
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=work, name=f"jammi-server-{name}", daemon=True)
-            for name, work in (("watch", self._watch), ("follow", self._follow))
+            for name, work in (("watch", self._watch), ("follow", self._follow), ("refresh", self._refresh))
         ]
         for thread in self._threads:
             thread.start()
@@ -414,6 +414,20 @@ class Service:
                 log.info("what others have changed is not seen yet: %s", error)
             except Exception as error:
                 log.warning("cannot follow what others change: %s", error)
+
+    def _refresh(self) -> None:
+        """Refresh the sources that are to be current."""
+        seconds = max(self.config.server_follow.total_seconds(), _TICK_SECONDS)
+        while self.config.server_refresh and not self._stopped.wait(seconds):
+            for source in self.config.server_refresh:
+                try:
+                    with self._database.lend(writes=True) as lent:
+                        lent.rows(sql("SELECT * FROM jammi_refresh({})", literal(source)))
+                except ClosedDatabaseError:
+                    # The next one is not.
+                    break
+                except Exception as error:
+                    log.warning("%s could not be refreshed: %s", source, error)
 
     def _reopen(self) -> None:
         """Open the database anew. Queries that run may end.

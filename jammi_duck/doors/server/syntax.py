@@ -39,8 +39,10 @@ _FILE = re.compile(
     r"^[/~]|://|\.(duckdb|ddb|db|sqlite|csv|tsv|txt|parquet|json|jsonl|ndjson|xlsx|arrow|avro)(\.(gz|zst|bz2))?$"
 )
 # The arguments of a search that change its rows, and not its columns.
-_SEARCHES = {"jammi_search", "jammi_similar", "jammi_matches", "jammi_explain"}
-_ASKED = {1, 2}
+_ASKED = {
+    "jammi_search": {1, 2}, "jammi_similar": {1, 2}, "jammi_matches": {1, 2}, "jammi_explain": {1, 2},
+    "jammi_search_column": {2, 3},
+}  # fmt: skip
 _ASKED_BY_NAME = {
     "query",
     "key",
@@ -54,6 +56,8 @@ _ASKED_BY_NAME = {
     "k1",
     "b",
     "parameters",
+    "fresh",
+    "fresh_rows",
 }
 _BEGINNINGS = (
     "read_", "parquet_", "_jammi_", "enable_", "disable_", "truncate_", "set_", "load_", "create_",
@@ -114,9 +118,9 @@ def shaping(tree: Tree) -> Iterator[str]:
     for node in nodes_of(tree):
         if node.get("type") == "TABLE_FUNCTION":
             call = node["function"]
-            searches = str(call.get("function_name", "")).lower() in _SEARCHES
+            asked = _ASKED.get(str(call.get("function_name", "")).lower())
             for i, (name, argument) in enumerate(arguments_of(call)):
-                if not (searches and (i in _ASKED or name.lower() in _ASKED_BY_NAME)):
+                if asked is None or not (i in asked or name.lower() in _ASKED_BY_NAME):
                     parts = nodes_of(argument)
                     yield from (str(part["identifier"]) for part in parts if part.get("class") == "PARAMETER")
 

@@ -1,0 +1,168 @@
+"""The story of a fresh search: texts that may have changed -> those whose vectors the table lacks -> its next state.
+
+What is embedded is kept, as a refresh keeps it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from jammi_duck.errors import JammiWarning
+from jammi_duck.sql import literal, quoted, sql
+from jammi_duck.storage.tables.catalog import Entry, live_rows
+from jammi_duck.storage.tables.compaction import plan_tidying
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
+from jammi_duck.storage.tables.snapshot import PinnedSnapshot, pin_snapshot
+from jammi_duck.types import GIVEN, Caller, Host
+from jammi_duck.work.compact import compact
+from jammi_duck.work.generate import GENERATE_ANEW, Census, check_keys
+from jammi_duck.work.jobs import Jobs
+from jammi_duck.work.refresh import Comparison, Refresher
+from jammi_duck.work.text_buffer import digest
+
+# How many texts a search embeds, if it is not told.
+TEXTS = 1000
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows that may have changed, by their keys: the texts that they have now, None for one that is gone or has none.
+
+    `rest` more rows have changed, and are left for later. `source` is how the user writes it.
+    """
+
+    source: str
+    texts: Mapping[str, str | None]
+    census: Census
+    rest: int = 0
+
+
+@dataclass(frozen=True)
+class _Live:
+    digest: str
+    segment: int
+    place: int
+
+
+class Freshener:
+    """Brings what has changed into embedding tables, for the searches of one database."""
+
+    def __init__(self, host: Host, tables: EmbeddingTables, jobs: Jobs, refresher: Refresher) -> None:
+        """For the tables in `tables`."""
+        self._host = host
+        self._tables = tables
+        self._jobs = jobs
+        self._refresher = refresher
+        # One search embeds what is new in a table, and others wait for it.
+        self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+
+    def turn(self, build: str) -> AbstractContextManager[bool]:
+        """A context for one thread at a time that changes the table of a build."""
+        return self._turns[build]
+
+    def freshen(
+        self, entry: Entry, found: Candidates, limit: int, caller: Caller, *, is_ours: bool = False
+    ) -> tuple[Entry, bool]:
+        """Bring candidates into a table; returns it as it is now, and whether all that has changed is in it.
+
+        At most `limit` texts are embedded, and a warning tells of the others. See `Jobs.start` for `is_ours`.
+
+        Raises:
+            InputError: the keys are not unique or not all there, or the table was imported without its columns.
+            ModelError: something is to be embedded, and the model cannot be had, or is not what it was.
+            NotFoundError: the table was dropped.
+            StorageError: the location cannot be read or written.
+        """
+        began = time.monotonic()
+        check_keys(entry.definition.source, entry.definition.key, found.census, GENERATE_ANEW)
+        rest = found.rest
+        if found.texts or found.census.rows != _counted(entry):
+            with self.turn(entry.build):
+                rest += self._bring(entry, found, limit, caller, began, is_ours)
+        if rest:
+            warnings.warn(
+                f"'{found.source}' has {rest:,} new or changed rows more than a search brings in (fresh_rows is "
+                f"{limit:,}): they are not in this one. SELECT * FROM jammi_refresh({literal(found.source)}) brings in "
+                "all of them",
+                JammiWarning,
+                stacklevel=2,
+            )
+        return self._tables.ready(entry.name), not rest
+
+    def _bring(self, entry: Entry, found: Candidates, limit: int, caller: Caller, began: float, is_ours: bool) -> int:
+        """How many rows are left for later."""
+        entry = self._tables.ready(entry.name)
+        pinned = pin_snapshot(self._tables, entry, caller)
+        live = self._live(pinned, list(found.texts))
+        gone: list[tuple[str, _Live]] = []
+        new: defaultdict[str, list[str]] = defaultdict(list)
+        deleted = rest = 0
+        for key, text in found.texts.items():
+            before = live.get(key)
+            if text is None:
+                if before is not None:
+                    deleted += 1
+                    gone.append((key, before))
+            elif before is None or before.digest != digest(text).hex():
+                if text not in new and len(new) == limit:
+                    rest += 1
+                    continue
+                new[text].append(key)
+                if before is not None:
+                    gone.append((key, before))
+        changed = len(gone) - deleted
+        added = sum(map(len, new.values())) - changed
+        if not gone and not new and found.census.rows == _counted(entry):
+            self._tables.pins.release(pinned.token)
+            return rest
+        comparison = Comparison(
+            source=found.source,
+            table=entry.name,
+            build=entry.build,
+            snapshot_token=pinned.token,
+            # The table may have more rows than the source had, if that was seen before others brought them in.
+            census=replace(found.census, rows=max(found.census.rows, pinned.snapshot.manifest.rows - deleted + added)),
+            added=added,
+            changed=changed,
+            deleted=deleted,
+            texts=len(new),
+            began=began,
+        )
+        token = self._refresher.begin(comparison, caller, is_ours=is_ours)
+        if gone:
+            self._refresher.forget(
+                token, [key for key, _ in gone], [row.segment for _, row in gone], [row.place for _, row in gone]
+            )
+        self._refresher.renew(token, ((keys, digest(text).hex(), text, None, None) for text, keys in new.items()))
+        if self._refresher.finish(token).advice:
+            compact(self._tables, self._jobs, self._tables.ready(entry.name), caller, plan=plan_tidying, is_ours=True)
+        return rest
+
+    def _live(self, pinned: PinnedSnapshot, keys: list[str]) -> dict[str, _Live]:
+        """The rows of a table that have these keys."""
+        rows = live_rows(
+            sql("_row_id, _text_digest, _segment, _place"),
+            [(number, str(path)) for number, path in pinned.segments],
+            [str(path) for path in pinned.tombstones],
+        )
+        text = sql(
+            "SELECT l._row_id, lower(hex(l._text_digest)), l._segment, l._place FROM ({}) l "
+            'SEMI JOIN {} g ON l._row_id = g.key COLLATE "C"',
+            rows,
+            quoted(GIVEN),
+        )
+        found = self._host.sql(text, rows=pa.table({"key": pa.array(keys, pa.string())}))
+        return {key: _Live(*row) for key, *row in found}
+
+
+def _counted(entry: Entry) -> int:
+    """How many rows the source had."""
+    return entry.counts.rows + entry.counts.skipped + entry.counts.failed

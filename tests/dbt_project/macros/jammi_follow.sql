@@ -1,0 +1,3 @@
+{% macro jammi_follow(relation) %}
+SELECT * FROM jammi_follow('{{ relation }}', triggers := false)
+{% endmacro %}
