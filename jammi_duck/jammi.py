@@ -567,7 +567,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         Returns:
             A relation of one row: embedding_table VARCHAR, current BIGINT, new BIGINT, changed BIGINT, gone BIGINT,
             coverage DOUBLE, segments INTEGER, bytes BIGINT, age INTERVAL, advice VARCHAR, followed VARCHAR, which is
-            by what changes are found ('triggers' or 'comparison'), or None.
+            what finds changes ('triggers', 'comparison', or nothing).
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.

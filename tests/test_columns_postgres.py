@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
-import json
 import shlex
 import subprocess
 import sys
@@ -21,16 +19,13 @@ import psycopg.sql
 
 from jammi_duck.config.logs import log
 from jammi_duck.doors.cli import main
-from jammi_duck.doors.columns.catalogue import Kind, Table
 from jammi_duck.doors.columns.connections import Connections
 from jammi_duck.doors.columns.dialect import COCKROACHDB, POSTGRESQL, dialect_of
-from jammi_duck.doors.columns.statements import Statements
 from jammi_duck.errors import InputError, StorageError
 from tests.column_worlds import Fake, PostgreSQL, fill_column
 from tests.postgres import PASSWORD
 from tests.test_columns_contract import types  # noqa: F401
 
-GOLDEN = Path(__file__).parent / "golden"
 LETTERS = """\
 import time
 def embedding_label():
@@ -45,7 +40,6 @@ def embedding_encode_batch(batch_index, batch, verbose=False):
     time.sleep(0.01)
     return [(key, embedding_encode(value)) for key, value in batch]
 """
-LIKE_COCKROACHDB = dataclasses.replace(POSTGRESQL, copies=False)
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +193,7 @@ class TestRights:
         assert fill_column(column, Fake(), size=77).filled == 200
         rows.check()
 
-    @pytest.mark.parametrize("dialect", [POSTGRESQL, LIKE_COCKROACHDB])
+    @pytest.mark.parametrize("dialect", [POSTGRESQL, dataclasses.replace(POSTGRESQL, copies=False)])
     def test_the_type_in_a_schema_of_its_own(self, rows, dialect):
         rows.run('CREATE SCHEMA "its own"; CREATE EXTENSION vector SCHEMA "its own"')
         column = rows.column("passage", "passage", "v", dialect=dialect)
@@ -353,63 +347,6 @@ class TestInstrument:
         world.run(f"UPDATE {quoted[0]} SET {quoted[1]} = 'three'")
         assert column.count(with_text=True) == 2
         column.cleanup()
-
-
-class TestStatements:
-    """CockroachDB itself is not here: its statements are looked at, and PostgreSQL runs those that it can."""
-
-    @pytest.mark.parametrize("dialect", [POSTGRESQL, COCKROACHDB], ids=lambda dialect: dialect.name)
-    def test_golden(self, dialect):
-        columns = {
-            "id": Kind(1, "id", "uuid", False),
-            "part": Kind(2, "part", "character varying(20)", True),
-            "passage": Kind(3, "passage", "text", True),
-        }
-        table = Table(7, "public", "passage", "passage", columns)
-        said = Statements(dialect, table, [columns["id"], columns["part"]], columns["passage"], "passage_vector")
-        place = ("02e2e3af-821e-4a3e-8115-ccb9d7042df9", "it's")
-        statements = [
-            said.add_column(384),
-            said.count(with_text=True),
-            said.count(with_text=False),
-            said.read(None, 1000, with_values=False),
-            said.read(place, 1000, with_values=True),
-            *(said.copy() if dialect.copies else ()),
-            said.update(copied=dialect.copies),
-            said.nearest([0.5, -1.0], 10, None),
-            said.nearest([0.5, -1.0], 10, "part = 'it''s' -- all"),
-            said.nearest([0.5, -1.0], 10, None, by_index=True),
-            said.size(stale=True),
-            *said.watch(),
-            said.is_watched(),
-            said.create_index(),
-            said.has_index(),
-            said.drop_index(),
-        ]
-        text = "".join(f"{statement.as_string()};\n\n" for statement in statements)
-        golden = GOLDEN / f"columns_{dialect.name.lower()}.sql"
-        if "--write" in sys.argv:
-            golden.write_text(text)
-        assert text == golden.read_text()
-
-    def test_vectors_by_lists(self, rows):
-        column = rows.column("passage", "passage", "v", dialect=LIKE_COCKROACHDB)
-        column.create(Fake.dimensions)
-        assert fill_column(column, Fake(), size=60).filled == 200
-        rows.check()
-        assert column.nearest([1.0] * 8, 1, None)
-
-    def test_the_visible_characters_are_those_of_duckdb(self, world):
-        from jammi_duck.encoder.blanks import is_blank
-
-        letters = [chr(each) for each in itertools.chain(range(1, 0xD800), range(0xE000, 0x10FFFF, 7))]
-        given = json.dumps(letters)
-        found = world.run(
-            "SELECT string_agg(x, '') FROM json_array_elements_text($1::json) x "
-            f"WHERE NOT x::text COLLATE \"C\" ~ '{POSTGRESQL.visible}'",
-            given,
-        )
-        assert sorted(found[0][0]) == sorted(each for each in letters if is_blank(each))
 
 
 def test_the_description_s_lines_as_they_stand(rows, capsys, letters):

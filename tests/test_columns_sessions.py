@@ -185,6 +185,26 @@ class TestOptions:
         assert (facts["rows_with_vector"], facts["rows_without_vector"], facts["dimensions"]) == ("5", "3", "3")
         assert int(facts["vector_bytes"]) >= 60
 
+    def test_instrument_and_cleanup(self, session, capsys):
+        session.reset()
+        main(embed_words(session, [("-F",)]))
+        capsys.readouterr()
+        words = ["-u", session.url, *itertools.chain(*COLUMN)]
+        code = main(["instrument", *words, "--no-index"])
+        out, err = capsys.readouterr()
+        if code == 2:
+            # The file that this DuckDB makes by default has no triggers.
+            assert session.url.endswith(".duckdb")
+            assert "DuckDB 2.0" in err or "STORAGE_VERSION 'v2.0.0'" in err
+        else:
+            assert len(out.splitlines()) == 1
+            session.run("UPDATE passage SET passage = 'changed' WHERE id = 1")
+            code, out = session.said(capsys, embed_words(session, [("-F",)]))
+            assert out.startswith("rows embedded: 1, ")
+        for _ in range(2):
+            assert main(["cleanup", *words]) == 0
+        assert session.vectors() == [(1,), (2,), (4,), (7,), (8,)]
+
     def test_rows_that_fail_are_named(self, session, capsys, caplog):
         session.reset()
         assert main(embed_words(session, [("-F",)])) == 3

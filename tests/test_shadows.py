@@ -55,10 +55,8 @@ def everything(con):
         ("SELECT p_value FROM jammi_eval_compare('t', 'asked', 'judged', ?)", ways),
         ("SELECT _row_id, _status FROM jammi_infer('t', 'text', 'id') ORDER BY _row_id",),
         ("SELECT row_count, skipped_count, left_count FROM jammi_fill('asked', 'text', 'v')",),
-        (
-            "SELECT id, _row_id, _rank, _distance FROM jammi_search_column('asked', 'v', 'word2', 3, filter := 'id < 4')",
-        ),
-        ("SELECT id, _row_id FROM questions, jammi_search_column('asked', 'v', q, 1, key := ['id', 'text'])",),
+        ("SELECT id, _row_id, _rank FROM jammi_search_column('asked', 'v', 'word2', 3, filter := 'id < 4')",),
+        ("SELECT id, _row_id FROM questions, jammi_search_column('asked', 'v', q, 1, key := ?)", ["id", "text"]),
         ("SELECT embed('word7')",),
         ("SELECT row_count FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small')",),
         ("DELETE FROM t WHERE id = 1",),

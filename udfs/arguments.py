@@ -86,7 +86,7 @@ def parse_model(text: str | None) -> str | None:
     Raises:
         InputError: it is what SQL makes of a comparison, such as `filter = '...'` in place of `filter := '...'`.
     """
-    _refuse_comparison(text, "model")
+    refuse_comparison(text, "model")
     return text
 
 
@@ -96,11 +96,12 @@ def parse_language(text: str | None) -> str | None:
     Raises:
         InputError: it is what SQL makes of a comparison.
     """
-    _refuse_comparison(text, "language")
+    refuse_comparison(text, "language")
     return text
 
 
-def _refuse_comparison(text: str | None, option: str) -> None:
+def refuse_comparison(text: str | None, option: str) -> None:
+    """Raise InputError where an option has what SQL makes of a comparison."""
     if text in ("true", "false"):
         raise InputError(
             f"{option} is {text}: an optional argument is written name := value, and what stands in its place is a "
@@ -116,7 +117,7 @@ def parse_int(text: str | None, option: str) -> int | None:
     """
     if text is None:
         return None
-    _refuse_comparison(text, option)
+    refuse_comparison(text, option)
     try:
         number = Decimal(text)
         if number.is_finite() and number == number.to_integral_value() and number.adjusted() < 100:

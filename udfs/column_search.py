@@ -25,7 +25,7 @@ from jammi_duck.udfs.columns import Column, rows_of
 from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
-from jammi_duck.udfs.rows import column_names
+from jammi_duck.udfs.rows import key_columns
 from jammi_duck.udfs.search_plan import OURS
 from jammi_duck.udfs.sources import SearchPath, Source, resolve, schemas_of
 
@@ -156,12 +156,13 @@ def _rows(engine: Engine, call: ColumnSearchCall, source: Source) -> Sql:
     assert call.vector is not None
     column = template("{} AS {}")
     beside = sql("NULL")
-    if call.key in (None, "null"):
+    given = key_columns(call.key)
+    if not given:
         keys = [quoted(name) for name in _primary_key(engine, source)] or [sql("rowid")]
         beside = joined(", ", (sql("NULL::VARCHAR AS {}", key) for key in keys))
         keys = [sql("{}::VARCHAR", key) for key in keys]
     else:
-        keys = [sql("{}::VARCHAR", _picked(name, source)) for name in column_names(str(call.key))]
+        keys = [sql("{}::VARCHAR", _picked(name, source)) for name in given]
     names = [sql("_jammi_key_{}", place) for place in range(len(keys))]
     key = (
         names[0]

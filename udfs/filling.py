@@ -26,7 +26,7 @@ from jammi_duck.udfs.columns import Column, packed, records, table
 from jammi_duck.udfs.disambiguation import disambiguate_new, looked_up, proven
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.refreshing import caller_sql
-from jammi_duck.udfs.rows import column_names
+from jammi_duck.udfs.rows import key_columns
 from jammi_duck.udfs.sources import Relation, SearchPath, Source, SourceCandidate, resolve
 from jammi_duck.udfs.vector_column import VectorColumn
 from jammi_duck.work.fill import fill
@@ -37,12 +37,11 @@ _BATCH_ROWS = 1000
 _TABLES = sql(
     "SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE NOT internal AND database_name <> 'temp'"
 )
-_COLUMN = sql(
-    "SELECT 1 FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? AND table_name = ? "
-    "AND lower(column_name) = lower(?)"
+_COLUMNS = sql(
+    "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? AND table_name = ? "
+    "ORDER BY column_index"
 )
 _DATABASE = sql("SELECT readonly, type FROM duckdb_databases() WHERE database_name = ?")
-# A row, whose hash is that of all its columns.
 _ROW = quoted("_jammi_row")
 
 
@@ -103,16 +102,16 @@ class ColumnFilled:
 class _Request:
     """What is to be filled: `place` is the table's database, schema and name, and None where none is committed.
 
-    `is_there` says whether the table has the column of vectors.
+    `columns` are those that the table has.
     """
 
     written: str
     place: tuple[str, str, str] | None
+    columns: tuple[str, ...]
     text: str
     vector: str
-    key: tuple[str, ...] | None
+    key: tuple[str, ...]
     model: str
-    is_there: bool
 
     @property
     def instead(self) -> str:
@@ -155,9 +154,8 @@ def fill_plan(engine: Engine, call: FillCall) -> Sql:
             f"'{source.written}' is a file, and vectors are stored in tables: write CREATE TABLE docs AS "
             f"FROM {literal(source.written)}, and jammi_fill('docs', ...)"
         )
-    key = None if call.key in (None, "null") else tuple(column_names(str(call.key)))
     model = parse_model(call.model) or engine.default_model
-    request = _Request(source.written, None, call.text, call.vector, key, model, is_there=False)
+    request = _Request(source.written, None, (), call.text, call.vector, key_columns(call.key), model)
     meant = disambiguate_new(engine, source)
     if meant is None or meant.relation is None:
         seen = packed(Seen, columns=NULL, row_count=sql("0"), hash=literal(""))
@@ -177,8 +175,8 @@ def _filling_query(engine: Engine, source: Source, meant: SourceCandidate, reque
     _refuse_unwritable(engine.host, place[0], source)
     # Says which column is wrong; which types a model takes is known once it is loaded.
     VectorColumn(engine.host, place, request.text, request.vector, key=request.key, any_type=True)
-    is_there = bool(engine.host.sql(_COLUMN, [*place, request.vector]))
-    request = dataclasses.replace(request, place=place, is_there=is_there)
+    columns = tuple(str(name) for (name,) in engine.host.sql(_COLUMNS, place))
+    request = dataclasses.replace(request, place=place, columns=columns)
     return sql(
         "SELECT unnest({}, recursive := true) FROM ({}) s",
         _call(
@@ -209,8 +207,8 @@ def fill_columns(engine: Engine, arguments: Column) -> pa.Array:
 
 def _filled(engine: Engine, given: FillArguments) -> ColumnFilled:
     fields = json.loads(given.request)
-    place, key = (None if fields[name] is None else tuple(fields[name]) for name in ("place", "key"))
-    request = _Request(**{**fields, "place": place, "key": key})
+    lists = {name: tuple(each) for name, each in fields.items() if isinstance(each, list)}
+    request = _Request(**{**fields, **lists})
     if request.place is None:
         raise _no_table(engine.host, request, given.source)
     encoder = engine.encoders.get(request.model)
@@ -283,14 +281,16 @@ def _seen(request: _Request) -> Sql:
     assert request.place is not None
     names = ("database_name", "schema_name", "table_name")
     is_it = joined(" AND ", [sql("{} = {}", Sql(a), literal(b)) for a, b in zip(names, request.place, strict=True)])
-    without = sql("{}.{} IS NULL AND ", _ROW, quoted(request.vector)) if request.is_there else sql("")
+    is_there = folded(request.vector) in map(folded, request.columns)
+    without = sql("{}.{} IS NULL AND ", _ROW, quoted(request.vector)) if is_there else sql("")
     return sql(
         "SELECT (SELECT string_agg(concat(column_name, ' ', data_type), ', ' ORDER BY column_index ASC) "
         "FROM duckdb_columns() WHERE {is_it}) AS columns, count(*) AS row_count, "
-        "coalesce(sum(hash({row}.rowid, {row})), 0)::VARCHAR AS hash FROM {table} AS {row} "
+        "coalesce(sum(hash({row}.rowid, {values})), 0)::VARCHAR AS hash FROM {table} AS {row} "
         "WHERE {without}regexp_matches({row}.{text}::VARCHAR, {visible})",
         is_it=is_it,
         row=_ROW,
+        values=joined(", ", (sql("{}.{}", _ROW, quoted(name)) for name in request.columns)),
         table=joined(".", map(quoted, request.place)),
         without=without,
         text=quoted(request.text),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, did_you_mean, enumerated
 from jammi_duck.sql import Sql, Template, folded, joined, literal, quoted, sql, template
+from jammi_duck.udfs.arguments import refuse_comparison
 from jammi_duck.udfs.columns import Column
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import Source
@@ -96,6 +97,14 @@ def column_names(cols: str) -> list[str]:
             f"{_MOST_COLUMNS:,} at most, or make them one column of the source"
         )
     return names
+
+
+def key_columns(key: str | None) -> tuple[str, ...]:
+    """The names in an optional `key`, which is JSON, too; none where it is not given. Raises InputError."""
+    if key is None or key == "null":
+        return ()
+    refuse_comparison(key, "key")
+    return tuple(column_names(key))
 
 
 def _as_sql(value: object) -> str:

@@ -274,7 +274,7 @@ def selection_query(
     everything = kept(sql("NULL, NULL"), NULL, start=NULL) if traced else build
     # Where the source is joined, `found_query` is bound first, and has said that there is such a column.
     keys = _keys(quoted(entry.definition.key) if is_joined else _key_column(entry), source)
-    names, rows = NULL, sql("")
+    names, rows = sql("NULL::VARCHAR[]"), sql("")
     if predicate is not None:
         condition = _condition(engine, choice, source, predicate)
         names = sql("list_value({})::VARCHAR[]", joined(", ", map(literal, condition.parameters)))

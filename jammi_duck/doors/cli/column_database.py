@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from jammi_duck.config.logs import log
-from jammi_duck.doors.cli.commands import add_models, names
+from jammi_duck.doors.cli.commands import add_models, add_wait, names
 from jammi_duck.doors.cli.connection import opened
 from jammi_duck.doors.composition import loaded_encoders
 from jammi_duck.doors.database_file import expanded
@@ -56,8 +56,9 @@ def add_key(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_debug(command: argparse.ArgumentParser) -> None:
-    """Add `-d`."""
+def add_how(command: argparse.ArgumentParser) -> None:
+    """Add how the database is opened, and `-d`."""
+    add_wait(command)
     command.add_argument("-d", "--debug", action="store_true", help="write each statement to standard error, too")
 
 
@@ -73,9 +74,9 @@ def opened_column(
     read_only: bool,
     any_type: bool = False,
     needs_key: bool = True,
-    wait: timedelta = timedelta(0),
+    wait: timedelta | None = None,
 ) -> Iterator[AnyColumn]:
-    """The column that the options name, closed at the end.
+    """The column that the options name, closed at the end; `wait` goes before `--wait`.
 
     Raises:
         InputError, NotFoundError: there is no such database, table or column.
@@ -94,7 +95,7 @@ def opened_column(
             f"there is no database '{path}'; --url names a DuckDB file that is there, or a server, as in "
             "postgresql://user@host/database"
         )
-    with opened(path, options.settings.config, read_only=read_only, wait=wait) as con, errors_of_ours():
+    with opened(path, options.settings.config, read_only=read_only, wait=wait or options.wait) as con, errors_of_ours():
         host = _ToldHost()
         host.add(con)
         yield VectorColumn(host, options.table, text, options.output, key=key, any_type=any_type)

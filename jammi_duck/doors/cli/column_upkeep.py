@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jammi_duck.doors.cli.column_database import add_column, add_debug, add_key, opened_column
+from jammi_duck.doors.cli.column_database import add_column, add_how, add_key, opened_column
 from jammi_duck.doors.cli.commands import Commands, add_command, add_json
 from jammi_duck.doors.cli.output import fact_lines, print_objects
 
@@ -17,12 +17,12 @@ _INSTRUMENT = """\
 Have the database note when the text of a vector changes.
 
   jammi-duck instrument -u my.duckdb -t passage -i passage -o passage_vector
-  jammi-duck instrument -u postgresql://me@host/db -t passage -i passage -o passage_vector
+  jammi-duck instrument -u postgresql://me@host/db -t passage -i passage -o vector
 
-On PostgreSQL and CockroachDB, a trigger sets the vector NULL in the statement that changes
-the text, unless that statement gives a vector itself; and an index of the vectors makes
-searches faster. In a DuckDB file of the format v2.0.0 or later, a trigger notes changes in
-a table, and the next `jammi-duck embed` embeds these rows again.
+On PostgreSQL and CockroachDB, a trigger sets the vector NULL in each statement that
+changes the text, unless it gives a vector itself; and an index of the vectors makes
+searches faster. In a DuckDB file of the format v2.0.0 or later, a trigger notes changes
+in a table, and the next `jammi-duck embed` embeds these rows again.
 """
 _CLEANUP = """\
 Undo `instrument`.
@@ -45,7 +45,7 @@ def add_to(commands: Commands) -> None:
         add_key(command)
     instrument.add_argument("--no-index", action="store_true", help="make no index of the vectors")
     for command in (size, instrument, cleanup):
-        add_debug(command)
+        add_how(command)
 
 
 def _size(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from jammi_duck.doors.cli import INTERRUPTED
 from jammi_duck.doors.cli.column_database import (
     AnyColumn,
     add_column,
-    add_debug,
+    add_how,
     add_key,
     encoder_of,
     is_server,
@@ -39,7 +39,7 @@ Fill a column of your own table with vectors of its text.
 
   jammi-duck embed -u my.duckdb -t passage -i passage -o passage_vector
   jammi-duck embed -u my.duckdb -t passage -i passage -o passage_vector -F -p
-  jammi-duck embed -u postgresql://me@host/db -t passage -i passage -o passage_vector --watch
+  jammi-duck embed -u postgresql://me@host/db -t passage -i passage -o vector --watch
 
 Embeds rows whose vector is NULL, and adds the column if it is not there. It ends after
 --num-batches of --batch-size rows, or with --follow once no row is left; each batch is
@@ -91,7 +91,7 @@ def add_to(commands: Commands) -> None:
     )
     embed.add_argument("-p", "--progress", action="store_true", help="show a progress bar")
     embed.add_argument("-v", "--verbose", action="store_true", help="print a line for each row")
-    add_debug(embed)
+    add_how(embed)
     nearest = add_command(commands, NEAREST, _NEAREST, _nearest, listed=False)
     statement = add_command(commands, "sql", _SQL, _statement, listed=False)
     for command in (nearest, statement):
@@ -103,7 +103,7 @@ def add_to(commands: Commands) -> None:
         )
         command.add_argument("--where", metavar="SQL", help="a condition over the columns")
         command.add_argument("-v", "--verbose", action="store_true", help="print the key's columns and types, too")
-        add_debug(command)
+        add_how(command)
 
 
 def named(words: Sequence[str]) -> Sequence[str]:
@@ -135,7 +135,7 @@ def _embed_rows(options: argparse.Namespace, told: _Told, idle: _Idle) -> None:
     with contextlib.ExitStack() as stack:
         while True:
             if column is None:
-                wait = timedelta(0) if encoder is None else _PATIENCE
+                wait = _PATIENCE if options.watch else None
                 column = stack.enter_context(opened_column(options, read_only=False, any_type=any_type, wait=wait))
             if encoder is None:
                 encoder = encoder_of(options, options.workers)

@@ -58,13 +58,7 @@ def add_database(
     command.add_argument(
         "--db", metavar="FILE", help="the database file (default: storage.database, jammi_duck.duckdb)"
     )
-    command.add_argument(
-        "--wait",
-        metavar="TIME",
-        type=_wait,
-        default=timedelta(0),
-        help="wait so long, such as 30s, while another process has the file open (default: fail at once)",
-    )
+    add_wait(command)
     if not storage:
         return
     command.add_argument(
@@ -80,6 +74,17 @@ def add_database(
         "--server", metavar="URI", help="let a server do it, such as grpc://localhost:8081, and open no database"
     )
     command.add_argument("--token-file", metavar="FILE", help="a file with the token for the server")
+
+
+def add_wait(command: argparse.ArgumentParser) -> None:
+    """Add `--wait`."""
+    command.add_argument(
+        "--wait",
+        metavar="TIME",
+        type=_wait,
+        default=timedelta(0),
+        help="wait so long, such as 30s, while another process has the file open (default: fail at once)",
+    )
 
 
 def add_models(command: argparse.ArgumentParser) -> None:
