@@ -24,7 +24,7 @@ from tests.worlds import World, die, every_death, every_failure
 ROWS = 25
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
 def world(request, fake, tmp_path):
     """A world with two sources, of which one is embedded."""
     location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"

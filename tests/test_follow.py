@@ -15,6 +15,7 @@ from jammi_duck.errors import InputError, JammiWarning, NotFoundError
 from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.followed import FollowedSources
 from jammi_duck.work.freshen import Freshener
+from jammi_duck.work.refresh import Refresher
 from tests.fakes import text_vector
 
 HAS_TRIGGERS = int(duckdb.__version__.split(".")[0]) >= 2
@@ -323,6 +324,33 @@ class TestFollow:
         assert len(names(embedded, "honey", 9, mode="'vector'")) == 5
         status = "SELECT current, new, changed, gone FROM jammi_status('animals')"
         assert embedded.execute(status).fetchall() == [(5, 0, 0, 0)]
+
+    @pytest.mark.parametrize("triggers", WAYS)
+    @pytest.mark.parametrize("place", [(Freshener, "freshen"), (Refresher, "begin"), (Change, "finish")])
+    def test_what_others_bring_in_meanwhile_may_be_rolled_back(self, embedded, jammi, monkeypatch, triggers, place):
+        embedded.execute(f"SELECT * FROM jammi_follow('animals', triggers := {triggers})")
+        names(embedded, "honey")
+        other = jammi.cursor().con
+        embedded.execute("INSERT INTO animals VALUES (6, 'bee', 'honey')")
+        other.execute("BEGIN; UPDATE animals SET text = 'zebra' WHERE id = 1; DELETE FROM animals WHERE id = 2")
+        kind, name = place
+        real, waiting = getattr(kind, name), [True]
+
+        def meanwhile(*arguments, **options):
+            if waiting and threading.current_thread() is threading.main_thread():
+                waiting.clear()
+                refresh = threading.Thread(target=lambda: other.execute("SELECT * FROM jammi_refresh('animals')"))
+                refresh.start()
+                refresh.join(60)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(kind, name, meanwhile)
+        names(embedded, "honey")
+        assert not waiting
+        other.execute("ROLLBACK")
+        found = embedded.execute("SELECT name, _similarity FROM jammi_search('animals', 'a small cat sleeps', 9)")
+        assert dict(found.fetchall())["cat"] == pytest.approx(1)
+        assert len(names(embedded, "honey", 9, mode="'vector'")) == 6
 
     def test_mistakes(self, embedded, jammi):
         embedded.execute("CREATE TEMP TABLE mine AS FROM animals; SELECT * FROM jammi_generate('mine', 'text', 'id')")

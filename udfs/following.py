@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 
 import pyarrow as pa
 
@@ -268,6 +269,7 @@ class _Search:
             {str(row["key"]): row["text"] for row in differ or ()},
             Census(count, non_null, distinct, key_type),
             max(0, wanted - self.limit),
+            pinned.snapshot.manifest.finished.astimezone(UTC).replace(tzinfo=None),
         )
         fresh, is_whole = self._freshened(entry, candidates)
         if noted is not None:
@@ -325,7 +327,8 @@ def _noted_rows(engine: Engine, followed: Followed, rows: Sql, source: Source, e
     )
     ((count, key_type, repeated, there),) = engine.host.sql(query)
     texts = {str(row["key"]): row["text"] for row in there or ()}
-    return Candidates(source.written, texts, Census(count, count, count - repeated, key_type))
+    census = Census(count, count, count - repeated, key_type)
+    return Candidates(source.written, texts, census, since=entry.finished)
 
 
 def _state(entry: Entry) -> str:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
@@ -36,13 +37,15 @@ TEXTS = 1000
 class Candidates:
     """Rows that may have changed, by their keys: the texts that they have now, None for one that is gone or has none.
 
-    `rest` more rows have changed, and are left for later. `source` is how the user writes it.
+    `rest` more rows have changed, and are left for later. `source` is how the user writes it. All that have changed
+    since the table's state that was finished at `since`, in UTC, are among them, if that is given.
     """
 
     source: str
     texts: Mapping[str, str | None]
     census: Census
     rest: int = 0
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Freshener:
     def freshen(
         self, entry: Entry, found: Candidates, limit: int, caller: Caller, *, is_ours: bool = False
     ) -> tuple[Entry, bool]:
-        """Bring candidates into a table; returns it as it is now, and whether all that has changed is in it.
+        """Bring candidates into a table; returns it as it is now, and whether it has what the source had, and no more.
 
         At most `limit` texts are embedded, and a warning tells of the others. See `Jobs.start` for `is_ours`.
 
@@ -83,10 +86,10 @@ class Freshener:
         """
         began = time.monotonic()
         check_keys(entry.definition.source, entry.definition.key, found.census, GENERATE_ANEW)
-        rest = found.rest
-        if found.texts or found.census.rows != _counted(entry):
-            with self.turn(entry.build):
-                rest += self._bring(entry, found, limit, caller, began, is_ours)
+        with self.turn(entry.build):
+            left, is_known = self._bring(entry, found, limit, caller, began, is_ours)
+            now = self._tables.ready(entry.name)
+        rest = found.rest + left
         if rest:
             warnings.warn(
                 f"'{found.source}' has {rest:,} new or changed rows more than a search brings in (fresh_rows is "
@@ -95,12 +98,18 @@ class Freshener:
                 JammiWarning,
                 stacklevel=2,
             )
-        return self._tables.ready(entry.name), not rest
+        return now, is_known and not rest
 
-    def _bring(self, entry: Entry, found: Candidates, limit: int, caller: Caller, began: float, is_ours: bool) -> int:
-        """How many rows are left for later."""
+    def _bring(
+        self, entry: Entry, found: Candidates, limit: int, caller: Caller, began: float, is_ours: bool
+    ) -> tuple[int, bool]:
+        """How many rows are left for later, and whether nobody else has changed the table since it was compared."""
         entry = self._tables.ready(entry.name)
+        if not found.texts and found.census.rows == _counted(entry):
+            return 0, entry.finished == found.since
         pinned = pin_snapshot(self._tables, entry, caller)
+        base = pinned.snapshot.manifest
+        is_known = base.finished.astimezone(UTC).replace(tzinfo=None) == found.since
         live = self._live(pinned, list(found.texts))
         gone: list[tuple[str, _Live]] = []
         new: defaultdict[str, list[str]] = defaultdict(list)
@@ -122,14 +131,14 @@ class Freshener:
         added = sum(map(len, new.values())) - changed
         if not gone and not new and found.census.rows == _counted(entry):
             self._tables.pins.release(pinned.token)
-            return rest
+            return rest, is_known
         comparison = Comparison(
             source=found.source,
             table=entry.name,
             build=entry.build,
             snapshot_token=pinned.token,
             # The table may have more rows than the source had, if that was seen before others brought them in.
-            census=replace(found.census, rows=max(found.census.rows, pinned.snapshot.manifest.rows - deleted + added)),
+            census=replace(found.census, rows=max(found.census.rows, base.rows - deleted + added)),
             added=added,
             changed=changed,
             deleted=deleted,
@@ -142,9 +151,14 @@ class Freshener:
                 token, [key for key, _ in gone], [row.segment for _, row in gone], [row.place for _, row in gone]
             )
         self._refresher.renew(token, ((keys, digest(text).hex(), text, None, None) for text, keys in new.items()))
-        if self._refresher.finish(token).advice:
-            compact(self._tables, self._jobs, self._tables.ready(entry.name), caller, plan=plan_tidying, is_ours=True)
-        return rest
+        refreshed = self._refresher.finish(token)
+        states = 1
+        if refreshed.advice:
+            now = self._tables.ready(entry.name)
+            done = compact(self._tables, self._jobs, now, caller, plan=plan_tidying, is_ours=True)
+            states += done.bytes != done.bytes_before
+        # Others commit states of their own.
+        return rest, is_known and self._tables.recorded.get(entry.build) == base.number + states
 
     def _live(self, pinned: PinnedSnapshot, keys: list[str]) -> dict[str, _Live]:
         """The rows of a table that have these keys."""
