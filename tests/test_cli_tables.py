@@ -138,6 +138,18 @@ class TestSearch:
         code, out, err = call(capsys, "search animals 'the duck' -k 1 --columns name --db my.duckdb --exact --json")
         assert (code, [row["name"] for row in json.loads(out)]) == (0, ["duck"])
 
+    def test_vectors_are_shortened_for_people(self, database, capsys):
+        with duckdb.connect("my.duckdb") as con:
+            con.execute("ALTER TABLE animals ADD COLUMN v FLOAT[8]")
+            con.execute("UPDATE animals SET v = [id, 0.123456, 0.123456, 0.5, 0.25, 0.123456, 1, 2] WHERE id > 1")
+        line = "search animals duck -k 5 --db my.duckdb"
+        shown = call(capsys, line)[1]
+        assert "[3.0, 0.123456, 0.123456, 0.5, 0.…]" in shown
+        assert "0.25" not in shown
+        assert "NULL" in shown
+        row, *_ = json.loads(call(capsys, f"{line} --json")[1])
+        assert row["v"][3:5] == [0.5, 0.25]
+
     def test_several_readers_at_once(self, database, capsys):
         with duckdb.connect("my.duckdb", read_only=True):
             assert call(capsys, "search animals duck --db my.duckdb")[0] == 0

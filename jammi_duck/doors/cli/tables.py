@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 import duckdb
 
@@ -23,7 +24,7 @@ from jammi_duck.errors import InputError, did_you_mean
 from jammi_duck.jammi import Jammi
 from jammi_duck.retrieval.fusion import WEIGHTED
 from jammi_duck.retrieval.search import RERANK_K, Mode
-from jammi_duck.sql import Sql, joined, literal, quoted, sql
+from jammi_duck.sql import Sql, joined, literal, quoted, sql, template
 
 _GENERATE = """\
 Embed the text of a table or a file, and store the vectors.
@@ -76,6 +77,11 @@ Remove old files that are no longer used.
 
 Files younger than storage.retention stay: 7 days by default.
 """
+_VECTOR = re.compile(r"(FLOAT|DOUBLE)\[\d*\]")
+_SHORTENED = template(
+    "CASE WHEN len({column}::VARCHAR) > 40 THEN concat(({column}::VARCHAR)[:32], '…]') "
+    "ELSE {column}::VARCHAR END AS {column}"
+)
 _SHORT = "embedding_table, source, columns, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
 _FIRST = sql("_rank, round(_score, 3) AS _score")
 _LAST = sql("_rank, _score, _similarity, _bm25")
@@ -201,14 +207,19 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: Sql) -> str:
-    """A select list: `ours`, then the chosen columns of the source, by default all."""
+    """A select list: `ours`, then the chosen columns of the source, by default all; of vectors, the first numbers."""
     columns = found.columns[: found.columns.index("_row_id")]
+    kinds = dict(zip(found.columns, map(str, found.types), strict=True))
     for name in options.columns or ():
         if name not in columns:
             near = did_you_mean(name, columns) or ";"
             raise InputError(f"no column '{name}' in '{options.source}'{near} columns: {', '.join(columns)}")
     # DuckDB takes a subclass of str for the name of a column.
-    return str(joined(", ", [ours, *map(quoted, options.columns or columns)]))
+    wanted = (
+        _SHORTENED(column=quoted(name)) if not options.json and _VECTOR.fullmatch(kinds[name]) else quoted(name)
+        for name in options.columns or columns
+    )
+    return str(joined(", ", [ours, *wanted]))
 
 
 def _tables(options: argparse.Namespace) -> None:
