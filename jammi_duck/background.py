@@ -8,7 +8,6 @@ from collections.abc import Callable
 import duckdb
 
 from jammi_duck.config.logs import log
-from jammi_duck.errors import JammiError
 from jammi_duck.lifetime import stop_at_exit
 
 
@@ -41,8 +40,8 @@ class BackgroundRefresh:
         while not self._stopped.is_set():
             try:
                 self._refresh()
-            except duckdb.ConnectionException:
-                return
-            except (JammiError, duckdb.Error) as error:
+            except Exception as error:
+                if isinstance(error.__cause__ or error, duckdb.ConnectionException):
+                    return
                 log.warning("%s could not be refreshed: %s", self._name, error)
-            self._stopped.wait(self._seconds)
+            self._stopped.wait(min(self._seconds, threading.TIMEOUT_MAX))

@@ -36,7 +36,8 @@ class FollowMethods:
         Args:
             source: the name of a table or view, or the path of a file, that was embedded.
             every: refresh the source in the background instead, each so many seconds, on a thread of its own, until
-                `unfollow` or until the connection is closed. Searches do not wait for it.
+                `unfollow` or until the connection is closed, which DuckDB refuses during a refresh. Searches do not
+                wait for it.
             triggers: whether triggers note what changes, so that a search costs the changes and not the table. By
                 default they do, where DuckDB has triggers; then DuckDB refuses MERGE INTO and RENAME for the table.
                 True lets them note the keys of new rows as well, with which DuckDB refuses ON CONFLICT DO UPDATE;
@@ -63,7 +64,10 @@ class FollowMethods:
             text = template("SELECT * FROM jammi_follow({}, triggers := {}, model := {}, embedding_table := {})")
             ((*row,),) = self._statements.rows(text, (source,), triggers, model, embedding_table)
             return FollowedRow(*row)
-        seconds = every.total_seconds() if isinstance(every, timedelta) else float(every)
+        try:
+            seconds = every.total_seconds() if isinstance(every, timedelta) else float(every)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"every is {every!r}; give a number of seconds, or a timedelta") from error
         if not 0 < seconds < float("inf"):
             raise InputError(f"every is {every}; it must be more than 0 seconds")
 

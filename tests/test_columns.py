@@ -58,6 +58,17 @@ class TestFill:
         world.run("""INSERT INTO "s ""x"."a 'b' {}" VALUES ('one', 1)""")
         assert world.filled(table='"S ""X"."A \'b\' {}"', columns=('THE "text', 'V"{}')).filled == 1
 
+    @pytest.mark.parametrize("kind", ["INTEGER", "VARCHAR"])
+    def test_a_column_named_rowid_is_refused(self, world, kind):
+        world.run(f"CREATE TABLE t (RowID {kind}, passage VARCHAR)")
+        with pytest.raises(InputError, match="'t' has a column rowid, which hides DuckDB's own.* rename it"):
+            world.filled(table="t")
+
+    def test_rows_that_others_refer_to(self, world):
+        world.run("CREATE TABLE other (id INTEGER REFERENCES passage (id)); INSERT INTO other VALUES (1)")
+        with pytest.raises(InputError, match="'passage' are referred to by a foreign key of another table, and DuckDB"):
+            world.filled(columns=("passage", "v"))
+
 
 class TestInstrument:
     @pytest.fixture
@@ -190,8 +201,9 @@ def run(*words, cwd=None):
 
 @pytest.mark.minilm
 class TestCommands:
-    def test_embed_says_what_it_does(self, file):
-        done = run("embed", "-u", file, *COLUMN, "-m", "all-MiniLM-L6-v2", "-b", "3", "-n", "1", "-w", "2", "-v")
+    @pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "hf_st_all_minilm_l6"])
+    def test_embed_says_what_it_does(self, file, model):
+        done = run("embed", "-u", file, *COLUMN, "-m", model, "-b", "3", "-n", "1", "-w", "2", "-v")
         assert (done.returncode, done.stderr) == (0, "")
         assert re.sub(r"in \d+\.\d+ seconds", "in 1.5 seconds", done.stdout) == (
             "[INFO] Column passage_vector was added\n"
@@ -225,6 +237,7 @@ class TestCommands:
             (("embed", "-u", "none.duckdb", *COLUMN), "no database 'none.duckdb'"),
             (("embed", "-u", file, *COLUMN, "-b", "0"), "--batch-size is 0"),
             (("search", "-u", file, *COLUMN, "-l", "0", "x"), "--limit is 0"),
+            (("sql", "-u", file, *COLUMN, "--where", " ", "x"), "--where is empty"),
             (("search", "nothing", "--", "-u"), "no table, view or file 'nothing'"),
             (("search", "nothing", "x", "--filter", "-u > 3"), "no table, view or file 'nothing'"),
             (("search", "-u", file, *COLUMN, "x"), "no column 'passage_vector'"),

@@ -187,6 +187,24 @@ def types(tmp_path):
     return WrapperEncoder(Wrappers([str(tmp_path)]).get("types"))
 
 
+def test_a_table_in_several_schemas_is_named_with_one(world):
+    for schema in ("b", "a"):
+        world.run(f"CREATE SCHEMA {schema}")
+        world.run(f"CREATE TABLE {schema}.t (id INTEGER PRIMARY KEY, passage VARCHAR)")
+    with pytest.raises(InputError, match=r"several schemas have a table 't': a, b; .* as in -t a\.t"):
+        world.column("t", "passage", "v")
+    assert world.column("b.t", "passage", "v").create(3)
+    assert not world.column("b.t", "passage", "v").create(3)
+
+
+def test_a_column_without_vectors_is_neither_measured_nor_watched(passages):
+    passages.run("ALTER TABLE passage ADD COLUMN price INTEGER")
+    column = passages.column("passage", "passage", "price")
+    for action in (column.size, lambda: column.instrument(index=False)):
+        with pytest.raises(InputError, match="the column 'price' of 'passage' is (INTEGER|integer): name one of vect"):
+            action()
+
+
 class TestValuesOfAnyType:
     @pytest.mark.parametrize(
         ("kind", "values", "seen"),

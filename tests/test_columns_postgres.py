@@ -107,6 +107,15 @@ class TestSeveralAtOnce:
         done = fill_column(column, Fake(), size=50)
         assert (done.filled, done.left) == (190, 10)
 
+    def test_vectors_that_a_trigger_takes_away_end(self, rows):
+        column = rows.column("passage", "passage", "v")
+        column.create(Fake.dimensions)
+        rows.run("CREATE FUNCTION emptied() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := NULL; RETURN NEW; END'")
+        rows.run(
+            "CREATE TRIGGER a BEFORE UPDATE ON passage FOR EACH ROW WHEN (NEW.id > 190) EXECUTE FUNCTION emptied()"
+        )
+        assert fill_column(column, Fake(), size=50).left == 10
+
     def test_a_deadlock_is_tried_again(self, rows):
         column = rows.column("passage", "passage", "v")
         column.create(Fake.dimensions)
@@ -223,6 +232,16 @@ class TestRights:
         column.create(2)
         assert fill_column(column, types, size=1).filled == 2
 
+    @pytest.mark.parametrize(("kind", "value"), [("TIMESTAMPTZ", "'2024-01-01'::timestamptz + i * interval '1 h'"),
+        ("DOUBLE PRECISION", "i / 7.0"), ("INTERVAL", "i * interval '-1 day 3 hours'")])  # fmt: skip
+    def test_keys_are_found_whatever_the_session_s_format(self, world, types, kind, value):  # noqa: F811
+        world.run(f"CREATE TABLE passage AS SELECT ({value})::{kind} AS k, 'text ' || i AS passage "
+                  "FROM generate_series(1, 20) i; ALTER TABLE passage ADD PRIMARY KEY (k)")  # fmt: skip
+        for setting in ("datestyle = 'SQL, DMY'", "timezone = 'Asia/Kolkata'", "extra_float_digits = 0",
+                        "intervalstyle = 'sql_standard'"):  # fmt: skip
+            world.run(f"ALTER DATABASE {world.database} SET {setting}")
+        assert world.filled(types, size=3, any_type=True).left == 0
+
 
 class TestPasswords:
     @pytest.mark.parametrize(
@@ -241,6 +260,8 @@ class TestPasswords:
             "postgresql://guest:{0}@127.0.0.1:{1}/no_such_database",
             "cockroachdb://guest:{0}@127.0.0.1:x{1}/{2}",
             "postgresql+psycopg://guest:{0}@127.0.0.1:{1}/{2}",
+            "postgresql:/guest:{0}@127.0.0.1:{1}/{2}",
+            "host=127.0.0.1 password={0}",
         ],
     )
     def test_none_is_shown(self, rows, capsys, caplog, url, letters):

@@ -218,6 +218,14 @@ class TestWhatIsNoTable:
             passages.execute(f"WITH c AS (FROM passage) {query.format(source)}").fetchall()
         passages.execute("ROLLBACK")
 
+    def test_the_statement_instead_has_the_model(self, passages):
+        passages.execute("CREATE TEMP TABLE brief AS SELECT passage, NULL::FLOAT[] AS v FROM passage")
+        with pytest.raises(duckdb.Error) as told:
+            passages.execute("FROM jammi_fill('brief', 'passage', 'v', model := 'fake/other')").fetchall()
+        statement = str(told.value).partition(": write ")[2].partition("\n")[0]
+        passages.execute(statement)
+        assert passages.execute("SELECT DISTINCT len(v) FROM brief WHERE v IS NOT NULL").fetchall() == [(8,)]
+
     def test_what_stands_before_a_table_is_not_taken_for_it(self, passages, encoded):
         query = "SELECT * FROM jammi_fill('passage', 'passage', 'v')"
         with pytest.raises(duckdb.Error, match="is not the table .*passage.* in this query, but a CTE, a TEMP table"):

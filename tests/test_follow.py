@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jammi_duck.errors import InputError, JammiWarning, NotFoundError
+from jammi_duck.errors import InputError, JammiWarning, NotFoundError, StateError
 from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.followed import FollowedSources
+from jammi_duck.udfs import following
 from jammi_duck.work.freshen import Freshener
 from jammi_duck.work.refresh import Refresher
 from tests.fakes import text_vector
@@ -279,6 +280,52 @@ class TestFollow:
         assert con.execute("SELECT id FROM jammi_search('a.parquet', 'word14', 1)").fetchall() == [(2,)]
         assert con.execute("SELECT id FROM jammi_search('v', 'honey', 1)").fetchall() == [(1,)]
 
+    @needs_triggers
+    def test_embeddings_by_another_key(self, embedded):
+        embedded.execute("SELECT * FROM jammi_follow('animals')")
+        embedded.execute("SELECT * FROM jammi_generate('animals', 'text', 'name')")
+        for word in ("zebra", "iron"):
+            embedded.execute(f"UPDATE animals SET text = '{word}' WHERE id = 3")
+            assert names(embedded, word) == ["duck"]
+        embedded.execute("SELECT * FROM jammi_follow('animals')")
+        embedded.execute("UPDATE animals SET text = 'steel' WHERE id = 3")
+        assert names(embedded, "steel") == ["duck"]
+        assert leftovers(embedded) == ([(3,)], [(1,)])
+
+    def test_embeddings_without_the_columns_of_their_text(self, embedded):
+        embedded.execute("SELECT * FROM jammi_follow('animals')")
+        embedded.execute(
+            "CREATE TABLE v AS SELECT id, list_transform(range(64), lambda x: x + id)::FLOAT[64] AS v FROM animals"
+        )
+        embedded.execute("SELECT * FROM jammi_import('animals', 'v', 'id', 'v', model := 'fake/small')")
+        embedded.execute("INSERT INTO animals VALUES (6, 'bee', 'honey')")
+        with pytest.warns(JammiWarning, match="is followed.*imported without the columns of its text.*with cols"):
+            assert len(names(embedded, "honey", 9)) == 5
+
+    @needs_triggers
+    @pytest.mark.parametrize(("file", "table"), [("Zoo", "ÄPFEL"), ("ÄRZTE", "Äpfel"), ('a"b', "o'Neil")])
+    def test_names_in_both_cases(self, fake, tmp_path, monkeypatch, file, table):
+        con = fake(duckdb.connect(str(tmp_path / f"{file}.db"), config={"storage_compatibility_version": "latest"})).con
+        con.execute(f"""CREATE TABLE "{table}" AS SELECT 1 AS "Id", 'honey' AS "Text" """)
+        con.execute("SELECT * FROM jammi_generate($1, 'text', 'id')", [f'"{table}"'])
+        followed = con.execute("SELECT changes_by FROM jammi_follow($1, triggers := true)", [f'"{table}"']).fetchall()
+        assert followed == [("triggers",)]
+        search = """SELECT "Id" FROM jammi_search($1, 'leaf', 1)"""
+        con.execute(search, [f'"{table}"'])
+        con.execute(f"""INSERT INTO "{table}" VALUES (2, 'leaf')""")
+        monkeypatch.setattr(following, "changes", None)
+        assert con.execute(search, [f'"{table}"']).fetchall() == [(2,)]
+
+    def test_a_collation_hides_no_change(self, con):
+        con.execute("CREATE TABLE t (id VARCHAR COLLATE NOCASE, text VARCHAR COLLATE NOCASE)")
+        con.execute(
+            "INSERT INTO t VALUES ('a', 'honey'), ('b', 'leaf'); SELECT * FROM jammi_generate('t', 'text', 'id')"
+        )
+        con.execute("SELECT * FROM jammi_follow('t', triggers := false); FROM jammi_search('t', 'x')")
+        con.execute("UPDATE t SET id = 'A' WHERE id = 'a'; UPDATE t SET text = 'LEAF' WHERE id = 'b'")
+        assert con.execute("SELECT id FROM jammi_search('t', 'honey', 1)").fetchall() == [("A",)]
+        assert con.execute("SELECT current, new, changed, gone FROM jammi_status('t')").fetchall() == [(2, 0, 0, 0)]
+
     def test_evaluations_are_current_too(self, embedded):
         embedded.execute("SELECT * FROM jammi_follow('animals')")
         embedded.execute("INSERT INTO animals VALUES (6, 'bee', 'a bee makes honey')")
@@ -362,8 +409,9 @@ class TestFollow:
         ):
             with pytest.raises(error, match=said):
                 jammi.follow(source)
-        with pytest.raises(InputError, match="every is 0"):
-            jammi.follow("animals", every=0)
+        for every, said in ((0, "it must be more than 0"), ("often", "a number of seconds, or a timedelta")):
+            with pytest.raises(InputError, match=f"every is '?{every}'?; .*{said}"):
+                jammi.follow("animals", every=every)
         assert leftovers(embedded) == ([(0,)], [(0,)])
 
     def test_in_the_background(self, embedded, jammi):
@@ -378,6 +426,34 @@ class TestFollow:
             time.sleep(0.01)
         assert jammi.unfollow("animals").action == "followed no more"
         assert not any(thread.name.startswith("jammi-follow") for thread in threading.enumerate())
+
+    def test_the_background_ends_with_the_connection(self, embedded, jammi):
+        jammi.follow("animals", every=0.01)
+        while True:
+            # DuckDB refuses while a refresh runs.
+            with contextlib.suppress(duckdb.Error):
+                embedded.close()
+                break
+        (thread,) = (thread for thread in threading.enumerate() if thread.name.startswith("jammi-follow"))
+        thread.join(30)
+        assert not thread.is_alive()
+
+    def test_the_background_may_wait_for_ever(self, embedded, jammi):
+        jammi.follow("animals", every=1e12)
+        time.sleep(0.2)
+        assert any(thread.name.startswith("jammi-follow") for thread in threading.enumerate())
+        jammi.unfollow("animals")
+
+    @needs_triggers
+    def test_a_transaction_in_the_way_is_told(self, embedded, jammi):
+        jammi.follow("animals")
+        other = jammi.cursor().con
+        other.execute("BEGIN; DROP TABLE animals")
+        for triggers in (None, True):
+            with pytest.raises(StateError, match="not over has changed 'animals'.*COMMIT or ROLLBACK"):
+                jammi.follow("animals", triggers=triggers)
+        other.execute("ROLLBACK")
+        assert jammi.follow("animals").changes_by == "triggers"
 
     @pytest.mark.parametrize("triggers", WAYS)
     def test_many_search_and_write_at_once(self, embedded, jammi, triggers):

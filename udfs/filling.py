@@ -102,7 +102,7 @@ class ColumnFilled:
 class _Request:
     """What is to be filled: `place` is the table's database, schema and name, and None where none is committed.
 
-    `columns` are those that the table has.
+    `columns` are those that the table has. `is_default` says whether the model is that of `install`.
     """
 
     written: str
@@ -112,12 +112,14 @@ class _Request:
     vector: str
     key: tuple[str, ...]
     model: str
+    is_default: bool
 
     @property
     def instead(self) -> str:
         """The statement that does the same within the caller's transaction."""
         table, text, vector = self.written, quoted(self.text), quoted(self.vector)
-        return f"UPDATE {table} SET {vector} = embed({text}) WHERE {vector} IS NULL"
+        model = "" if self.is_default else f", {literal(self.model)}"
+        return f"UPDATE {table} SET {vector} = embed({text}{model}) WHERE {vector} IS NULL"
 
 
 class _Filling:
@@ -155,7 +157,8 @@ def fill_plan(engine: Engine, call: FillCall) -> Sql:
             f"FROM {literal(source.written)}, and jammi_fill('docs', ...)"
         )
     model = parse_model(call.model) or engine.default_model
-    request = _Request(source.written, None, (), call.text, call.vector, key_columns(call.key), model)
+    is_default = model == engine.default_model
+    request = _Request(source.written, None, (), call.text, call.vector, key_columns(call.key), model, is_default)
     meant = disambiguate_new(engine, source)
     if meant is None or meant.relation is None:
         seen = packed(Seen, columns=NULL, row_count=sql("0"), hash=literal(""))

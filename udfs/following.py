@@ -6,8 +6,9 @@ transaction may be old. Triggers say what has changed, where there are any; othe
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 
@@ -15,8 +16,8 @@ import pyarrow as pa
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder.blanks import VISIBLE
-from jammi_duck.errors import InputError, JammiError, JammiWarning, NoSourceError
-from jammi_duck.sql import Sql, joined, literal, quoted, sql
+from jammi_duck.errors import InputError, JammiError, JammiWarning, NoSourceError, StateError
+from jammi_duck.sql import Sql, folded, folded_sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.followed import BY_COMPARISON, BY_TRIGGERS, Followed, Noted, Watched
 from jammi_duck.storage.tables.snapshot import pin_snapshot
@@ -33,16 +34,22 @@ from jammi_duck.work.jobs import InterruptedJobError
 
 # If more changes are noted, the source is compared.
 _MOST_NOTED = 10_000
+# As the names of a `Relation` are.
+_FOLDED = joined(", ", map(folded_sql, (sql("database_name"), sql("schema_name"), sql("table_name"))))
 _TABLE = sql(
-    "SELECT 1 FROM duckdb_tables() WHERE (lower(database_name), lower(schema_name), lower(table_name)) = (?, ?, ?)"
+    "SELECT 1 FROM duckdb_tables() WHERE ({}) = (?, ?, ?)",
+    _FOLDED,
 )
 _UNIQUE = sql(
     "SELECT 1 FROM (SELECT database_name, schema_name, table_name FROM duckdb_constraints() "
     "WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE') UNION ALL "
     "SELECT database_name, schema_name, table_name FROM duckdb_indexes() WHERE is_unique) "
-    "WHERE (lower(database_name), lower(schema_name), lower(table_name)) = (?, ?, ?)"
+    "WHERE ({}) = (?, ?, ?)",
+    _FOLDED,
 )
 _KEY_TEXT = sql("r.c0::VARCHAR")
+# What DuckDB says if a transaction that is not over has changed a table or its triggers.
+_CONFLICT = "write-write conflict"
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ def follow(engine: Engine, *columns: Column) -> pa.Array:
         source = resolve(written, SearchPath(database, path), engine.host)
         entry, meant = find_embeddings(engine, source, model, name)
         _check_followable(engine, source, meant, entry)
-        told.append([_follow(engine, source, meant, entry, triggers)])
+        with _telling_conflicts(source):
+            told.append([_follow(engine, source, meant, entry, triggers)])
     return table(told, FollowedRow)
 
 
@@ -82,8 +90,9 @@ def unfollow(engine: Engine, *columns: Column) -> pa.Array:
         engine.jobs.refuse_readers(Caller(session, transaction))
         source = resolve(written, SearchPath(database, path), engine.host)
         was_followed = False
-        for meant in source.all_candidates:
-            was_followed |= _unfollow(engine, meant)
+        with _telling_conflicts(source):
+            for meant in source.all_candidates:
+                was_followed |= _unfollow(engine, meant)
         action = "followed no more" if was_followed else "was not followed"
         told.append([UnfollowedRow(source.written, action)])
     return table(told, UnfollowedRow)
@@ -124,11 +133,29 @@ def _check_followable(engine: Engine, source: Source, meant: SourceCandidate, en
         )
     if meant.relation and not found([meant.relation], engine.host):
         raise NoSourceError(f"there is no committed table or view '{source.written}'; COMMIT first", source.written)
+    _check_columns(entry)
+
+
+def _check_columns(entry: Entry) -> None:
     if not entry.definition.columns:
         raise InputError(
             f"'{entry.name}' was imported without the columns of its text, so nothing new can be embedded: import it "
             "again, with cols := [...]"
         )
+
+
+@contextlib.contextmanager
+def _telling_conflicts(source: Source) -> Iterator[None]:
+    """Say what to do if a transaction of somebody is in the way."""
+    try:
+        yield
+    except Exception as error:
+        if _CONFLICT not in str(error):
+            raise
+        raise StateError(
+            f"a transaction that is not over has changed '{source.written}', so its triggers cannot be made or dropped "
+            "now: COMMIT or ROLLBACK that, and run this again"
+        ) from error
 
 
 def _follow(engine: Engine, source: Source, meant: SourceCandidate, entry: Entry, triggers: bool | None) -> FollowedRow:
@@ -145,6 +172,8 @@ def _follow(engine: Engine, source: Source, meant: SourceCandidate, entry: Entry
                 how += ". After an INSERT, a search compares the table, which keeps ON CONFLICT DO UPDATE possible"
             return FollowedRow(source.written, entry.name, BY_TRIGGERS, how)
         except Exception as error:
+            if _CONFLICT in str(error):
+                raise
             if triggers:
                 reason = str(error).partition("\n")[0]
                 raise InputError(
@@ -173,7 +202,7 @@ def _unfollow(engine: Engine, meant: SourceCandidate) -> bool:
 def _watched(engine: Engine, meant: SourceCandidate, entry: Entry) -> Watched | None:
     """The table, if it is one that may have triggers: they write to the database that they are in."""
     relation = meant.relation
-    if relation is None or relation.database != engine.host.home().lower():
+    if relation is None or relation.database != folded(engine.host.home()):
         return None
     watched = _named(relation, entry)
     return watched if engine.host.sql(_TABLE, _full_name(watched)) else None
@@ -196,6 +225,7 @@ def _brought_in(
     limit: int,
     caller: Caller,
 ) -> Entry:
+    _check_columns(entry)
     search = _Search(engine, source, meant, limit, caller)
     if search.is_current(followed, entry):
         return entry
@@ -299,11 +329,11 @@ class _Search:
 
 
 def _fingerprint(entry: Entry) -> Sql:
-    """What stands for all rows of a source, in whatever order."""
+    """What stands for all rows of a source, in whatever order; letter by letter, whatever collation there is."""
     return sql(
         "(SELECT row(count(*), bit_xor(hash({key}, {text})), sum(hash({text}, {key})))::VARCHAR FROM _jammi_rows r)",
-        key=_KEY_TEXT,
-        text=text_of(entry.definition.columns),
+        key=sql('{} COLLATE "C"', _KEY_TEXT),
+        text=sql('{} COLLATE "C"', text_of(entry.definition.columns)),
     )
 
 

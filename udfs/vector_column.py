@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
-from jammi_duck.errors import InputError, NotFoundError, did_you_mean
+from jammi_duck.errors import InputError, NotFoundError, did_you_mean, enumerated
 from jammi_duck.sql import NULL, Sql, folded, joined, literal, quoted, sql
 from jammi_duck.types import GIVEN, Host, Vectors
 from jammi_duck.udfs.column_queue import ColumnQueue, Watched
@@ -29,6 +31,7 @@ _KEY = sql(
     "SELECT constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "
     "AND database_name = ? AND schema_name = ? AND table_name = ?"
 )
+_VECTORS = re.compile(r"(FLOAT|DOUBLE)\[\d*\]")
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class VectorColumn:
         if not self._is_text and not any_type:
             raise InputError(
                 f"the column '{texts}' of '{self._name}' is {kind}, and a model reads texts: name a column of type "
-                "VARCHAR, or by -m a wrapper, which takes values of any type"
+                "VARCHAR, or a wrapper as the model, which takes values of any type"
             )
         self._gives_keys = any_type
         self._vectors = vectors
@@ -104,8 +107,12 @@ class VectorColumn:
         """Add the column of vectors, if it is not there; whether it was not.
 
         Raises:
-            InputError: there is a column of that name for something else.
+            InputError: there is a column of that name for something else, or one that hides the rowid.
         """
+        if "rowid" in self._types:
+            raise InputError(
+                f"'{self._name}' has a column rowid, which hides DuckDB's own, by which rows are found again: rename it"
+            )
         kind = f"FLOAT[{dimensions}]"
         found = self._types.get(folded(self._vectors))
         if found is not None:
@@ -121,7 +128,8 @@ class VectorColumn:
 
     def clear_changed(self) -> int:
         """Set the vectors of rows NULL whose texts were noted as changed (see `instrument`); how many those are."""
-        return self._queue.clear_changed()
+        with self._foreign_keys():
+            return self._queue.clear_changed()
 
     def count(self, *, with_text: bool) -> int:
         """How many rows without a vector have a text, or have none."""
@@ -173,7 +181,8 @@ class VectorColumn:
             quoted(self._texts),
             quoted(self._vectors),
         )
-        ((count,),) = self._host.sql(text, rows=pa.table({"place": rowids, "was": texts, "vector": values}))
+        with self._foreign_keys():
+            ((count,),) = self._host.sql(text, rows=pa.table({"place": rowids, "was": texts, "vector": values}))
         return int(count)
 
     def nearest_sql(self, vector: Sequence[float], limit: int, where: str | None) -> Sql:
@@ -216,7 +225,7 @@ class VectorColumn:
         Raises:
             NotFoundError: there is no column of vectors.
         """
-        name, _ = self._column(self._vectors)
+        name = self._need_vectors()
         text = sql(
             "SELECT count(t.{0}), count(*) - count(t.{0}), max(len(t.{0})), coalesce(sum(len(t.{0})) * 4, 0) "
             "FROM {1} t",
@@ -231,9 +240,9 @@ class VectorColumn:
 
         Raises:
             NotFoundError: there is no column of vectors.
-            InputError: the table has no key, or this database cannot have triggers.
+            InputError: that has no vectors, or the table has no key, or this database cannot have triggers.
         """
-        self._column(self._vectors)
+        self._need_vectors()
         if self.key == ("rowid",):
             raise InputError(f"'{self._name}' has no primary key, by which changes are noted: name one with --key")
         return [f"Changes of {self._texts} {'are' if self._queue.make() else 'were already'} noted"]
@@ -250,6 +259,29 @@ class VectorColumn:
         if not self._is_text:
             return sql("t.{} IS NOT NULL", quoted(self._texts))
         return sql("regexp_matches(t.{}, {})", quoted(self._texts), literal(VISIBLE))
+
+    def _need_vectors(self) -> str:
+        """The name of the column of vectors; raises an error where there is none, or it has something else."""
+        name, kind = self._column(self._vectors)
+        if not _VECTORS.fullmatch(kind):
+            raise InputError(
+                f"the column '{name}' of '{self._name}' is {kind}: name one of vectors, FLOAT[n] or FLOAT[]"
+            )
+        return name
+
+    @contextlib.contextmanager
+    def _foreign_keys(self) -> Iterator[None]:
+        """Say what it means that rows cannot be written anew; the host's errors are of its own kinds."""
+        try:
+            yield
+        except Exception as error:
+            if "foreign key constraint" not in str(error):
+                raise
+            raise InputError(
+                f"rows of '{self._name}' are referred to by a foreign key of another table, and DuckDB writes a row "
+                "anew to change its vector, which it refuses then: keep texts and vectors in a table that none refers "
+                f"to, or leave out the foreign key ({error})"
+            ) from error
 
     def _spelt(self, name: str) -> str:
         """A column's name as the table has it."""
@@ -295,13 +327,23 @@ class _Place:
     was: str
 
 
+def several_tables(name: str, schemas: Sequence[str]) -> str:
+    """What is said where these schemas have a table of that name, and nothing says which one is meant."""
+    return (
+        f"several schemas have a table '{name}': {enumerated(list(schemas))}; name one before it, as in "
+        f"-t {schemas[0]}.{name}"
+    )
+
+
 def _table(host: Host, name: str) -> tuple[str, str, str]:
     """The database, the schema and the name of a table."""
     parts = [folded(part) for part in name_parts(name)]
-    tables = [tuple(map(str, row)) for row in host.sql(_TABLES)]
-    for database, schema, table in tables:
-        if [folded(each) for each in (database, schema, table)][-len(parts) :] == parts:
-            return database, schema, table
+    tables = [(str(database), str(schema), str(table)) for database, schema, table in host.sql(_TABLES)]
+    same = [each for each in tables if [folded(part) for part in each][-len(parts) :] == parts]
+    if len(same) > 1 and folded(same[0][1]) != "main":
+        raise InputError(several_tables(name, [schema for _, schema, _ in same]))
+    if same:
+        return same[0]
     if host.sql(_VIEWS, [name_parts(name)[-1]]):
         raise InputError(f"'{name}' is a view, and vectors are stored in tables: name the table that it reads")
     near = did_you_mean(name, [table for _, _, table in tables]) or ";"

@@ -120,7 +120,9 @@ class ConnectionHost:
 def _close(con: duckdb.DuckDBPyConnection, process: int) -> None:
     # In a forked process, it must not be closed.
     if os.getpid() == process:
-        con.close()
+        # At the exit, a cursor of it may be at work, and DuckDB refuses.
+        with contextlib.suppress(duckdb.Error):
+            con.close()
 
 
 def _is_open(con: duckdb.DuckDBPyConnection) -> bool:

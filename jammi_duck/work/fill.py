@@ -20,7 +20,7 @@ from jammi_duck.encoder import Encoder, for_stream
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.types import Vectors
 
-# After so many vectors that could not be written, because the row was another by then, it is left to a later run.
+# After so many vectors that could not be written, or did not stay, a row is left to a later run.
 _MOST_TRIES = 3
 _NO_MEMORY = "there is not enough memory for it even alone, or the model's numbers for it overflow"
 
@@ -70,7 +70,7 @@ class Column(Protocol):
 
 
 class Tried:
-    """Rows that are not tried again with the same text: they failed, or could not be written several times."""
+    """Rows that are not tried again with the same text: they failed, or their vectors did not stay several times."""
 
     def __init__(self) -> None:
         """Nothing was tried yet."""
@@ -87,7 +87,7 @@ class Tried:
         self._failed.add(_mark(row))
 
     def missed(self, rows: Sequence[Row]) -> None:
-        """Note that not all of these rows could be written."""
+        """Note that not all of these rows could be written, or that they had no vector again."""
         self._missed.update(map(_mark, rows))
 
 
@@ -132,13 +132,13 @@ def fill(
     skipped = column.count(with_text=False)
     filled = missing = 0
     encode = _encoding(encoder, workers, verbose)
-    waiting: tuple[int, Future[_Encoded]] | None = None
+    waiting: tuple[int, bool, Future[_Encoded]] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="jammi-columns") as pool:
         for batch in _batches(column, tried, batch_size, batches, to_the_end=to_the_end):
             before, waiting = waiting, None
-            made = None
+            made, was_again = None, False
             if before is not None:
-                number, future = before
+                number, was_again, future = before
                 made = future.result()
                 encoded(number, made.ready)
                 for row, reason in made.failed:
@@ -146,12 +146,13 @@ def fill(
                     failed(number, row, reason)
                 missing += len(made.failed)
             if batch is not None:
-                run, number, rows = batch
+                run, number, is_again, rows = batch
                 began(run, number, len(rows))
-                waiting = number, pool.submit(encode, number, rows)
+                waiting = number, is_again, pool.submit(encode, number, rows)
             if made is not None and made.ready:
                 count = column.write(made.ready, made.vectors)
-                if count < len(made.ready):
+                # A trigger of the table may take away what was written.
+                if was_again or count < len(made.ready):
                     tried.missed(made.ready)
                 filled += count
                 written(count)
@@ -160,12 +161,13 @@ def fill(
 
 def _batches(
     column: Column, tried: Tried, size: int, most: int, *, to_the_end: bool
-) -> Iterator[tuple[int, int, list[Row]] | None]:
+) -> Iterator[tuple[int, int, bool, list[Row]] | None]:
     """The rows of each batch, with the numbers of its run and of itself within that; None: write all that you have.
 
     To the end, the table is read again and again until there is nothing to do: rows have changed or come meanwhile.
+    Each batch has, too, whether the table was read before.
     """
-    run, number = 1, 0
+    run, number, is_again = 1, 0, False
     while True:
         after, found = None, False
         while rows := column.read(after, size):
@@ -177,12 +179,13 @@ def _batches(
             number += 1
             if number > most:
                 run, number = run + 1, 1
-            yield run, number, due
+            yield run, number, is_again, due
             if number == most and not to_the_end:
                 break
         yield None
         if not to_the_end or not found:
             return
+        is_again = True
 
 
 def _encoding(encoder: Encoder, workers: int, verbose: bool) -> Callable[[int, Sequence[Row]], _Encoded]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jammi_duck.sql import Sql, joined, literal, quoted, sql
+from jammi_duck.sql import Sql, folded, folded_sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import SCHEMA, Catalog
 from jammi_duck.storage.tables.migrations import at_once
 from jammi_duck.types import Host
@@ -74,7 +74,8 @@ class Watched:
 class Noted:
     """What the triggers of a table have noted: how many changes, of which transactions.
 
-    `is_whole` says whether the key of each changed row is among them. `rows` are those of the table.
+    `is_whole` says whether the key of each changed row is among them: that in the column that was asked for. `rows` are
+    those of the table.
     """
 
     changes: int
@@ -107,12 +108,15 @@ class FollowedSources:
         it notes only that there are some.
         """
         self._catalog.move_into_database()
-        changes = None if watched is None else f"changes_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+        changes = None if watched is None else _changes_name(source, watched)
         followed = Followed(self._catalog.database, source, changes)
         with self._lock:
             known = self._all()
             columns = joined(", ", (sql("{} {}", quoted(name), kind) for name, kind in _COLUMNS.items()))
+            before = known.get(source)
             triggers = [] if watched is None else self._made(watched, followed, keys=keys)
+            if before and before.changes and before.changes != changes and self._is_writable(before):
+                triggers.append(self._drop_changes(before))
             statements = [
                 sql("CREATE TABLE IF NOT EXISTS {} ({})", self._table, columns),
                 *triggers,
@@ -183,19 +187,22 @@ class FollowedSources:
         self._set_apart(followed)
         names = joined(", ", map(literal, _TRIGGERS))
         text = sql(
-            "SELECT (SELECT count(*) FROM duckdb_triggers() WHERE database_name = {} AND lower(schema_name) = {} "
-            "AND lower(table_name) = {} AND trigger_name IN ({})), count(*), "
+            "SELECT (SELECT count(*) FROM duckdb_triggers() WHERE ({}, {}, {}) = ({}, {}, {}) "
+            "AND trigger_name IN ({})), count(*), "
             "coalesce(list(DISTINCT transaction_id), list_value()), count(*) FILTER (key IS NULL) = 0, "
             "(SELECT count(*) FROM {}) FROM {}",
-            literal(watched.database),
-            literal(watched.schema),
-            literal(watched.name),
+            *map(folded_sql, (sql("database_name"), sql("schema_name"), sql("table_name"))),
+            *(literal(folded(name)) for name in (watched.database, watched.schema, watched.name)),
             names,
             watched.sql,
             self.changes(followed),
         )
         ((triggers, count, transactions, is_whole, rows),) = self._host.sql(text)
-        return Noted(count, transactions, is_whole, rows) if triggers == len(_TRIGGERS) else None
+        if triggers != len(_TRIGGERS):
+            return None
+        # Embeddings that were made later may have another key.
+        is_whole &= followed.changes == _changes_name(followed.source, watched)
+        return Noted(count, transactions, is_whole, rows)
 
     def _set_apart(self, followed: Followed) -> None:
         """Once for each opened database: give transactions of earlier ones numbers that no other will have."""
@@ -279,3 +286,9 @@ class FollowedSources:
         text = sql("SELECT source, changes, build, state FROM {}.{}.followed", quoted(database), quoted(SCHEMA))
         rows = self._host.sql(text)
         return [Followed(database, *row) for row in rows if row[1] is None or _CHANGES.fullmatch(row[1])]
+
+
+def _changes_name(source: str, watched: Watched) -> str:
+    """The name of the table in which the keys of a source are noted, which stands for the column that they are in."""
+    name = f"{source}\0{folded(watched.key)}"
+    return f"changes_{hashlib.sha256(name.encode()).hexdigest()[:16]}"

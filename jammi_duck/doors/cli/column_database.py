@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 AnyColumn: TypeAlias = "VectorColumn | ServerColumn"
 _SERVERS = re.compile(r"\s*(postgres|postgresql|cockroachdb)(\+\w+)?://", re.IGNORECASE)
 _SHOWN = 2000
+# What may be a URL with a password in it, mistyped.
+_MAY_BE_SECRET = re.compile(r":.*@|passw|pwd", re.IGNORECASE | re.DOTALL)
 
 
 def add_column(command: argparse.ArgumentParser, *, text: bool = True, model: bool = True) -> None:
@@ -91,9 +93,10 @@ def opened_column(
         return
     path = url.removeprefix("duckdb:///") if url.startswith("duckdb:///") else url
     if not os.path.exists(expanded(path)):
+        shown = "of that name" if _MAY_BE_SECRET.search(path) else f"'{path}'"
         raise NotFoundError(
-            f"there is no database '{path}'; --url names a DuckDB file that is there, or a server, as in "
-            "postgresql://user@host/database"
+            f"there is no database {shown}; --url names a DuckDB file that is there, or a server, as in "
+            "postgresql://host/database"
         )
     with opened(path, options.settings.config, read_only=read_only, wait=wait or options.wait) as con, errors_of_ours():
         host = _ToldHost()

@@ -166,7 +166,7 @@ def _filled(options: argparse.Namespace, column: AnyColumn, encoder: Encoder, to
             failed=told.has_failed,
             written=told.wrote,
             workers=options.workers or 1,
-            verbose=options.verbose or options.debug,
+            verbose=options.debug,
             tried=tried,
         )
     told.ran(filled)
@@ -266,9 +266,15 @@ class _Told:
         facts += [f"not embedded: {self.failed:,}"] if self.failed else []
         facts += [f"without a text: {self._skipped:,}"] if self._skipped else []
         left = self._left - self.failed
-        facts += [f"left: {left:,} (run it again, or with --follow)"] if left > 0 and not is_stopped else []
+        facts += [f"left: {left:,} ({self._why_left})"] if left > 0 and not is_stopped else []
         facts += ["stopped by Ctrl-C"] if is_stopped else []
         print("; ".join(facts))
+
+    @property
+    def _why_left(self) -> str:
+        if not (self._options.follow or self._options.watch):
+            return "run it again, or with --follow"
+        return "others change them, or a trigger, rule or policy of the table keeps no vectors there"
 
     def line(self, text: str) -> None:
         if self._is_verbose:
@@ -276,7 +282,7 @@ class _Told:
 
 
 def _nearest(options: argparse.Namespace) -> None:
-    need_one(options, "limit")
+    _check_search(options)
     with opened_column(options, read_only=True, any_type=True) as column:
         vector = encoder_of(options).encode([options.query], "query")[0]
         found = column.nearest(vector.tolist(), options.limit, options.where)
@@ -286,12 +292,18 @@ def _nearest(options: argparse.Namespace) -> None:
 
 
 def _statement(options: argparse.Namespace) -> None:
-    need_one(options, "limit")
+    _check_search(options)
     with opened_column(options, read_only=True, any_type=True) as column:
         vector = encoder_of(options).encode([options.query], "query")[0]
         statement = column.nearest_sql(vector.tolist(), options.limit, options.where)
         _print_key(options, column)
         print(f"{statement};")
+
+
+def _check_search(options: argparse.Namespace) -> None:
+    need_one(options, "limit")
+    if options.where is not None and not options.where.strip():
+        raise InputError("--where is empty: give it a condition, such as 'id > 10', or leave it out")
 
 
 def _print_key(options: argparse.Namespace, column: AnyColumn) -> None:

@@ -11,11 +11,12 @@ from psycopg.sql import Composable
 from jammi_duck.doors.columns.connections import Connections
 from jammi_duck.errors import InputError, NotFoundError, did_you_mean, enumerated
 from jammi_duck.udfs.sources import name_parts
+from jammi_duck.udfs.vector_column import several_tables
 
 _TABLES = sql.SQL(
-    "SELECT c.oid, current_database(), n.nspname, c.relname, c.relkind FROM pg_class c "
+    "SELECT c.oid, current_database(), n.nspname, c.relname, c.relkind, pg_table_is_visible(c.oid) FROM pg_class c "
     "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') "
-    "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'crdb_internal', 'pg_extension', 'pg_toast') "
+    "AND left(n.nspname, 3) <> 'pg_' AND n.nspname NOT IN ('information_schema', 'crdb_internal') "
     "ORDER BY pg_table_is_visible(c.oid) DESC, n.nspname, c.relname"
 )
 _COLUMNS = sql.SQL(
@@ -84,20 +85,24 @@ def find_table(connections: Connections, name: str) -> Table:
 
     Raises:
         NotFoundError: there is none.
-        InputError: it is a view.
+        InputError: it is a view, or there are several, of which the server's search path finds none.
     """
     parts = name_parts(name)
     known = connections.rows(_TABLES)
     for wanted in (parts, [part.lower() for part in parts]):
-        for oid, *full, kind in known:
-            if full[-len(wanted) :] == wanted and len(wanted) <= len(full):
-                if kind in _NOT_TABLES:
-                    raise InputError(
-                        f"'{name}' is {_NOT_TABLES[kind]}, and vectors are stored in tables: name the one that it reads"
-                    )
-                found = connections.rows(_COLUMNS.format(sql.Literal(oid)))
-                columns = {kind.name: kind for kind in (Kind(*each) for each in found)}
-                return Table(oid, full[1], full[2], name, columns)
+        same = [each for each in known if list(each[1:4])[-len(wanted) :] == wanted]
+        if not same:
+            continue
+        oid, _, schema, own_name, kind, is_visible = same[0]
+        if len(same) > 1 and not is_visible:
+            raise InputError(several_tables(name, [each[2] for each in same]))
+        if kind in _NOT_TABLES:
+            raise InputError(
+                f"'{name}' is {_NOT_TABLES[kind]}, and vectors are stored in tables: name the one that it reads"
+            )
+        found = connections.rows(_COLUMNS.format(sql.Literal(oid)))
+        columns = {kind.name: kind for kind in (Kind(*each) for each in found)}
+        return Table(oid, schema, own_name, name, columns)
     near = did_you_mean(name, [each[3] for each in known]) or ";"
     raise NotFoundError(
         f"there is no table '{name}' in the database{near} tables: {enumerated([each[3] for each in known]) or 'none'}"

@@ -185,7 +185,7 @@ def _secrets(url: str) -> frozenset[str]:
         options = conninfo_to_dict(url)
     except psycopg.Error:
         raise InputError(
-            "--url is no URL of a database server: write it as postgresql://user:password@host:5432/database?option=1, "
-            "and % as %25"
+            "--url is no URL of a database server: write it as postgresql://host:5432/database, with USER:PASSWORD@ "
+            "before the host, options of libpq behind a question mark, % as %25, and a space as %20"
         ) from None
     return frozenset(str(options[name]) for name in _SECRET if options.get(name))

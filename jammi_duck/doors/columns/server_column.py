@@ -36,7 +36,13 @@ _INDEX_BYTES = sql.SQL(
 _LOOK_AT_MORE = sql.SQL(
     "SELECT set_config('hnsw.ef_search', {}, true), set_config('hnsw.iterative_scan', 'strict_order', true)"
 )
+# Keys and values are the same texts whenever they are read, and mean the same when they are written.
+_PLAIN = sql.SQL(
+    "SELECT set_config('datestyle', 'ISO', true), set_config('intervalstyle', 'postgres', true), "
+    "set_config('extra_float_digits', '1', true)"
+)
 _VECTOR = re.compile(r"(?:.+\.)?vector(?:\((?P<length>\d+)\))?")
+_ANY_VECTOR = re.compile(r"(?:.+\.)?(?:half|sparse)?vec(?:tor)?(?:\(\d+\))?")
 # Of how many rows an index of pgvector thinks by default, and at most.
 _LOOKS_AT, _LOOKS_AT_MOST = 40, 1000
 _COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -157,6 +163,7 @@ class ServerColumn:
         return [_row(row, parts) for row in self._connections.read(lambda con: self._found(con, statement))]
 
     def _found(self, con: Connection, statement: Statement) -> list[tuple[Any, ...]]:
+        self._be_plain(con)
         keep_strange_times(con)
         return self._connections.execute(con, statement).fetchall()
 
@@ -173,9 +180,19 @@ class ServerColumn:
         columns = [list(each) for each in zip(*((*place.key, place.was) for place in places), strict=True)]
         columns.append([str(vector) for vector in vectors.tolist()])
         update = self._statements.update(copied=False)
-        return self._connections.write(lambda con: self._connections.execute(con, update, columns).rowcount)
+
+        def work(con: Connection) -> int:
+            self._be_plain(con)
+            return self._connections.execute(con, update, columns).rowcount
+
+        return self._connections.write(work)
+
+    def _be_plain(self, con: Connection) -> None:
+        if self.dialect.has_extension:
+            self._connections.execute(con, _PLAIN)
 
     def _copy(self, con: Connection, content: bytes) -> int:
+        self._be_plain(con)
         create, copy, analyze = self._statements.copy()
         self._connections.execute(con, create)
         with con.cursor().copy(copy) as stream:
@@ -222,7 +239,7 @@ class ServerColumn:
         Raises:
             NotFoundError: there is no column of vectors.
         """
-        own = self._statements.table.column(self._statements.vectors)
+        own = self._need_vectors()
         try:
             ((filled, empty, dimensions, taken),) = self._connections.rows(self._statements.size(stale=True))
         except JammiError:
@@ -239,14 +256,19 @@ class ServerColumn:
 
         Raises:
             NotFoundError: there is no column of vectors.
+            InputError: it has something else, or such vectors cannot be indexed.
             StorageError: the server refuses.
         """
-        table, name = self._statements.table, self._statements.vectors
-        table.column(name)
+        name = self._need_vectors().name
         self._all(self._statements.watch())
         done = [f"Trigger {self._statements.mark} sets {name} NULL when {self._texts} changes"]
         if index:
-            self._connections.run(self._statements.create_index())
+            try:
+                self._connections.run(self._statements.create_index())
+            except JammiError as error:
+                raise type(error)(
+                    f"the trigger was made, and the index was not: {error}; --no-index leaves it out"
+                ) from None
             done.append(f"Index {self._statements.mark}_index finds vectors by their cosine distance")
         return done
 
@@ -283,6 +305,14 @@ class ServerColumn:
     def _look_again(self) -> None:
         table = find_table(self._connections, self._statements.table.shown)
         self._statements = dataclasses.replace(self._statements, table=table)
+
+    def _need_vectors(self) -> Kind:
+        """The column of vectors; raises an error where there is none, or it has something else."""
+        table = self._statements.table
+        own = table.column(self._statements.vectors)
+        if _ANY_VECTOR.fullmatch(own.type) is None:
+            raise InputError(f"the column '{own.name}' of '{table.shown}' is {own.type}: name one of vectors")
+        return own
 
     def _need(self, dimensions: int) -> None:
         """Raises an error where the column has no vectors of that length."""
