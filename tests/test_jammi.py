@@ -43,7 +43,8 @@ class TestPages:
     @pytest.mark.parametrize(("verb", "parameters"), VERBS)
     def test_each_verb_is_a_method_with_its_arguments(self, verb, parameters):
         of_sql = [each.partition(" :=")[0] for each in parameters.split(", ") if each]
-        of_python = [name for name in list(inspect.signature(method_of(verb)).parameters)[1:] if name not in PYTHON_ONLY]
+        known = list(inspect.signature(method_of(verb)).parameters)[1:]
+        of_python = [name for name in known if name not in PYTHON_ONLY]
         assert [ARGUMENTS.get(each, each) for each in of_sql] == of_python
 
     @pytest.mark.parametrize(("verb", "parameters"), VERBS)
