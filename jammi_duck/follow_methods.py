@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jammi_duck.background import BackgroundRefresh
 from jammi_duck.errors import InputError
-from jammi_duck.sql import template
+from jammi_duck.sql import folded, template
 from jammi_duck.udfs.following import FollowedRow, UnfollowedRow
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class FollowMethods:
 
         table = refresh()
         self._stop(source)
-        self._background[source] = BackgroundRefresh(source, seconds, refresh)
+        self._background[folded(source)] = BackgroundRefresh(source, seconds, refresh)
         return FollowedRow(source, table, "time", f"it is refreshed in the background, every {seconds:g} s")
 
     def unfollow(self, source: str) -> UnfollowedRow:
@@ -101,7 +101,7 @@ class FollowMethods:
         return UnfollowedRow(source, "followed no more") if was_refreshed else UnfollowedRow(*row)
 
     def _stop(self, source: str) -> bool:
-        running = self._background.pop(source, None)
+        running = self._background.pop(folded(source), None)
         if running is not None:
             running.stop()
         return running is not None

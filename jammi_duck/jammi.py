@@ -107,7 +107,9 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             >>> other.search("animals", "a fish", 1).project("id").fetchall()
             [(4,)]
         """
-        return Jammi(self._statements.cursor(), self.location, self._equip, self._with_engine)
+        other = Jammi(self._statements.cursor(), self.location, self._equip, self._with_engine)
+        other._background = self._background
+        return other
 
     @overload
     def embed(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too

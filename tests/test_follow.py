@@ -424,7 +424,7 @@ class TestFollow:
         while names(embedded, "honey") != ["bee"]:
             assert time.monotonic() < end
             time.sleep(0.01)
-        assert jammi.unfollow("animals").action == "followed no more"
+        assert jammi.cursor().unfollow("Animals").action == "followed no more"
         assert not any(thread.name.startswith("jammi-follow") for thread in threading.enumerate())
 
     def test_the_background_ends_with_the_connection(self, embedded, jammi):
@@ -494,7 +494,7 @@ class TestHistories:
     @pytest.mark.long
     @pytest.mark.parametrize("way", [*WAYS, "fresh"])
     @pytest.mark.parametrize("key", ["INTEGER", "VARCHAR PRIMARY KEY"])
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_many_histories(self, fake, way, key, data):
         History(fake, way, key).run(data)

@@ -180,7 +180,7 @@ def _follow(engine: Engine, source: Source, meant: SourceCandidate, entry: Entry
                     f"no triggers can be made on '{source.written}': {reason}. Leave triggers out, and searches compare"
                 ) from error
             log.debug("no triggers on %s: %s", source.written, error)
-            why_not += "; triggers need DuckDB 2.0 and a file of its storage version"
+            why_not += "; triggers need DuckDB 2.0 and a file of its storage version that may be written"
     elif triggers:
         raise InputError(
             f"'{source.written}' can have no triggers, as it is no table of this database: leave triggers out, and "
