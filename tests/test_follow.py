@@ -434,9 +434,10 @@ class TestFollow:
             with contextlib.suppress(duckdb.Error):
                 embedded.close()
                 break
-        (thread,) = (thread for thread in threading.enumerate() if thread.name.startswith("jammi-follow"))
-        thread.join(30)
-        assert not thread.is_alive()
+        for thread in threading.enumerate():
+            if thread.name.startswith("jammi-follow"):
+                thread.join(30)
+                assert not thread.is_alive()
 
     def test_the_background_may_wait_for_ever(self, embedded, jammi):
         jammi.follow("animals", every=1e12)

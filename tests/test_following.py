@@ -39,6 +39,7 @@ class TestRefresh:
         shown = words.execute("SELECT * FROM jammi_status('t')")
         assert [column[0] for column in shown.description] == [
             "embedding_table", "current", "new", "changed", "gone", "coverage", "segments", "bytes", "age", "advice",
+            "followed",
         ]  # fmt: skip
         (row,) = shown.fetchall()
         assert (row[5], row[9]) == (1.0, "SELECT * FROM jammi_refresh('t') brings it up to date")
