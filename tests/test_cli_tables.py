@@ -140,14 +140,13 @@ class TestSearch:
 
     def test_vectors_are_shortened_for_people(self, database, capsys):
         with duckdb.connect("my.duckdb") as con:
-            vector = "CASE WHEN id > 1 THEN [id, 0.123456, 0.123456, 0.5, 0.25, 0.123456, 1, 2]::FLOAT[8] END"
+            vector = "[id, 0.123456, 0.123456, 0.5, 0.25, 0.123456, 1, 2]::FLOAT[8]"
             con.execute(f"CREATE TABLE vectors AS SELECT *, {vector} AS v FROM animals")
         call(capsys, "generate vectors --columns text --key id --db my.duckdb")
         line = "search vectors duck -k 5 --db my.duckdb"
         shown = call(capsys, line)[1]
         assert "[3.0, 0.123456, 0.123456, 0.5, 0…]" in shown
         assert "0.25" not in shown
-        assert "NULL" in shown
         row, *_ = json.loads(call(capsys, f"{line} --json")[1])
         assert row["v"][3:5] == [0.5, 0.25]
 
