@@ -11,6 +11,29 @@ from jammi_duck.udfs.vector_column import VectorColumn
 from jammi_duck.work.fill import fill
 from tests.fakes import text_vector
 
+# A wrapper that needs no model; `sleep` is how many seconds it takes for a batch.
+LETTERS = """\
+import time
+
+def embedding_label():
+    return 'Letters'
+
+def embedding_description():
+    return 'Counts letters.'
+
+def embedding_dim():
+    return 3
+
+def embedding_encode(input_data, verbose=False):
+    if 'bad' in input_data:
+        raise ValueError('it is bad')
+    return [1.0 + input_data.count('a'), 1.0 + input_data.count('e'), float(len(input_data))]
+
+def embedding_encode_batch(batch_index, batch, verbose=False):
+    time.sleep({sleep})
+    return [(key, embedding_encode(value)) for key, value in batch]
+"""
+
 
 class Fake(Encoder):
     """Gives each text its vector, and does something else before; a text with `bad` in it fails."""

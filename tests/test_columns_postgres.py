@@ -22,24 +22,9 @@ from jammi_duck.doors.cli import main
 from jammi_duck.doors.columns.connections import Connections
 from jammi_duck.doors.columns.dialect import COCKROACHDB, POSTGRESQL, dialect_of
 from jammi_duck.errors import InputError, StorageError
-from tests.column_worlds import Fake, PostgreSQL, fill_column
+from tests.column_worlds import LETTERS, Fake, PostgreSQL, fill_column
 from tests.postgres import PASSWORD
 from tests.test_columns_contract import types  # noqa: F401
-
-LETTERS = """\
-import time
-def embedding_label():
-    return 'Letters'
-def embedding_description():
-    return 'Counts letters.'
-def embedding_dim():
-    return 3
-def embedding_encode(input_data, verbose=False):
-    return [1.0 + input_data.count('a'), 1.0 + input_data.count('e'), float(len(input_data))]
-def embedding_encode_batch(batch_index, batch, verbose=False):
-    time.sleep(0.01)
-    return [(key, embedding_encode(value)) for key, value in batch]
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +51,7 @@ def rows(world):
 
 @pytest.fixture
 def letters(tmp_path):
-    (tmp_path / "letters.py").write_text(LETTERS)
+    (tmp_path / "letters.py").write_text(LETTERS.format(sleep=0.01))
     return ("--models", str(tmp_path), "-m", "letters")
 
 

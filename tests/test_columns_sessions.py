@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.config.logs import log
-from jammi_duck.doors.cli import main
-from tests.column_worlds import DuckDB, PostgreSQL
+from jammi_duck.doors.cli import columns, main, parser
+from tests.column_worlds import LETTERS, DuckDB, PostgreSQL
 
 GOLDEN = Path(__file__).parent / "golden" / "columns.txt"
 PASSAGES = [
@@ -34,27 +34,6 @@ PASSAGES = [
     "In folklore the markhor is known to kill snakes.",
     "Cheap tricks, reviewed.",
 ]
-LETTERS = """\
-import time
-
-def embedding_label():
-    return 'Letters'
-
-def embedding_description():
-    return 'Counts letters.'
-
-def embedding_dim():
-    return 3
-
-def embedding_encode(input_data, verbose=False):
-    if 'bad' in input_data:
-        raise ValueError('it is bad')
-    return [1.0 + input_data.count('a'), 1.0 + input_data.count('e'), float(len(input_data))]
-
-def embedding_encode_batch(batch_index, batch, verbose=False):
-    time.sleep({sleep})
-    return [(key, embedding_encode(value)) for key, value in batch]
-"""
 COLUMN = (("-t", "passage"), ("-i", "passage"), ("-o", "passage_vector"))
 FLAGS = (("-b", "3"), ("-n", "2"), ("-w", "2"), ("-F",), ("-v",), ("-p",))
 LONG = {
@@ -359,13 +338,32 @@ class TestWatch:
             if "Run 3" in line:
                 break
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate()
-        assert process.returncode == 130
-        count = int(re.search(r"rows embedded: (\d+), in [\d.]+ s; stopped by Ctrl-C\n$", out)[1])
+        out, err = process.communicate()
+        assert process.returncode == 130, out
+        summary = re.search(r"rows embedded: (\d+), in [\d.]+ s; stopped by Ctrl-C\n$", out)
+        assert summary, (out, err)
+        count = int(summary[1])
         world = again(world)
         assert world.run("SELECT count(passage_vector) FROM passage") == [(count,)]
         assert count % 5 == 0
         world.close()
+
+
+def test_ctrl_c_that_appears_as_another_error(tmp_path, monkeypatch, capsys):
+    world = DuckDB(tmp_path / "my.duckdb")
+    world.run("CREATE TABLE passage (id INTEGER, passage VARCHAR)")
+    world.close()
+    (tmp_path / "letters.py").write_text(LETTERS.format(sleep=0))
+
+    def interrupted(*_, **__):
+        raise duckdb.TransactionException("the transaction is no more")
+
+    monkeypatch.setattr(columns, "fill", interrupted)
+    words = ["embed", "-u", str(world.url), *itertools.chain(*COLUMN), "-m", "letters", "--models", str(tmp_path)]
+    assert main(words) != 130
+    monkeypatch.setattr(parser._CtrlC, "pressed", True)
+    assert main(words) == 130
+    assert capsys.readouterr().out.endswith("; stopped by Ctrl-C\n")
 
 
 def test_what_ships_is_the_description_s(capsys):

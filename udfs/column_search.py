@@ -26,14 +26,10 @@ from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import check_parameters
 from jammi_duck.udfs.rows import key_columns
-from jammi_duck.udfs.search_plan import OURS
+from jammi_duck.udfs.search_plan import INNER, OUTER
 from jammi_duck.udfs.sources import SearchPath, Source, resolve, schemas_of
 
 _MOST_ROWS = 2**62
-# Columns of the source with a name of ours get one more underscore: first what this query uses, then what it gives.
-_INNER, _OUTER = (
-    sql("COLUMNS({}) AS '\\1\\1\\2\\3'", literal(f"(?is)^(?:(_)(_*(?:{names}))|(.*))$")) for names in ("jammi_.*", OURS)
-)
 _COLUMN = template("COLUMNS(list_filter(*, lambda c: _jammi_column(c, {name}, {source}, '')))")
 _PRIMARY_KEY = sql(
     "SELECT unnest(constraint_column_names) FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "
@@ -97,7 +93,7 @@ def column_search_query(engine: Engine, call: ColumnSearchCall) -> Sql:
         '"-"(1::FLOAT, _jammi_near::FLOAT) AS _distance, NULL::FLOAT AS _bm25 FROM (SELECT {outer} FROM ({best})) '
         "_jammi_row ORDER BY _rank ASC",
         names=names,
-        outer=_OUTER,
+        outer=OUTER,
         best=_best(_compared(engine, call, source, condition), call.k),
     )
 
@@ -187,7 +183,7 @@ def _rows(engine: Engine, call: ColumnSearchCall, source: Source) -> Sql:
         beside=beside,
         vector=_picked(call.vector, source),
         keys=joined(", ", map(column, keys, names)),
-        inner=_INNER,
+        inner=INNER,
         source=source.sql,
     )
 

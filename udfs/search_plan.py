@@ -25,7 +25,7 @@ from jammi_duck.udfs.table_lookup import Choice, find_embeddings
 OURS = "row_id|rank|score|similarity|distance|bm25|rerank"
 # Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
 # then, once the filter was asked, what the search gives; without a filter both at once.
-_INNER, _OURS, _ALL = (
+INNER, OUTER, _ALL = (
     sql("COLUMNS({}) AS '\\1\\1\\2\\3'", literal(f"(?is)^(?:(_)(_*(?:{names}))|(.*))$"))
     for names in ("jammi_.*", OURS, f"jammi_.*|{OURS}")
 )
@@ -96,7 +96,7 @@ def found_query(engine: Engine, choice: Choice, predicate: str | None, rerank: s
         ModelError: there is no such re-ranker.
     """
     joins, source, texts = _joined(engine, choice, predicate, rerank)
-    found = sql("SELECT {} FROM {}", sql("*") if predicate is None else _OURS, joins)
+    found = sql("SELECT {} FROM {}", sql("*") if predicate is None else OUTER, joins)
     return found if rerank is None else _reranked(found, source, texts, rerank)
 
 
@@ -122,7 +122,7 @@ def _joined(
         _check_there(engine, source, error)
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
         key_column, texts, is_there = sql("''::VARCHAR"), {"": sql("NULL::VARCHAR")}, False
-    alias, renamed = (sql("_jammi_there"), _ALL) if predicate is None else (quoted(source.alias), _INNER)
+    alias, renamed = (sql("_jammi_there"), _ALL) if predicate is None else (quoted(source.alias), INNER)
     columns = renamed if rerank is None else sql("{}, {}", _placed(texts), renamed)
     joins = beside_hits(source, alias, key_column, columns)
     if predicate is not None and is_there:

@@ -120,7 +120,10 @@ def _embed(options: argparse.Namespace) -> int:
     told = _Told(options)
     try:
         _embed_rows(options, told, idle)
-    except (KeyboardInterrupt, duckdb.InterruptException):
+    except (Exception, KeyboardInterrupt) as error:
+        # In DuckDB, the interrupt may appear as another error.
+        if not isinstance(error, KeyboardInterrupt | duckdb.InterruptException) and not options.ctrl_c.pressed:
+            raise
         told.end(is_stopped=True)
         return INTERRUPTED
     told.end()

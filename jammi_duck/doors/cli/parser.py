@@ -90,7 +90,7 @@ def run(words: Sequence[str]) -> int:
         logs.show_program(settings.config.log_level, settings.config.log_format, settings.is_set("log_level"))
         for line in settings.unused:
             logs.log.warning("%s", line)
-        options.settings = settings
+        options.settings, options.ctrl_c = settings, ctrl_c
         with errors_of_ours():
             code: int | None = options.run(options)
         sys.stdout.flush()
