@@ -26,7 +26,7 @@ def main() -> None:
     texts = packages("summary", options.rows)
     encoder = LoadedEncoders(32, 3).get(DEFAULT_MODEL)
     encoder.encode(texts[:200])
-    indexing = _time_indexing()
+    indexing = time_indexing()
     alone, built, indexed = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         con = duckdb.connect()
@@ -50,7 +50,7 @@ def main() -> None:
     report.end()
 
 
-def _time_indexing() -> list[float]:
+def time_indexing() -> list[float]:
     """The seconds that each build's last part takes, from the last vector to ready."""
     seconds: list[float] = []
     finish = Build.finish

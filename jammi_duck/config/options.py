@@ -16,12 +16,15 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, ValidationError, convert
 
 from jammi_duck.config.cache import default_cache_dir
-from jammi_duck.config.redaction import public_url, redacted, secrets_of, split_user
+from jammi_duck.config.redaction import is_secret_name, public_url, redacted, secrets_of, split_user
 from jammi_duck.errors import ConfigError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # What a model is named by.
-MODEL_NAME = "a name on the Hugging Face hub, such as 'org/model', or the path of a directory"
+MODEL_NAME = "PROVIDER:NAME, a name on the Hugging Face hub, such as 'org/model', or the path of a directory"
+
+# Of the cache of vectors: there is none.
+OFF = "off"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(seconds?|minutes?|hours?|days?|weeks?|[smhdw])")
 _UNITS = {unit[0]: unit for unit in ("seconds", "minutes", "hours", "days", "weeks")}
@@ -29,6 +32,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?))?b", re.IGNORECASE)
 _PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
 _QUERY = re.compile(r"://[^?]*\?")
 # A URL of a remote store with a slip in it, or `Path("s3://bucket")`, which has one slash less.
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _ALMOST_URL = re.compile(r"(s3|gs|gcs|az|abfs|memory)(?::/?(?!/)|//)(?P<rest>.*)", re.DOTALL)
 _LONGEST = timedelta(days=36_500)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -79,14 +83,20 @@ def _options(value: object) -> object:
     return Options(value) if isinstance(value, Mapping) and all(isinstance(name, str) for name in value) else value
 
 
+def _tables(value: object) -> object:
+    if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
+        return None
+    return Options({str(name): Options(each) for name, each in value.items()})
+
+
 def _location(value: object) -> object:
     text = str(value) if isinstance(value, Path) else value
     return None if isinstance(text, str) and _QUERY.search(text) else text
 
 
 def is_url(model: str) -> bool:
-    """Whether a text is a URL, by which no model is found."""
-    return "://" in model
+    """Whether a text is a URL, by which no model is found; one in the arguments of a provider's model is none."""
+    return "://" in model.partition("?")[0]
 
 
 def _model(value: object) -> object:
@@ -107,6 +117,19 @@ def _paths(value: object) -> object:
     )
 
 
+def _places(value: object) -> object:
+    """Folders by their real paths, which links do not change afterwards, and the beginnings of URLs."""
+    return list(map(_place, value)) if isinstance(value, list | tuple) and all(map(_is_path, value)) else value
+
+
+def _place(value: str | Path) -> object:
+    if "://" not in str(value):
+        return os.path.realpath(os.path.expanduser(value))
+    scheme, _, rest = str(value).partition("://")
+    is_plain = _SCHEME.fullmatch(scheme) and scheme != "file" and not set(rest) & set("?#@ ") and "::" not in rest
+    return value if is_plain and rest.strip("/") else None
+
+
 def _is_path(value: object) -> bool:
     return isinstance(value, str | Path) and bool(str(value).strip())
 
@@ -124,8 +147,19 @@ Fraction = Annotated[float, Meta(gt=0, le=1), Kind("a number above 0, and 1 at m
 Size = Annotated[int | Literal["auto"], Kind("'auto', or a size such as '8 GB' or '8 GiB'", _size)]
 Duration = Annotated[timedelta, Kind("a duration of at least 0, such as '7 days'", _duration)]
 Folder = Annotated[Path, Kind("a path", _path)]
+Cache = Annotated[Path, Kind(f"a path, or '{OFF}'", _path)]
+Tables = Annotated[Options, Kind("a section for each provider, such as [providers.openai]", _tables)]
+Modules = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")], ...], Kind("a list of modules' names")
+]
 Table = Annotated[Options, Kind("a table of options", _options)]
 Directories = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of paths", _paths)]
+Places = Annotated[
+    tuple[Annotated[str, _SOMETHING], ...],
+    Kind("a list of folders, and of beginnings of URLs such as 'https://example.com/photos'", _places),
+]
+Pixels = Annotated[int, Meta(ge=1, le=178_000_000), Kind("a whole number of at least 1, and 178,000,000 at most")]
+Bytes = Annotated[int, Kind("a size such as '32 MB' or '32 MiB'", _size)]
 Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names, no URLs", _models)]
 Sources = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of sources' names", _models)]
 Address = Annotated[str, Meta(pattern=rf"^\S*:{_PORT}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
@@ -171,6 +205,18 @@ class Config:
     max_loaded_models: Annotated[Count, Key("inference.max_loaded_models", "models that stay in memory")] = 3
     preload_models: Annotated[Models, Key("inference.preload_models", "models that install loads at once")] = ()
     models_path: Annotated[Directories, Key("models.path", "directories of models and wrappers")] = ()
+    modules: Annotated[Modules, Key("models.modules", "modules that register embedding functions of your own")] = ()
+    providers: Annotated[Tables, Key("providers", "the arguments of providers, such as keys")] = field(
+        default_factory=Options
+    )
+    vectors_cache: Annotated[
+        Cache | None, Key("cache.vectors", "the file of what providers answered; by default in the cache's folder")
+    ] = None
+    images_allow: Annotated[
+        Places, Key("images.allow", "folders and URLs from which pictures may be read; none by default")
+    ] = ()
+    images_max_pixels: Annotated[Pixels, Key("images.max_pixels", "the most pixels of a picture")] = 50_000_000
+    images_max_bytes: Annotated[Bytes, Key("images.max_bytes", "the largest file of a picture")] = 32_000_000
     device: Annotated[Device | None, Key("gpu.device", "the CUDA device, -1 for the CPU; the first by default")] = None
     gpu_memory_limit: Annotated[Size, Key("gpu.memory_limit", "the most GPU memory to use")] = "auto"
     gpu_memory_fraction: Annotated[
@@ -226,6 +272,8 @@ class Config:
     )
     # No option, since nobody sets it: of the wrappers in `models_path`, only those of these names may run; None is all.
     wrappers: tuple[str, ...] | None = None
+    # Likewise: the providers whose place a file in the working directory has named; they get no key of the user's.
+    foreign_providers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check and normalise; a user in the location's URL moves to the options, under fsspec's names.
@@ -252,12 +300,26 @@ class Config:
     @property
     def secrets(self) -> frozenset[str]:
         """The values to hide; for `jammi_duck.config.redaction.redacted`."""
-        return secrets_of(self.storage_options)
+        return secrets_of(self.storage_options) | frozenset(
+            text for each in self.providers.values() for name, text in each.items() if _is_key(name, text)
+        )
+
+    @property
+    def vectors_path(self) -> Path | None:
+        """The file of the vectors that providers have answered; None if there is to be none."""
+        if self.vectors_cache == Path(OFF):
+            return None
+        return self.vectors_cache or self.cache_dir / "vectors.sqlite"
 
     @property
     def gpu_memory(self) -> int | float:
         """The most GPU memory to use: a number of bytes (int), or a fraction of the GPU's memory (float)."""
         return self.gpu_memory_fraction if self.gpu_memory_limit == "auto" else self.gpu_memory_limit
+
+
+def _is_key(name: str, value: object) -> bool:
+    """Whether an argument of a provider is a secret, and no placeholder for one."""
+    return isinstance(value, str) and len(value) >= 4 and "$" not in value and is_secret_name(name)
 
 
 def variable(key: str) -> str:

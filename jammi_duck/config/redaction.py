@@ -16,6 +16,10 @@ _SECRET_PARAMETER = re.compile(r"[?&][^=&]*(?:sig|key|secret|token|password|cred
 # Options of fsspec whose values help readers of an error. All others may be secret.
 _PUBLIC_OPTIONS = {"endpoint_url", "region", "region_name", "profile", "signature_version", "addressing_style"}
 _SHORTEST = 4
+# The name of an argument that is a secret; max_tokens is none.
+_SECRET_NAME = re.compile(
+    r"(^|[_-])(api_?key|key|secret|token|password|passwd|credentials?|authorization)$", re.IGNORECASE
+)
 
 
 def public_url(url: str) -> str:
@@ -30,6 +34,11 @@ def split_user(url: str) -> tuple[str, str | None, str | None]:
         return url, None, None
     user, _, password = match[0].removesuffix("@").partition(":")
     return url[: match.start()] + url[match.end() :], unquote(user) or None, unquote(password) or None
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an argument of this name is a secret."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def has_secret(url: str) -> bool:

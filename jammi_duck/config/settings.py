@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from jammi_duck.config.options import Config, Option, Options, options, variable
-from jammi_duck.config.trust import OF_LOCATION, Given, Layer, Trust, runs_no_code, settle_layers
+from jammi_duck.config.trust import (
+    OF_LOCATION,
+    Given,
+    Layer,
+    Trust,
+    refuse_from_folder,
+    runs_no_code,
+    settle_layers,
+    settle_providers,
+)
 from jammi_duck.errors import ConfigError, did_you_mean, nearest
 from jammi_duck.regular_files import open_regular
 
@@ -59,6 +68,9 @@ def load(given: Mapping[str, object] | None = None) -> Settings:
     chosen, unused = settle_layers(layers)
     found = {name: each for name, each in found.items() if name not in OF_LOCATION} | chosen
     values: dict[str, Any] = {name: each.value for name, each in found.items()}
+    refuse_from_folder(layers)
+    if "providers" in values:
+        values["providers"], values["foreign_providers"] = settle_providers(layers)
     if runs_no_code(layers):
         values["wrappers"] = ()
     return Settings(Config(**values), {name: each.origin for name, each in found.items()}, tuple(unused))
@@ -111,9 +123,9 @@ def _from_file(path: Path, trust: Trust) -> Iterator[tuple[Option, Any, object]]
         raise ConfigError(f"the configuration file {path} is no TOML: {error}") from None
     for key, value in _leaves(document):
         place = _Place(path, text, key)
-        if key in _SECTIONS:
+        if key in _SECTIONS and not (key in _BY_KEY and isinstance(value, dict)):
             raise ConfigError(f"{place}: {key} must be a section; write [{key}] above its options")
-        if "." not in key and isinstance(value, dict):
+        if "." not in key and isinstance(value, dict) and key not in _BY_KEY:
             raise ConfigError(f"{place}: there is no section [{key}]{_nearest_section(key)}")
         if key not in _BY_KEY:
             raise ConfigError(f"{place}: there is no option {key!r}{_nearest(key, _BY_KEY)}")
@@ -143,7 +155,7 @@ def _read(path: Path, trust: Trust) -> str:
 def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The keys of a file, as `section.key`; keys outside of a section unchanged."""
     for section, content in document.items():
-        if isinstance(content, dict) and section in _SECTIONS:
+        if isinstance(content, dict) and section in _SECTIONS and section not in _BY_KEY:
             yield from ((f"{section}.{key}", value) for key, value in content.items())
         else:
             yield section, content
@@ -165,7 +177,8 @@ class _Place:
     """A key in a file; as a text, it is the file and the line, which is searched only then."""
 
     path: Path
-    text: str
+    # There may be secrets in it.
+    text: str = field(repr=False)
     key: str
 
     def __str__(self) -> str:
@@ -251,7 +264,8 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
     """A suggestion: a similar name in the same section, or one with the same last part; otherwise all names."""
     names = {_parts(name): name for name in known}
     section, last = _parts(wrong)
-    inside = {parts[1]: name for parts, name in names.items() if parts[0] == section}
+    # An option of no section is near to none of another's.
+    inside = {parts[1]: name for parts, name in names.items() if section and parts[0] == section}
     candidates = inside or {parts[1]: name for parts, name in names.items()}
     near = nearest(last, candidates)
     if near is not None:

@@ -7,7 +7,8 @@ set in a less trusted place. Tables of options are never merged, because one may
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -76,10 +77,78 @@ def settle_layers(layers: Sequence[Layer]) -> tuple[dict[str, Given], list[str]]
     return chosen, unused
 
 
+def settle_providers(layers: Sequence[Layer]) -> tuple[Options, tuple[str, ...]]:
+    """The arguments of each provider, from the nearest place that gives any, and the providers without the user's keys.
+
+    The latter are those for which the working directory's file says where they are: a key would be sent there.
+
+    Raises:
+        ConfigError: the file there says where a provider is, and names a key of the user's for it.
+    """
+    chosen: dict[str, Any] = {}
+    foreign: list[str] = []
+    for layer in reversed([each for each in layers if "providers" in each.options]):
+        given = layer.options["providers"]
+        chosen |= given.value
+        for name, arguments in given.value.items():
+            if name in foreign:
+                foreign.remove(name)
+            if layer.trust is Trust.FOLDER and any(places_of(arguments)):
+                if any("$" in text for text in texts_of(arguments)):
+                    raise ConfigError(
+                        f"{given.origin}: [providers.{name}] says where a provider is, and has a '$…' for a value of "
+                        "yours: a file in the working directory may come from anywhere, and would get your key. Give "
+                        "both in your own jammi.toml, or by JAMMI_PROVIDERS"
+                    )
+                foreign.append(name)
+    return Options(chosen), tuple(foreign)
+
+
+def places_of(arguments: Mapping[str, Any]) -> set[str]:
+    """The URLs in arguments, by which something is sent to a place."""
+    return {text.rstrip("/") for text in texts_of(arguments) if "://" in text}
+
+
+def texts_of(value: object) -> Iterator[str]:
+    """All texts within a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_of(each)
+
+
 def runs_no_code(layers: Sequence[Layer]) -> bool:
     """Whether the working directory's file chooses the directories of models: what lies there is data, and no code."""
     giving = next((layer for layer in layers if "models_path" in layer.options), None)
     return giving is not None and giving.trust is Trust.FOLDER
+
+
+def refuse_from_folder(layers: Sequence[Layer]) -> None:
+    """Raise ConfigError if the working directory's file runs code, names a file that is written, or has others read."""
+    _refuse_places(layers)
+    for name in ("modules", "vectors_cache"):
+        giving = next((layer for layer in layers if name in layer.options), None)
+        if giving is not None and giving.trust is Trust.FOLDER:
+            raise ConfigError(
+                f"{giving.options[name].origin}: {options()[name].key} is not taken from a file in the working "
+                "directory, which may come from anywhere; set it in your own jammi.toml, or by "
+                f"{options()[name].variable}"
+            )
+
+
+def _refuse_places(layers: Sequence[Layer]) -> None:
+    """Raise ConfigError if the working directory's file lets pictures be read from elsewhere."""
+    giving = next((layer for layer in layers if "images_allow" in layer.options), None)
+    if giving is None or giving.trust is not Trust.FOLDER:
+        return
+    given, here = giving.options["images_allow"], os.path.realpath(os.curdir)
+    for place in given.value:
+        if "://" in place or os.path.commonpath([place, here]) != here:
+            raise ConfigError(
+                f"{given.origin}: a file in the working directory may allow folders in it, and not '{place}'; allow "
+                "others in your own jammi.toml, by JAMMI_IMAGES__ALLOW, or as images_allow of install"
+            )
 
 
 def _goes_with(name: str, layer: Layer, giving: Layer | None) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.listing import ModelRow
+    from jammi_duck.encoder.vector_cache import VectorCache
     from jammi_duck.types import Definition, Vectors
 
 
@@ -55,14 +56,24 @@ class Encodings:
     reasons: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What was asked of a provider: the number of requests, and of the tokens in them."""
+
+    requests: int
+    tokens: int
+
+
 class Encoder(Protocol):
     """Turns texts into vectors, with a model in this process or elsewhere. Threads may share it.
 
-    Subclasses set `identity` and `dimensions` (the length of the vectors), and implement `encode_rows`.
+    Subclasses set `identity` and `dimensions` (the length of the vectors), and implement `encode_rows`. If they set
+    `takes_images`, a document is a picture, as `blobs.py` writes it, or its path or URL; a query may be either.
     """
 
     identity: Identity
     dimensions: int
+    takes_images: bool = False
 
     @abstractmethod
     def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
@@ -75,6 +86,15 @@ class Encoder(Protocol):
             EncodingError: neither these texts nor later ones can be encoded now.
         """
         ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """What this encoder has asked of a provider so far; None for a model in this process."""
+        return None
+
+    def stream(self) -> Encoder:
+        """The same encoder for one long stream of texts, which adapts to them, and whose usage is its own."""
+        return self
 
     def encode(self, texts: Sequence[str], role: Role = "document") -> Vectors:
         """The L2-normalised vectors of texts, float32 [n, dimensions], in their order.
@@ -100,15 +120,6 @@ class LocalEncoder(Encoder, Protocol):
 
     description: ModelDescription
 
-    def stream(self) -> Encoder:
-        """The same encoder for one long stream of texts: if memory runs out, it uses smaller batches for the rest."""
-        ...
-
-
-def for_stream(encoder: Encoder) -> Encoder:
-    """The encoder to use for all texts of one long stream."""
-    return encoder.stream() if isinstance(encoder, LocalEncoder) else encoder
-
 
 class Reranker(Protocol):
     """Scores how well texts answer a query, by reading both together. Threads may share it.
@@ -132,6 +143,19 @@ class Reranker(Protocol):
 
 class Encoders(Protocol):
     """Finds encoders by name, and re-rankers. `loaded.LoadedEncoders` is the implementation."""
+
+    @property
+    def vector_cache(self) -> VectorCache | None:
+        """The vectors that providers have made before, if they are kept."""
+        return None
+
+    def secret(self, url: str) -> str | None:
+        """The key for a URL, where a user has stored one."""
+        return None
+
+    def use_secrets(self, find: Callable[[str], str | None]) -> None:
+        """Let `find` say which key there is for a URL."""
+        return
 
     def get(self, name: str) -> Encoder:
         """The encoder of a model.
@@ -158,6 +182,10 @@ class Encoders(Protocol):
             ModelError: it cannot be found, or cannot be loaded, or is a model for embeddings.
         """
         raise NoModelError(f"no re-ranker '{name}'")
+
+    def takes_images(self, name: str) -> bool:
+        """Whether the model of a name takes pictures, without loading it; false for one that cannot be found."""
+        return False
 
     def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
         """The digest of the weights and the pooling of a model whose files are on this machine; None for others.

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jammi_duck.encoder import Identity
 from jammi_duck.encoder.config_check import checked
@@ -110,6 +110,13 @@ class ModelDescription(TransformerDescription):
         """The prompt before each text of this role."""
         return self.query_prompt if role == "query" else self.document_prompt
 
+    def deciding_files(self) -> list[Path]:
+        """config.json, the weights, tokenizer.json, and the files of later modules."""
+        files = [self.path / "config.json", *sorted(self.path.glob("*.safetensors")), self.path / "tokenizer.json"]
+        for module in self.modules:
+            files += [file for file in (module.path / "config.json", module.path / WEIGHTS) if file.is_file()]
+        return files
+
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -155,9 +162,9 @@ def read_folder(path: Path, name: str, revision: str | None) -> ModelFolder:
     transformer, pooling, modules = _modules(path, name)
     has_modules = (path / "modules.json").is_file()
     of_transformer = _settings(transformer, name) if has_modules else {}
-    of_model = _optional(path / "config_sentence_transformers.json") if has_modules else {}
+    of_model = optional_json(path / "config_sentence_transformers.json") if has_modules else {}
     config = _config(transformer, name)
-    of_tokenizer = _optional(transformer / "tokenizer_config.json")
+    of_tokenizer = optional_json(transformer / "tokenizer_config.json")
     _require_files(transformer, modules, name)
     description = TransformerDescription(
         name=name,
@@ -177,6 +184,13 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
     Raises:
         ModelError: a file is missing or cannot be read, or a part of the model is not supported.
     """
+    from jammi_duck.encoder.images.clip_description import describe_clip, is_clip
+    from jammi_duck.encoder.static.description import describe_static, is_static
+
+    if is_static(path):
+        return describe_static(path, name, revision)
+    if is_clip(path):
+        return describe_clip(path, name, revision)
     folder = read_folder(path, name, revision)
     if folder.is_cross_encoder:
         raise ModelError(
@@ -187,7 +201,7 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
         kind = folder.settings["model_type"]
         raise ModelError(f"the model '{name}' is a {kind}; only sentence embeddings are supported")
     of_pooling = read_json(folder.pooling / "config.json") if folder.pooling else {}
-    prompts = _prompts(folder.settings)
+    prompts = prompts_of(folder.settings)
     modes = _pooling(of_pooling, name)
     return ModelDescription(
         **vars(folder.transformer),
@@ -201,15 +215,11 @@ def describe(path: Path, name: str, revision: str | None = None) -> ModelDescrip
 
 
 def weights_digest(description: ModelDescription) -> str:
-    """The SHA-256 over the SHA-256s of config.json, the weights, tokenizer.json, and the files of later modules.
+    """The SHA-256 over the SHA-256s of the files that decide a model's vectors.
 
     Other settings that change vectors are included if they differ from the usual ones.
     """
-    path = description.path
-    files = [path / "config.json", *sorted(path.glob("*.safetensors")), path / "tokenizer.json"]
-    for module in description.modules:
-        files += [file for file in (module.path / "config.json", module.path / WEIGHTS) if file.is_file()]
-    digest = hashlib.sha256(b"".join(bytes.fromhex(sha256(file)) for file in files))
+    digest = hashlib.sha256(b"".join(bytes.fromhex(sha256(file)) for file in description.deciding_files()))
     unusual = (description.lower_case, description.cut_side == "left", not description.pools_prompt)
     if any(unusual):
         digest.update(bytes(unusual))
@@ -286,7 +296,8 @@ def _pooling(settings: Mapping[str, Any], name: str) -> Sequence[str]:
     return modes
 
 
-def _prompts(settings: Mapping[str, Any]) -> dict[Role, str]:
+def prompts_of(settings: Mapping[str, Any]) -> dict[Role, str]:
+    """The prompt of each role, by config_sentence_transformers.json."""
     prompts = settings.get("prompts") or {}
     default = prompts.get(settings.get("default_prompt_name") or "") or ""
 
@@ -329,15 +340,16 @@ def _max_tokens(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], confi
 
 def _require_files(transformer: Path, modules: Sequence[Module], name: str) -> None:
     if not (transformer / WEIGHTS).is_file() and not (transformer / WEIGHTS_INDEX).is_file():
-        _refuse_other_weights(transformer, name)
+        refuse_other_weights(transformer, name)
     if not (transformer / "tokenizer.json").is_file():
         raise ModelError(f"the model '{name}' has no tokenizer.json in '{transformer}'")
     for module in modules:
         if module.kind != "Normalize" and not (module.path / WEIGHTS).is_file():
-            _refuse_other_weights(module.path, name)
+            refuse_other_weights(module.path, name)
 
 
-def _refuse_other_weights(path: Path, name: str) -> None:
+def refuse_other_weights(path: Path, name: str) -> NoReturn:
+    """Raise ModelError: a folder has no safetensors weights; it says how to convert others."""
     pickled = path / "pytorch_model.bin"
     advice = "take a revision that has them"
     if pickled.is_file():
@@ -353,5 +365,6 @@ def _refuse_other_weights(path: Path, name: str) -> None:
     )
 
 
-def _optional(path: Path) -> dict[str, Any]:
+def optional_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file of a model; nothing if there is none. Raises ModelError."""
     return dict(read_json(path)) if path.is_file() else {}

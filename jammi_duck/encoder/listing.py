@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from jammi_duck.encoder.card import Card, read_card
 from jammi_duck.encoder.description import ModelDescription, describe
-from jammi_duck.encoder.names import Found, available, gone, is_model
+from jammi_duck.encoder.names import WORDLLAMA, Found, available, gone, is_model
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Integer
 
@@ -28,6 +28,7 @@ class ModelRow:
     origin: str | None = None
     licence: str | None = None
     error: str | None = None
+    needs: str | None = None
 
 
 _FACTS = ("family", "dimensions", "max_tokens", "pooling", "query_prompt", "document_prompt")
@@ -48,6 +49,8 @@ class Listed:
         if self.description is None:
             return row
         facts = {fact: getattr(self.description, fact) for fact in _FACTS}
+        # A model without a limit has 0 there.
+        facts["max_tokens"] = facts["max_tokens"] or None
         return replace(row, label=self.card.label, licence=self.card.licence, **facts)
 
 
@@ -62,10 +65,10 @@ def listed(default: str, path: Sequence[str] = ()) -> list[Listed]:
 def look_at(found: Found) -> Listed:
     """The card and the description of a model, read from its directory."""
     card = read_card(found.path, found.name)
-    if found.is_local:
+    if found.is_local or found.name == WORDLLAMA:
         card = replace(card, link=str(found.path))
-        if not is_model(found.path):
-            return Listed(found, card, None, gone(found))
+    if found.is_local and not is_model(found.path):
+        return Listed(found, card, None, gone(found))
     try:
         return Listed(found, card, describe(found.path, found.name, found.revision))
     except ModelError as error:

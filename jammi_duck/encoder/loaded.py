@@ -10,13 +10,16 @@ import dataclasses
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jammi_duck.encoder.cross_encoder_description import describe_cross_encoder
 from jammi_duck.encoder.description import describe, weights_digest
+from jammi_duck.encoder.functions_found import Functions
+from jammi_duck.encoder.images.clip_description import is_clip
 from jammi_duck.encoder.listing import ModelRow, listed, look_at
 from jammi_duck.encoder.model_files import state
 from jammi_duck.encoder.names import (
@@ -38,10 +41,13 @@ from jammi_duck.errors import ConfigError, JammiError, ModelError, NoModelError
 if TYPE_CHECKING:
     import torch
 
-    from jammi_duck.encoder import Encoder, Reranker
+    from jammi_duck.encoder import Encoder, LocalEncoder, Reranker
     from jammi_duck.encoder.description import ModelDescription
+    from jammi_duck.encoder.functions import EmbeddingFunction
+    from jammi_duck.encoder.images.places import PictureLimits
     from jammi_duck.encoder.local.linear import Placement
     from jammi_duck.encoder.local.workers import Workers
+    from jammi_duck.encoder.vector_cache import VectorCache
     from jammi_duck.types import Definition
 
 M = TypeVar("M")
@@ -73,6 +79,11 @@ class LoadedEncoders:
         gpu_memory: int | float | None = None,
         path: Sequence[str] = (),
         wrappers: Sequence[str] | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        foreign_providers: Sequence[str] = (),
+        vectors_path: Path | None = None,
+        modules: Sequence[str] = (),
+        images: PictureLimits | None = None,
     ) -> None:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay.
 
@@ -80,7 +91,10 @@ class LoadedEncoders:
         number of cores to use, by default all. `device` is the number of a CUDA device, -1 for the CPU, by default the
         first CUDA device, if there is one. `gpu_memory` is the most of its memory that this process uses: a number of
         bytes, or a fraction. `path` lists directories with model folders and wrappers; of these, only the `wrappers` of
-        these names may run, or all, if that is None.
+        these names may run, or all, if that is None. `providers` has the arguments of each provider by its id; those of
+        `foreign_providers` get no key that the user has elsewhere. What they answer is kept in the file `vectors_path`.
+        `modules` are imported before an embedding function of the user's own is looked for. `images` says where
+        pictures may be read from; by default, that is nowhere.
         """
         self._batch_size = batch_size
         self._most_loaded = most_loaded
@@ -88,6 +102,11 @@ class LoadedEncoders:
         self._gpu_memory = gpu_memory
         self._path = path
         self._wrappers = Wrappers(path, wrappers)
+        self._functions = Functions(providers or {}, foreign_providers, modules)
+        self._vectors_path = vectors_path
+        self._images = images
+        self._find_secret: Callable[[str], str | None] = lambda url: None
+        self._encoders: dict[str, tuple[EmbeddingFunction, Encoder]] = {}
         self._found: dict[str, Found] = {}
         self._found_rerankers: dict[str, Found] = {}
         # Where models were seen, by the digest of their weights and their pooling.
@@ -95,7 +114,10 @@ class LoadedEncoders:
         self._digests: dict[tuple[Found, object], tuple[str, str]] = {}
 
     def get(self, name: str) -> Encoder:
-        """See `Encoders.get`: a wrapper's name, one on the hub, a bare name, a model folder's, or a local directory."""
+        """See `Encoders.get`: `id:model`, a wrapper's name, one on the hub, a bare name, a folder's, or a directory."""
+        function = self._functions.get(name)
+        if function is not None:
+            return self._around(function)
         wrapper = self._wrappers.get(name)
         if wrapper is not None:
             return WrapperEncoder(wrapper)
@@ -113,6 +135,9 @@ class LoadedEncoders:
 
     def recorded(self, definition: Definition) -> Encoder:
         """See `Encoders.recorded`."""
+        function = self._functions.recorded(definition.model)
+        if function is not None:
+            return self._around(function)
         wanted = definition.weights, definition.pooling
         if not definition.weights:
             return self.get(definition.model)
@@ -154,7 +179,9 @@ class LoadedEncoders:
         if wrapper is None:
             raise NoModelError(
                 f"no wrapper '{definition.model}': there is no file '{definition.model}.py' in a directory of [models] "
-                f"path ({', '.join(self._path) or 'which is empty'}), and no other file there has its content"
+                f"path ({', '.join(self._path) or 'which is empty'}), and no other file there has its content. If "
+                f"it is an embedding function of yours, import the module that has @register('{definition.model}') "
+                "first, or list it in [models] modules"
             )
         return WrapperEncoder(wrapper)
 
@@ -175,6 +202,12 @@ class LoadedEncoders:
 
     def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
         """See `Encoders.weights_and_pooling`."""
+        if self._functions.spec_of(name) is not None:
+            local = self._functions.local(name)
+            if local is not None:
+                return self.weights_and_pooling(local)
+            function = self._functions.named(name)
+            return None if function is None else (self._around(function).identity.weights, "")
         wrapper = self._wrappers.find(name)
         if wrapper is not None:
             return wrapper.digest, ""
@@ -193,10 +226,37 @@ class LoadedEncoders:
         self._seen[self._digests[key]] = found
         return self._digests[key]
 
+    @cached_property
+    def vector_cache(self) -> VectorCache | None:
+        """See `Encoders.vector_cache`."""
+        # Most users have no provider, and do without SQLite.
+        from jammi_duck.encoder.vector_cache import VectorCache
+
+        return VectorCache(self._vectors_path) if self._vectors_path else None
+
+    def secret(self, url: str) -> str | None:
+        """See `Encoders.secret`."""
+        return self._find_secret(url)
+
+    def use_secrets(self, find: Callable[[str], str | None]) -> None:
+        """See `Encoders.use_secrets`."""
+        self._find_secret = find
+
+    def _around(self, function: EmbeddingFunction) -> Encoder:
+        """The encoder around a function."""
+        if function.is_local:
+            # What it means may be another model by now.
+            return function.encoder(self)
+        before, encoder = self._encoders.get(function.spec, (None, None))
+        if encoder is None or before is not function:
+            encoder = function.encoder(self)
+            self._encoders[function.spec] = function, encoder
+        return encoder
+
     def _loaded_from(self, found: Found) -> Encoder:
         encoder = self._shared(found, self._load)
         self._seen[encoder.identity.weights, encoder.identity.pooling] = found
-        return encoder
+        return self._reading(encoder) if encoder.takes_images else encoder
 
     def _shared(self, found: Found, load: Callable[[Found], M]) -> M:
         """What `load` makes of a model; the process keeps it for all who ask for the same."""
@@ -223,14 +283,35 @@ class LoadedEncoders:
         with ThreadPoolExecutor(1) as beside:
             # Hashing takes as long as loading, so it runs on another core.
             weights = beside.submit(_checked_digest, found, description)
-            from jammi_duck.encoder.local.transformer import TransformerEncoder
-
-            place, pool = self._place()
-            named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
-            encoder = TransformerEncoder(named, place, pool, self._batch_size)
-            encoder.description = dataclasses.replace(named, weights=weights.result())
+            encoder = self._computing(description)
+            encoder.description = dataclasses.replace(encoder.description, weights=weights.result())
             encoder.identity = encoder.description.identity
         return encoder
+
+    def _computing(self, description: ModelDescription) -> LocalEncoder:
+        from jammi_duck.encoder.static.description import StaticDescription
+
+        if isinstance(description, StaticDescription):
+            from jammi_duck.encoder.static.encoder import StaticEncoder
+
+            return StaticEncoder(description)
+        from jammi_duck.encoder.images.clip_description import ClipDescription
+
+        place, pool = self._place()
+        named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
+        if isinstance(named, ClipDescription):
+            from jammi_duck.encoder.images.clip_encoder import ClipEncoder
+
+            return ClipEncoder(named, place, pool, self._batch_size)
+        from jammi_duck.encoder.local.transformer import TransformerEncoder
+
+        return TransformerEncoder(named, place, pool, self._batch_size)
+
+    def _reading(self, encoder: Encoder) -> Encoder:
+        """An encoder that all installations share, but which reads pictures only where this one may."""
+        from jammi_duck.encoder.images.clip_encoder import ClipEncoder
+
+        return encoder.reading(self._images) if self._images and isinstance(encoder, ClipEncoder) else encoder
 
     def _load_reranker(self, found: Found) -> Reranker:
         description = describe_cross_encoder(found.path, found.name, found.revision)
@@ -249,8 +330,22 @@ class LoadedEncoders:
             limit_memory(place.device, self._gpu_memory)
         return place, pool
 
+    def takes_images(self, name: str) -> bool:
+        """See `Encoders.takes_images`."""
+        with contextlib.suppress(ModelError):
+            function = self._functions.get(name)
+            if function is not None:
+                return function.takes_images(self)
+            if self._wrappers.find(name) is None:
+                return is_clip((self._found.get(name) or find(name, self._path)).path)
+        return False
+
     def names(self, name: str) -> set[str]:
         """See `Encoders.names`."""
+        spec = self._functions.spec_of(name)
+        if spec is not None:
+            local = self._functions.local(name)
+            return {name, str(spec)} | (set() if local is None else self.names(local))
         if self._wrappers.find(name) is not None:
             return {name}
         folder = find_folder(name, self._path)
@@ -259,7 +354,7 @@ class LoadedEncoders:
 
     def available(self, default: str) -> list[ModelRow]:
         """See `Encoders.available`."""
-        return [each.row() for each in listed(default, self._path)]
+        return [*(each.row() for each in listed(default, self._path)), *self._functions.rows()]
 
 
 @contextlib.contextmanager

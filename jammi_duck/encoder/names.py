@@ -6,6 +6,7 @@ user's own directory, where `jammi-duck models add` puts links.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import itertools
@@ -27,6 +28,10 @@ DEFAULT_ORGANISATION = "sentence-transformers"
 _RERANKERS = "cross-encoder"
 _FILES = ("*.json", "*.safetensors", "*/config.json", "*/model.safetensors", "vocab.txt", "*.model", "README.md")
 _REPOSITORY = "models--"
+# A directory with one of these is a model's.
+_SIGNS = ("config.json", "modules.json", "open_clip_config.json")
+# Of a repository that has weights for open_clip and for transformers, too.
+OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer*.json", "README.md")
 # The name of a model folder, which is no path.
 FOLDER_NAME = re.compile(r"\w[\w.-]{0,99}")
 _MOST_FOLDERS = 10_000
@@ -71,6 +76,9 @@ MINILM = Carried(
     ),
 )
 
+# A look-up model; the package has its table and its tokenizer among its code, which is never run.
+WORDLLAMA = "wordllama"
+
 
 def find(name: str, path: Sequence[str] = ()) -> Found:
     """Find the model `name`; `path` lists directories with model folders.
@@ -108,7 +116,14 @@ def find_here(name: str, path: Sequence[str] = ()) -> Found | None:
     named = find_folder(name, path)
     if named and not is_model(named.path):
         raise NoModelError(f"no model '{name}': {gone(named)}")
-    return named or find_published(name)
+    found = named or find_published(name)
+    if found is None and name == WORDLLAMA:
+        raise NoModelError(
+            f"no model '{name}': it is in the package {WORDLLAMA} 0.4.0.post1, which is not installed: "
+            f"pip install 'jammi-duck[{WORDLLAMA}]', or, for its files alone, "
+            f"pip install --no-deps {WORDLLAMA}==0.4.0.post1"
+        )
+    return found
 
 
 def find_directory(path: str) -> Found:
@@ -121,6 +136,8 @@ def find_directory(path: str) -> Found:
 
 def find_published(name: str) -> Found | None:
     """The model that an installed package or the Hugging Face cache has under this name."""
+    if name == WORDLLAMA:
+        return _wordllama()
     full = full_name(name)
     carried = _carried_folder() if full == MINILM.name else None
     return carried or _from_entry_points(full) or _cached(_repository(full))
@@ -170,7 +187,9 @@ def available(default: str, path: Sequence[str] = ()) -> list[Found]:
     packages = [found for point in points for found in _in_package(point)]
     repositories = _cache().glob(f"{_REPOSITORY}*--*")
     folders = model_folders(path)
-    candidates = [_directory(default), *folders, _carried_folder(), *packages, *map(_cached, repositories)]
+    candidates = [
+        _directory(default), *folders, _carried_folder(), _wordllama(), *packages, *map(_cached, repositories)
+    ]  # fmt: skip
     by_name: dict[str, Found] = {}
     for found in filter(None, candidates):
         by_name.setdefault(found.name, found)
@@ -185,7 +204,7 @@ def full_name(name: str) -> str:
 def is_model(path: Path) -> bool:
     """Whether a path is a directory with a model, as far as this user may see."""
     try:
-        return (path / "config.json").is_file() or (path / "modules.json").is_file()
+        return any((path / name).is_file() for name in _SIGNS)
     except OSError:
         return False
 
@@ -229,6 +248,19 @@ def _carried_folder() -> Found | None:
     if spec is None or spec.origin is None:
         return None
     return Found(MINILM.name, MINILM.revision, Path(spec.origin).parent / MINILM.folder, "package")
+
+
+def _wordllama() -> Found | None:
+    from jammi_duck.encoder.static.description import is_wordllama
+
+    try:
+        spec = importlib.util.find_spec(WORDLLAMA)
+        version = importlib.metadata.version(WORDLLAMA)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not is_wordllama(Path(spec.origin).parent):
+        return None
+    return Found(WORDLLAMA, version, Path(spec.origin).parent, "package")
 
 
 def _from_entry_points(name: str) -> Found | None:
@@ -279,8 +311,20 @@ def _has_all_weights(path: Path) -> bool:
         except (ModelError, LookupError, TypeError, AttributeError):
             return False
     # Modules after the Transformer are in folders that begin with 1_, 2_ and so on.
-    files = path.rglob("model.safetensors")
+    files = itertools.chain(path.rglob("model.safetensors"), path.glob("open_clip_model.safetensors"))
     return any(not re.match(r"[1-9]\d*_", file.parent.name) for file in files)
+
+
+def fetch(name: str, files: Sequence[str]) -> None:
+    """Download some files of a model of the hub, as far as they are there, unless it is on this machine already."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if constants.HF_HUB_OFFLINE or find_here(name):
+        return
+    # What is wrong is said where all of it is asked for.
+    with contextlib.suppress(HfHubHTTPError, ValueError, OSError):
+        snapshot_download(name, allow_patterns=list(files))
 
 
 def _from_hub(name: str, asked: str) -> Found:

@@ -43,6 +43,8 @@ class Excerpts:
         """`tokens` is the limit of the model; longer texts are cut on this `side`, "left" or "right"."""
         self._is_left = side == "left"
         self._first = _CHARACTERS * tokens
+        # A text of at most so many characters is its only part.
+        self.short = min(self._first, _CERTAINLY_SHORT, MOST_CHARACTERS)
         self._boundary = _boundary(tokenizer, is_left=self._is_left)
         self._normalizer = tokenizer.normalizer
         self._longest_word = _longest_word(tokenizer) if self._boundary else None

@@ -114,7 +114,7 @@ class _PostNormLayer:
         parts = [(layer + part, hidden) for part in (names.query, names.key, names.value)]
         matrices = [weights.take(f"{name}.weight", size, hidden) for name, size in parts]
         shifts = [weights.take(f"{name}.bias", size) for name, size in parts]
-        self._qkv = _queries_keys_values(matrices, shifts, self._heads, placement)
+        self._qkv = queries_keys_values(matrices, shifts, self._heads, placement)
         self._mixed = _dense(weights, layer + names.mixed, hidden, hidden, placement)
         self._attention_norm = _norm(weights, layer + names.attention_norm, config, placement)
         self._up = _dense(weights, layer + names.up, hidden, inner, placement)
@@ -122,7 +122,7 @@ class _PostNormLayer:
         self._output_norm = _norm(weights, layer + names.output_norm, config, placement)
 
     def __call__(self, x: Tensor, batch: Batch, biases: Mapping[int, Tensor], wanted: Tensor | None) -> Tensor:
-        mixed = _attention(self._qkv(x), batch, self._heads, biases)
+        mixed = attention(self._qkv(x), batch, self._heads, biases)
         if wanted is not None:
             mixed, x = mixed[wanted], x[wanted]
         x = self._attention_norm(self._mixed.plus(mixed, x))
@@ -219,7 +219,7 @@ class _PreNormLayer:
         self._attention_norm = _norm(weights, layer + "attn_norm", config, placement) if number else None
         matrices = weights.take(layer + "attn.Wqkv.weight", 3 * hidden, hidden).chunk(3)
         shifts = weights.take(layer + "attn.Wqkv.bias", 3 * hidden).chunk(3) if config["attention_bias"] else None
-        self._qkv = _queries_keys_values(matrices, shifts, self._heads, placement)
+        self._qkv = queries_keys_values(matrices, shifts, self._heads, placement)
         self._mixed = _dense(weights, layer + "attn.Wo", hidden, hidden, placement, bias=config["attention_bias"])
         self._mlp_norm = _norm(weights, layer + "mlp_norm", config, placement)
         wide = weights.take(layer + "mlp.Wi.weight", 2 * inner, hidden)
@@ -231,7 +231,7 @@ class _PreNormLayer:
     def __call__(self, x: Tensor, batch: Batch, rotation: Rotation, reach: int | None, wanted: Tensor | None) -> Tensor:
         qkv = self._qkv(self._attention_norm(x) if self._attention_norm else x)
         rotation.turn(qkv, self._heads)
-        mixed = _attention(qkv, batch, self._heads, reach=reach)
+        mixed = attention(qkv, batch, self._heads, reach=reach)
         if wanted is not None:
             mixed, x = mixed[wanted], x[wanted]
         x = self._mixed.plus(mixed, x)
@@ -294,9 +294,10 @@ def _theta(rope: Mapping[str, Any] | None, default: float) -> float:
     return float((rope or {}).get("rope_theta", default))
 
 
-def _attention(
+def attention(
     qkv: Tensor, batch: Batch, heads: int, biases: Mapping[int, Tensor] | None = None, reach: int | None = None
 ) -> Tensor:
+    """Attention within each sequence of a batch, [rows, hidden]; `biases` are by length. See `attend`."""
     out = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
     for group in batch.groups:
         bias = biases.get(group.length) if biases else None
@@ -306,7 +307,7 @@ def _attention(
     return out
 
 
-def _queries_keys_values(
+def queries_keys_values(
     matrices: Sequence[Tensor], biases: Sequence[Tensor] | None, heads: int, placement: Placement
 ) -> Linear:
     """One layer that gives [rows, 3 * hidden], its queries scaled for `attend`."""

@@ -10,7 +10,6 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers
 
 from jammi_duck.encoder.description import ModelDescription, TransformerDescription
-from jammi_duck.encoder.local.batch import Tokens
 from jammi_duck.encoder.local.excerpts import Excerpts
 from jammi_duck.encoder.local.tokenizer_check import check_rules
 from jammi_duck.encoder.model_files import read_json
@@ -19,14 +18,19 @@ from jammi_duck.errors import EncodingError, ModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from jammi_duck.encoder.local.batch import Tokens
     from jammi_duck.types import Role
 
 
 class CuttingTokenizer:
     """A model's tokenizer, which cuts texts at the model's limit. Threads may share it."""
 
-    def __init__(self, description: TransformerDescription, *, adds_special_tokens: bool = True) -> None:
-        """Read tokenizer.json.
+    def __init__(
+        self, description: TransformerDescription, *, adds_special_tokens: bool = True, file: Path | None = None
+    ) -> None:
+        """Read tokenizer.json, or another `file` like it, which no tokenizer_config.json overrides.
+
+        If the description has no limit (`max_tokens` is 0), no text is cut.
 
         Raises:
             ModelError: it cannot be read.
@@ -34,20 +38,24 @@ class CuttingTokenizer:
         self._name = description.name
         self._adds_special_tokens = adds_special_tokens
         try:
-            self._tokenizer = Tokenizer.from_file(str(description.path / "tokenizer.json"))
+            self._tokenizer = Tokenizer.from_file(str(file or description.path / "tokenizer.json"))
         except Exception as error:
             raise ModelError(f"the tokenizer of '{description.name}' cannot be read: {error}") from error
         check_rules(self._tokenizer, description.name)
-        _as_configured(self._tokenizer, description.path / "tokenizer_config.json")
+        if file is None:
+            _as_configured(self._tokenizer, description.path / "tokenizer_config.json")
         # Truncation and padding in tokenizer.json are settings of the training, not of the model.
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(
-            description.max_tokens, strategy="longest_first", direction=description.cut_side
-        )
+        if description.max_tokens:
+            self._tokenizer.enable_truncation(
+                description.max_tokens, strategy="longest_first", direction=description.cut_side
+            )
+        else:
+            self._tokenizer.no_truncation()
         if description.lower_case:
             lower, given = normalizers.Lowercase(), self._tokenizer.normalizer
             self._tokenizer.normalizer = normalizers.Sequence([lower, given]) if given else lower
-        self._excerpts = Excerpts(self._tokenizer, description.max_tokens, description.cut_side)
+        self._excerpts = Excerpts(self._tokenizer, description.max_tokens or _NO_LIMIT, description.cut_side)
 
     def check_fits(self, vocabulary: int) -> None:
         """Raise ModelError if there are more tokens than the `vocabulary` rows of the weights."""
@@ -63,6 +71,10 @@ class CuttingTokenizer:
 
         A text has no ids if it would have to be tokenized whole, and is too long for that.
         """
+        if max(map(len, texts), default=0) <= self._excerpts.short and sum(map(len, texts)) <= _BATCH_CHARACTERS:
+            # What needs no excerpts is told apart once for all: a look-up model embeds a text in 20 microseconds.
+            encodings = self._encoded(list(texts))
+            return [each.ids for each in encodings], np.array([bool(each.overflowing) for each in encodings], np.bool_)
         longer = {i: self._excerpts.of(text) for i, text in enumerate(texts)}
         sequences: list[Tokens | None] = [None] * len(texts)
         cut = np.zeros(len(texts), np.bool_)
@@ -157,6 +169,7 @@ def _as_configured(tokenizer: Tokenizer, file: Path) -> None:
 
 
 _BATCH_CHARACTERS = 500_000
+_NO_LIMIT = 1 << 40
 # Classes that use tokenizer.json unchanged.
 _GENERAL_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _OF_BERT_NORMALIZER = {

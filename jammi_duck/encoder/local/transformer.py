@@ -15,7 +15,7 @@ import torch
 
 from jammi_duck.encoder import Encoder, Encodings
 from jammi_duck.encoder.description import ModelDescription
-from jammi_duck.encoder.local.batch import Tokens, pack
+from jammi_duck.encoder.local.batch import Batch, Tokens, pack
 from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget, longest_first
 from jammi_duck.encoder.local.families import Transformer, transformer
 from jammi_duck.encoder.local.gathering import Gathering
@@ -41,6 +41,10 @@ _RECENT_CHARACTERS = 10_000
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
+# The layers of a model, what makes the vectors of texts of those of their tokens (and leaves out so many, which are the
+# prompt), and about how many products a token takes.
+Parts = tuple[Transformer, Callable[[torch.Tensor, Batch, int], torch.Tensor], int]
+
 _remembering = threading.Lock()
 
 
@@ -57,8 +61,15 @@ class TransformerEncoder(Encoder):
 
     budget: TokenBudget | None = None
 
-    def __init__(self, description: ModelDescription, placement: Placement, workers: Workers, batch_size: int) -> None:
-        """Load the model. `batch_size` texts of full length fit one forward pass.
+    def __init__(
+        self,
+        description: ModelDescription,
+        placement: Placement,
+        workers: Workers,
+        batch_size: int,
+        load: Callable[[], Parts] | None = None,
+    ) -> None:
+        """Load the model, by `load` if it is given. `batch_size` texts of full length fit one forward pass.
 
         Raises:
             ModelError: the tokenizer or the weights cannot be read, do not fit each other or config.json, or are of no
@@ -74,10 +85,10 @@ class TransformerEncoder(Encoder):
         tokenizer = CuttingTokenizer(description)
         self._tokens = Tokenization(description, tokenizer)
         # On one core: the many small steps take several times as long if cores have to wait for each other.
-        self._transformer, products = workers.submit(lambda: _load(description, placement)).result()
+        parts = workers.submit(load or (lambda: _load(description, placement))).result()
+        self._transformer, self._pooling, products = parts
         self._spread_tokens = _SPREAD_PRODUCTS // products
         tokenizer.check_fits(self._transformer.vocabulary)
-        self._pooling = Pooling(description, placement.device)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._gathering = Gathering()
         # Damaged weights cause an error now, not in the middle of a build.
@@ -172,16 +183,14 @@ class TransformerEncoder(Encoder):
         return vectors
 
 
-def _load(description: ModelDescription, placement: Placement) -> tuple[Transformer, int]:
-    """The layers of a model, and about how many products a token takes."""
+def _load(description: ModelDescription, placement: Placement) -> Parts:
     config, weights = read_model(description)
-    compact = transformer(config, weights, placement)
-    products = products_of_token(config)
-    if compact is not None:
-        return compact, products
-    from jammi_duck.encoder.local.through_transformers import ThroughTransformers
+    layers = transformer(config, weights, placement)
+    if layers is None:
+        from jammi_duck.encoder.local.through_transformers import ThroughTransformers
 
-    return ThroughTransformers(config, description, placement), products
+        layers = ThroughTransformers(config, description, placement)
+    return layers, Pooling(description, placement.device), products_of_token(config)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

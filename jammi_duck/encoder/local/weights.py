@@ -21,15 +21,15 @@ _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNor
 class Weights:
     """The tensors of one folder, in one file or in the shards that an index lists."""
 
-    def __init__(self, folder: Path, model: str) -> None:
-        """Open the files; `model` is its name in messages.
+    def __init__(self, folder: Path, model: str, name: str = WEIGHTS) -> None:
+        """Open the file of this name, or its shards; `model` is the model's name in messages.
 
         Raises:
             ModelError: a file is missing, truncated, or not safetensors.
         """
         self._model = model
         self._files: dict[str, Any] = {}
-        for path in _files(folder, model):
+        for path in _files(folder, model, name):
             try:
                 file = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
@@ -90,9 +90,9 @@ def read_model(description: TransformerDescription) -> tuple[dict[str, Any], Wei
     return config, weights
 
 
-def _files(folder: Path, model: str) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
+def _files(folder: Path, model: str, name: str) -> list[Path]:
+    if (folder / name).is_file():
+        return [folder / name]
     try:
         names = sorted(set(read_json(folder / WEIGHTS_INDEX)["weight_map"].values()))
     except (KeyError, AttributeError, TypeError) as error:

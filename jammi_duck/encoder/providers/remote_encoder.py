@@ -1,0 +1,238 @@
+"""The encoder around a provider: texts are looked up, sent in batches beside each other, and their vectors checked."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from jammi_duck.config.logs import log
+from jammi_duck.encoder import Encoder, Encodings, Usage
+from jammi_duck.encoder.function_encoder import identity_of
+from jammi_duck.encoder.given_vectors import Made
+from jammi_duck.encoder.providers.batches import batches
+from jammi_duck.encoder.providers.requests import PROBE, Budget, Requests
+from jammi_duck.encoder.providers.transport import network
+from jammi_duck.encoder.waits import interruptible
+from jammi_duck.errors import EncodingError
+from jammi_duck.types import Role
+
+if TYPE_CHECKING:
+    from jammi_duck.encoder.providers.remote import RemoteFunction
+    from jammi_duck.encoder.vector_cache import VectorCache
+
+T = TypeVar("T")
+_SECONDS_BETWEEN_LOOKS = 0.1
+# `embed` over more texts than this is told in the log: it may cost.
+_MANY = 1000
+
+
+class Claim:
+    """Texts that one thread has under way, by their keys; `made` is what has come of them once it is `over`."""
+
+    def __init__(self) -> None:
+        self.made: dict[bytes, Made] = {}
+        self.over: Future[None] = Future()
+
+
+class Claims:
+    """Which texts are under way, so that one that several threads want is sent once."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, Claim] = {}
+        self._sharing = threading.Lock()
+
+    def take(self, keys: Iterable[bytes]) -> tuple[Claim, list[bytes], set[Claim]]:
+        """A claim of the caller's, the keys that are in it, and the claims that have the others."""
+        claim, mine, others = Claim(), [], set()
+        with self._sharing:
+            for key in keys:
+                owner = self._of.setdefault(key, claim)
+                if owner is claim:
+                    mine.append(key)
+                else:
+                    others.add(owner)
+        return claim, mine, others
+
+    def release(self, claim: Claim, keys: Iterable[bytes]) -> None:
+        """End a claim; what has not been made of its keys, others may take."""
+        with self._sharing:
+            for key in keys:
+                del self._of[key]
+        claim.over.set_result(None)
+
+
+class RemoteEncoder(Encoder):
+    """Sends texts to a provider. What was answered before is in the cache, if there is one."""
+
+    def __init__(
+        self,
+        function: RemoteFunction,
+        cache: VectorCache | None = None,
+        secret: Callable[[str], str | None] = lambda url: None,
+    ) -> None:
+        """`secret` finds the key for a URL, where neither an argument nor the environment has it."""
+        self.function = function
+        self.identity = identity_of(function)
+        self._cache = cache
+        self._secret = secret
+        self._claims = Claims()
+        self._budget = Budget(function)
+        self._is_stream = False
+        self._texts_sent = 0
+
+    @cached_property
+    def dimensions(self) -> int:  # type: ignore[override]
+        """As the function says, or as long as the vector of a short text is."""
+        function = self.function
+        known = function.dimensions or function.known_dimensions.get(function.name)
+        if known:
+            return known
+        key = self._key(PROBE, "document")
+        cached = self._cache.get([key]) if self._cache else {}
+        if not cached:
+            asked = interruptible(lambda _: None)
+            (answered,) = _completed([network().start(self._requests(None).first(PROBE))], asked)
+            cached = {key: answered.result()}
+            if self._cache:
+                self._cache.put(cached.items())
+        return len(cached[key])
+
+    @property
+    def usage(self) -> Usage:
+        """See `Encoder.usage`."""
+        return Usage(self._budget.requests, self._budget.tokens)
+
+    def stream(self) -> Encoder:
+        """See `Encoder.stream`: its requests and tokens are counted, and limited, by themselves."""
+        mine = copy.copy(self)
+        mine._budget = Budget(self.function)
+        mine._is_stream = True
+        return mine
+
+    def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
+        """See `Encoder.encode_rows`."""
+        progress = interruptible(progress)
+        places: defaultdict[bytes, list[int]] = defaultdict(list)
+        for place, text in enumerate(texts):
+            places[self._key(text, role)].append(place)
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        reasons: dict[int, str] = {}
+        for made in self._made({key: texts[mine[0]] for key, mine in places.items()}, role, progress):
+            for key, each in made.items():
+                for place in places[key]:
+                    if isinstance(each, str):
+                        reasons[place] = each
+                    else:
+                        vectors[place] = each
+        if reasons:
+            first = min(reasons)
+            log.warning("%d texts could not be embedded, the first: %s", len(reasons), reasons[first])
+        failed = np.zeros(len(texts), np.bool_)
+        failed[list(reasons)] = True
+        return Encodings(vectors, np.zeros(len(texts), np.bool_), failed, reasons)
+
+    def _made(
+        self, left: dict[bytes, str], role: Role, progress: Callable[[int], None]
+    ) -> Iterator[Mapping[bytes, Made]]:
+        """What comes of texts: from the cache, from the provider, or from another thread that has them under way."""
+
+        def settled(made: Mapping[bytes, Made]) -> Mapping[bytes, Made]:
+            mine = {key: each for key, each in made.items() if left.pop(key, None) is not None}
+            progress(len(mine))
+            return mine
+
+        if self._cache:
+            yield settled(self._cache.get(list(left)))
+        while left:
+            claim, mine, others = self._claims.take(left)
+            try:
+                for made in self._answered({key: left[key] for key in mine}, role, progress):
+                    claim.made |= made
+                    yield settled(made)
+            finally:
+                self._claims.release(claim, mine)
+            for other in others:
+                for _ in _completed([other.over], progress):
+                    yield settled(other.made)
+
+    def _answered(
+        self, texts: dict[bytes, str], role: Role, progress: Callable[[int], None]
+    ) -> Iterator[Mapping[bytes, Made]]:
+        """What the provider gives for texts, a request at a time; what is under way is cancelled if nobody waits."""
+        if not texts:
+            return
+        requests = self._requests(self.dimensions)
+        under_way = {
+            network().start(requests.embed([texts[key] for key in keys], role)): keys for keys in self._batches(texts)
+        }
+        try:
+            ended: EncodingError | None = None
+            for done in _completed(list(under_way), progress):
+                try:
+                    made = dict(zip(under_way[done], done.result(), strict=True))
+                except EncodingError as error:
+                    # What is under way is paid for: it is waited for, and kept.
+                    requests.end(error)
+                    ended = ended or error
+                    continue
+                if self._cache:
+                    self._cache.put((key, each) for key, each in made.items() if not isinstance(each, str))
+                yield made
+            if ended:
+                raise ended
+        finally:
+            for future in under_way:
+                future.cancel()
+        self._tell_many(len(texts))
+
+    def _batches(self, texts: dict[bytes, str]) -> Iterator[list[bytes]]:
+        """The keys of each request."""
+        keys = list(texts)
+        function = self.function
+        for part in batches(list(texts.values()), function.batch_size or function.most_texts, function.most_tokens):
+            yield [keys[place] for place in part]
+
+    def _requests(self, dimensions: int | None) -> Requests:
+        function = self.function
+        key = function.key() or (None if function.is_keyless else self._secret(function.endpoint))
+        if key is None and function.needs_key and function.endpoint == function.url:
+            raise EncodingError(
+                f"'{function.id}' needs a key: set {function.key_variables[0]} in the environment, or api_key in "
+                f"[providers.{function.id}] of your own jammi.toml"
+            )
+        return Requests(function, key, dimensions, self._budget)
+
+    def _key(self, text: str, role: Role) -> bytes:
+        told = f"{self.identity.weights} {self.function.address()} {role}\0{text}"
+        return hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()
+
+    def _tell_many(self, sent: int) -> None:
+        """Tell the log of many texts that no build sends."""
+        if self._is_stream:
+            return
+        before, self._texts_sent = self._texts_sent, self._texts_sent + sent
+        if before // _MANY != self._texts_sent // _MANY:
+            log.warning(
+                "embed has sent %d different texts to '%s' so far, %d tokens; jammi_generate would keep their vectors",
+                self._texts_sent,
+                self.identity.name,
+                self._budget.tokens,
+            )
+
+
+def _completed(futures: Sequence[Future[T]], progress: Callable[[int], None]) -> Iterator[Future[T]]:
+    """Futures as they are done; `progress` is asked meanwhile, and ends it by raising."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+        progress(0)
+        # What was answered first: an error ends it all.
+        yield from sorted(done, key=lambda future: future.exception() is not None)

@@ -1,0 +1,115 @@
+"""A file of vectors by the digest of their text, so that no text is paid for twice.
+
+It is an SQLite database, which several processes may use at once, and which survives a crash. It holds no texts, and
+may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jammi_duck.config.cache import make
+from jammi_duck.config.logs import log
+
+_AT_ONCE = 500
+_BUSY_SECONDS = 30
+# By which a file is known for ours ("jamv"), and the version of its tables.
+_APPLICATION, _VERSION = 0x6A616D76, 1
+_TABLE = "CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+_PUT = "INSERT OR IGNORE INTO vectors VALUES (?, ?)"
+
+
+class VectorCache:
+    """Vectors by keys of 32 bytes; threads and processes may share a file. If it fails, there is no cache."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is opened before it is used."""
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+        self._has_failed = False
+        self._using = threading.Lock()
+
+    def get(self, keys: Sequence[bytes]) -> Mapping[bytes, NDArray[np.float32]]:
+        """The vectors that are there, of these keys."""
+        found: dict[bytes, NDArray[np.float32]] = {}
+        with self._opened() as connection:
+            for start in range(0, len(keys) if connection else 0, _AT_ONCE):
+                assert connection is not None
+                some = keys[start : start + _AT_ONCE]
+                asked = f"SELECT key, vector FROM vectors WHERE key IN ({', '.join('?' * len(some))})"
+                found |= {key: np.frombuffer(vector, "<f4") for key, vector in connection.execute(asked, some)}
+        return found
+
+    def put(self, vectors: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """Keep vectors; they are safe from a crash of this process when this returns."""
+        with self._opened() as connection:
+            if connection is not None:
+                with connection:
+                    connection.executemany(_PUT, ((key, vector.astype("<f4").tobytes()) for key, vector in vectors))
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection | None]:
+        """The connection, for one thread at a time; None after a failure, which is told once."""
+        with self._using:
+            connection = None
+            try:
+                connection = None if self._has_failed else self._open()
+            except (sqlite3.Error, OSError) as error:
+                self._fail(error)
+            try:
+                yield connection
+            except (sqlite3.Error, OSError) as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._has_failed = True
+        log.warning(
+            "the cache of vectors '%s' cannot be used: %s; texts are sent to their provider again. Remove the file, or "
+            "give another as [cache] vectors",
+            self._path,
+            error,
+        )
+
+    def _open(self) -> sqlite3.Connection:
+        # A connection does not survive a fork.
+        if self._connection is None or self._process != os.getpid():
+            self._connection, self._process = _connected(self._path), os.getpid()
+        return self._connection
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    make(path.parent)
+    # Whoever can read the vectors can tell much of the texts.
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    ((application,),) = connection.execute("PRAGMA application_id")
+    ((version,),) = connection.execute("PRAGMA user_version")
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
+    if not tables:
+        connection.execute(_TABLE)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    elif (application, version) != (_APPLICATION, _VERSION):
+        raise sqlite3.DatabaseError("it is another program's database, or of another version, and is left alone")

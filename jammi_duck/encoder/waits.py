@@ -1,0 +1,54 @@
+"""Waits for what may take long: until a call that failed is made again, or an answer is there. Ctrl-C ends them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from jammi_duck.errors import EncodingError
+
+_FIRST_SECONDS = 0.5
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class Interrupts:
+    """Counts how often Ctrl-C was pressed. DuckDB tells its main thread of it, and not the others, which wait here."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def ctrl_c(self) -> None:
+        """Count one more; called within a signal handler."""
+        self.count += 1
+
+
+INTERRUPTS = Interrupts()
+
+
+def interruptible(progress: Callable[[int], None]) -> Callable[[int], None]:
+    """`progress`, that raises once Ctrl-C was pressed after this call."""
+    before = INTERRUPTS.count
+
+    def asked(done: int) -> None:
+        if before != INTERRUPTS.count:
+            raise EncodingError("interrupted by Ctrl-C")
+        progress(done)
+
+    return asked
+
+
+def pause(attempt: int, longest: float) -> float:
+    """Seconds before the next attempt, after so many (from 0): each twice as long, up to `longest`, and not alike.
+
+    Between half of it and all of it, so that callers that failed together do not come again together.
+    """
+    return min(longest, _FIRST_SECONDS * 2.0 ** min(attempt, 30)) * random.uniform(0.5, 1)
+
+
+def sleep(seconds: float, progress: Callable[[int], None]) -> None:
+    """Sleep so long; `progress` is asked meanwhile, and ends it by raising."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        progress(0)
+        time.sleep(min(left, _SECONDS_BETWEEN_LOOKS))
