@@ -75,7 +75,7 @@ class ColumnMethods:
         self,
         source: Source,
         vector: str,
-        query: str | Vector | None,
+        query: str | bytes | Vector | None,
         k: int = 10,
         *,
         model: str | None = None,

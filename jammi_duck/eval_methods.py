@@ -46,6 +46,7 @@ class EvalMethods:
         rerank_k: int = RERANK_K,
         question_columns: Sequence[str] | None = None,
         judgement_columns: Sequence[str] | None = None,
+        column: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """How good a search is, by judged questions, a row for each metric: SQL's `jammi_eval`.
 
@@ -67,6 +68,7 @@ class EvalMethods:
             rerank_k: how many rows of the search it reads; at least `k`.
             question_columns: the columns of `questions` with the id and the text; by default `id` and `text`.
             judgement_columns: the columns of `judgements` with the question, the key and the grade; by default these.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             A relation: metric VARCHAR, k INTEGER, value DOUBLE, low DOUBLE, high DOUBLE, question_count BIGINT,
@@ -85,12 +87,12 @@ class EvalMethods:
         text = template(
             "SELECT * FROM jammi_eval({}, {}, {}, {}, model := {}, exact := {}, embedding_table := {}, "
             "min_similarity := {}, mode := {}, weight := {}, fusion := {}, k1 := {}, b := {}, rerank := {}, "
-            "rerank_k := {}, question_columns := {}, judgement_columns := {})"
+            'rerank_k := {}, question_columns := {}, judgement_columns := {}, "column" := {})'
         )
         ranking = (mode, weight, fusion, k1, b, rerank, rerank_k)
         way = (model, exact, embedding_table, min_similarity, *ranking)
         columns = _listed(question_columns), _listed(judgement_columns)
-        return self._statements.kept(text, (source, questions, judgements), k, *way, *columns)
+        return self._statements.kept(text, (source, questions, judgements), k, *way, *columns, column)
 
     def eval_queries(
         self,
@@ -112,6 +114,7 @@ class EvalMethods:
         rerank_k: int = RERANK_K,
         question_columns: Sequence[str] | None = None,
         judgement_columns: Sequence[str] | None = None,
+        column: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """What a search found for each judged question, and how good that is: SQL's `jammi_eval_queries`.
 
@@ -133,6 +136,7 @@ class EvalMethods:
             rerank_k: how many rows of the search it reads; at least `k`.
             question_columns: the columns of `questions` with the id and the text; by default `id` and `text`.
             judgement_columns: the columns of `judgements` with the question, the key and the grade; by default these.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             A relation: question VARCHAR, text VARCHAR, relevant_count BIGINT, recall DOUBLE, precision DOUBLE,
@@ -150,12 +154,12 @@ class EvalMethods:
         text = template(
             "SELECT * FROM jammi_eval_queries({}, {}, {}, {}, model := {}, exact := {}, embedding_table := {}, "
             "min_similarity := {}, mode := {}, weight := {}, fusion := {}, k1 := {}, b := {}, rerank := {}, "
-            "rerank_k := {}, question_columns := {}, judgement_columns := {})"
+            'rerank_k := {}, question_columns := {}, judgement_columns := {}, "column" := {})'
         )
         ranking = (mode, weight, fusion, k1, b, rerank, rerank_k)
         way = (model, exact, embedding_table, min_similarity, *ranking)
         columns = _listed(question_columns), _listed(judgement_columns)
-        return self._statements.kept(text, (source, questions, judgements), k, *way, *columns)
+        return self._statements.kept(text, (source, questions, judgements), k, *way, *columns, column)
 
     def eval_compare(
         self,
@@ -224,6 +228,7 @@ class EvalMethods:
         b: float = B,
         question_columns: Sequence[str] | None = None,
         judgement_columns: Sequence[str] | None = None,
+        column: str | None = None,
     ) -> Tuned:
         """The weight of a hybrid search that is best for judged questions: SQL's `jammi_tune`.
 
@@ -241,6 +246,7 @@ class EvalMethods:
             b: of BM25, from 0 to 1.
             question_columns: the columns of `questions` with the id and the text; by default `id` and `text`.
             judgement_columns: the columns of `judgements` with the question, the key and the grade; by default these.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             The weight, and how it fares on questions that took no part in its choice: weight float, metric str, k int,
@@ -258,11 +264,11 @@ class EvalMethods:
         """
         text = template(
             "SELECT * FROM jammi_tune({}, {}, {}, {}, metric := {}, model := {}, exact := {}, embedding_table := {}, "
-            "min_similarity := {}, k1 := {}, b := {}, question_columns := {}, judgement_columns := {})"
+            'min_similarity := {}, k1 := {}, b := {}, question_columns := {}, judgement_columns := {}, "column" := {})'
         )
         way = (model, exact, embedding_table, min_similarity, k1, b)
         columns = _listed(question_columns), _listed(judgement_columns)
-        (row,) = self._statements.rows(text, (source, questions, judgements), k, metric, *way, *columns)
+        (row,) = self._statements.rows(text, (source, questions, judgements), k, metric, *way, *columns, column)
         return Tuned(*row)
 
 

@@ -13,7 +13,7 @@ from jammi_duck.udfs.following import FollowedRow, UnfollowedRow
 if TYPE_CHECKING:
     from jammi_duck.statements import Statements
 
-_REFRESH = template("SELECT * FROM jammi_refresh({}, model := {}, embedding_table := {})")
+_REFRESH = template('SELECT * FROM jammi_refresh({}, model := {}, embedding_table := {}, "column" := {})')
 
 
 class FollowMethods:
@@ -30,6 +30,7 @@ class FollowMethods:
         triggers: bool | None = None,
         model: str | None = None,
         embedding_table: str | None = None,
+        column: str | None = None,
     ) -> FollowedRow:
         """Let every search of a source see what is committed from now on: SQL's `jammi_follow`.
 
@@ -44,6 +45,8 @@ class FollowMethods:
                 without a PRIMARY KEY or a UNIQUE constraint, they do so anyway. False compares the source each time.
             model: the embedding table of this model; by default the newest of any.
             embedding_table: this one.
+            column: which of several embeddings of the source: its label, or the column that it is of. Without `every`,
+                it need not be said.
 
         Returns:
             How it is followed: source str, embedding_table str, changes_by str (triggers, comparison or time), and
@@ -61,8 +64,10 @@ class FollowMethods:
             [('ant',)]
         """
         if every is None:
-            text = template("SELECT * FROM jammi_follow({}, triggers := {}, model := {}, embedding_table := {})")
-            ((*row,),) = self._statements.rows(text, (source,), triggers, model, embedding_table)
+            text = template(
+                'SELECT * FROM jammi_follow({}, triggers := {}, model := {}, embedding_table := {}, "column" := {})'
+            )
+            ((*row,),) = self._statements.rows(text, (source,), triggers, model, embedding_table, column)
             return FollowedRow(*row)
         try:
             seconds = every.total_seconds() if isinstance(every, timedelta) else float(every)
@@ -72,7 +77,7 @@ class FollowMethods:
             raise InputError(f"every is {every}; it must be more than 0 seconds")
 
         def refresh() -> str:
-            ((table, *_),) = self._statements.rows(_REFRESH, (source,), model, embedding_table)
+            ((table, *_),) = self._statements.rows(_REFRESH, (source,), model, embedding_table, column)
             return str(table)
 
         table = refresh()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, overload
 
 import duckdb
 import numpy as np
@@ -17,6 +18,7 @@ from jammi_duck.errors import InputError
 from jammi_duck.eval_methods import EvalMethods
 from jammi_duck.follow_methods import FollowMethods
 from jammi_duck.kept import kept
+from jammi_duck.model_methods import ModelMethods
 from jammi_duck.plainly import plainly_found
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.retrieval.search import RERANK_K
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     Vector: TypeAlias = Sequence[float] | NDArray[np.float32] | NDArray[np.float64]
 
 _P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def _with_arguments_of(
@@ -66,7 +69,7 @@ def _with_arguments_of(
     return decorated
 
 
-class Jammi(FollowMethods, EvalMethods, ColumnMethods):
+class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
     """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped.
 
     A source is what SQL takes: the name of a table, a view or a DataFrame that a variable of yours holds, or the path
@@ -180,6 +183,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         ((passage,),) = self._statements.rows(query_of, (), text, query, words, mark, language)
         return None if passage is None else str(passage)
 
+    @overload
     def generate(
         self,
         source: Source,
@@ -194,16 +198,49 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
-    ) -> Generated:
+    ) -> Generated: ...
+    @overload
+    def generate(
+        self,
+        source: Source,
+        columns: Mapping[str, str | Sequence[str]],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+        name: str | None = None,
+        reuse: bool = False,
+        resume: bool = False,
+        words: bool = True,
+        language: str = ENGLISH,
+        vectors: bool = True,
+    ) -> dict[str, Generated]: ...
+    def generate(
+        self,
+        source: Source,
+        columns: str | Sequence[str] | Mapping[str, str | Sequence[str]],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+        name: str | None = None,
+        reuse: bool = False,
+        resume: bool = False,
+        words: bool = True,
+        language: str = ENGLISH,
+        vectors: bool = True,
+    ) -> Generated | dict[str, Generated]:
         """Embed the text of each row and keep the vectors: SQL's `jammi_generate`.
 
         Args:
             source: what to embed.
-            columns: the columns whose texts are embedded, joined by a space.
+            columns: the columns whose texts are embedded, joined by a space; or a dict of several embeddings, the
+                columns of each by its label. The source is read once for all of them.
             key: the column that names a row; its values are unique.
             model: a name, or a directory; by default that of `install`.
             dims: keep this many of the first dimensions.
-            name: what to call the embedding table: `embedding_table` takes this name then.
+            name: what to call the embedding table: `embedding_table` takes this name then. Of several embeddings, it
+                is followed by a dot and the label.
             reuse: give the embedding table that is there, if it is just what this would make.
             resume: go on with a build of the same that was interrupted.
             words: index the words, too, for searches by text.
@@ -211,9 +248,10 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             vectors: embed the texts. Without, the table has words only and needs no model: a search in it is by text.
 
         Returns:
-            What became of it: embedding_table str, source str, model str, status str, row_count int,
-            skipped_count int, failed_count int, truncated_count int, dimensions int, seconds float, location str. A
-            table of words only has None as its model and dimensions.
+            What became of it, or a dict of that by the labels: embedding_table str, source str, model str, status str,
+            row_count int, skipped_count int, failed_count int, truncated_count int, dimensions int, seconds float,
+            location str, requests int and tokens int, which a provider was asked; None for a local model. A table of
+            words only has None as its model and dimensions.
 
         Raises:
             NoSourceError: there is no such table, view or file.
@@ -226,14 +264,18 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         Example:
             >>> jammi.generate("animals", ["name", "text"], "id").row_count
             5
+            >>> list(jammi.generate("animals", {"name": "name", "both": ["name", "text"]}, "id"))
+            ['name', 'both']
         """
         text = template(
-            "SELECT * FROM jammi_generate({}, {}, {}, model := {}, dims := {}, name := {}, reuse := {}, resume := {}, "
-            "words := {}, language := {}, vectors := {})"
+            "SELECT * FROM jammi_generate({}, {}::JSON, {}, model := {}, dims := {}, name := {}, reuse := {}, "
+            "resume := {}, words := {}, language := {}, vectors := {})"
         )
         values = (key, model, dims, name, reuse, resume, words, language, vectors)
-        return Generated(*self._row(text, (source,), _listed(columns), *values))
+        rows = self._statements.rows(text, (source,), _as_json(columns), *values)
+        return _by_label(columns, [Generated(*row) for row in rows])
 
+    @overload
     def sync(
         self,
         source: Source,
@@ -246,7 +288,34 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
-    ) -> Synced:
+    ) -> Synced: ...
+    @overload
+    def sync(
+        self,
+        source: Source,
+        columns: Mapping[str, str | Sequence[str]],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+        name: str | None = None,
+        words: bool = True,
+        language: str = ENGLISH,
+        vectors: bool = True,
+    ) -> dict[str, Synced]: ...
+    def sync(
+        self,
+        source: Source,
+        columns: str | Sequence[str] | Mapping[str, str | Sequence[str]],
+        key: str,
+        model: str | None = None,
+        *,
+        dims: int | None = None,
+        name: str | None = None,
+        words: bool = True,
+        language: str = ENGLISH,
+        vectors: bool = True,
+    ) -> Synced | dict[str, Synced]:
         """Generate the first time, and refresh afterwards: SQL's `jammi_sync`.
 
         The embedding table is the newest of the same columns, key, model, dimensions and name. If there is none, a
@@ -254,7 +323,8 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
 
         Args:
             source: what to embed.
-            columns: the columns whose texts are embedded, joined by a space.
+            columns: the columns whose texts are embedded, joined by a space; or a dict of several embeddings, all of
+                which are kept current: see `generate`.
             key: the column that names a row; its values are unique.
             model: a name, or a directory; by default that of `install`.
             dims: keep this many of the first dimensions.
@@ -264,9 +334,10 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             vectors: embed the texts, or make and refresh a table of words only; see `generate`.
 
         Returns:
-            What was done: embedding_table str, action str (generated, resumed, refreshed or unchanged), row_count int,
-            added int, changed int, deleted int, unchanged int, skipped_count int, failed_count int, seconds float,
-            advice str or None.
+            What was done, or a dict of that by the labels: embedding_table str, action str (generated, resumed,
+            refreshed or unchanged), row_count int, added int, changed int, deleted int, unchanged int, skipped_count
+            int, failed_count int, seconds float, advice str or None; requests int and tokens int, which a provider was
+            asked, or None.
 
         Raises:
             NoSourceError: there is no such table, view or file.
@@ -280,11 +351,12 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             'unchanged'
         """
         text = template(
-            "SELECT * FROM jammi_sync({}, {}, {}, model := {}, dims := {}, name := {}, words := {}, language := {}, "
-            "vectors := {})"
+            "SELECT * FROM jammi_sync({}, {}::JSON, {}, model := {}, dims := {}, name := {}, words := {}, "
+            "language := {}, vectors := {})"
         )
         values = (key, model, dims, name, words, language, vectors)
-        return Synced(*self._row(text, (source,), _listed(columns), *values))
+        rows = self._statements.rows(text, (source,), _as_json(columns), *values)
+        return _by_label(columns, [Synced(*row) for row in rows])
 
     def import_vectors(
         self,
@@ -373,7 +445,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
     def search(
         self,
         source: Source,
-        query: str | Vector | None,
+        query: str | bytes | Vector | None,
         k: int = 10,
         *,
         model: str | None = None,
@@ -391,12 +463,13 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         rerank_k: int = RERANK_K,
         fresh: bool | None = None,
         fresh_rows: int = TEXTS,
+        column: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """The rows of a source that answer a question best, best first: SQL's `jammi_search`.
 
         Args:
             source: what was embedded.
-            query: some words, or a vector; None finds nothing.
+            query: some words, a vector, or a picture's bytes where pictures were embedded; None finds nothing.
             k: how many rows.
             model: search the embedding table of this model; by default the newest of any.
             filter: a condition in SQL over the columns of the source, which can change nothing.
@@ -414,6 +487,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             rerank_k: how many rows of the search it reads; at least `k`.
             fresh: bring in what has changed in the source first, as `refresh` does. By default, if it is followed.
             fresh_rows: embed at most so many texts for that; a warning tells of the others.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
@@ -441,10 +515,14 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         """
         is_plain = filter is None and not parameters and rerank is None and isinstance(source, str) and not fresh
         ranking: dict[str, Any] = {"mode": mode, "weight": weight, "fusion": fusion, "k1": k1, "b": b}
-        chosen: dict[str, Any] = {"model": model, "embedding_table": embedding_table, "min_similarity": min_similarity}
+        chosen: dict[str, Any] = {"model": model, "embedding_table": embedding_table, "column": column}
         freshness: dict[str, Any] = {"fresh": fresh, "fresh_rows": fresh_rows}
         question = (
-            question_of(str(source), query, k, exact=exact, **chosen, **ranking, **freshness) if is_plain else None
+            question_of(
+                str(source), query, k, exact=exact, min_similarity=min_similarity, **chosen, **ranking, **freshness
+            )
+            if is_plain
+            else None
         )
         found = self._found_plainly(question) if question else None
         if found is not None:
@@ -454,10 +532,9 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             source,
             query,
             k,
-            model=model,
+            **chosen,
             filter=filter,
             exact=exact,
-            embedding_table=embedding_table,
             min_similarity=min_similarity,
             parameters=parameters,
             **ranking,
@@ -515,6 +592,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         parameters: Mapping[str, object] | None = None,
         fresh: bool | None = None,
         fresh_rows: int = TEXTS,
+        column: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """The rows that are nearest to one row, without itself: SQL's `jammi_similar`.
 
@@ -530,6 +608,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             parameters: values for each `$name` in the filter.
             fresh: bring in what has changed in the source first, as `refresh` does. By default, if it is followed.
             fresh_rows: embed at most so many texts for that; a warning tells of the others.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             A relation with the columns of `search`.
@@ -554,10 +633,16 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             parameters=parameters,
             fresh=fresh,
             fresh_rows=fresh_rows,
+            column=column,
         )
 
     def status(
-        self, source: Source, *, model: str | None = None, embedding_table: str | None = None
+        self,
+        source: Source,
+        *,
+        model: str | None = None,
+        embedding_table: str | None = None,
+        column: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """How an embedding table differs from its source, and what to do: SQL's `jammi_status`.
 
@@ -565,6 +650,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             source: what was embedded.
             model: the embedding table of this model; by default the newest of any.
             embedding_table: this one.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             A relation of one row: embedding_table VARCHAR, current BIGINT, new BIGINT, changed BIGINT, gone BIGINT,
@@ -578,20 +664,29 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             >>> jammi.status("animals").project('current, "new", changed, gone').fetchall()
             [(5, 0, 0, 0)]
         """
-        text = template("SELECT * FROM jammi_status({}, model := {}, embedding_table := {})")
-        return self._statements.kept(text, (source,), model, embedding_table)
+        text = template('SELECT * FROM jammi_status({}, model := {}, embedding_table := {}, "column" := {})')
+        return self._statements.kept(text, (source,), model, embedding_table, column)
 
-    def refresh(self, source: Source, *, model: str | None = None, embedding_table: str | None = None) -> Refreshed:
+    def refresh(
+        self,
+        source: Source,
+        *,
+        model: str | None = None,
+        embedding_table: str | None = None,
+        column: str | None = None,
+    ) -> Refreshed:
         """Bring an embedding table up to date; only texts that are new are embedded: SQL's `jammi_refresh`.
 
         Args:
             source: what was embedded.
             model: the embedding table of this model; by default the newest of any.
             embedding_table: this one.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             What became of it: embedding_table str, added int, changed int, deleted int, unchanged int, failed int,
-            encoded int, seconds float, advice str or None.
+            encoded int, seconds float, advice str or None; requests int and tokens int, which a provider was asked, or
+            None.
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.
@@ -604,16 +699,24 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             >>> jammi.refresh("animals").added
             1
         """
-        text = template("SELECT * FROM jammi_refresh({}, model := {}, embedding_table := {})")
-        return Refreshed(*self._row(text, (source,), model, embedding_table))
+        text = template('SELECT * FROM jammi_refresh({}, model := {}, embedding_table := {}, "column" := {})')
+        return Refreshed(*self._row(text, (source,), model, embedding_table, column))
 
-    def compact(self, source: Source, *, model: str | None = None, embedding_table: str | None = None) -> Compacted:
+    def compact(
+        self,
+        source: Source,
+        *,
+        model: str | None = None,
+        embedding_table: str | None = None,
+        column: str | None = None,
+    ) -> Compacted:
         """Merge the segments of an embedding table, without the rows that are gone: SQL's `jammi_compact`.
 
         Args:
             source: what was embedded.
             model: the embedding table of this model; by default the newest of any.
             embedding_table: this one.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             What became of it: embedding_table str, segments_before int, segments int, rows_removed int,
@@ -628,8 +731,8 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             >>> jammi.compact("animals").segments
             1
         """
-        text = template("SELECT * FROM jammi_compact({}, model := {}, embedding_table := {})")
-        return Compacted(*self._row(text, (source,), model, embedding_table))
+        text = template('SELECT * FROM jammi_compact({}, model := {}, embedding_table := {}, "column" := {})')
+        return Compacted(*self._row(text, (source,), model, embedding_table, column))
 
     def index_words(
         self,
@@ -638,6 +741,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         *,
         model: str | None = None,
         embedding_table: str | None = None,
+        column: str | None = None,
     ) -> WordsIndexed:
         """Index the words of an embedding table that has no index of them, or one in another language.
 
@@ -648,6 +752,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             language: that of the texts, for stop words and stemming: one of Snowball's, or 'none' for neither.
             model: the embedding table of this model; by default the newest of any.
             embedding_table: this one.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             What became of it: embedding_table str, language str, row_count int, bytes int, seconds float,
@@ -663,11 +768,17 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             >>> jammi.index_words("animals", "none").language
             'none'
         """
-        text = template("SELECT * FROM jammi_index_words({}, {}, model := {}, embedding_table := {})")
-        return WordsIndexed(*self._row(text, (source,), language, model, embedding_table))
+        text = template('SELECT * FROM jammi_index_words({}, {}, model := {}, embedding_table := {}, "column" := {})')
+        return WordsIndexed(*self._row(text, (source,), language, model, embedding_table, column))
 
     def check(
-        self, source: Source, k: int = 10, *, model: str | None = None, embedding_table: str | None = None
+        self,
+        source: Source,
+        k: int = 10,
+        *,
+        model: str | None = None,
+        embedding_table: str | None = None,
+        column: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """How good the index of an embedding table is: SQL's `jammi_check`.
 
@@ -676,6 +787,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             k: how many neighbours.
             model: the embedding table of this model; by default the newest of any.
             embedding_table: this one.
+            column: which of several embeddings of the source: its label, or the column that it is of.
 
         Returns:
             A relation of one row: embedding_table VARCHAR, row_count BIGINT, segments INTEGER, k INTEGER,
@@ -689,8 +801,8 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             >>> jammi.check("animals", 2).project("recall, advice").fetchall()
             [(1.0, 'the index is good')]
         """
-        text = template("SELECT * FROM jammi_check({}, {}, model := {}, embedding_table := {})")
-        return self._statements.kept(text, (source,), k, model, embedding_table)
+        text = template('SELECT * FROM jammi_check({}, {}, model := {}, embedding_table := {}, "column" := {})')
+        return self._statements.kept(text, (source,), k, model, embedding_table, column)
 
     def tables(self) -> duckdb.DuckDBPyRelation:
         """Every embedding table: SQL's `jammi_tables`.
@@ -716,7 +828,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
         Returns:
             A relation: name VARCHAR, label VARCHAR, licence VARCHAR, family VARCHAR, dimensions INTEGER,
             max_tokens INTEGER, pooling VARCHAR, query_prompt VARCHAR, document_prompt VARCHAR, location VARCHAR,
-            origin VARCHAR, error VARCHAR.
+            origin VARCHAR, error VARCHAR, needs VARCHAR.
 
         Example:
             >>> jammi.models().filter("error IS NULL").project("name").fetchall()
@@ -798,7 +910,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods):
             return None
 
     def _asked(
-        self, function: str, source: Source, query: str | Vector | None, k: int = 10, **options: Any
+        self, function: str, source: Source, query: str | bytes | Vector | None, k: int = 10, **options: Any
     ) -> duckdb.DuckDBPyRelation:
         if isinstance(query, str) and is_blank(query):
             raise InputError("the query is an empty text; give some words, or a vector")
@@ -831,6 +943,16 @@ def _bound(con: duckdb.DuckDBPyConnection, text: Sql) -> duckdb.DuckDBPyRelation
     """A query of which no name is that of a variable."""
     found: duckdb.DuckDBPyRelation = with_variables(functools.partial(con.sql, text), {})
     return found
+
+
+def _as_json(columns: str | Sequence[str] | Mapping[str, str | Sequence[str]]) -> str:
+    """Columns as SQL takes them: DuckDB would make a MAP of some dicts, by what is in them."""
+    return json.dumps(dict(columns) if isinstance(columns, Mapping) else columns, default=list)
+
+
+def _by_label(columns: str | Sequence[str] | Mapping[str, object], made: list[_T]) -> _T | dict[str, _T]:
+    """What was made of columns: by their labels, if there are any."""
+    return dict(zip(columns, made, strict=True)) if isinstance(columns, Mapping) else made[0]
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:

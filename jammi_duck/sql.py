@@ -21,10 +21,11 @@ _FUNCTIONS = frozenset((
     "duckdb_databases", "duckdb_extensions", "duckdb_functions", "duckdb_indexes", "duckdb_schemas",
     "duckdb_table_sample", "duckdb_tables", "duckdb_triggers", "duckdb_types", "duckdb_views", "error", "hash", "hex",
     "isfinite", "json_deserialize_sql", "json_keys", "json_serialize_sql", "len", "list", "list_aggr",
-    "list_cosine_similarity", "list_filter", "list_inner_product", "list_transform", "list_value", "lower", "max",
-    "md5", "min", "nullif", "pragma_collations", "query", "query_table", "range", "read_csv", "read_json",
-    "read_parquet", "regexp_matches", "row", "row_number", "sha256", "string_agg", "struct_extract", "struct_pack",
-    "suffix", "sum", "to_json", "to_seconds", "translate", "trim", "txid_current", "typeof", "unhex", "unnest",
+    "list_cosine_similarity", "list_extract", "list_filter", "list_inner_product", "list_transform", "list_value",
+    "lower", "max", "md5", "min", "nullif", "pragma_collations", "query", "query_table", "range", "read_csv",
+    "read_json", "read_parquet", "regexp_matches", "row", "row_number", "sha256", "string_agg", "struct_extract",
+    "struct_pack", "suffix", "sum", "to_json", "to_seconds", "translate", "trim", "txid_current", "typeof", "unhex",
+    "unnest",
 ))  # fmt: skip
 # After a sub-query or AS, this is a list of column names.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[-+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")

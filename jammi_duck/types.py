@@ -101,7 +101,7 @@ class Definition(Record):
 
     `weights` is the SHA-256 of the model's weights and tokenizer, `prompt` the prompt before each document, and
     `max_tokens` the limit at which longer texts are cut. That of a table of words only has the feature `WORDS_ONLY`, no
-    model, and no dimensions.
+    model, and no dimensions. `embedding` is the label of one of several embeddings of the source.
     """
 
     source: Text
@@ -115,8 +115,11 @@ class Definition(Record):
     precision: Text
     max_tokens: Number
     dimensions: Dimensions
-    # Of no concern for the vectors, so definitions that differ in it are equal.
+    # Of no concern for the vectors, so definitions that differ in these are equal.
     words: Analysis | None = dataclasses.field(default=None, compare=False, metadata=ELSEWHERE)
+    embedding: Text | None = dataclasses.field(default=None, compare=False, metadata=ELSEWHERE)
+    # Whether its texts stand for pictures.
+    pictures: bool = dataclasses.field(default=False, compare=False, metadata=ELSEWHERE)
 
     @property
     def has_vectors(self) -> bool:
@@ -125,8 +128,9 @@ class Definition(Record):
 
     @property
     def label(self) -> str:
-        """The name of the source: of a file without its folder, of another database's table without the database."""
-        return label_of(self.source)
+        """The short name of the source, as `label_of` gives it, and after it the embedding's, where that has one."""
+        source = label_of(self.source)
+        return source if self.embedding is None else f"{source}.{self.embedding}"
 
     @property
     def fingerprint(self) -> str:
@@ -152,18 +156,21 @@ class Definition(Record):
         """The same from the fields of a JSON object."""
         if not isinstance(fields, Mapping):
             return record(cls, fields)
-        words, others = None, fields
-        if fields.get("words") is not None:
-            others = {name: value for name, value in fields.items() if name != "words"}
-            words = record(Analysis, fields["words"])
-        found = record(cls, others, words=words)
+        elsewhere = ("words", "embedding", "pictures")
+        given = {name: fields[name] for name in elsewhere if fields.get(name) is not None}
+        others = {name: value for name, value in fields.items() if name not in given}
+        words = record(Analysis, given["words"]) if "words" in given else None
+        embedding, pictures = given.get("embedding"), given.get("pictures", False)
+        found = record(cls, others, words=words, embedding=embedding, pictures=pictures)
         has_words_only = WORDS_ONLY in (found.unknown.get("features") or ())
         if found.has_vectors == has_words_only or (has_words_only and words is None):
             raise DamagedError(f"has {found.dimensions} dimensions, which contradicts its features or its words")
         return found
 
     def _others(self) -> dict[str, Any]:
-        return {} if self.words is None else {"words": self.words.as_fields()}
+        words = {} if self.words is None else {"words": self.words.as_fields()}
+        embedding = {} if self.embedding is None else {"embedding": self.embedding}
+        return {**words, **embedding, **({"pictures": True} if self.pictures else {})}
 
 
 def label_of(source: str) -> str:

@@ -22,6 +22,9 @@ from jammi_duck.config.options import Config
 from jammi_duck.doors.installation import equip
 from tests.fakes import FakeEncoders
 
+# What it asserts is shown as what tests assert.
+pytest.register_assert_rewrite("tests.hostile")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL_MPNET = Path(os.environ.get("ALL_MPNET_BASE_V2", Path(__file__).parents[1] / ".venv/models/all-mpnet-base-v2"))
 REAL_RERANKER = Path(__file__).parents[1] / ".venv/models/ms-marco-MiniLM-L-12-v2"
@@ -206,6 +209,14 @@ def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16)
 
 
 @pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """A small CLIP model as transformers saves it."""
+    from tests.clip_models import save_clip
+
+    return save_clip(tmp_path_factory.mktemp("clip") / "clip")
+
+
+@pytest.fixture(scope="session")
 def families(tmp_path_factory):
     """Small models of every family as transformers saves them: `families["roberta"]` is a directory."""
     from tests.models import Families
@@ -331,6 +342,15 @@ def postgres():
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """Databases whose model is a provider that is played on loopback: `worlds("openai")`, `worlds("cohere")`."""
+    from tests.hostile import Worlds
+
+    with Worlds(tmp_path_factory) as worlds:
+        yield worlds
 
 
 @pytest.fixture

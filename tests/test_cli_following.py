@@ -307,4 +307,4 @@ class TestRefreshAll:
             code, _, err = call(capsys, words)
             assert (code, "name the source to refresh, or all of them with --all" in err) == (2, True)
         code, _, err = call(capsys, "refresh --all --table x")
-        assert (code, "leave out --model and --table" in err) == (2, True)
+        assert (code, "leave out --model, --table and --column" in err) == (2, True)

@@ -22,9 +22,15 @@ def run(capsys, *arguments):
     return code, out, err
 
 
+def without_packages(monkeypatch):
+    """As if no package with a model were installed."""
+    for finds in ("_carried_folder", "_wordllama"):
+        monkeypatch.setattr(f"jammi_duck.encoder.names.{finds}", lambda: None)
+
+
 @pytest.fixture
 def good(hub_cache, tiny_model, monkeypatch):
-    monkeypatch.setattr("jammi_duck.encoder.names._carried_folder", lambda: None)
+    without_packages(monkeypatch)
     monkeypatch.setenv("COLUMNS", "60")
     good = put_in_cache(hub_cache, "acme/good", tiny_model)
     (good / "README.md").write_text(
@@ -37,23 +43,43 @@ def good(hub_cache, tiny_model, monkeypatch):
 
 class TestList:
     def test_names_and_labels(self, good, capsys):
-        assert run(capsys, "models", "list") == (0, "acme/good\tTiny BERT\n", "")
+        code, out, err = run(capsys, "models", "list")
+        first, *providers = out.splitlines()
+        assert (code, err, first) == (0, "", "acme/good\tTiny BERT")
+        assert "static:wordllama\tA look-up model: fast, without a transformer" in providers
+
+    def test_what_providers_need(self, hub_cache, monkeypatch, capsys):
+        monkeypatch.delenv("CO_API_KEY", raising=False)
+        monkeypatch.setenv("JINA_API_KEY", "x")
+        told = dict(line.split("\t") for line in run(capsys, "models", "list")[1].splitlines())
+        assert told["cohere:embed-english-v3.0"] == "Cohere (needs CO_API_KEY, or api_key in [providers.cohere])"
+        assert told["jina:jina-embeddings-v3"] == "Jina AI"
 
     def test_nothing_here(self, hub_cache, monkeypatch, capsys):
-        monkeypatch.setattr("jammi_duck.encoder.names._carried_folder", lambda: None)
-        assert run(capsys, "models", "list") == (0, "", "")
+        without_packages(monkeypatch)
+        code, out, err = run(capsys, "models", "list")
+        assert (code, err) == (0, "")
+        assert all(":" in line for line in out.splitlines())
 
     def test_json(self, good, capsys):
         code, out, err = run(capsys, "models", "list", "--json")
-        broken, row = json.loads(out)
+        broken, row, *others = json.loads(out)
         assert (code, err) == (0, "")
         assert tuple(row) == tuple(broken) == COLUMNS
         assert (row["name"], row["dimensions"], row["error"]) == ("acme/good", 32, None)
         assert (broken["name"], broken["label"]) == ("acme/broken", None)
         assert "has no tokenizer.json" in broken["error"]
+        assert {each["origin"] for each in others} == {"provider"}
 
 
 class TestDesc:
+    def test_a_provider(self, capsys):
+        code, out, err = run(capsys, "models", "desc", "cohere:embed-v4.0")
+        assert (code, err) == (0, "")
+        assert "Documents are sent as `search_document`" in out
+        assert re.search(r"^max_in_flight +8$", out, re.MULTILINE)
+        assert "Example" not in out
+
     def test_all_that_is_told(self, good, capsys):
         code, out, err = run(capsys, "models", "desc", "acme/good")
         assert (code, err) == (0, "")

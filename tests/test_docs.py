@@ -2,15 +2,20 @@
 
 import builtins
 import doctest
+import http.server
 import inspect
+import json
 import re
 import sys
+import threading
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 
+import jammi_duck
+from jammi_duck.embeddings import get_registry
 from jammi_duck.jammi import Jammi
 from jammi_duck.udfs.macros import macros
 
@@ -184,20 +189,44 @@ def test_what_the_page_about_extending_names_is_there():
         assert re.search(rf"\b{word}\b", code), word
 
 
-def test_the_provider_of_the_page_about_extending_works(jammi):
+class Service(http.server.BaseHTTPRequestHandler):
+    """The service that the page about extending takes as its example."""
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert set(asked) == {"model", "texts", "kind"}
+        vectors = [[float(len(text)), *np.eye(7)[sum(text.encode()) % 7]] for text in asked["texts"]]
+        answer = json.dumps({"vectors": vectors}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_provider_of_the_page_about_extending_works(tmp_path, monkeypatch):
     block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)[1]
-    names = {"made": lambda texts: (np.eye(len(texts), 8, dtype=np.float32), np.zeros(len(texts), bool))}
-    exec(
-        block.replace("        ...\n", "        vectors, truncated = made(texts)\n        failed = truncated\n"), names
-    )
-    jammi.encoders.loaded["acme/remote"] = names["Remote"]("acme/remote", 8)
-    jammi.con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(5)")
-    found = jammi.con.execute("SELECT dimensions FROM jammi_generate('t', 'text', 'id', model := 'acme/remote')")
-    assert found.fetchall() == [(8,)]
-    assert jammi.con.execute("SELECT id FROM jammi_search('t', 'word0', 1)").fetchall() == [(0,)]
-    jammi.con.execute("INSERT INTO t VALUES (9, 'another')")
-    assert jammi.con.execute("SELECT encoded FROM jammi_refresh('t')").fetchall() == [(1,)]
-    assert jammi.con.execute("SELECT len(embed('a', model := 'acme/remote'))").fetchall() == [(8,)]
+    names = {"__name__": "page"}
+    exec(block, names)
+    monkeypatch.setattr(get_registry(), "_own", {})
+    get_registry().register("example", names["Example"])
+    monkeypatch.setattr(get_registry(), "trusted_places", set())
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server,
+        duckdb.connect() as con,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        jammi_duck.install(con, storage=tmp_path / "st", cache_dir=tmp_path / "cache")
+        model = f"example:any?base_url=http://127.0.0.1:{server.server_address[1]}&dimensions=8"
+        con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(5)")
+        made = "SELECT row_count, dimensions, requests FROM jammi_generate('t', 'text', 'id', model := ?)"
+        assert con.execute(made, [model]).fetchall() == [(5, 8, 1)]
+        assert con.execute("SELECT id FROM jammi_search('t', 'word0', 1)").fetchall() == [(0,)]
+        con.execute("INSERT INTO t VALUES (9, 'another')")
+        assert con.execute("SELECT encoded, requests FROM jammi_refresh('t')").fetchall() == [(1, 1)]
+        server.shutdown()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/install.md"])

@@ -47,7 +47,7 @@ def test_bytes_are_no_text(con):
 
 def test_a_url_names_no_model(con):
     message = error_of(con, "SELECT embed('duck', 'https://me:hush@host/acme/tiny')")
-    assert "InputError: the model 'https://host/acme/tiny' is a URL; a model is named by a name on the" in message
+    assert "InputError: the model 'https://host/acme/tiny' is a URL; a model is named by PROVIDER:NAME" in message
 
 
 def test_other_types_are_embedded_as_their_text(con):

@@ -46,6 +46,7 @@ class TestRefresh:
         shown = words.execute("SELECT * FROM jammi_refresh('t')")
         assert [column[0] for column in shown.description] == [
             "embedding_table", "added", "changed", "deleted", "unchanged", "failed", "encoded", "seconds", "advice",
+            "requests", "tokens",
         ]  # fmt: skip
         assert shown.fetchall()[0][8] is None
 

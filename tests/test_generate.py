@@ -45,7 +45,7 @@ class TestSources:
         names = [column[0] for column in animals.description]
         assert names == [
             "embedding_table", "source", "model", "status", "row_count", "skipped_count", "failed_count",
-            "truncated_count", "dimensions", "seconds", "location",
+            "truncated_count", "dimensions", "seconds", "location", "requests", "tokens",
         ]  # fmt: skip
         assert row[1:9] == ("animals", "fake/small", "ready", 5, 0, 0, 0, 64)
 

@@ -150,7 +150,7 @@ def test_a_thread_that_comes_after_the_end_hears_why(parts):
     installed = installation._installations[installation._installation_of(con)]
     engine, tokens = installed.engine, []
     begin = engine.generator.begin
-    engine.generator.begin = lambda *asked: tokens.append(begin(*asked)) or tokens[-1]
+    engine.generator.begin = lambda *asked: tokens.extend(begin(*asked)) or tokens
     assert "the model is gone" in error_of(con, "FROM jammi_generate('t', 'text', 'id')")
     for _ in range(2):
         with pytest.raises(EncodingError, match="the model is gone"):
@@ -240,9 +240,9 @@ def test_ctrl_c_between_the_plan_of_a_query_and_the_start_of_its_job(parts, monk
     con = parts(Meeting(1))
     start = Jobs.start
 
-    def later(jobs, caller, make):
+    def later(jobs, *asked):
         jobs.ctrl_c()
-        return start(jobs, caller, make)
+        return start(jobs, *asked)
 
     with monkeypatch.context() as patch:
         patch.setattr(Jobs, "start", later)

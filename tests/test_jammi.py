@@ -29,7 +29,7 @@ ROWS = {"id": [1, 2], "text": ["a membrane cleans water", "a robot arm"]}
 VERBS = [re.search(r"MACRO (\w+)\((.*?)\) AS", statement).groups() for statement in macros("")]
 # A name that Python has for something else.
 NAMES = {"import": "import_vectors"}
-ARGUMENTS = {"cols": "columns"}
+ARGUMENTS = {"cols": "columns", '"column"': "column"}
 # Threads are nothing that SQL could start.
 PYTHON_ONLY = {"every"}
 
@@ -174,7 +174,7 @@ class TestRelations:
         ("query", "message"),
         [
             (3, "the query is of type int; it must be a text"),
-            (b"duck", "the query is of type bytes; it must be a text"),
+            (b"duck", "the query is a BLOB of 4 bytes, and 'fake/small' takes texts only"),
             ({"a": 1}, "the query is of type dict; it must be a text"),
             (["film", "brake"], "the query is a list, and not of numbers alone; it must be a text"),
             (["1", "2"], "the query is a list, and not of numbers alone; it must be a text"),

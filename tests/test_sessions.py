@@ -76,9 +76,9 @@ def sessions(engine):
 
 def begin(engine, jobs, caller):
     generator = Generator(engine.tables, engine.encoders, jobs)
-    return generator, generator.begin(
-        Request(caller.session, ("text",), "id", "fake/small"), Census(2, 2, 2, "BIGINT"), None, caller
-    )
+    request = Request(caller.session, ("text",), "id", "fake/small")
+    (token,) = generator.begin([request], Census(2, 2, 2, "BIGINT"), [None], caller)
+    return generator, token
 
 
 def test_what_an_ended_session_has_begun_is_over_and_nothing_else(engine, sessions, con):
@@ -91,7 +91,7 @@ def test_what_an_ended_session_has_begun_is_over_and_nothing_else(engine, sessio
     with pytest.raises(BuildError, match="this build is over"):
         gone.push(token_of_gone, [("2", "a dog")])
     here.push(token, [("1", "a cat"), ("2", "a dog")])
-    assert here.finish(token, 2).row_count == 2
+    assert [each.row_count for each in here.finish([token], [2])] == [2]
     statuses = con.execute("SELECT source, status FROM jammi_tables() ORDER BY source").fetchall()
     assert statuses == [("one", "failed"), ("two", "ready")]
 
@@ -102,10 +102,10 @@ def test_a_session_that_begins_its_next_transaction_has_left_what_the_one_before
     other, token = begin(engine, jobs, Caller("two", 1))
     _, second = begin(engine, jobs, Caller("one", 2))
     with pytest.raises(BuildError, match="this build is over"):
-        generator.finish(first, 0)
+        generator.finish([first], [0])
     for each in (token, second):
         other.push(each, [("1", "a cat"), ("2", "a dog")])
-        assert other.finish(each, 2).row_count == 2
+        assert [made.row_count for made in other.finish([each], [2])] == [2]
 
 
 def test_ctrl_c_is_for_what_the_main_thread_has_planned(engine, con):

@@ -43,6 +43,10 @@ def everything(con):
     for statement, *given in (
         ("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)",),
         ("SELECT row_count FROM jammi_generate('t', ?, 'id', dims := 32)", ["text", "id"]),
+        # A STRUCT in the user's own query is made by the user's own macro.
+        ("SELECT row_count FROM jammi_generate('t', ?::JSON, 'id')", '{"text": "text", "both": ["id", "text"]}'),
+        ("SELECT action FROM jammi_sync('t', ?::JSON, 'id')", '{"key": "id", "text": "text", "more": ["text", "id"]}'),
+        ("SELECT id FROM jammi_search('t', 'word7', 1, \"column\" := 'both')",),
         ("SELECT id, _rank FROM jammi_search('t', 'word7', 2, embedding_table := ?)", name),
         ("SELECT id FROM jammi_search('t', 'word7', 2, filter := 'id = 3', embedding_table := ?)", name),
         ("SELECT id FROM questions, jammi_search('t', q, 1, embedding_table := ?)", name),

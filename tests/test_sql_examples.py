@@ -13,15 +13,22 @@ import numpy as np
 import pytest
 
 import jammi_duck
+from tests.endpoint import Endpoint
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "sql_examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sql"))
 
 
 def run(script: Path, storage: Path) -> str:
-    """What a script prints in a fresh database: its results, a blank line between them."""
-    with duckdb.connect() as con:
-        jammi_duck.install(con, storage=storage, precision="float32")
+    """What a script prints in a fresh database: its results, a blank line between them.
+
+    The provider of hosted models is played on loopback.
+    """
+    with duckdb.connect() as con, Endpoint() as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_BASE_URL", endpoint.url("openai"))
+        patch.setenv("OPENAI_API_KEY", str(endpoint.key))
+        patch.delenv("VOYAGE_API_KEY", raising=False)
+        jammi_duck.install(con, storage=storage, cache_dir=storage.with_name("cache"), precision="float32")
         results = []
         for statement in con.extract_statements(script.read_text()):
             con.execute(statement)

@@ -12,7 +12,7 @@ from tests.test_generate import error_of
 
 COLUMNS = (
     "embedding_table, action, row_count, added, changed, deleted, unchanged, skipped_count, failed_count, seconds, "
-    "advice"
+    "advice, requests, tokens"
 )
 
 

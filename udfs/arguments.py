@@ -9,6 +9,7 @@ from collections.abc import Mapping, Set
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from jammi_duck.encoder.blobs import blob_of
 from jammi_duck.errors import InputError
 
 
@@ -43,19 +44,21 @@ def texts(text: object) -> list[str | None]:
 
 
 def query(asked: object) -> str | list[float] | None:
-    """What Python asks a search for: a text, or a vector.
+    """What Python asks a search for: a text, a picture, or a vector.
 
     Raises:
         InputError: it is neither.
     """
     if asked is None or isinstance(asked, str):
         return asked
+    if isinstance(asked, bytes | bytearray | memoryview):
+        return blob_of(bytes(asked))
     found = _listed(asked)
     if found is not None and not any(isinstance(each, str) for each in found):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             return [float(number) for number in found]
     what = f"of type {type(asked).__name__}" if found is None else "a list, and not of numbers alone"
-    raise InputError(f"the query is {what}; it must be a text (str), or a vector: a list of numbers")
+    raise InputError(f"the query is {what}; it must be a text (str), a vector: a list of numbers, or a picture (bytes)")
 
 
 def parameters(given: object) -> Mapping[str, object]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import DamagedError, InputError
-from jammi_duck.sql import NULL, Sql, literal, sql
+from jammi_duck.sql import NULL, Sql, Template, joined, literal, sql, template
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.types import Caller
@@ -21,28 +21,36 @@ from jammi_duck.udfs.arguments import parse_int, parse_language, parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
+from jammi_duck.udfs.labels import check_name, labelled_columns
 from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
-from jammi_duck.udfs.rows import KEY, column_names, digest_of, picked, text_of, texts_picked
+from jammi_duck.udfs.rows import (
+    KEY,
+    check_pictures,
+    column_names,
+    digest_of,
+    picked,
+    text_among,
+    text_of,
+    texts_picked,
+)
 from jammi_duck.udfs.sources import SearchPath, Source, SourceCandidate, resolve, shown
 from jammi_duck.work.generate import Census, Generated, Request, find_reusable
 from jammi_duck.work.importing import VectorCensus, Vectored
 from jammi_duck.work.refresh import find_resumable
 from jammi_duck.work.sync import Synced, generated, refreshed
 
-_TYPED = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-
 
 @dataclass(frozen=True)
 class BeginArguments:
-    """Arguments of `_jammi_begin`: the request as JSON, the source's canonical name, and a census of its rows.
+    """Arguments of `_jammi_begin`: the requests as JSON, the source's canonical name, and a census of its rows.
 
-    `differing_rows` is how many rows differ from a table that may be used again.
+    `differing_rows` is how many rows differ from a table that may be used again, for each request.
     """
 
-    request: str
+    requests: str
     source: str
     census: Census
-    differing_rows: int | None
+    differing_rows: list[int | None]
     caller: Caller
 
 
@@ -72,7 +80,10 @@ _VECTOR_CENSUS = packed(
     matched=sql("m.matched"),
     with_text=sql("m.with_text"),
 )
-_FINISH = sql("_jammi_finish(b.token, p.pushed)")
+# Of all builds of a query, and of one table that is there.
+_FINISH = template("_jammi_finish(b.tokens, {})")
+_FINISH_SYNC = template("_jammi_synced('generate', b.tokens, {}, 0)")
+_SYNCED = template("_jammi_synced({}, list_value(b.token), list_value(f.pushed), t.pushed)")
 _RESUMED = sql("_jammi_resumed(b.token, f.pushed, t.pushed)")
 # Texts are compared letter by letter, whatever collation the column or the session has; numbers need no text for that.
 _DIFFERENT = sql(
@@ -139,21 +150,30 @@ def generate_plan(engine: Engine, call: GenerateCall) -> Sql:
     if call.reuse:
         follow_others(engine.tables, at_once=True)
     asked = _asked(engine, call, "jammi_generate")
-    if call.resume and (left := find_resumable(engine.tables, engine.encoders, asked.request)):
-        return refresh_query(engine, asked.source, asked.meant, left, caller, finish=_RESUMED)
-    comparison, request = None, asked.request
+    resumed: dict[int, Sql] = {}
+    anew: dict[int, _Build] = {}
+    for place, request in enumerate(asked.requests):
+        if call.resume and (left := find_resumable(engine.tables, engine.encoders, request)):
+            resumed[place] = refresh_query(engine, asked.source, asked.meant, left, caller, finish=_RESUMED)
+        else:
+            anew[place] = _compared(engine, call, asked.source, request)
+    return _united(resumed, asked, anew, caller, _FINISH)
+
+
+def _compared(engine: Engine, call: GenerateCall, source: Source, request: Request) -> _Build:
+    """The build of a request, and the comparison with a table that may be used again in its place."""
     made = None
     if call.reuse:
         made = find_reusable(engine.tables, engine.encoders, request)
     elif not call.resume and engine.host.may_be_look():
-        made = engine.generator.made_before(request, caller)
+        made = engine.generator.made_before(request, call.caller)
     if made:
         try:
-            comparison = comparison_of(engine, asked.source, made, caller)
-            request = dataclasses.replace(request, reuse=made.name, again=not call.reuse)
+            comparison = comparison_of(engine, source, made, call.caller)
+            return _Build(dataclasses.replace(request, reuse=made.name, again=not call.reuse), comparison)
         except DamagedError as error:
             log.warning("%s cannot be used again: %s; building anew", made.name, error)
-    return _generate_query(asked, request, caller, comparison)
+    return _Build(request)
 
 
 def sync_plan(engine: Engine, call: SyncCall) -> Sql:
@@ -162,11 +182,14 @@ def sync_plan(engine: Engine, call: SyncCall) -> Sql:
     engine.jobs.settle(caller)
     follow_others(engine.tables, at_once=True)
     asked = _asked(engine, call, "jammi_sync")
-    for way, find in (("refresh", find_reusable), ("resume", find_resumable)):
-        if made := find(engine.tables, engine.encoders, asked.request):
-            finish = sql("_jammi_synced({}, b.token, f.pushed, t.pushed)", literal(way))
-            return refresh_query(engine, asked.source, asked.meant, made, caller, finish=finish)
-    return _generate_query(asked, asked.request, caller, finish=sql("_jammi_synced('generate', b.token, p.pushed, 0)"))
+    there: dict[int, Sql] = {}
+    for place, request in enumerate(asked.requests):
+        for way, find in (("refresh", find_reusable), ("resume", find_resumable)):
+            if place not in there and (made := find(engine.tables, engine.encoders, request)):
+                finish = _SYNCED(literal(way))
+                there[place] = refresh_query(engine, asked.source, asked.meant, made, caller, finish=finish)
+    anew = {place: _Build(request) for place, request in enumerate(asked.requests) if place not in there}
+    return _united(there, asked, anew, caller, _FINISH_SYNC)
 
 
 @dataclass(frozen=True)
@@ -176,14 +199,22 @@ class _Asked:
     source: Source
     meant: SourceCandidate
     new: SourceCandidate | None
+    requests: Sequence[Request]
+
+
+@dataclass(frozen=True)
+class _Build:
+    """A build that a query begins, and its `comparison` with a table that may be used again."""
+
     request: Request
+    comparison: Sql | None = None
 
 
 def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
     if call.source is None or call.cols is None or call.key is None:
         raise InputError(f"{function} needs a source, its columns and its key: none of them may be NULL")
-    names = column_names(call.cols)
-    _check_name(call.name)
+    columns = labelled_columns(call.cols)
+    check_name(call.name)
     engine.jobs.planned(call.caller)
     source = resolve(call.source, call.search_path, engine.host)
     new = disambiguate_new(engine, source)
@@ -195,8 +226,33 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
     if call.vectors is False:
         _check_words_only(model, dims, language)
     model = "" if call.vectors is False else model or engine.default_model
-    request = Request(meant.identity, tuple(names), call.key, model, dims, call.name, language)
-    return _Asked(source, meant, new, request)
+    pictures = _takes_pictures(engine, model, columns.values())
+    # A picture has no words.
+    language = None if pictures else language
+    requests = [
+        Request(
+            meant.identity,
+            tuple(names),
+            call.key,
+            model,
+            dims,
+            call.name if call.name is None or label is None else f"{call.name}.{label}",
+            language,
+            embedding=label,
+            pictures=pictures,
+        )
+        for label, names in columns.items()
+    ]
+    return _Asked(source, meant, new, requests)
+
+
+def _takes_pictures(engine: Engine, model: str, columns: Iterable[Sequence[str]]) -> bool:
+    """Whether a model takes pictures. Raises InputError if several columns are to be one."""
+    takes_pictures = bool(model) and engine.encoders.takes_images(model)
+    if takes_pictures:
+        for each in columns:
+            check_pictures(each, model)
+    return takes_pictures
 
 
 def _language(words: bool | None, language: str | None) -> str | None:
@@ -224,32 +280,51 @@ def _check_words_only(model: str | None, dims: int | None, language: str | None)
             )
 
 
-def _check_name(name: str | None) -> None:
-    if name is not None and (not _TYPED.fullmatch(name) or "__embedding__" in name):
-        raise InputError(
-            f"name := {literal(name)} cannot be the name of an embedding table: give 1 to 64 letters, digits, or any "
-            "of . _ - (not a dot first), without __embedding__"
-        )
-
-
-def _generate_query(
-    asked: _Asked, request: Request, caller: Caller, comparison: Sql | None = None, finish: Sql = _FINISH
+def _united(
+    there: Mapping[int, Sql], asked: _Asked, anew: Mapping[int, _Build], caller: Caller, finish: Template
 ) -> Sql:
+    """The query for all embeddings, in the order of their places: of tables that are there, and of builds.
+
+    The builds are one query, which reads the source for all of them.
+    """
+    parts: dict[tuple[int, ...], Sql] = {(place,): query for place, query in there.items()}
+    if anew:
+        parts[tuple(anew)] = _generate_query(asked, list(anew.values()), caller, finish)
+    if len(parts) == 1:
+        (query,) = parts.values()
+        return query
+    placed = (
+        sql(
+            "SELECT list_extract(list_value({}), row_number() OVER ()) AS _jammi_place, * FROM ({})",
+            joined(", ", (sql("{}", place) for place in places)),
+            query,
+        )
+        for places, query in parts.items()
+    )
+    return sql("SELECT * EXCLUDE (_jammi_place) FROM ({}) ORDER BY _jammi_place ASC", joined(" UNION ALL ", placed))
+
+
+def _generate_query(asked: _Asked, builds: Sequence[_Build], caller: Caller, finish: Template) -> Sql:
     """The query that embeds a source's rows within the caller's own transaction.
 
-    `_jammi_begin` runs once and makes the token, `_jammi_push` takes every row, and `_jammi_finish` runs once at the
-    end, also when there are no rows. `request` is passed through to `_jammi_begin`, which is told how many rows differ
-    from a table that may be used again, by a `comparison` with it. The call `finish` gives the result.
+    `_jammi_begin` runs once and makes a token for each build, `_jammi_push` takes every row for each of them, and
+    `_jammi_finish` runs once at the end, also when there are no rows. `_jammi_begin` is told how many rows differ from
+    a table that may be used again. The call `finish` gives the result.
     """
-    rows = comparison or sql(
-        "_jammi_rows AS NOT MATERIALIZED ({})", texts_picked(asked.source, request.columns, request.key)
+    requests = [build.request for build in builds]
+    key = requests[0].key
+    names = list(dict.fromkeys(name for request in requests for name in request.columns))
+    is_compared = any(build.comparison for build in builds)
+    differing = (
+        sql('(WITH {} SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)', build.comparison)
+        if build.comparison
+        else NULL
+        for build in builds
     )
-    identity = identified(asked.source, asked.new or (asked.meant if comparison else None), request.key)
-    differing_rows = sql('(SELECT "+"("+"(added, changed), deleted) FROM _jammi_census)') if comparison else NULL
     begun = packed(
         BeginArguments,
-        request=literal(json.dumps(dataclasses.asdict(request))),
-        source=identity,
+        requests=literal(json.dumps(list(map(dataclasses.asdict, requests)))),
+        source=identified(asked.source, asked.new or (asked.meant if is_compared else None), key),
         census=packed(
             Census,
             rows=sql("count(*)"),
@@ -257,18 +332,26 @@ def _generate_query(
             distinct_keys=_DIFFERENT,
             key_type=sql("coalesce(any_value(typeof(c0)), '')"),
         ),
-        differing_rows=differing_rows,
+        differing_rows=sql("list_value({})::BIGINT[]", joined(", ", differing)),
         caller=caller_sql(caller),
     )
+    pushed = (
+        sql(
+            "count(_jammi_push(list_extract(b.tokens, {}), r.c0::VARCHAR, {}))",
+            place,
+            text_among(request.columns, names, pictures=request.pictures),
+        )
+        for place, request in enumerate(requests, start=1)
+    )
     return sql(
-        "WITH {rows}, _jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS token FROM _jammi_rows r) "
-        "SELECT unnest({finish}, recursive := true) FROM ("
-        "SELECT count(_jammi_push(b.token, r.c0::VARCHAR, {text})) AS pushed "
-        "FROM _jammi_rows r, _jammi_build b) p, _jammi_build b",
-        rows=rows,
+        "WITH _jammi_rows AS NOT MATERIALIZED ({rows}), "
+        "_jammi_build AS MATERIALIZED (SELECT _jammi_begin({begun}) AS tokens FROM _jammi_rows r) "
+        "SELECT unnest({finish}, recursive := true) FROM "
+        "(SELECT list_value({pushed}) AS pushed FROM _jammi_rows r, _jammi_build b) p, _jammi_build b",
+        rows=texts_picked(asked.source, names, key, pictures=requests[0].pictures),
         begun=begun,
-        finish=finish,
-        text=text_of(request.columns),
+        finish=finish(sql("p.pushed")),
+        pushed=joined(", ", pushed),
     )
 
 
@@ -285,8 +368,10 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     meant = disambiguate_new(engine, resolved)
     caller = Caller(call.session, call.transaction)
     engine.jobs.planned(caller)
-    language = _language(call.words, call.language)
-    request = json.dumps(dataclasses.asdict(Request(resolved.written, columns, key, model, language=language)))
+    pictures = _takes_pictures(engine, model, [columns])
+    language = None if pictures else _language(call.words, call.language)
+    asked = Request(resolved.written, columns, key, model, language=language, pictures=pictures)
+    request = json.dumps(dataclasses.asdict(asked))
     imported = packed(
         ImportArguments,
         request=literal(request),
@@ -317,9 +402,9 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
         "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest, k.text)) AS pushed "
         "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
         "_jammi_build b",
-        rows=texts_picked(resolved, columns, key),
+        rows=texts_picked(resolved, columns, key, pictures=pictures),
         key=KEY,
-        digest=digest_of(columns),
+        digest=digest_of(columns, pictures=pictures),
         text=text_of(columns) if columns and language else sql("NULL::VARCHAR"),
         theirs=picked(theirs, [vector], key),
         imported=imported,
@@ -330,14 +415,18 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
 def begin(engine: Engine, begun: Column) -> pa.Array:
     """Start builds; gives their tokens."""
     tokens = [
-        engine.generator.begin(_request(each.request, each.source), each.census, each.differing_rows, each.caller)
+        engine.generator.begin(
+            [_request(fields, each.source) for fields in json.loads(each.requests)],
+            each.census,
+            each.differing_rows,
+            each.caller,
+        )
         for each in records(begun, BeginArguments)
     ]
-    return pa.array(tokens, pa.string())
+    return pa.array(tokens, pa.list_(pa.string()))
 
 
-def _request(text: str, source: str) -> Request:
-    fields = json.loads(text)
+def _request(fields: Mapping[str, Any], source: str) -> Request:
     return Request(**{**fields, "source": source, "columns": tuple(fields["columns"])})
 
 
@@ -348,36 +437,40 @@ def push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Array
     return pa.array(np.zeros(len(token), np.int32))
 
 
-def finish(engine: Engine, token: Column, pushed: Column) -> pa.Array:
+def finish(engine: Engine, tokens: Column, pushed: Column) -> pa.Array:
     """End builds; gives what came of them."""
-    return _generated(engine, [engine.generator.finish(*row) for row in rows_of((token, pushed))])
+    return _generated(engine, [engine.generator.finish(*row) for row in rows_of((tokens, pushed))])
 
 
 def finish_import(engine: Engine, *columns: Column) -> pa.Array:
     """End imports; gives what came of them."""
-    return _generated(engine, [engine.importer.finish(*row) for row in rows_of(columns)])
+    return _generated(engine, [[engine.importer.finish(*row)] for row in rows_of(columns)])
 
 
 def finish_resumed(engine: Engine, token: Column, *_: Column) -> pa.Array:
     """End builds that went on with what an interrupted one had left; gives what came of them."""
-    return _generated(engine, [engine.refresher.finish_build(each) for each in token.to_pylist()])
+    return _generated(engine, [[engine.refresher.finish_build(each)] for each in token.to_pylist()])
 
 
 def finish_sync(engine: Engine, *columns: Column) -> pa.Array:
     """End syncs, each in its way; gives what came of them."""
     done = []
-    for way, token, pushed, _ in rows_of(columns):
-        if way == "refresh":
-            found = engine.refresher.finish(token)
-            done.append([refreshed(found, engine.tables.ready(found.embedding_table))])
+    for way, tokens, pushed, _ in rows_of(columns):
+        if way == "generate":
+            done.append([generated(each, way) for each in engine.generator.finish(tokens, pushed)])
+        elif way == "resume":
+            done.append([generated(engine.refresher.finish_build(each), way) for each in tokens])
         else:
-            built = engine.refresher.finish_build(token) if way == "resume" else engine.generator.finish(token, pushed)
-            done.append([generated(built, way)])
+            found = map(engine.refresher.finish, tokens)
+            done.append([refreshed(each, engine.tables.ready(each.embedding_table)) for each in found])
     return table(done, Synced)
 
 
-def _generated(engine: Engine, done: Sequence[Generated]) -> pa.Array:
-    return table([[dataclasses.replace(each, source=shown(each.source, engine.host))] for each in done], Generated)
+def _generated(engine: Engine, done: Sequence[Sequence[Generated]]) -> pa.Array:
+    return table(
+        [[dataclasses.replace(each, source=shown(each.source, engine.host)) for each in some] for some in done],
+        Generated,
+    )
 
 
 def begin_import(engine: Engine, imported: Column) -> pa.Array:
@@ -385,7 +478,8 @@ def begin_import(engine: Engine, imported: Column) -> pa.Array:
     tokens = []
     for each in records(imported, ImportArguments):
         vectors = Vectored(each.vectors, each.vector, each.vector_census, each.found)
-        tokens.append(engine.importer.begin(_request(each.request, each.source), each.census, vectors, each.caller))
+        request = _request(json.loads(each.request), each.source)
+        tokens.append(engine.importer.begin(request, each.census, vectors, each.caller))
     return pa.array(tokens, pa.string())
 
 

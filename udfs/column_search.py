@@ -16,6 +16,7 @@ from typing import Annotated
 import pyarrow as pa
 
 from jammi_duck.encoder.blanks import is_blank
+from jammi_duck.encoder.blobs import refuse_pictures
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.query_vectors import warn_of_vectors
 from jammi_duck.retrieval.search import search_options
@@ -225,6 +226,8 @@ def ask(engine: Engine, *columns: Column) -> pa.Array:
         said = [rows[i][0] for i in mine]
         warn_of_vectors(said)
         encoder = engine.encoders.get(name)
+        if not encoder.takes_images:
+            refuse_pictures(said, name)
         length = f"the model '{encoder.identity.name}' gives vectors of {encoder.dimensions} dimensions"
         for i, vector in zip(mine, encoder.encode(said, "query"), strict=True):
             asked[i] = AskedVector(vector.tolist(), length)

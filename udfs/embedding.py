@@ -19,7 +19,7 @@ from jammi_duck.udfs.arguments import parse_int, parse_model
 from jammi_duck.udfs.columns import Column, fields_of, vector_column
 from jammi_duck.udfs.disambiguation import disambiguate_new
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.rows import column_names, text_of, texts_picked
+from jammi_duck.udfs.rows import check_pictures, column_names, text_of, texts_picked
 from jammi_duck.udfs.sources import SearchPath, Source, resolve
 from jammi_duck.work.infer import check_task, infer
 
@@ -54,6 +54,12 @@ def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colum
             vectors = encoder.encode([texts[i] for i in mine], cast("Role", wanted_role))
             encoded.append((mine, cut(vectors, dimensions)))
     return vector_column(len(texts), encoded)
+
+
+def takes_images(engine: Engine, model: Column) -> pa.Array:
+    """Whether models take pictures."""
+    names = (name or engine.default_model for name in model.to_pylist())
+    return pa.array([engine.encoders.takes_images(name) for name in names], pa.bool_())
 
 
 def rerank(engine: Engine, query: Column, text: Column, model: Column) -> pa.Array:
@@ -94,10 +100,15 @@ def infer_plan(engine: Engine, call: InferCall) -> Sql:
     known = disambiguate_new(engine, resolved)
     name = known.identity if known else resolved.written
     model, dims = parse_model(call.model) or engine.default_model, parse_int(call.dims, "dims")
-    return _inference(resolved, name, column_names(call.cols), call.key, model, dims)
+    columns, pictures = column_names(call.cols), engine.encoders.takes_images(model)
+    if pictures:
+        check_pictures(columns, model)
+    return _inference(resolved, name, columns, call.key, model, dims, pictures=pictures)
 
 
-def _inference(source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None) -> Sql:
+def _inference(
+    source: Source, name: str, columns: Sequence[str], key: str, model: str, dims: int | None, *, pictures: bool
+) -> Sql:
     """The query that embeds a source's rows as they are read, so that a LIMIT or a condition spares the others.
 
     There is no `unnest` in it: DuckDB moves a LIMIT, and a condition on the key, to below a projection only.
@@ -110,10 +121,10 @@ def _inference(source: Source, name: str, columns: Sequence[str], key: str, mode
         "_jammi_infer({text}, {model}, {dims}::BIGINT) AS inferred FROM ({rows}) r)",
         name=literal(name),
         fields=joined(", ", fields),
-        text=text_of(columns),
+        text=text_of(columns, pictures=pictures),
         model=literal(model),
         dims=NULL if dims is None else dims,
-        rows=texts_picked(source, columns, key),
+        rows=texts_picked(source, columns, key, pictures=pictures),
     )
 
 

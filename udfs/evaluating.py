@@ -122,7 +122,10 @@ def eval_plan(engine: Engine, call: EvaluateCall, verb: str) -> Sql:
         "questions": questions.written,
         "judgements": judgements.written,
     }
-    chosen = [Choice(call.source, call.search_path, way.model, way.embedding_table, call.transaction) for way in ways]
+    chosen = [
+        Choice(call.source, call.search_path, way.model, way.embedding_table, way.column, call.transaction)
+        for way in ways
+    ]
     choices = list(dict.fromkeys(chosen))
     selections = [
         selection_query(engine, each, call.session, predicate=None, is_joined=True, traced=False) for each in choices

@@ -73,10 +73,11 @@ class UnfollowedRow:
 def follow(engine: Engine, *columns: Column) -> pa.Array:
     """Follow sources."""
     told = []
-    for written, database, path, model, name, transaction, session, triggers in rows_of(columns):
+    for written, database, path, model, name, column, transaction, session, triggers in rows_of(columns):
         engine.jobs.refuse_readers(Caller(session, transaction))
         source = resolve(written, SearchPath(database, path), engine.host)
-        entry, meant = find_embeddings(engine, source, model, name)
+        # Each search is current, whichever of several embeddings it uses.
+        entry, meant = find_embeddings(engine, source, model, name, column, is_any=True)
         _check_followable(engine, source, meant, entry)
         with _telling_conflicts(source):
             told.append([_follow(engine, source, meant, entry, triggers)])
@@ -333,13 +334,17 @@ def _fingerprint(entry: Entry) -> Sql:
     return sql(
         "(SELECT row(count(*), bit_xor(hash({key}, {text})), sum(hash({text}, {key})))::VARCHAR FROM _jammi_rows r)",
         key=sql('{} COLLATE "C"', _KEY_TEXT),
-        text=sql('{} COLLATE "C"', text_of(entry.definition.columns)),
+        text=sql('{} COLLATE "C"', _text(entry)),
     )
+
+
+def _text(entry: Entry) -> Sql:
+    return text_of(entry.definition.columns, pictures=entry.definition.pictures)
 
 
 def _noted_rows(engine: Engine, followed: Followed, rows: Sql, source: Source, entry: Entry) -> Candidates:
     """The rows whose keys triggers have noted, as they are now."""
-    text = text_of(entry.definition.columns)
+    text = _text(entry)
     query = sql(
         "WITH _jammi_rows AS NOT MATERIALIZED ({rows}), _jammi_there AS (SELECT any_value(q.key) AS key, "
         "count(r.c0) AS times, any_value(CASE WHEN r.c0 IS NOT NULL AND regexp_matches({text}, {visible}) THEN {text} "

@@ -16,8 +16,8 @@ from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, records
 from jammi_duck.udfs.disambiguation import proven
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.refreshing import CompareArguments, compared, comparison
-from jammi_duck.udfs.rows import KEY, text_of, texts_picked
+from jammi_duck.udfs.refreshing import CompareArguments, compared, comparison, rows_compared
+from jammi_duck.udfs.rows import KEY, text_of
 from jammi_duck.udfs.sources import Source, SourceCandidate
 from jammi_duck.work.freshen import TEXTS, Candidates
 
@@ -53,10 +53,9 @@ def fresh_query(
         "limit": limit,
     }
     asked = proven(json.dumps(request), source, meant, entry.definition.key)
-    definition = entry.definition
     return sql(
         "WITH {changes} SELECT _jammi_freshen({compared}, {candidates}) AS _jammi_build FROM _jammi_census c",
-        changes=changes(texts_picked(source, definition.columns, definition.key, entry.name), entry, pinned, limit),
+        changes=changes(rows_compared(source, entry), entry, pinned, limit),
         compared=compared(asked, sql("0"), caller),
         candidates=FOUND,
     )
@@ -80,7 +79,7 @@ def changes(rows: Sql, entry: Entry, pinned: PinnedSnapshot, limit: int) -> Sql:
         comparison=comparison(rows, entry, pinned),
         limit=limit,
         key=KEY,
-        text=text_of(columns) if columns else NULL,
+        text=text_of(columns, pictures=entry.definition.pictures) if columns else NULL,
     )
 
 

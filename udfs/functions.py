@@ -80,6 +80,8 @@ _TEXT, _NUMBER = "VARCHAR", "BIGINT"
 _CALLER = (_TEXT, _NUMBER)
 # The database and the search path.
 _PATH = (_TEXT, _TEXT)
+# A source, and how its embedding table is chosen: see `table_lookup.Choice`.
+_CHOICE = (_TEXT, *_PATH, _TEXT, _TEXT, _TEXT, _NUMBER)
 # How many, whether exactly, how near, how ranked, and the names of the parameters: those given, those of the filter.
 # They are no STRUCT, since to plan a search with one takes 0.2 ms more.
 _ASKED = (_TEXT, "BOOLEAN", "DOUBLE", "VARCHAR[]", "VARCHAR[]", "VARCHAR[]")
@@ -93,15 +95,16 @@ _TUNED = (struct_type(evaluating.EvaluateArguments),)
 _EVALUATED = (*_TUNED, table_type(evaluating.RerankedRow))
 FUNCTIONS = (
     _function("embed", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT[]", False, embedding.embed),
+    _function("takes_images", (_TEXT,), "BOOLEAN", False, embedding.takes_images),
     _function("snippet", (_TEXT, _TEXT, _TEXT, _TEXT, _TEXT), _TEXT, False, snippets.snippets),
     _function("rerank", (_TEXT, _TEXT, _TEXT), "FLOAT", False, embedding.rerank),
     _function("column", (_TEXT, _TEXT, _TEXT, _TEXT), "BOOLEAN", False, which_column),
     _sql_function("generate_plan", building.GenerateCall, building.generate_plan),
     # Not volatile, since a selection that may call it is none.
     _function("refuse", (_TEXT, _TEXT), _TEXT, False, _refuse),
-    _function("begin", (struct_type(building.BeginArguments),), _TEXT, True, building.begin),
+    _function("begin", (struct_type(building.BeginArguments),), "VARCHAR[]", True, building.begin),
     _function("push", (_TEXT, _TEXT, _TEXT), "INTEGER", True, building.push),
-    _function("finish", (_TEXT, _NUMBER), table_type(Generated), True, building.finish),
+    _function("finish", ("VARCHAR[]", "BIGINT[]"), table_type(Generated), True, building.finish),
     _sql_function("refresh_plan", Choice, refreshing.refresh_plan, _TEXT),
     _function("refresh", (struct_type(refreshing.CompareArguments),), _TEXT, True, refreshing.begin),
     _function("forget", (_TEXT, _TEXT, "INTEGER", _NUMBER), "INTEGER", True, refreshing.forget),
@@ -109,7 +112,7 @@ FUNCTIONS = (
     _function("word", (_TEXT, "INTEGER", _NUMBER, _TEXT), "INTEGER", True, refreshing.add_words),
     _function("refreshed", (_TEXT, _NUMBER, _NUMBER), table_type(Refreshed), True, refreshing.finish),
     _sql_function("sync_plan", building.SyncCall, building.sync_plan),
-    _function("synced", (_TEXT, _TEXT, _NUMBER, _NUMBER), table_type(Synced), True, building.finish_sync),
+    _function("synced", (_TEXT, "VARCHAR[]", "BIGINT[]", _NUMBER), table_type(Synced), True, building.finish_sync),
     _function("resumed", (_TEXT, _NUMBER, _NUMBER), table_type(Generated), True, building.finish_resumed),
     _sql_function("status_plan", Choice, refreshing.status_plan, _TEXT),
     _function("status", (struct_type(refreshing.CompareArguments),), table_type(TableStatus), True, refreshing.status),
@@ -117,9 +120,7 @@ FUNCTIONS = (
     _function("index_words", (struct_type(refreshing.CompareArguments),), _TEXT, True, indexing_words.begin),
     _function("words_indexed", (_TEXT, _NUMBER), table_type(WordsIndexed), True, indexing_words.finish),
     _function("freshen", (struct_type(refreshing.CompareArguments), CANDIDATES), _TEXT, True, freshen),
-    _function(
-        "follow", (_TEXT, *_PATH, _TEXT, _TEXT, _NUMBER, _TEXT, "BOOLEAN"), table_type(FollowedRow), True, follow
-    ),
+    _function("follow", (*_CHOICE, _TEXT, "BOOLEAN"), table_type(FollowedRow), True, follow),
     _function("unfollow", (_TEXT, *_PATH, _NUMBER, _TEXT), table_type(UnfollowedRow), True, unfollow),
     _sql_function("compact_plan", Choice, refreshing.compact_plan, _TEXT),
     _function("compact", (_TEXT, *_CALLER), table_type(Compacted), True, refreshing.compact_tables),
@@ -146,7 +147,7 @@ FUNCTIONS = (
     _function("search_like", (_TEXT, _TEXT, _TEXT, *_ASKED), _HITS, True, searching.search_like_rows),
     _function("rerank_hits", (_TEXT, _TEXT, _TEXT, _TEXT), "FLOAT", False, searching.rerank_hits),
     _function("stages", (_TEXT, *_CALLER, _NUMBER), table_type(searching.StageRow), True, searching.stages),
-    _function("check", (_TEXT, *_PATH, _TEXT, _TEXT, _NUMBER, _TEXT), table_type(Checked), True, searching.check_index),
+    _function("check", (*_CHOICE, _TEXT), table_type(Checked), True, searching.check_index),
     _sql_function("eval_plan", evaluating.EvaluateCall, evaluating.eval_plan, _TEXT),
     _function("eval", _EVALUATED, table_type(MetricRow), True, evaluating.evaluate),
     _function("eval_queries", _EVALUATED, table_type(QuestionRow), True, evaluating.evaluate_questions),

@@ -30,9 +30,11 @@ def index_words_plan(engine: Engine, choice: Choice, language: str | None, sessi
     source = resolve(choice.source, choice.search_path, engine.host)
     caller = Caller(session, choice.transaction)
     engine.jobs.settle(caller)
-    entry, meant = find_embeddings(engine, source, choice.model, choice.table)
+    entry, meant = find_embeddings(engine, source, choice.model, choice.table, choice.column)
     if language is None:
         raise InputError("language is NULL; give the language of the texts, or 'none' for any")
+    if entry.definition.pictures:
+        raise InputError(f"'{entry.name}' is of pictures, which have no words; search it for texts by their meaning")
     words = analyser(language).analysis
     if not entry.definition.columns:
         raise InputError(

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from jammi_duck.encoder.blobs import BLOB
 from jammi_duck.sql import NULL, Sql, literal, sql, template
 from jammi_duck.storage.words.analyser import ENGLISH
+from jammi_duck.udfs.rows import picture_of
 
 _QUERY_COLUMN = sql("query")
+# A picture is a text, too. Of a NULL, it does not matter which.
+_ASKED = sql(
+    "CASE WHEN typeof(_jammi_query) = 'BLOB' THEN concat({}, base64(TRY_CAST(_jammi_query AS BLOB))) "
+    "ELSE _jammi_query::VARCHAR END",
+    literal(BLOB),
+)
 # The text or the vector that is asked for, or the row, with the type that its key has now.
 _SEARCH_CALL = sql(
-    "_jammi_search(_jammi_token, CASE WHEN NOT _jammi_listed THEN _jammi_query::VARCHAR END, "
-    "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS FLOAT[]) END, _jammi_query IS NOT NULL"
+    "_jammi_search(_jammi_token, CASE WHEN NOT _jammi_listed THEN {} END, "
+    "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS FLOAT[]) END, _jammi_query IS NOT NULL",
+    _ASKED,
 )
 _SEARCH_LIKE_CALL = sql(
     "_jammi_search_like(_jammi_token, struct_extract(_jammi_query, 'id'), struct_extract(_jammi_query, 'type')"
@@ -20,7 +29,11 @@ _SEARCH_LIKE_CALL = sql(
 _PATH = sql("current_database(), current_setting('search_path')")
 # Which table is searched is settled while the query is bound; the transaction's number is there to have a prepared
 # statement bound again each time.
-_CHOICE_ARGUMENTS = sql("source::VARCHAR, {}, model::VARCHAR, embedding_table::VARCHAR, txid_current()::BIGINT", _PATH)
+_CHOICE_ARGUMENTS = sql(
+    'source::VARCHAR, {}, model::VARCHAR, embedding_table::VARCHAR, "column"::VARCHAR, txid_current()::BIGINT', _PATH
+)
+# A reserved word: whoever calls a macro with it writes it in quotes, too.
+_EMBEDDING_PARAMETER = sql('"column" := NULL')
 # The key as the source writes it, however the caller does: 7.0 or '07' for 7. The cast finds the row, and alone would
 # take 7.4 for 7, too. Where a collation makes several keys equal, that of the same letters comes first.
 _KEY = sql(
@@ -38,7 +51,7 @@ _EMBED_ARGUMENTS = sql(
 )
 _WORDS_PARAMETERS = sql("words := true, language := {}", literal(ENGLISH))
 _STORED_PARAMETERS = sql("{}, vectors := true", _WORDS_PARAMETERS)
-_TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL)")
+_TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL, {})", _EMBEDDING_PARAMETER)
 _OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
 )
@@ -59,9 +72,15 @@ _RANKING_WITHOUT_TEXTS = _RANKING_OF(
 _NO_RANKING, _NO_RERANK = sql("NULL::VARCHAR[]"), sql("NULL::VARCHAR")
 _FRESH_PARAMETERS = sql("fresh := NULL, fresh_rows := NULL")
 _SEARCH_PARAMETERS = sql(
-    "(source, query, k := 10, {}, {}, {})", _OPTION_PARAMETERS, _RANKING_PARAMETERS, _FRESH_PARAMETERS
+    "(source, query, k := 10, {}, {}, {}, {})",
+    _OPTION_PARAMETERS,
+    _RANKING_PARAMETERS,
+    _FRESH_PARAMETERS,
+    _EMBEDDING_PARAMETER,
 )
-_SIMILAR_PARAMETERS = sql("(source, key, k := 10, {}, {})", _OPTION_PARAMETERS, _FRESH_PARAMETERS)
+_SIMILAR_PARAMETERS = sql(
+    "(source, key, k := 10, {}, {}, {})", _OPTION_PARAMETERS, _FRESH_PARAMETERS, _EMBEDDING_PARAMETER
+)
 
 
 def _hits(
@@ -141,18 +160,21 @@ _SNIPPET_NO_TEXT = literal(
 # What a column of vectors is searched for, by names that no column of the source has.
 _QUESTION = sql(
     '"_jammi_question"(_jammi_text, _jammi_numbers, _jammi_given, _jammi_model, _jammi_k, _jammi_least, '
-    "_jammi_parameters) AS NOT MATERIALIZED (SELECT CASE WHEN NOT _jammi_listed THEN _jammi_query::VARCHAR END, "
+    "_jammi_parameters) AS NOT MATERIALIZED (SELECT CASE WHEN NOT _jammi_listed THEN {} END, "
     "CASE WHEN _jammi_listed THEN TRY_CAST(_jammi_query AS DOUBLE[]) END, _jammi_query IS NOT NULL, _jammi_model, "
     "_jammi_k, _jammi_least, _jammi_parameters FROM (SELECT *, suffix(typeof(_jammi_query), ']') AS _jammi_listed FROM "
     "(SELECT query, model::VARCHAR, k::VARCHAR, min_similarity::DOUBLE, parameters) "
-    '"_jammi_asked"(_jammi_query, _jammi_model, _jammi_k, _jammi_least, _jammi_parameters)))'
+    '"_jammi_asked"(_jammi_query, _jammi_model, _jammi_k, _jammi_least, _jammi_parameters)))',
+    _ASKED,
 )
 # Those that do not ask who calls. To ask for the type of a prepared statement's parameter itself ends DuckDB 1.
 _FOR_ALL = (
     sql(
         "embed(text, model := NULL, role := 'document', dims := NULL) AS "
-        "(_jammi_embed(CASE WHEN typeof(coalesce(text, NULL)) = 'BLOB' THEN _jammi_refuse({}, '') "
-        "ELSE text::VARCHAR END, model::VARCHAR, role::VARCHAR, dims::VARCHAR))",
+        "(_jammi_embed(CASE WHEN typeof(coalesce(text, NULL)) <> 'BLOB' THEN text::VARCHAR "
+        "WHEN _jammi_takes_images(model::VARCHAR) THEN {} ELSE _jammi_refuse({}, '') END, "
+        "model::VARCHAR, role::VARCHAR, dims::VARCHAR))",
+        picture_of(sql("coalesce(text, NULL)")),
         _NO_TEXT,
     ),
     sql(
@@ -177,8 +199,9 @@ _FOR_ALL = (
         _PATH,
     ),
     sql(
-        "jammi_check(source, k := 10, model := NULL, embedding_table := NULL) AS "
+        "jammi_check(source, k := 10, model := NULL, embedding_table := NULL, {}) AS "
         "TABLE SELECT unnest(_jammi_check({}, k::VARCHAR), recursive := true)",
+        _EMBEDDING_PARAMETER,
         _CHOICE_ARGUMENTS,
     ),
     sql("jammi_models() AS TABLE SELECT unnest(_jammi_models(txid_current()::BIGINT), recursive := true)"),
@@ -212,9 +235,10 @@ def _changes(session: Sql) -> Iterable[Sql]:
         who,
     )
     yield sql(
-        "jammi_index_words(source, language := {}, model := NULL, embedding_table := NULL) AS "
+        "jammi_index_words(source, language := {}, model := NULL, embedding_table := NULL, {}) AS "
         "TABLE SELECT * FROM query(_jammi_index_words_plan({}, language::VARCHAR, {}))",
         literal(ENGLISH),
+        _EMBEDDING_PARAMETER,
         _CHOICE_ARGUMENTS,
         session,
     )
@@ -231,8 +255,9 @@ def _changes(session: Sql) -> Iterable[Sql]:
     ):
         yield macro(_TABLE_PARAMETERS, _CHOICE_ARGUMENTS, session)
     yield sql(
-        "jammi_follow(source, triggers := NULL, model := NULL, embedding_table := NULL) AS "
+        "jammi_follow(source, triggers := NULL, model := NULL, embedding_table := NULL, {}) AS "
         "TABLE SELECT unnest(_jammi_follow({}, {}, triggers::BOOLEAN), recursive := true)",
+        _EMBEDDING_PARAMETER,
         _CHOICE_ARGUMENTS,
         session,
     )
@@ -266,7 +291,7 @@ def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
 _WAY_PARAMETERS = sql("model := NULL, exact := false, embedding_table := NULL, min_similarity := NULL")
 _WAY_OF = template(
     "struct_pack(model := model::VARCHAR, exact := exact::BOOLEAN, embedding_table := embedding_table::VARCHAR, "
-    "min_similarity := min_similarity::DOUBLE, k1 := k1::VARCHAR, b := b::VARCHAR{})"
+    'min_similarity := min_similarity::DOUBLE, k1 := k1::VARCHAR, b := b::VARCHAR, "column" := "column"::VARCHAR{})'
 )
 _WAY = _WAY_OF(
     sql(
@@ -296,19 +321,26 @@ def _evaluations(session: Sql) -> Iterable[Sql]:
 
     metric = sql("metric::VARCHAR")
     for macro, verb in (
-        (template("jammi_eval(source, questions, judgements, k := 10, {}, {}, {}) AS {}"), "metrics"),
-        (template("jammi_eval_queries(source, questions, judgements, k := 10, {}, {}, {}) AS {}"), "questions"),
+        (template("jammi_eval(source, questions, judgements, k := 10, {}, {}, {}, {}) AS {}"), "metrics"),
+        (template("jammi_eval_queries(source, questions, judgements, k := 10, {}, {}, {}, {}) AS {}"), "questions"),
     ):
-        yield macro(_WAY_PARAMETERS, _RANKING_PARAMETERS, _COLUMN_PARAMETERS, plan(literal(verb), _WAY, NULL))
+        yield macro(
+            _WAY_PARAMETERS,
+            _RANKING_PARAMETERS,
+            _COLUMN_PARAMETERS,
+            _EMBEDDING_PARAMETER,
+            plan(literal(verb), _WAY, NULL),
+        )
     yield sql(
         "jammi_eval_compare(source, questions, judgements, ways, k := 10, metric := 'ndcg', {}) AS {}",
         _COLUMN_PARAMETERS,
         plan(literal("compare"), sql("ways"), metric),
     )
     yield sql(
-        "jammi_tune(source, questions, judgements, k := 10, metric := 'ndcg', {}, {}) AS {}",
+        "jammi_tune(source, questions, judgements, k := 10, metric := 'ndcg', {}, {}, {}) AS {}",
         _TUNED_PARAMETERS,
         _COLUMN_PARAMETERS,
+        _EMBEDDING_PARAMETER,
         plan(literal("tune"), _TUNED_WAY, metric),
     )
 

@@ -37,7 +37,7 @@ from jammi_duck.work.freshen import TEXTS
 # A name of ours, or of what our queries use.
 _OURS = re.compile(f"_+(?:jammi_.*|{OURS})", re.IGNORECASE | re.DOTALL)
 # A whole number as DuckDB writes it, which has no other value in a type that it fits.
-_WHOLE = re.compile("-?[1-9][0-9]{0,17}|0")
+_WHOLE = re.compile("-?(?:[1-9][0-9]{0,17}|[1-8][0-9]{18})|0")
 # By the type of the key, which row has a hit's id. Whatever collation the column or the session has, a text is its own
 # row only; this is no join by that as well, for which DuckDB would look at the letters of every row.
 _NUMBER = template("{key} = _jammi_row_id::BIGINT")
@@ -57,6 +57,7 @@ class Question:
     options: SearchOptions
     model: str | None = None
     table: str | None = None
+    column: str | None = None
     fresh_rows: int | None = TEXTS
 
 
@@ -69,6 +70,7 @@ def question_of(
     min_similarity: float | None = None,
     model: str | None = None,
     embedding_table: str | None = None,
+    column: str | None = None,
     fresh: bool | None = None,
     fresh_rows: int = TEXTS,
     **ranking: Any,
@@ -87,7 +89,8 @@ def question_of(
         wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
         if isinstance(wanted, str) or wanted.ndim == 1:
             options = search_options(k, exact=exact, min_similarity=min_similarity, **ranking)
-            return Question(source, wanted, options, model, embedding_table, None if fresh is False else fresh_rows)
+            limit = None if fresh is False else fresh_rows
+            return Question(source, wanted, options, model, embedding_table, column, limit)
     return None
 
 
@@ -116,7 +119,7 @@ def look_of(
         JammiError: the source has no name that can be used, or no embeddings.
     """
     source = resolve(question.source, search_path, engine.host, databases)
-    entry, meant = find_embeddings(engine, source, question.model, question.table)
+    entry, meant = find_embeddings(engine, source, question.model, question.table, question.column)
     if meant.relation is None:
         return None
     if question.fresh_rows is not None:

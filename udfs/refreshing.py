@@ -97,7 +97,13 @@ def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     meant = disambiguate(engine, source, choice.table, failed=True)
     with telling_renames(engine, source):
         entry = choose_refreshable(
-            engine.tables, engine.encoders, meant.identity, model, choice.table, called=source.written
+            engine.tables,
+            engine.encoders,
+            meant.identity,
+            model,
+            choice.table,
+            column=choice.column,
+            called=source.written,
         )
     is_renamed = meant not in (*source.all_candidates, *source.legacy)
     now = disambiguate_new(engine, source) if is_renamed else None
@@ -160,7 +166,9 @@ def refresh_query(
         pool=pool,
         compared=compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
         finish=finish,
-        texts=(_TEXTS_WITH_WORDS if state.definition.words else _TEXTS)(text=text_of(columns) if columns else NULL),
+        texts=(_TEXTS_WITH_WORDS if state.definition.words else _TEXTS)(
+            text=text_of(columns, pictures=state.definition.pictures) if columns else NULL
+        ),
         words=sql(" UNION ALL {}", words_pushed(entry, pinned, lacking)) if lacking else sql(""),
     )
 
@@ -188,7 +196,7 @@ def status_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     source = resolve(choice.source, choice.search_path, engine.host)
     follow_others(engine.tables, at_once=True)
     try:
-        entry, meant = find_embeddings(engine, source, choice.model, choice.table, failed=True)
+        entry, meant = find_embeddings(engine, source, choice.model, choice.table, choice.column, failed=True)
     except NotFoundError as error:
         known = disambiguate(engine, source, choice.table, failed=True).identity
         failed = engine.tables.catalog.entries("failed", source=known) if choice.table is None else ()
@@ -225,7 +233,8 @@ def comparison_of(engine: Engine, source: Source, entry: Entry, caller: Caller) 
 
 def rows_compared(source: Source, entry: Entry) -> Sql:
     """The rows of a source that are compared with a table."""
-    return texts_picked(source, entry.definition.columns, entry.definition.key, entry.name)
+    definition = entry.definition
+    return texts_picked(source, definition.columns, definition.key, entry.name, pictures=definition.pictures)
 
 
 def comparison(rows: Sql, entry: Entry, pinned: PinnedSnapshot) -> Sql:
@@ -254,7 +263,7 @@ def comparison(rows: Sql, entry: Entry, pinned: PinnedSnapshot) -> Sql:
         "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))",
         rows=rows,
         key=KEY,
-        digest=digest_of(definition.columns),
+        digest=digest_of(definition.columns, pictures=definition.pictures),
         live=live,
         census=CENSUS,
     )
@@ -263,7 +272,7 @@ def comparison(rows: Sql, entry: Entry, pinned: PinnedSnapshot) -> Sql:
 def compact_plan(engine: Engine, choice: Choice, session: str) -> Sql:
     """The query that compacts a table."""
     source = resolve(choice.source, choice.search_path, engine.host)
-    entry, _ = find_embeddings(engine, source, choice.model, choice.table)
+    entry, _ = find_embeddings(engine, source, choice.model, choice.table, choice.column)
     engine.jobs.planned(Caller(session, choice.transaction))
     return sql(
         "SELECT unnest(_jammi_compact({}, {}, {}), recursive := true)",

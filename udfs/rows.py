@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
+from jammi_duck.encoder.blobs import BLOB, JSON
 from jammi_duck.errors import InputError, did_you_mean, enumerated
 from jammi_duck.sql import Sql, Template, folded, joined, literal, quoted, sql, template
 from jammi_duck.udfs.arguments import refuse_comparison
@@ -20,10 +21,19 @@ from jammi_duck.udfs.sources import Source
 KEY = sql('r.c0::VARCHAR COLLATE "C"')
 # A column of a row `r`, by its place.
 _COLUMN = template("r.c{}")
+# The bytes of a picture as a text; NULL where there are none. What is no text either is JSON. DuckDB knows a column's
+# type while it plans.
+_PICTURE = template(
+    "CASE WHEN typeof({column}) = 'BLOB' THEN CASE WHEN octet_length(TRY_CAST({column} AS BLOB)) > 0 "
+    "THEN concat({blob}, base64(TRY_CAST({column} AS BLOB))) END WHEN typeof({column}) = 'VARCHAR' OR {column} IS NULL "
+    "THEN {column}::VARCHAR ELSE concat({json}, to_json({column})::VARCHAR) END",
+    blob=literal(BLOB),
+    json=literal(JSON),
+)
 # In place of a text's digest where the text is not known.
 _NO_DIGEST = "00" * 16
 # Each column of a text takes an expression over all columns of the source.
-_MOST_COLUMNS = 1000
+MOST_COLUMNS = 1000
 
 
 def picked(source: Source, columns: Sequence[str], key: str, table: str = "", *, advice: str = "") -> Sql:
@@ -43,13 +53,15 @@ def picked(source: Source, columns: Sequence[str], key: str, table: str = "", *,
     return sql("SELECT {} FROM {}", joined(", ", picked), source.sql)
 
 
-def texts_picked(source: Source, columns: Sequence[str], key: str, table: str = "", *, advice: str = "") -> Sql:
-    """As `picked`, and refuses columns that hold bytes and no text.
+def texts_picked(
+    source: Source, columns: Sequence[str], key: str, table: str = "", *, advice: str = "", pictures: bool = False
+) -> Sql:
+    """As `picked`, and refuses columns that hold bytes and no text, unless these are `pictures`.
 
     DuckDB knows a column's type while it plans, and leaves the condition out.
     """
     rows = picked(source, columns, key, table, advice=advice)
-    if not columns:
+    if not columns or pictures:
         return rows
     return sql("SELECT * FROM ({}) r WHERE {}", rows, are_texts(source, columns))
 
@@ -71,30 +83,55 @@ def _not_text(column: str, source: str) -> str:
     )
 
 
-def text_of(columns: Sequence[str], column: Template = _COLUMN) -> Sql:
-    """The text of a row `r`, whose columns `column` names by their places, as `picked` gives them."""
+def text_of(columns: Sequence[str], column: Template = _COLUMN, *, pictures: bool = False) -> Sql:
+    """The text of a row `r`, whose columns `column` names by their places, as `picked` gives them.
+
+    Of `pictures`, there is one column.
+    """
+    if pictures:
+        return picture_of(column(1))
     texts = (sql("{}::VARCHAR", column(place)) for place in range(1, len(columns) + 1))
     return sql("concat_ws(' ', {})", joined(", ", texts))
 
 
-def digest_of(columns: Sequence[str]) -> Sql:
+def picture_of(value: Sql) -> Sql:
+    """The text that stands for a picture: its bytes as a text, or its path or URL."""
+    return _PICTURE(column=value)
+
+
+def text_among(columns: Sequence[str], every: Sequence[str], *, pictures: bool = False) -> Sql:
+    """The same, of some of the columns that `picked` has given: of `every` one."""
+    places = [every.index(name) + 1 for name in columns]
+    return text_of(columns, lambda place: _COLUMN(places[place - 1]), pictures=pictures)
+
+
+def check_pictures(columns: Sequence[str], model: str) -> None:
+    """Raise InputError if several columns are to be one picture."""
+    if len(columns) > 1:
+        raise InputError(
+            f"the model '{model}' takes pictures, and {enumerated(columns)} are {len(columns)} columns: name the one "
+            "with the picture"
+        )
+
+
+def digest_of(columns: Sequence[str], *, pictures: bool = False) -> Sql:
     """The MD5 of the text of a row `r`, in hexadecimal, as SQL: NULL for a blank one. Without columns, that of none."""
     if not columns:
         return literal(_NO_DIGEST)
-    text = text_of(columns)
+    text = text_of(columns, pictures=pictures)
     return sql("CASE WHEN regexp_matches({text}, {visible}) THEN md5({text}) END", text=text, visible=literal(VISIBLE))
 
 
-def column_names(cols: str) -> list[str]:
-    """The names in `cols`, which is JSON: of a name, or of a list of them."""
+def column_names(cols: str, option: str = "columns") -> list[str]:
+    """The names in `cols`, which is JSON: of a name, or of a list of them. An error says which `option` these are."""
     parsed = json.loads(cols)
     names = [parsed] if isinstance(parsed, str) else parsed
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"columns are {_as_sql(parsed)}; give a name, or a list of names that is not empty")
-    if len(names) > _MOST_COLUMNS:
+        raise InputError(f"{option} are {_as_sql(parsed)}; give a name, or a list of names that is not empty")
+    if len(names) > MOST_COLUMNS:
         raise InputError(
             f"{len(names):,} columns are too many for one text: {enumerated(names[:3])} and so on; name "
-            f"{_MOST_COLUMNS:,} at most, or make them one column of the source"
+            f"{MOST_COLUMNS:,} at most, or make them one column of the source"
         )
     return names
 

@@ -66,7 +66,7 @@ def rows_query(engine: Engine, choice: Choice) -> Sql:
     """The keys of the source's rows, as `_jammi_key`, of which `found_query` has said that there is such a column."""
     source = resolve(choice.source, choice.search_path, engine.host)
     try:
-        entry = find_embeddings(engine, source, choice.model, choice.table)[0]
+        entry = find_embeddings(engine, source, choice.model, choice.table, choice.column)[0]
     except NotFoundError:
         return sql("SELECT NULL::VARCHAR AS _jammi_key LIMIT 0")
     return _keys(quoted(entry.definition.key), source)
@@ -114,7 +114,7 @@ def _joined(
     texts: Mapping[str, Sql] = {}
     is_there = True
     try:
-        entry = find_embeddings(engine, source, choice.model, choice.table)[0]
+        entry = find_embeddings(engine, source, choice.model, choice.table, choice.column)[0]
         key_column = _key_column(entry)
         if rerank is not None:
             texts = text_columns(engine, entry, rerank)
@@ -157,7 +157,7 @@ def scored_hits(engine: Engine, choice: Choice, hits: Sql, model: str) -> Sql:
         ModelError: there is no such re-ranker.
     """
     source = resolve(choice.source, choice.search_path, engine.host)
-    entry, _ = find_embeddings(engine, source, choice.model, choice.table)
+    entry, _ = find_embeddings(engine, source, choice.model, choice.table, choice.column)
     texts = text_columns(engine, entry, model)
     joins = beside_hits(source, sql("_jammi_there"), _key_column(entry), _placed(texts), sql("({}) _jammi_hits", hits))
     return sql(
@@ -242,7 +242,7 @@ def selection_query(
     """
     source = resolve(choice.source, choice.search_path, engine.host)
     try:
-        entry, meant = find_embeddings(engine, source, choice.model, choice.table)
+        entry, meant = find_embeddings(engine, source, choice.model, choice.table, choice.column)
     except NotFoundError as error:
         return sql("SELECT {} AS _jammi_token, NULL AS _jammi_named", literal(refusal(error)))
     caller = Caller(session, choice.transaction)

@@ -178,8 +178,9 @@ def _stage_row(stage: Stage) -> StageRow:
 def check_index(engine: Engine, *columns: Column) -> pa.Array:
     """The recall of a table's index on a sample."""
     checked = []
-    for source, database, path, model, name, _, k in rows_of(columns):
-        entry, _ = find_embeddings(engine, resolve(source, SearchPath(database, path), engine.host), model, name)
+    for source, database, path, model, name, column, _, k in rows_of(columns):
+        resolved = resolve(source, SearchPath(database, path), engine.host)
+        entry, _ = find_embeddings(engine, resolved, model, name, column)
         checked.append([check(engine.tables, entry, parse_int(k, "k"))])
     return table(checked, Checked)
 

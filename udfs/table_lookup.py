@@ -25,30 +25,47 @@ _COLUMNS = sql(
 class Choice:
     """How a query chooses an embedding table: by its source, and perhaps by a model or the table's name.
 
-    `search_path` is that by which the source is read.
+    `column` is which of several embeddings of the source is meant. `search_path` is that by which the source is read.
     """
 
     source: str | None
     search_path: SearchPath
     model: str | None
     table: str | None
+    column: str | None
     transaction: int
 
 
 def find_embeddings(
-    engine: Engine, source: Source, model: str | None, table: str | None, *, failed: bool = False
+    engine: Engine,
+    source: Source,
+    model: str | None,
+    table: str | None,
+    column: str | None,
+    *,
+    failed: bool = False,
+    is_any: bool = False,
 ) -> tuple[Entry, SourceCandidate]:
-    """The embedding table that is meant, and what the source must be for it.
+    """The embedding table that is meant, and what the source must be for it; see `lookup.find_table`.
 
     Raises:
-        InputError: the model is no name.
+        InputError: the model is no name, or it is not said which of several embeddings is meant.
         NotFoundError: there is none.
     """
     model = parse_model(model)
     source = _stood_for(engine, source)
     meant = disambiguate(engine, source, table, failed=failed)
     with telling_renames(engine, source):
-        entry = find_table(engine.tables, engine.encoders, meant.identity, model, table, called=source.written)
+        entry = find_table(
+            engine.tables,
+            engine.encoders,
+            meant.identity,
+            model,
+            table,
+            column=column,
+            called=source.written,
+            is_any=is_any,
+        )
     return entry, meant
 
 

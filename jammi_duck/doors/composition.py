@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 from jammi_duck.config.options import Config
 from jammi_duck.encoder import Encoders
+from jammi_duck.encoder.images.places import PictureLimits
 from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.encoder.waits import INTERRUPTS
 from jammi_duck.retrieval.selection import Selections
 from jammi_duck.sql import sql
 from jammi_duck.storage.tables.catalog import EXPECTED, SCHEMA, Catalog
@@ -20,10 +22,12 @@ from jammi_duck.types import Host
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import Conditions
 from jammi_duck.udfs.macros import reserved
+from jammi_duck.udfs.secrets import bearer_token
 from jammi_duck.work.freshen import Freshener
 from jammi_duck.work.generate import Generator
 from jammi_duck.work.importing import Importer
 from jammi_duck.work.index_words import WordsIndexer
+from jammi_duck.work.interrupts import listen
 from jammi_duck.work.jobs import Jobs
 from jammi_duck.work.refresh import Refresher
 
@@ -39,6 +43,11 @@ def loaded_encoders(config: Config) -> LoadedEncoders:
         config.gpu_memory,
         config.models_path,
         config.wrappers,
+        config.providers,
+        config.foreign_providers,
+        config.vectors_path,
+        config.modules,
+        PictureLimits.of(config),
     )
 
 
@@ -58,6 +67,8 @@ def open_engine(
         ModelError: a model of `preload_models` is not available.
         StorageError: the location cannot be read.
     """
+    listen(INTERRUPTS)
+    encoders.use_secrets(lambda url: bearer_token(host, url))
     for model in config.preload_models:
         encoders.get(model)
     catalog = _open_catalog(host)

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from jammi_duck.config import logs, settings
 from jammi_duck.doors.composition import loaded_encoders, open_engine
+from jammi_duck.encoder.waits import INTERRUPTS
 from jammi_duck.errors import JammiError
 from jammi_duck.sql import Sql, joined, literal, quoted, sql
 from jammi_duck.types import GIVEN
@@ -245,6 +246,7 @@ class Worker:
 
     def interrupt(self) -> None:
         """Stop the running builds, because Ctrl-C was pressed in the shell."""
+        INTERRUPTS.ctrl_c()
         if self._engine is not None:
             self._engine.jobs.interrupt()
 

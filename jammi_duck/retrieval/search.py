@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoders
+from jammi_duck.encoder.blobs import is_picture, refuse_pictures
 from jammi_duck.errors import DamagedError, InputError, UnsupportedError, did_you_mean, enumerated
 from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_weights, by_words
 from jammi_duck.retrieval.query_vectors import Like, Query, vectors_of, warn_of_vectors
@@ -124,8 +125,10 @@ def search(
     """
     if options.k < 1:
         raise InputError(f"k is {options.k}; it must be at least 1")
-    if options.rerank is not None and not all(isinstance(query, str) for query in queries):
-        raise InputError("rerank needs a text, which it reads with each row's, and the query is a vector: give a text")
+    if options.rerank is not None and not all(isinstance(query, str) and not is_picture(query) for query in queries):
+        raise InputError(
+            "rerank needs a text, which it reads with each row's, and the query is a vector or a picture: give a text"
+        )
     return _searched(tables, selected, lambda *chosen: _answered(tables, encoders, selected, options, queries, *chosen))
 
 
@@ -195,7 +198,10 @@ def _answered(
     table: Table,
     subset: RowSubset | None,
 ) -> tuple[str, Answers]:
-    if not table.entry.definition.has_vectors:
+    definition = table.entry.definition
+    if not definition.pictures:
+        refuse_pictures(queries, definition.model or table.entry.name)
+    if not definition.has_vectors:
         options = _by_words_only(tables, table.entry, options, queries)
     words = _words_for(tables, table, options.mode, queries)
     texts = {i: query for i, query in enumerate(queries) if words and isinstance(query, str)}

@@ -14,7 +14,7 @@ from jammi_duck.retrieval.search import SearchOptions, search_options
 
 @dataclass(frozen=True)
 class Way:
-    """One way to search: the options, and by which model or name the embedding table is chosen.
+    """One way to search: the options, and by which model, name or column the embedding table is chosen.
 
     `written` are the given options as JSON, without those that are NULL.
     """
@@ -23,6 +23,7 @@ class Way:
     options: SearchOptions
     model: str | None = None
     embedding_table: str | None = None
+    column: str | None = None
 
 
 def _text(name: str, value: object) -> str:
@@ -56,7 +57,11 @@ def _whole(name: str, value: object) -> int:
 
 
 # Options that choose an embedding table, and those of a search.
-_CHOICE: Mapping[str, Callable[[str, object], Any]] = {"model": _text, "embedding_table": _text}
+_CHOICE: Mapping[str, Callable[[str, object], Any]] = {
+    "model": _text,
+    "embedding_table": _text,
+    "column": _text,
+}
 _OPTIONS: Mapping[str, Callable[[str, object], Any]] = {
     "exact": _flag,
     "min_similarity": _number,
@@ -88,4 +93,4 @@ def way_of(given: object, k: int) -> Way:
             raise InputError(f"a way has no option '{name}'{near} options: {enumerated(list(known))}")
     read = {name: known[name](name, value) for name, value in wanted.items()}
     options = search_options(k, **{name: value for name, value in read.items() if name in _OPTIONS})
-    return Way(json.dumps(read), options, read.get("model"), read.get("embedding_table"))
+    return Way(json.dumps(read), options, read.get("model"), read.get("embedding_table"), read.get("column"))

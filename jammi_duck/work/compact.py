@@ -54,10 +54,10 @@ def advice(tables: EmbeddingTables, state: Manifest, source: str) -> str | None:
 
 
 def call(function: str, tables: EmbeddingTables, state: Manifest, source: str) -> str:
-    """The SQL that calls a function for a table, which it names where it is not the newest of its source."""
+    """The SQL that calls a function for a table, which it names where its source alone may mean another."""
     newest = tables.catalog.entries("ready", source=state.definition.source)[:1]
-    is_newest = any(entry.name == state.table for entry in newest)
-    table = "" if is_newest else f", embedding_table := {literal(state.table)}"
+    is_meant = state.definition.embedding is None and any(entry.name == state.table for entry in newest)
+    table = "" if is_meant else f", embedding_table := {literal(state.table)}"
     return f"SELECT * FROM {function}({literal(source)}{table})"
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jammi_duck.encoder import Encoder, for_stream
+from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.types import Vectors
 
@@ -191,7 +191,7 @@ def _batches(
 def _encoding(encoder: Encoder, workers: int, verbose: bool) -> Callable[[int, Sequence[Row]], _Encoded]:
     if isinstance(encoder, WrapperEncoder):
         return lambda number, rows: _by_wrapper(encoder, number, rows, workers, verbose)
-    steady = for_stream(encoder)
+    steady = encoder.stream()
     return lambda _, rows: _by_model(steady, rows)
 
 

@@ -1,13 +1,15 @@
 """The story of a build: rows -> vectors -> files -> ready.
 
 DuckDB pushes a source's rows through three calls, inside the caller's own query: `begin` once, `push` for each chunk,
-from several threads, and `finish` once. Between them a build is running; it is known by its token.
+from several threads, and `finish` once. Between them a build is running; it is known by its token. Several embeddings
+of a source are several builds that run together: each row is pushed to each of them, and they end together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 import warnings
 from collections import OrderedDict
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
-from jammi_duck.encoder import Encoder, Encoders, Identity, for_stream
+from jammi_duck.encoder import Encoder, Encoders, Identity, Usage
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import resolve_dims
 from jammi_duck.encoder.no_vectors import NO_VECTORS
@@ -32,7 +34,7 @@ from jammi_duck.storage.words.analyser import ENGLISH, analyser
 from jammi_duck.types import Analysis, Caller, Counts, Definition, Integer
 from jammi_duck.work.jobs import Job, Jobs, S
 from jammi_duck.work.progress import Progress
-from jammi_duck.work.text_buffer import TextBuffer
+from jammi_duck.work.text_buffer import Room, TextBuffer
 
 SOURCE_CHANGED = (
     "the source did not give the same rows when it was read again; if it can be read only once, or changes while it is "
@@ -62,6 +64,7 @@ class Request:
     `model` is empty for a table of words only. `dims` is how many dimensions the vectors are cut to, and `name` what
     the table is to be called. The words are indexed, as those of a `language`, unless that is None. `reuse` is a table
     that is as good as a new one if it does not differ from the source; `again` says that nobody asked for that.
+    `embedding` is the label of one of several embeddings of the source. With `pictures`, texts stand for these.
     """
 
     source: str
@@ -73,6 +76,8 @@ class Request:
     language: str | None = ENGLISH
     reuse: str | None = None
     again: bool = False
+    embedding: str | None = None
+    pictures: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Census:
 class Generated:
     """What a build came to; `seconds` is the whole of it, `location` where the files are.
 
-    A table of words only has no `model` and no `dimensions`.
+    A table of words only has no `model` and no `dimensions`. Only a provider is asked by `requests` with `tokens`.
     """
 
     embedding_table: str
@@ -103,6 +108,8 @@ class Generated:
     dimensions: Integer | None
     seconds: float
     location: str
+    requests: Integer | None = None
+    tokens: int | None = None
 
 
 class Generator:
@@ -125,10 +132,13 @@ class Generator:
         entries = self._tables.catalog.entries("ready", source=request.source)
         return next((entry for entry in entries if entry.build == build), None)
 
-    def begin(self, request: Request, census: Census, differing_rows: int | None, caller: Caller) -> str:
-        """Check everything that can be wrong, and start a build; returns its token.
+    def begin(
+        self, requests: Sequence[Request], census: Census, differing_rows: Sequence[int | None], caller: Caller
+    ) -> list[str]:
+        """Check everything that can be wrong, and start a build for each request; returns their tokens.
 
-        `differing_rows` is how many rows differ from the table that the request would use again.
+        The requests are for one source, key and model. `differing_rows` is, for each, how many rows differ from the
+        table that it would use again.
 
         Raises:
             InputError: the keys are not unique, not all there, or of a type that cannot be a key; or the model has
@@ -137,34 +147,54 @@ class Generator:
             StorageError: the location cannot be written.
         """
         self._jobs.settle(caller)
-        check_keys(request.source, request.key, census)
-        encoder = _encoder(self._encoders, request)
-        definition = define(request, encoder.identity, resolve_dims(request.dims, encoder))
-        if request.reuse and differing_rows == 0:
-            made = self._tables.ready(request.reuse)
-            # An older name of the source, another spelling of its columns, and another name or revision of the same
-            # model, do not change its vectors.
-            same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
-            if _has_same_columns(made.definition, request):
-                same = dataclasses.replace(same, columns=definition.columns, key=definition.key)
-            if definition.weights:
-                same = dataclasses.replace(same, model=definition.model)
-            if same == definition and has_same_words(made.definition, definition.words):
-                if request.again:
-                    warnings.warn(_AGAIN.format(made.name), JammiWarning, stacklevel=2)
-                return _REUSED + made.name
+        check_keys(requests[0].source, requests[0].key, census)
+        encoder = _encoder(self._encoders, requests[0])
+        dimensions = resolve_dims(requests[0].dims, encoder)
+        definitions = [define(request, encoder.identity, dimensions) for request in requests]
+        reused = [
+            self._reusable(request, definition) if rows == 0 else None
+            for request, definition, rows in zip(requests, definitions, differing_rows, strict=True)
+        ]
+        room = Room(max(1, reused.count(None)))
+        tokens: list[str] = []
+        together: list[Job[_Build]] = []
+        for request, definition, made in zip(requests, definitions, reused, strict=True):
+            if made:
+                tokens.append(_REUSED + made)
+                continue
+            start = functools.partial(self._start, request, definition, encoder, census, caller, room)
+            with self._jobs.ending_on_error(together[0]) if together else contextlib.nullcontext():
+                job = self._jobs.start(caller, start, together)
+            with self._jobs.ending_on_error(job):
+                job.work.open()
+            tokens.append(job.work.id)
+        return tokens
+
+    def _reusable(self, request: Request, definition: Definition) -> str | None:
+        """The name of the table that a request would use again, if that is what it would make."""
+        if not request.reuse:
+            return None
+        made = self._tables.ready(request.reuse)
+        # An older name of the source, another spelling of its columns, and another name or revision of the same model,
+        # do not change its vectors.
+        same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
+        if _has_same_columns(made.definition, request):
+            same = dataclasses.replace(same, columns=definition.columns, key=definition.key)
+        if definition.weights:
+            same = dataclasses.replace(same, model=definition.model)
+        if same != definition or not has_same_words(made.definition, definition.words):
+            return None
+        if request.again:
+            warnings.warn(_AGAIN.format(made.name), JammiWarning, stacklevel=2)
+        return made.name
+
+    def _start(
+        self, request: Request, definition: Definition, encoder: Encoder, census: Census, caller: Caller, room: Room
+    ) -> Job[_Build]:
         owner = f"{caller.session}/{caller.transaction}"
-
-        def start() -> Job[_Build]:
-            build = _Build(self._tables, definition, owner, encoder, census, request)
-            label = "embedding" if definition.has_vectors else "indexing words"
-            progress = Progress(label, definition.label, census.rows)
-            return Job(build, "build", caller, progress)
-
-        job = self._jobs.start(caller, start)
-        with self._jobs.ending_on_error(job):
-            job.work.open()
-        return job.work.id
+        build = _Build(self._tables, definition, owner, encoder, census, request, room)
+        label = "embedding" if definition.has_vectors else "indexing words"
+        return Job(build, "build", caller, Progress(label, definition.label, census.rows))
 
     def push(self, token: str, rows: Iterable[tuple[str | None, str | None]]) -> None:
         """Take keys with texts, and embed what has gathered whenever it is enough. Threads may push at once."""
@@ -188,11 +218,24 @@ class Generator:
             with job.lock:
                 build.counts += counts + Counts(skipped=skipped)
 
-    def finish(self, token: str, pushed: int) -> Generated:
-        """Embed the rest, build the index, and make the table ready. `pushed` is how many rows came."""
-        if token.startswith(_REUSED):
-            return _again(self._tables.ready(token.removeprefix(_REUSED)))
-        job = self._jobs.find(token, _Build)
+    def finish(self, tokens: Sequence[str], pushed: Sequence[int]) -> list[Generated]:
+        """Embed the rest, build the indexes, and make the tables ready. `pushed` is how many rows came to each.
+
+        No table is ready before all of them can be.
+        """
+        jobs = {token: self._jobs.find(token, _Build) for token in tokens if not token.startswith(_REUSED)}
+        for token, rows in zip(tokens, pushed, strict=True):
+            if token in jobs:
+                self._embed_rest(jobs[token], rows)
+        finished = {token: self._finished(job) for token, job in jobs.items()}
+        return [
+            self._ready(jobs[token], finished[token])
+            if token in jobs
+            else _again(self._tables.ready(token.removeprefix(_REUSED)))
+            for token in tokens
+        ]
+
+    def _embed_rest(self, job: Job[_Build], pushed: int) -> None:
         build = job.work
         with self._jobs.ending_on_error(job):
             if pushed != build.census.rows:
@@ -202,13 +245,20 @@ class Generator:
                 )
             build.counts += build.buffer.flush(job, job.advance)
             job.progress.done()
-            with indexing(job, build.rows) as advance:
-                finished = build.finish(build.counts, advance)
+
+    def _finished(self, job: Job[_Build]) -> Manifest:
+        with self._jobs.ending_on_error(job), indexing(job, job.work.rows) as advance:
+            return job.work.finish(job.work.counts, advance)
+
+    def _ready(self, job: Job[_Build], finished: Manifest) -> Generated:
+        build = job.work
+        with self._jobs.ending_on_error(job):
+            build.commit(finished)
         self._jobs.done(job)
         self._made[job.caller.session, build.request] = build.id
         while len(self._made) > _MOST_MADE:
             self._made.popitem(last=False)
-        generated = report(finished, build.began, self._tables.store.location)
+        generated = report(finished, build.began, self._tables.store.location, build.buffer.usage)
         log_built(generated)
         return generated
 
@@ -224,12 +274,13 @@ class _Build(Build):
         encoder: Encoder,
         census: Census,
         request: Request,
+        room: Room,
     ) -> None:
         super().__init__(tables, definition, owner, request.name)
         self.request = dataclasses.replace(request, reuse=None, again=False)
         self.census = census
         self.counts = Counts()
-        self.buffer = TextBuffer(for_stream(encoder), definition.dimensions)
+        self.buffer = TextBuffer(encoder.stream(), definition.dimensions, room)
         self.began = time.monotonic()
 
 
@@ -257,7 +308,7 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
     dimensions = resolve_dims(request.dims, encoder)
     for entry in entries:
         made = entry.definition
-        is_same = made.dimensions == dimensions and _has_same_columns(made, request)
+        is_same = made.dimensions == dimensions and _has_same_columns(made, request) and _is_same_one(made, request)
         is_called = request.name is None or layout.is_called(entry.name, request.name)
         is_of_model = _embeds_as(encoder.identity, made) if made.weights else made.model in names
         if is_same and is_called and is_of_model and has_same_words(made, words):
@@ -275,6 +326,12 @@ def _has_same_columns(made: Definition, request: Request) -> bool:
     """Whether a table is of the columns and the key of a request, as DuckDB compares names."""
     theirs, wanted = ((*each.columns, each.key) for each in (made, request))
     return [*map(folded, theirs)] == [*map(folded, wanted)]
+
+
+def _is_same_one(made: Definition, request: Request) -> bool:
+    """Whether a table is the one of several embeddings that a request is for, or the only one, as that is."""
+    theirs, wanted = (None if each.embedding is None else folded(each.embedding) for each in (made, request))
+    return theirs == wanted
 
 
 def _embeds_as(model: Identity, made: Definition) -> bool:
@@ -327,8 +384,15 @@ def define(request: Request, model: Identity, dimensions: int) -> Definition:
         max_tokens=model.max_tokens,
         dimensions=dimensions,
         words=_analysis(request),
+        embedding=request.embedding,
+        pictures=request.pictures,
         unknown={} if dimensions else {"features": [WORDS_ONLY]},
     )
+
+
+def asked(requests: int | None, tokens: int | None) -> str:
+    """How the log tells of a provider."""
+    return "" if requests is None else f"; {requests:,} requests with {tokens:,} tokens"
 
 
 @contextlib.contextmanager
@@ -346,13 +410,14 @@ def indexing(job: Job[S], rows: int) -> Iterator[Callable[[int], None]]:
 def log_built(generated: Generated) -> None:
     """Tell the log."""
     log.info(
-        "built %s: %d rows in %.1f s; %d skipped, %d failed, %d truncated",
+        "built %s: %d rows in %.1f s; %d skipped, %d failed, %d truncated%s",
         generated.embedding_table,
         generated.row_count,
         generated.seconds,
         generated.skipped_count,
         generated.failed_count,
         generated.truncated_count,
+        asked(generated.requests, generated.tokens),
         extra=dataclasses.asdict(generated),
     )
 
@@ -361,10 +426,13 @@ def _again(entry: Entry) -> Generated:
     return _generated(entry.name, entry.definition, entry.counts, 0.0, entry.location)
 
 
-def report(finished: Manifest, began: float, location: str) -> Generated:
-    """What a build came to that began then, by `time.monotonic`."""
+def report(finished: Manifest, began: float, location: str, usage: Usage | None = None) -> Generated:
+    """What a build came to that began then, by `time.monotonic`; `usage` is what was asked of a provider."""
     seconds = round(time.monotonic() - began, 3)
-    return _generated(finished.table, finished.definition, finished.counts, seconds, location)
+    generated = _generated(finished.table, finished.definition, finished.counts, seconds, location)
+    if usage is None:
+        return generated
+    return dataclasses.replace(generated, requests=usage.requests, tokens=usage.tokens)
 
 
 def _generated(table: str, definition: Definition, counts: Counts, seconds: float, location: str) -> Generated:

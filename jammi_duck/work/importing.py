@@ -136,6 +136,7 @@ class Importer:
             job.progress.done()
             with indexing(job, pushed) as advance:
                 finished = build.finish(Counts(rows=pushed, skipped=build.source.rows - pushed), advance)
+            build.commit(finished)
         self._jobs.done(job)
         generated = report(finished, build.began, self._tables.store.location)
         log_built(generated)

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import BuildError, DeniedError, InputError, JammiError, NotFoundError, StateError
@@ -25,7 +25,7 @@ from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import Sink
 
 _MAIN_THREAD_CALLERS = 64
-_FAILURES = 16
+_FAILURES = 64
 _READER = (
     "this client only reads: generate, refresh, compact, import, index_words, fill, drop, vacuum and recover need a "
     "server with [server] allow_write = true, and a token with the role admin"
@@ -70,6 +70,7 @@ class Job(Generic[W]):
     """Work that is under way; `what` it is called in the log.
 
     Threads that take part in it hold `writing` while they write, and `lock` while they count: neither while they embed.
+    What ends the work ends all that one query does `together`.
     """
 
     work: W
@@ -81,6 +82,7 @@ class Job(Generic[W]):
     stopped: threading.Event = field(default_factory=threading.Event)
     interrupted: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
+    together: list[Job[W]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def interruption(self) -> InterruptedJobError:
@@ -145,8 +147,15 @@ class Jobs:
         if self.writers is not None and caller.session not in self.writers:
             raise DeniedError(_READER)
 
-    def start(self, caller: Caller, make: Callable[[], Job[W]], *, is_ours: bool = False) -> Job[W]:
-        """Enter work that `make` makes for a caller.
+    def start(
+        self,
+        caller: Caller,
+        make: Callable[[], Job[W]],
+        together: list[Job[W]] | None = None,
+        *,
+        is_ours: bool = False,
+    ) -> Job[W]:
+        """Enter work that `make` makes for a caller, and add it to what is done `together`.
 
         Raises DeniedError if the caller only reads, unless the work `is_ours`: nobody's wish, but that of the database.
         """
@@ -154,6 +163,8 @@ class Jobs:
             self.refuse_readers(caller)
         with self._settling:
             job = make()
+            job.together = [] if together is None else together
+            job.together.append(job)
             self._running[job.work.id] = job  # type: ignore[assignment]
         if caller in self._interrupted:
             job.interrupted.set()
@@ -171,37 +182,48 @@ class Jobs:
 
     def done(self, job: Job[W]) -> None:
         """Note that work has come to its end."""
+        job.together.remove(job)
         del self._running[job.work.id]
 
     @contextlib.contextmanager
     def ending_on_error(self, job: Job[W]) -> Iterator[None]:
-        """What goes wrong inside ends the work. An interrupted build is settled later.
+        """What goes wrong inside ends the work, and all that is done together with it.
 
-        Vectors in whole files are kept, unless the input was wrong, or the table is gone.
+        An interrupted build is settled later. Vectors in whole files are kept, unless the input was wrong, or the table
+        is gone.
         """
         if job.stopped.is_set():
             job.raise_if_stopped()
         try:
             yield
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or job.interrupted.is_set():
-                # A thread that asks for the job later was interrupted, too.
-                self._note(job.work.id, job.interruption)
-                self._release(job.work.id)
-            elif job.stop(error):
-                fields = {"embedding_table": job.work.name, "status": "failed"}
-                # Somebody else was first: what follows from that is for the caller to say.
-                level = logging.DEBUG if isinstance(error, StateError) else logging.ERROR
-                log.log(level, "the %s of %s failed: %s", job.what, job.work.name, error, extra=fields)
-                try:
-                    keep = not isinstance(error, (InputError, NotFoundError))
-                    with job.writing:
-                        job.work.abandon(f"{type(error).__name__}: {error}", keep=keep)
-                finally:
-                    self._note(job.work.id, error)
-                    # Not before: work that nobody runs is settled, and this one is removing its own files.
-                    self._running.pop(job.work.id, None)
+            is_interrupted = isinstance(error, KeyboardInterrupt) or job.interrupted.is_set()
+            stopped = [each for each in tuple(job.together) if each.stop(None if is_interrupted else error)]
+            with contextlib.ExitStack() as ending:
+                # Each, even if another cannot be ended.
+                for each in reversed(stopped):
+                    ending.callback(self._fail, each, None if is_interrupted else error)
             raise
+
+    def _fail(self, job: Job[W], error: BaseException | None) -> None:
+        """End work that was stopped because of an error, or of an interrupt."""
+        if error is None:
+            # A thread that asks for the job later was interrupted, too.
+            self._note(job.work.id, job.interruption)
+            self._release(job)
+            return
+        fields = {"embedding_table": job.work.name, "status": "failed"}
+        # Somebody else was first: what follows from that is for the caller to say.
+        level = logging.DEBUG if isinstance(error, StateError) else logging.ERROR
+        log.log(level, "the %s of %s failed: %s", job.what, job.work.name, error, extra=fields)
+        try:
+            keep = not isinstance(error, (InputError, NotFoundError))
+            with job.writing:
+                job.work.abandon(f"{type(error).__name__}: {error}", keep=keep)
+        finally:
+            self._note(job.work.id, error)
+            # Not before: work that nobody runs is settled, and this one is removing its own files.
+            self._running.pop(job.work.id, None)
 
     def _note(self, token: str, error: BaseException) -> None:
         """Keep what work has failed with, as others of its threads may ask for it; a copy has no traceback."""
@@ -226,11 +248,11 @@ class Jobs:
             return []
         try:
             ended = self._ended()
-            for token, job in list(self._running.items()):
+            for job in list(self._running.values()):
                 theirs = job.caller
                 earlier = caller and theirs.session == caller.session and theirs.transaction != caller.transaction
-                if (earlier or theirs.session in ended) and not job.stopped.is_set():
-                    self._release(token)
+                if (earlier or theirs.session in ended) and job.stop():
+                    self._release(job)
             settled = settle(self._tables, frozenset(self._running))
         finally:
             self._settling.release()
@@ -277,15 +299,13 @@ class Jobs:
             if job.caller in self._in_main_thread:
                 job.interrupted.set()
 
-    def _release(self, token: str) -> None:
-        job = self._running.get(token)
-        if job is None or not job.stop():
-            return
+    def _release(self, job: Job[Any]) -> None:
+        """Let work that was stopped go, to be settled."""
         try:
             with job.writing:
                 job.work.release()
         finally:
             # Not before: work that nobody runs is settled, and this one is removing its own files.
-            self._running.pop(token, None)
+            self._running.pop(job.work.id, None)
         fields = {"embedding_table": job.work.name, "status": "building"}
         log.warning("the %s of %s was interrupted", job.what, job.work.name, extra=fields)

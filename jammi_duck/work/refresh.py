@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
-from jammi_duck.encoder import Encoder, Encoders, for_stream
+from jammi_duck.encoder import Encoder, Encoders, Usage
 from jammi_duck.encoder.recorded import DOCUMENT, recorded_encoder
 from jammi_duck.errors import (
     BuildError,
@@ -28,11 +28,11 @@ from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
-from jammi_duck.storage.tables.lookup import find_table, of_model
+from jammi_duck.storage.tables.lookup import check_is_one, find_table, of_column, of_model
 from jammi_duck.storage.tables.pins import Snapshot
 from jammi_duck.storage.tables.recovery import release_snapshot
 from jammi_duck.storage.tables.snapshot import changed_since, pinned_snapshot, present
-from jammi_duck.types import Caller, Counts
+from jammi_duck.types import Caller, Counts, Integer
 from jammi_duck.work.compact import advice
 from jammi_duck.work.generate import (
     GENERATE_ANEW,
@@ -40,6 +40,7 @@ from jammi_duck.work.generate import (
     Census,
     Generated,
     Request,
+    asked,
     check_keys,
     indexing,
     log_built,
@@ -89,6 +90,8 @@ class Refreshed:
     encoded: int
     seconds: float
     advice: str | None
+    requests: Integer | None = None
+    tokens: int | None = None
 
 
 class Refresher:
@@ -199,9 +202,11 @@ class Refresher:
             encoded=change.encoded if change.definition.has_vectors else 0,
             seconds=round(time.monotonic() - found.began, 3),
             advice=advice(self._tables, finished, found.source),
+            requests=change.usage.requests if change.usage else None,
+            tokens=change.usage.tokens if change.usage else None,
         )
         log.info(
-            "refreshed %s in %.1f s: %d added, %d changed, %d deleted, %d unchanged; %d texts encoded",
+            "refreshed %s in %.1f s: %d added, %d changed, %d deleted, %d unchanged; %d texts encoded%s",
             refreshed.embedding_table,
             refreshed.seconds,
             refreshed.added,
@@ -209,6 +214,7 @@ class Refresher:
             refreshed.deleted,
             refreshed.unchanged,
             refreshed.encoded,
+            asked(refreshed.requests, refreshed.tokens),
             extra=dataclasses.asdict(refreshed),
         )
         return refreshed
@@ -216,7 +222,7 @@ class Refresher:
     def finish_build(self, token: str) -> Generated:
         """The same for a build that was interrupted, told as a build."""
         job, finished = self._finish(token)
-        generated = report(finished, job.work.found.began, job.work.entry.location)
+        generated = report(finished, job.work.found.began, job.work.entry.location, job.work.usage)
         log_built(generated)
         return generated
 
@@ -251,7 +257,12 @@ class _Change(Change):
         self.counts = Counts()
         without_words = set(found.without_words)
         self.index_words([segment for segment in self.base.segments if segment.number in without_words])
-        self.buffer = TextBuffer(for_stream(encoder), entry.definition.dimensions) if encoder else None
+        self.buffer = TextBuffer(encoder.stream(), entry.definition.dimensions) if encoder else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was asked of a provider."""
+        return self.buffer.usage if self.buffer else None
 
     def release(self) -> None:
         """See `Change.release`."""
@@ -292,18 +303,25 @@ def choose_refreshable(
     model: str | None,
     table: str | None,
     *,
+    column: str | None = None,
     called: str | None = None,
 ) -> Entry:
     """The embedding table that a refresh means: as a search does, or else a build that was interrupted.
 
     Raises:
+        InputError: there are several embeddings, and it is not said which is meant.
         NotFoundError: there is neither.
         StorageError: it cannot be known now whether something is left of a build.
     """
     try:
-        return find_table(tables, encoders, source, model, table, called=called)
+        return find_table(tables, encoders, source, model, table, column=column, called=called)
     except NotFoundError:
-        for entry in of_model(tables.catalog.entries("failed", source=source), encoders, model):
+        failed = of_model(tables.catalog.entries("failed", source=source), encoders, model)
+        if column is not None:
+            failed = of_column(failed, column)
+        elif table is None:
+            check_is_one(failed, called or source)
+        for entry in failed:
             is_called = table is None or layout.is_called(entry.name, table)
             if is_called and is_kept(tables, entry):
                 return entry

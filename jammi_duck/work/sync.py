@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.types import Integer
 from jammi_duck.work.generate import Generated
 from jammi_duck.work.refresh import Refreshed
 
@@ -24,6 +25,8 @@ class Synced:
     failed_count: int
     seconds: float
     advice: str | None
+    requests: Integer | None = None
+    tokens: int | None = None
 
 
 def generated(done: Generated, way: str) -> Synced:
@@ -40,6 +43,8 @@ def generated(done: Generated, way: str) -> Synced:
         failed_count=done.failed_count,
         seconds=done.seconds,
         advice=None,
+        requests=done.requests,
+        tokens=done.tokens,
     )
 
 
@@ -57,4 +62,6 @@ def refreshed(done: Refreshed, entry: Entry) -> Synced:
         failed_count=done.failed,
         seconds=done.seconds,
         advice=done.advice,
+        requests=done.requests,
+        tokens=done.tokens,
     )

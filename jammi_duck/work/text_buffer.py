@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from jammi_duck.encoder import Encoder
+from jammi_duck.encoder import Encoder, Usage
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.types import Counts, Vectors
 
+T = TypeVar("T")
 ROWS = 4096
 CHARACTERS = 4_000_000
 # So many batches are embedded at a time: while one waits for its encoder or is written, another is at work.
@@ -32,6 +34,19 @@ class Sink(Protocol):
         ...
 
 
+class Room:
+    """The memory that the texts of one query may take: several buffers share it, so that it is no more for many."""
+
+    def __init__(self, buffers: int = 1) -> None:
+        """For so many buffers."""
+        self.buffers = buffers
+        self.in_flight = threading.BoundedSemaphore(IN_FLIGHT)
+
+    def is_full(self, batch: Batch) -> bool:
+        """Whether it is time to embed."""
+        return len(batch.texts) >= ROWS or batch.characters * self.buffers >= CHARACTERS
+
+
 @dataclass
 class Batch:
     """Texts to be embedded together, each with the keys of the rows that have it."""
@@ -46,11 +61,6 @@ class Batch:
         self.texts.append(text)
         self.characters += len(text)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to embed."""
-        return len(self.texts) >= ROWS or self.characters >= CHARACTERS
-
 
 class TextBuffer:
     """Gathers texts, and embeds them into a sink, a full batch at a time. Threads may share it.
@@ -58,13 +68,15 @@ class TextBuffer:
     `progress` is told how many texts are done, and ends the work by raising; it is asked while a thread waits, too.
     """
 
-    def __init__(self, encoder: Encoder, dimensions: int) -> None:
-        """Vectors are cut to so many dimensions."""
+    def __init__(self, encoder: Encoder, dimensions: int, room: Room | None = None) -> None:
+        """Vectors are cut to so many dimensions. The `room` is this buffer's own, unless others share it."""
         self._encoder = encoder
         self._dimensions = dimensions
         self._waiting = Batch()
         self._gathering = threading.Lock()
-        self._in_flight = threading.BoundedSemaphore(IN_FLIGHT)
+        self._room = room or Room()
+        # What other threads embed: while a provider is waited for, the next batch is gathered.
+        self._elsewhere: list[Future[Counts]] = []
 
     def add(self, rows: Iterable[tuple[Sequence[str], str]], sink: Sink, progress: Callable[[int], None]) -> Counts:
         """Let texts wait, each with the keys of the rows that have it, and embed each batch that they fill.
@@ -78,12 +90,22 @@ class TextBuffer:
 
     def flush(self, sink: Sink, progress: Callable[[int], None]) -> Counts:
         """Embed what waits still."""
-        return self._embed_next(sink, progress, only_full=False)
+        counts = self._embed_next(sink, progress, only_full=False)
+        while self._elsewhere:
+            wait(self._elsewhere, timeout=_SECONDS_BETWEEN_LOOKS)
+            progress(0)
+            counts += self._settled()
+        return counts
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was asked of a provider for these texts."""
+        return self._encoder.usage
 
     def _fill(self, rows: Iterator[tuple[Sequence[str], str]]) -> bool:
         """Let rows wait until a batch is full; False where they have come to their end before."""
         with self._gathering:
-            while not self._waiting.is_full:
+            while not self._room.is_full(self._waiting):
                 row = next(rows, None)
                 if row is None:
                     return False
@@ -92,16 +114,35 @@ class TextBuffer:
 
     def _embed_next(self, sink: Sink, progress: Callable[[int], None], *, only_full: bool) -> Counts:
         """Embed the batch that waits, once fewer than so many are under way; till then it stays where it is."""
-        while not self._in_flight.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
+        counts = self._settled()
+        while not self._room.in_flight.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
             progress(0)
+            counts += self._settled()
         progress(0)
         with self._gathering:
             # Another thread may have taken it.
-            is_wanted = self._waiting.is_full or not only_full
+            is_wanted = not only_full or self._room.is_full(self._waiting)
             batch, self._waiting = (self._waiting, Batch()) if is_wanted else (Batch(), self._waiting)
-        counts = self._embed(batch, sink, progress) if batch.texts else Counts()
+        if not batch.texts:
+            self._room.in_flight.release()
+            return counts
+        if self._encoder.usage is None:
+            return counts + self._embed_and_release(batch, sink, progress)
+        with self._gathering:
+            self._elsewhere.append(started(lambda: self._embed_and_release(batch, sink, progress)))
+        return counts
+
+    def _settled(self) -> Counts:
+        """What other threads have done since the last look. Raises what one of them has raised."""
+        with self._gathering:
+            done = [future for future in self._elsewhere if future.done()]
+            self._elsewhere = [future for future in self._elsewhere if future not in done]
+        return sum((future.result() for future in done), Counts())
+
+    def _embed_and_release(self, batch: Batch, sink: Sink, progress: Callable[[int], None]) -> Counts:
+        counts = self._embed(batch, sink, progress)
         # Not after an error: it ends the work, and nobody is to begin another batch before that is known.
-        self._in_flight.release()
+        self._room.in_flight.release()
         return counts
 
     def _embed(self, batch: Batch, sink: Sink, progress: Callable[[int], None]) -> Counts:
@@ -122,6 +163,20 @@ class TextBuffer:
         progress(len(texts) - told)
         truncated = int(lengths[encodings.truncated & ~encodings.failed].sum())
         return Counts(rows=written, failed=int(lengths[encodings.failed].sum()), truncated=truncated)
+
+
+def started(work: Callable[[], T]) -> Future[T]:
+    """What `work` will give, on a thread of its own, which does not keep a program from ending."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="jammi_duck texts", daemon=True).start()
+    return future
 
 
 def write_repeated(

@@ -16,6 +16,8 @@ FOLDER = "jammi_db"
 # The kinds of sidecars that this version knows: the endings of their names, and their names in a manifest.
 SIDECARS = ("usearch", "rowmap", "vectors", "words")
 
+# What an embedding table records of a model that is no local one.
+_PROVIDER = re.compile(r"(?P<id>[A-Za-z][\w.-]*):(?![/\\])(?P<model>[^?]*)(\?.*)?", re.DOTALL)
 _NAME = r"[A-Za-z0-9._~-]+__embedding__[A-Za-z0-9._~-]+__[0-9]{8}T[0-9]{6}(?:_[0-9]+)?"
 _FILE = re.compile(
     rf"(?P<table>{_NAME})(?:\.(?P<number>[0-9]{{5,10}}))?(?:\.r(?P<rebuilt>[0-9]{{5,10}}))?"
@@ -136,11 +138,14 @@ def scratch_of(name: str) -> tuple[str, str]:
 def table_name(label: str, model: str, started: datetime, taken: Container[str]) -> str:
     """A new embedding table's name: a label, last part of the model's name, UTC second of the start.
 
-    If there is no model, it is `words` in its place.
+    If there is no model, it is `words` in its place. Of `id:model?arguments`, it is the model's, or the id.
 
     It contains only letters, digits and `. _ - ~`, never leaves its folder, and stays under 200 bytes with any suffix.
     If the name is in `taken`, `_2`, `_3`, ... is appended.
     """
+    provider = _PROVIDER.fullmatch(model)
+    if provider:
+        model = provider["model"] or provider["id"]
     last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or "words"
     name = f"{_escaped(label, 64)}__embedding__{_escaped(last, 60)}__{started:%Y%m%dT%H%M%S}"
     if name not in taken:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Build:
-    """A build in the state `building`: `write` rows, then `finish`, or `abandon`. One thread at a time."""
+    """A build in the state `building`: `write` rows, then `finish` and `commit`, or `abandon`. One thread at a time."""
 
     def __init__(self, tables: EmbeddingTables, definition: Definition, owner: str, label: str | None = None) -> None:
         """Enter the build in the catalog, under a name that neither it nor the location has used.
@@ -85,10 +85,9 @@ class Build:
         self._files.write(row_ids, vectors, digests, texts)
 
     def finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
-        """Close the last Parquet, build the sidecars, commit the manifest, and make the table ready.
+        """Close the last Parquet and build the sidecars; gives the manifest for `commit`.
 
-        `progress` is told how many rows were added to the index. On an error before the manifest is committed, call
-        `abandon`; after it, the table is ready whatever happens.
+        `progress` is told how many rows were added to the index.
         """
         self._files.open()
         self._files.close(counts)
@@ -99,7 +98,7 @@ class Build:
             for segment in self._files.written
         ]
         self._tables.catalog.note_stage(self.id, "committing")
-        finished = Manifest(
+        return Manifest(
             table=self.name,
             build=self.id,
             number=1,
@@ -109,12 +108,17 @@ class Build:
             finished=not_before([self._started], datetime.now(UTC)),
             segments=tuple(segments),
         )
+
+    def commit(self, finished: Manifest) -> None:
+        """Commit the manifest, and make the table ready.
+
+        On an error before the manifest is committed, call `abandon`; after it, the table is ready whatever happens.
+        """
         self._committing = True
         manifest.commit(self._store, finished, self.id)
         # Before the catalog says so: what dies in between is settled.
         self._marker.remove()
         make_ready(self._tables, finished, self._store.location)
-        return finished
 
     def abandon(self, reason: str, *, keep: bool) -> None:
         """Remove what was written, and move the build to `failed`; whole segments stay if they are to be kept.

@@ -81,10 +81,12 @@ class Change:
         kept: Sequence[Segment] | None = None,
         free: int | None = None,
         words: Analysis | None = None,
+        adds: bool = False,
     ) -> None:
         """Start from the state `base`. The catalog notes the `stage`.
 
-        `words` says how words are indexed from now on, if that is what changes, and nothing else.
+        `words` says how words are indexed from now on, if that is what changes, and nothing else. A change that only
+        `adds` rows, by keys that nobody else has, leaves whatever another change did, and its counts are of these rows.
 
         If `kept` is given, as in a compaction, the new state consists of these segments and of what is written.
         `vectors` also reads the `spare` segments, which are not part of the state. `free` is the first number for new
@@ -95,6 +97,7 @@ class Change:
         self.entry = entry
         self.definition = replace(base.definition, words=words or base.definition.words)
         self._words = words
+        self._adds = adds
         self.base = base
         self._tables = tables
         self._store = tables.store_at(entry.location)
@@ -377,7 +380,9 @@ class Change:
         if self._kept is None:
             rows += self.rows - (self._tombstone_writer.rows if self._tombstone_writer else 0)
         truncated = self.base.counts.truncated + counts.truncated
-        return replace(self.base.counts, rows=rows, skipped=counts.skipped, failed=counts.failed, truncated=truncated)
+        before = self.base.counts if self._adds else Counts()
+        skipped, failed = max(0, before.skipped + counts.skipped), before.failed + counts.failed
+        return replace(self.base.counts, rows=rows, skipped=skipped, failed=failed, truncated=truncated)
 
     def _tombstones(self) -> TombstoneWriter:
         if self._tombstone_writer is None:
@@ -395,15 +400,24 @@ class Change:
 
         For keys that this change wrote or deleted, this change wins. Keys that only the other change touched get back
         the row that they had in the state where this change started, or none: the comparison found that to be right.
+        A change that compared nothing leaves them as they are.
         """
         (file,) = self._tombstone_files[-1:]
-        mine = self._mine(file) if self._words is None else None
+        has_compared = self._words is None and not self._adds
+        mine = self._mine(file) if has_compared else None
         self._store.delete(file)
         # The name is free again: another may have it by the time that this change is abandoned.
         self._tombstone_files.remove(file)
-        if mine is None:
-            self.base = newest_manifest(self._store, self.entry)
-            return
+        self.base = newest_manifest(self._store, self.entry) if mine is None else self._merged(mine)
+        words = self.base.definition.words
+        if self._words is None and words != self.definition.words:
+            # The other change says how words are found. The next refresh indexes those of our rows so.
+            self.definition = replace(self.definition, words=words)
+            remove_files(self._store, self._words_again.files)
+            self._words_again = WordsAgain(self._store, self.name, self.id, words)
+
+    def _merged(self, mine: pa.StringArray) -> Manifest:
+        """The newest state, of which rows are undone that only another change touched, and not `mine`."""
         newest, touched, found = self._rival_changes(mine)
         others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
         before = Table.of(self._store, self.entry, self.base).find(others) if len(others) else []
@@ -414,13 +428,7 @@ class Change:
             for rows in stored_rows(self._store, segment, mask, has_vectors=self.definition.has_vectors):
                 self.write(*rows)
         self._files.close()
-        self.base = newest
-        words = newest.definition.words
-        if words != self.definition.words:
-            # The other change says how words are found. The next refresh indexes those of our rows so.
-            self.definition = replace(self.definition, words=words)
-            remove_files(self._store, self._words_again.files)
-            self._words_again = WordsAgain(self._store, self.name, self.id, words)
+        return newest
 
     def _mine(self, tombstones: str) -> pa.StringArray:
         """The ids of the rows that this change lists in its tombstones, or writes."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
-from jammi_duck.errors import JammiWarning, NotFoundError, did_you_mean
-from jammi_duck.sql import folded
+from jammi_duck.errors import InputError, JammiWarning, NotFoundError, did_you_mean, enumerated
+from jammi_duck.sql import folded, literal
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
@@ -34,18 +34,27 @@ def find_table(
     model: str | None,
     table: str | None,
     *,
+    column: str | None = None,
     called: str | None = None,
+    is_any: bool = False,
 ) -> Entry:
     """The embedding table that a search means: `table`, or the newest of `source`, of `model` if one is given.
 
-    The source is `called` something else by the user, perhaps.
+    `column` is which of several embeddings of the source is meant; where it `is_any`, that need not be said. The source
+    is `called` something else by the user, perhaps.
 
     Raises:
+        InputError: there are several, and it is not said which is meant.
         ModelError: the files of the model cannot be read.
         NotFoundError: there is none; says which there are.
     """
     follow_others(tables)
     if table is not None:
+        if column is not None:
+            raise InputError(
+                f"embedding_table is '{table}' and column is '{column}' (--table and --column on the command line): "
+                "each says which embedding table is meant; leave out one of them"
+            )
         entry = tables.called(table, source)
         if entry.source != source:
             raise NotFoundError(f"'{entry.name}' is an embedding table of '{entry.source}', not '{called or source}'")
@@ -57,12 +66,20 @@ def find_table(
         return entry
     known = tables.catalog.entries("ready", "gone", source=source)
     meant = of_model(known, models, model)
+    if column is not None:
+        of_this = of_column(meant, column)
+        if meant and not of_this:
+            raise _none_of_column(meant, column, called or source)
+        meant = of_this
+    elif not is_any:
+        check_is_one(meant, called or source)
     found = [entry for entry in meant if entry.status == "ready"]
     if not found:
         raise _none_for(tables, models, source, model, known, meant, called=called or source)
     if meant[0].status == "gone":
         _warn_of_gone(tables, meant[0], found[0])
-    _warn_of_other_columns(tables, found, called or source)
+    if column is None and not is_any:
+        _warn_of_other_columns(tables, found, called or source)
     return found[0]
 
 
@@ -87,6 +104,41 @@ def of_model(entries: Sequence[Entry], models: Models, model: str | None) -> Seq
     now = models.weights_and_pooling(model)
     same = [entry for entry in entries if (entry.definition.weights, entry.definition.pooling) == now]
     return same or named
+
+
+def of_column(entries: Sequence[Entry], column: str) -> Sequence[Entry]:
+    """The tables of the embedding that has this label, or else those that are of this one column."""
+    wanted = folded(column)
+    labelled = [entry for entry in entries if folded(entry.definition.embedding or "") == wanted]
+    return labelled or [entry for entry in entries if _folded_columns(entry) == (wanted,)]
+
+
+def check_is_one(entries: Sequence[Entry], called: str) -> None:
+    """Raise InputError where the newest of these tables is one of several embeddings, so that another may be meant."""
+    labels = _labels(entries)
+    if len(labels) > 1 and entries[0].definition.embedding is not None:
+        raise InputError(
+            f"'{called}' has several embeddings: {enumerated(labels)}; say which is meant, with "
+            f'"column" := {literal(labels[0])} (column= in Python, --column on the command line)'
+        )
+
+
+def _labels(entries: Sequence[Entry]) -> list[str]:
+    """The labels of embeddings, as the newest table of each spells it, in the order in which these were begun."""
+    newest = {folded(name): name for each in reversed(entries) if (name := each.definition.embedding) is not None}
+    return list(newest.values())
+
+
+def _none_of_column(entries: Sequence[Entry], column: str, called: str) -> NotFoundError:
+    """That none of these tables is of the embedding that is meant, and which may be."""
+    others = {_folded_columns(each): each for each in reversed(entries) if each.definition.embedding is None}
+    names = [*_labels(entries), *(_columns(each) for columns, each in others.items() if len(columns) == 1)]
+    tables = [f"'{each.name}' of {_columns(each)}" for columns, each in others.items() if len(columns) > 1]
+    left = [f"there are: {enumerated(names)}"] if names else []
+    if tables:
+        left.append(f"{enumerated(tables)} is meant by embedding_table := '...' (--table on the command line)")
+    near = did_you_mean(column, names) or ";"
+    return NotFoundError(f"'{called}' has no embedding '{column}'{near} {'; '.join(left) or 'no columns are known'}")
 
 
 def _none_for(

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from jammi_duck.config.options import duration
+from jammi_duck.errors import InputError
 from jammi_duck.retrieval.search import RERANK_K
 from jammi_duck.storage.words.analyser import ENGLISH
 
@@ -97,7 +98,15 @@ def add_models(command: argparse.ArgumentParser) -> None:
 def add_embedded(command: argparse.ArgumentParser) -> None:
     """Add what is embedded, and how."""
     command.add_argument("source", metavar="SOURCE", help="a table, a view, or the path or URL of a file")
-    command.add_argument("--columns", metavar="A,B", required=True, type=names, help="the columns with the text")
+    texts = command.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--columns", metavar="A,B", type=names, help="the columns with the text")
+    texts.add_argument(
+        "--column",
+        metavar="LABEL=A,B",
+        type=_labelled,
+        action="append",
+        help="one of several embeddings: its label and its columns, or a column that is both; may be repeated",
+    )
     command.add_argument("--key", metavar="COLUMN", required=True, help="the key column; unique")
     command.add_argument("--model", help="a name on the hub, or a directory (default: inference.model)")
     command.add_argument("--dims", metavar="N", type=number, help="keep only the first N dimensions of the vectors")
@@ -106,6 +115,26 @@ def add_embedded(command: argparse.ArgumentParser) -> None:
         "--no-vectors", action="store_true", help="embed nothing: a table of words only, which needs no model"
     )
     command.add_argument("--name", help="a name for the embedding table, for --table (default: that of the source)")
+
+
+def embedded_columns(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:
+    """The columns to embed, which are by their labels if there are several embeddings. Raises InputError."""
+    if options.columns is not None:
+        columns: list[str] = options.columns
+        return columns
+    labelled: dict[str, list[str]] = {}
+    for label, names_of in options.column:
+        if label in labelled:
+            raise InputError(f"--column names '{label}' twice; give each embedding a label of its own, as LABEL=A,B")
+        labelled[label] = names_of
+    return labelled
+
+
+def add_chosen(command: argparse.ArgumentParser, verb: str) -> None:
+    """Add which embedding table is meant; `verb` is what is done with it."""
+    command.add_argument("--model", help=f"{verb} the newest embedding table of this model (default: of any)")
+    command.add_argument("--table", metavar="NAME", help=f"{verb} this embedding table")
+    command.add_argument("--column", metavar="LABEL", help="which of several embeddings: its label, or its only column")
 
 
 def add_words(command: argparse.ArgumentParser) -> None:
@@ -144,6 +173,19 @@ def _wait(text: str) -> timedelta:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write it as 30s or '5 minutes'")
     return found
+
+
+def _labelled(text: str) -> tuple[str, list[str]]:
+    """`body=body,summary` as a label and names; the label of one name alone is that name."""
+    label, equals, columns = text.partition("=")
+    if equals:
+        return label.strip(), names(columns)
+    found = names(text)
+    if len(found) > 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has no label: write LABEL={text}, or for one embedding alone --columns {text}"
+        )
+    return found[0], found
 
 
 def names(text: str) -> list[str]:

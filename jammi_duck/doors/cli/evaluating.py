@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jammi_duck.doors.cli.commands import Commands, add_command, add_database, add_json, add_rerank, names, number
+from jammi_duck.doors.cli.commands import (
+    Commands,
+    add_chosen,
+    add_command,
+    add_database,
+    add_json,
+    add_rerank,
+    names,
+    number,
+)
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, print_rows
 from jammi_duck.doors.cli.picture import bars, curve
@@ -58,8 +67,7 @@ def add_to(commands: Commands) -> None:
         help="a way to search, as NAME=VALUE,NAME=VALUE; each further way is compared with the first",
     )
     what.add_argument("--tune", action="store_true", help="find the weight of a hybrid search")
-    command.add_argument("--model", help="search the newest embedding table of this model")
-    command.add_argument("--table", metavar="NAME", help="search this embedding table")
+    add_chosen(command, "search")
     command.add_argument(
         "--mode", choices=[mode.value for mode in Mode], help="search by words (text), by vectors, or by both (hybrid)"
     )
@@ -151,6 +159,7 @@ def _search_options(options: argparse.Namespace) -> dict[str, Any]:
         "model": options.model,
         "exact": options.exact or None,
         "embedding_table": options.table,
+        "column": options.column,
         "min_similarity": options.min_similarity,
         **_ranking(options),
     }

@@ -15,12 +15,14 @@ from jammi_duck.doors.cli.commands import (
     INCOMPLETE,
     STALE,
     Commands,
+    add_chosen,
     add_command,
     add_database,
     add_embedded,
     add_json,
     add_language,
     add_words,
+    embedded_columns,
     names,
 )
 from jammi_duck.doors.cli.connection import equipped
@@ -33,6 +35,7 @@ _SYNC = """\
 Embed a table the first time, and update it afterwards.
 
   jammi-duck sync patents --columns title,abstract --key id
+  jammi-duck sync patents --column title --column text=abstract,claims --key id
 
 Made for schedulers: the same command is right at each run. It refreshes the newest
 embedding table of the same columns, key, model, dimensions and name. If there is none, it
@@ -150,8 +153,7 @@ def add_to(commands: Commands) -> None:
             add_language(command)
         if name == "status":
             command.add_argument("--exit-code", action="store_true", help=f"exit with {STALE} if rows have changed")
-        command.add_argument("--model", help="use the newest embedding table of this model (default: of any)")
-        command.add_argument("--table", metavar="NAME", help="use this embedding table")
+        add_chosen(command, "use")
         add_database(command)
         add_json(command)
 
@@ -189,7 +191,7 @@ def _sync(options: argparse.Namespace) -> int:
     with equipped(options) as jammi:
         synced = jammi.sync(
             options.source,
-            options.columns,
+            embedded_columns(options),
             options.key,
             options.model,
             dims=options.dims,
@@ -198,13 +200,16 @@ def _sync(options: argparse.Namespace) -> int:
             language=options.language,
             vectors=not options.no_vectors,
         )
-    _show(options, vars(synced))
-    return INCOMPLETE if synced.failed_count else 0
+    if not isinstance(synced, dict):
+        _show(options, vars(synced))
+        return INCOMPLETE if synced.failed_count else 0
+    _show_all(options, list(map(vars, synced.values())))
+    return INCOMPLETE if any(each.failed_count for each in synced.values()) else 0
 
 
 def _status(options: argparse.Namespace) -> int:
     with equipped(options, read_only=True) as jammi:
-        found = jammi.status(options.source, model=options.model, embedding_table=options.table)
+        found = jammi.status(options.source, **_chosen(options))
         (row,) = found.fetchall()
         facts = dict(zip(found.columns, row, strict=True))
         if options.json:
@@ -221,14 +226,14 @@ def _refresh(options: argparse.Namespace) -> int:
     if options.all:
         return _refresh_all(options)
     with equipped(options) as jammi:
-        refreshed = jammi.refresh(options.source, model=options.model, embedding_table=options.table)
+        refreshed = jammi.refresh(options.source, **_chosen(options))
     _show(options, vars(refreshed))
     return INCOMPLETE if refreshed.failed else 0
 
 
 def _refresh_all(options: argparse.Namespace) -> int:
-    if options.model or options.table:
-        raise InputError("--all refreshes the tables of all models; leave out --model and --table")
+    if options.model or options.table or options.column:
+        raise InputError("--all refreshes all tables, of all models; leave out --model, --table and --column")
     done, codes = [], {0}
     with equipped(options) as jammi:
         try:
@@ -248,6 +253,10 @@ def _refresh_all(options: argparse.Namespace) -> int:
     return FAILED if FAILED in codes else max(codes)
 
 
+def _chosen(options: argparse.Namespace) -> dict[str, str | None]:
+    return {"model": options.model, "embedding_table": options.table, "column": options.column}
+
+
 def _show_all(options: argparse.Namespace, done: Sequence[Mapping[str, object]]) -> None:
     if options.json:
         print_objects(done)
@@ -259,15 +268,13 @@ def _show_all(options: argparse.Namespace, done: Sequence[Mapping[str, object]])
 
 def _compact(options: argparse.Namespace) -> None:
     with equipped(options) as jammi:
-        compacted = jammi.compact(options.source, model=options.model, embedding_table=options.table)
+        compacted = jammi.compact(options.source, **_chosen(options))
     _show(options, vars(compacted))
 
 
 def _index_words(options: argparse.Namespace) -> None:
     with equipped(options) as jammi:
-        indexed = jammi.index_words(
-            options.source, options.language, model=options.model, embedding_table=options.table
-        )
+        indexed = jammi.index_words(options.source, options.language, **_chosen(options))
     _show(options, vars(indexed))
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import starmap
+from typing import TYPE_CHECKING
 
 from jammi_duck.config.logs import log
 from jammi_duck.doors.cli.commands import Commands, add_command, add_group, add_json, add_models
 from jammi_duck.doors.cli.output import fact_lines, print_objects
+from jammi_duck.encoder.functions_found import functions_of
 from jammi_duck.encoder.listing import Listed, ModelRow, listed, look_at
 from jammi_duck.encoder.named import add_name, remove_name
 from jammi_duck.encoder.names import Found, available, find, find_directory, find_here, full_name
 from jammi_duck.encoder.wrappers import Wrapper, Wrappers
 from jammi_duck.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from jammi_duck.encoder.functions import EmbeddingFunction
 
 _MODELS = """\
 List, describe, download and name embedding models.
@@ -29,16 +35,18 @@ List, describe, download and name embedding models.
 """
 _LIST = """\
 List the models that can be used without a download,
-one per line: its name, a tab, its label. Your own wrappers come first.
+one per line: its name, a tab, its label. Your own wrappers come first,
+and providers last, each with its default model and what it still needs.
 
   jammi-duck models list
   jammi-duck models list --json    all columns, and models that cannot be used
 """
 _DESC = """\
-Describe a model from its files.
+Describe a model from its files, or a provider.
 
   jammi-duck models desc all-MiniLM-L6-v2
   jammi-duck models desc ./my-model
+  jammi-duck models desc openai:               a provider, and its arguments
 """
 _PULL = """\
 Download a model from the Hugging Face hub ahead of time,
@@ -85,12 +93,15 @@ def _list(options: argparse.Namespace) -> None:
     wrappers = list(Wrappers(config.models_path, config.wrappers).listed(examples=False))
     models = listed(config.model, config.models_path)
     if options.json:
-        print_objects(asdict(row) for row in (*starmap(_wrapper_row, wrappers), *(model.row() for model in models)))
+        rows = (*starmap(_wrapper_row, wrappers), *(model.row() for model in models), *functions_of(config).rows())
+        print_objects(asdict(row) for row in rows)
         return
     print_wrappers(wrappers)
     for model in models:
         if model.description:
             print(f"{model.found.name}\t{model.card.label}")
+    for row in functions_of(config).rows():
+        print(f"{row.name}\t{row.label}{f' (needs {row.needs})' if row.needs else ''}")
 
 
 def print_wrappers(wrappers: Iterable[tuple[str, Wrapper | ModelError]]) -> None:
@@ -109,9 +120,22 @@ def _wrapper_row(name: str, wrapper: Wrapper | ModelError) -> ModelRow:
 
 
 def _desc(options: argparse.Namespace) -> None:
+    function = functions_of(options.settings.config).class_of(options.name)
+    if function is not None:
+        print(*function_lines(function), sep="\n")
+        return
     wrapper = wrapper_here(options)
     for line in wrapper_lines(wrapper) if wrapper else _described(look_at(found_here(options))):
         print(line)
+
+
+def function_lines(function: type[EmbeddingFunction]) -> Iterator[str]:
+    """The lines that describe a provider: its id in a box, what it says of itself, and its arguments with defaults."""
+    yield from boxed(function.id)
+    # The example is for Python.
+    yield (inspect.getdoc(function) or "").partition("\nExample:")[0].rstrip()
+    yield ""
+    yield from fact_lines({key: "none" if value is None else value for key, value in function.arguments().items()})
 
 
 def wrapper_here(options: argparse.Namespace) -> Wrapper | None:
@@ -167,7 +191,7 @@ def _described(model: Listed) -> Iterator[str]:
         "name": description.name,
         "family": description.family,
         "dimensions": description.dimensions,
-        "maximum tokens": description.max_tokens,
+        "maximum tokens": description.max_tokens or "no maximum",
         "pooling": description.pooling,
         "document prompt": _quoted(description.document_prompt),
         "query prompt": _quoted(description.query_prompt),

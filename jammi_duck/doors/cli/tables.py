@@ -10,11 +10,13 @@ import duckdb
 from jammi_duck.doors.cli.commands import (
     INCOMPLETE,
     Commands,
+    add_chosen,
     add_command,
     add_database,
     add_embedded,
     add_json,
     add_rerank,
+    embedded_columns,
     names,
     number,
 )
@@ -32,10 +34,12 @@ Embed the text of a table or a file, and store the vectors.
   jammi-duck generate patents --columns title,abstract --key id
   jammi-duck generate docs.parquet --columns body --key id     without a database
   jammi-duck generate patents --columns title,abstract --key id --reuse --resume
+  jammi-duck generate patents --column title --column text=abstract,claims --key id
 
 The texts of the columns are joined by one space. The key must be unique. The vectors are
 stored in a new embedding table in --storage; earlier ones stay. Progress is shown as a
-bar on a terminal, and as lines of the log elsewhere.
+bar on a terminal, and as lines of the log elsewhere. Each --column makes an embedding
+table of its own, and the source is read once for all of them; `search --column` chooses.
 """
 _SEARCH = """\
 Find the rows that answer a text best.
@@ -104,8 +108,7 @@ def add_to(commands: Commands) -> None:
     )
     search.add_argument("-k", metavar="N", type=number, default=10, help="the number of rows (default: %(default)s)")
     search.add_argument("--columns", metavar="A,B", type=names, help="show only these columns of the source")
-    search.add_argument("--model", help="search the newest embedding table of this model")
-    search.add_argument("--table", metavar="NAME", help="search this embedding table")
+    add_chosen(search, "search")
     search.add_argument("--filter", metavar="SQL", help="a condition over the columns; only rows that pass are ranked")
     search.add_argument(
         "--parameter",
@@ -155,7 +158,7 @@ def _generate(options: argparse.Namespace) -> int:
     with equipped(options) as jammi:
         built = jammi.generate(
             options.source,
-            options.columns,
+            embedded_columns(options),
             options.key,
             options.model,
             dims=options.dims,
@@ -166,12 +169,13 @@ def _generate(options: argparse.Namespace) -> int:
             language=options.language,
             vectors=not options.no_vectors,
         )
+    done = list(built.values()) if isinstance(built, dict) else [built]
+    facts = [{name: value for name, value in vars(each).items() if options.json or value is not None} for each in done]
     if options.json:
-        print_objects([vars(built)])
+        print_objects(facts)
     else:
-        facts = {name: value for name, value in vars(built).items() if value is not None}
-        print(*fact_lines(facts), sep="\n")
-    return INCOMPLETE if built.failed_count else 0
+        print(*("\n".join(fact_lines(each)) for each in facts), sep="\n\n")
+    return INCOMPLETE if any(each.failed_count for each in done) else 0
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -184,6 +188,7 @@ def _search(options: argparse.Namespace) -> None:
             filter=options.filter,
             exact=options.exact,
             embedding_table=options.table,
+            column=options.column,
             min_similarity=options.min_similarity,
             mode=options.mode,
             weight=options.weight,

@@ -27,7 +27,7 @@ _OURS = {
 # Options that name nothing.
 _OPTIONS = {
     "k", "model", "exact", "min_similarity", "parameters", "mode", "weight", "fusion", "k1", "b", "rerank", "rerank_k",
-    "fresh", "fresh_rows", "key", "metric", "question_columns", "judgement_columns",
+    "fresh", "fresh_rows", "key", "metric", "question_columns", "judgement_columns", "column",
 }  # fmt: skip
 _HARMLESS_TABLES = {"range", "generate_series", "unnest"}
 # Where files are is nothing that it may read.

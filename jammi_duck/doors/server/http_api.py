@@ -102,7 +102,7 @@ def _statement(asked: Mapping[str, Any]) -> tuple[Sql, list[Any]]:
     values = [asked["source"], query if isinstance(query, str) else [float(each) for each in query]]
     for name in SEARCH_OPTIONS:
         if name in asked:
-            options.append(sql("{} := ?", Sql(name)))
+            options.append(sql("{} := ?", quoted(name)))
             values.append(asked[name])
     parameters = asked.get("parameters")
     if parameters:

@@ -71,6 +71,7 @@ SEARCH_OPTIONS = {
     "min_similarity": _NUMBER,
     "model": _TEXT,
     "embedding_table": _TEXT,
+    "column": _TEXT,
     "exact": _FLAG,
     "rerank": _TEXT,
     "rerank_k": _COUNT,

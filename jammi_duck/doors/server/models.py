@@ -53,6 +53,11 @@ class ServedEncoders(Encoders):
         self._refuse_others(name)
         return self._inner.reranker(name)
 
+    def takes_images(self, name: str) -> bool:
+        """See `Encoders.takes_images`. Raises ModelDeniedError for a model that is not here, or a path."""
+        self._refuse_others(name)
+        return self._inner.takes_images(name)
+
     def weights_and_pooling(self, name: str) -> tuple[str, str] | None:
         """See `Encoders.weights_and_pooling`."""
         return self._inner.weights_and_pooling(name)
@@ -62,8 +67,13 @@ class ServedEncoders(Encoders):
         return self._inner.names(name)
 
     def available(self, default: str) -> list[ModelRow]:
-        """See `Encoders.available`."""
-        return self._inner.available(default)
+        """See `Encoders.available`. A provider costs money, so clients have only those that they were given."""
+        rows = self._inner.available(default)
+        return [row for row in rows if row.origin not in ("provider", "python") or row.name in self._known]
+
+    def use_secrets(self, find: Callable[[str], str | None]) -> None:
+        """See `Encoders.use_secrets`."""
+        self._inner.use_secrets(find)
 
     def _refuse_others(self, name: str) -> None:
         if name in self._known:

@@ -109,6 +109,7 @@ _SEARCH_REQUEST = _object(
         "b": _number("How little a word in a long text counts for BM25.", default=0.75),
         "min_similarity": _number("Leaves out rows with a smaller similarity."),
         "embedding_table": _text("The embedding table to search; by default, the newest of the source."),
+        "column": _text("Which of several embeddings of the source: its label, or the column that it is of."),
         "model": _text("Searches the newest embedding table of this model."),
         "exact": {"type": "boolean", "description": "Compares with every vector.", "default": False},
         "rerank": _text("A re-ranker, which reads the query with each of the first rows and ranks them anew."),

@@ -22,7 +22,8 @@ from jammi_duck.udfs.sources import name_parts
 
 _NAME = re.compile(rb'(jammi_search|"jammi_search")[ \t\r\n]*\(', re.IGNORECASE)
 _PLACES = ("source", "query", "k")
-_OPTIONS = {"mode", "weight", "fusion", "k1", "b", "exact", "min_similarity", "model", "embedding_table", *_PLACES}
+_CHOICE = ("model", "embedding_table", "column")
+_OPTIONS = {"mode", "weight", "fusion", "k1", "b", "exact", "min_similarity", *_CHOICE, *_PLACES}
 _FLOATS = {"FLOAT", "DOUBLE", "REAL", "FLOAT4", "FLOAT8"}
 _ASCII = re.compile("[\x00-\x7f]+")
 # Where expressions stand by whose text a column is called, if they have no alias.
@@ -79,7 +80,7 @@ class SearchCall:
                     return None
             if value is not None or name in _PLACES:
                 given[name] = value
-        source, texts = given.pop("source", None), ("mode", "fusion", "model", "embedding_table")
+        source, texts = given.pop("source", None), ("mode", "fusion", *_CHOICE)
         numbers = ("weight", "k1", "b")
         if not isinstance(source, str) or not all(isinstance(given.get(name, ""), str) for name in texts):
             return None
