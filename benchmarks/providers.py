@@ -11,7 +11,6 @@ import http.client
 import itertools
 import os
 import queue
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,12 +27,14 @@ import msgspec
 
 from benchmarks.common import show
 from benchmarks.overhead import time_indexing
+from benchmarks.rounds import HEADER, Report, interleave
 from jammi_duck.doors.installation import install
 from jammi_duck.encoder.loaded import LoadedEncoders
 
 TEXTS, BATCH, SECONDS, AT_ONCE = 20_000, 100, 0.05, 8
 KEY = "sk-played-0123456789abcdef"
 ROUNDS = 5
+BARE = "a bare client"
 
 
 @contextmanager
@@ -80,42 +81,66 @@ def bare(url: str, texts: list[str], dimensions: int) -> None:
         thread.join()
 
 
-def ways(url: str, folder: Path, dimensions: int) -> dict[str, Callable[[], float | None]]:
-    """Each way to have 20,000 new texts embedded; those that build an index say how long that took."""
+def ways(url: str, folder: Path, dimensions: int) -> dict[str, Callable[[], float]]:
+    """Each way to have 20,000 new texts embedded; gives the seconds that it took, without an index of vectors."""
     indexing = time_indexing()
     numbers = itertools.count()
-    model = f"openai:any?base_url={url}&dimensions={dimensions}&batch_size={BATCH}&max_in_flight={AT_ONCE}"
+    model = model_at(url, dimensions)
     con = duckdb.connect()
     install(con, storage=folder / "st", cache_dir=folder / "cache")
+    encoder = LoadedEncoders(32, 3, vectors_path=folder / "cache" / "vectors.sqlite").get(model)
 
-    def texts() -> list[str]:
-        number = next(numbers)
-        return [f"short text {number} {i} about something" for i in range(TEXTS)]
-
-    def encoder() -> None:
-        encoded = LoadedEncoders(32, 3).get(model).encode(texts())
-        assert encoded.shape == (TEXTS, dimensions)
-
-    def generate(options: str) -> Callable[[], float]:
+    def timed(work: Callable[[list[str]], None]) -> Callable[[], float]:
         def run() -> float:
-            con.execute(
-                "CREATE OR REPLACE TABLE docs AS SELECT i AS id, 'short text ' || ? || ' ' || i AS body "
-                "FROM range(?) r(i)",
-                [next(numbers), TEXTS],
-            ).fetchall()
-            query = f"SELECT row_count FROM jammi_generate('docs', 'body', 'id', model := ?{options})"
+            number = next(numbers)
+            texts = [f"short text {number} {i} about something" for i in range(TEXTS)]
             indexing.clear()
-            assert con.execute(query, [model]).fetchall() == [(TEXTS,)]
-            return sum(indexing)
+            began = time.perf_counter()
+            work(texts)
+            return time.perf_counter() - began - sum(indexing)
 
         return run
 
+    def encode(texts: list[str]) -> None:
+        assert encoder.encode(texts).shape == (TEXTS, dimensions)
+
+    def generate(texts: list[str], options: str) -> None:
+        con.execute("CREATE OR REPLACE TABLE docs AS SELECT unnest(range(len($1))) AS id, unnest($1) AS body", [texts])
+        query = f"SELECT row_count FROM jammi_generate('docs', 'body', 'id', model := ?{options})"
+        assert con.execute(query, [model]).fetchall() == [(TEXTS,)]
+
     return {
-        "bare client": lambda: bare(url, texts(), dimensions),
-        "encoder": encoder,
-        "jammi_generate without its index": generate(", words := false"),
-        "the same with words": generate(""),
+        BARE: timed(lambda texts: bare(url, texts, dimensions)),
+        "the encoder": timed(encode),
+        "jammi_generate, words := false": timed(lambda texts: generate(texts, ", words := false")),
+        "jammi_generate": timed(lambda texts: generate(texts, "")),
     }
+
+
+def model_at(url: str, dimensions: int) -> str:
+    """The name of the model."""
+    return f"openai:any?base_url={url}&dimensions={dimensions}&batch_size={BATCH}&max_in_flight={AT_ONCE}"
+
+
+def peak(url: str, dimensions: int, rows: int) -> int:
+    """The peak memory, in MB, of a new process that builds a table of so many rows."""
+    command = [sys.executable, "-m", "benchmarks.providers", "--dimensions", str(dimensions)]
+    done = subprocess.run(
+        [*command, "--peak-of", str(rows), "--url", url], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+def print_peak(url: str, dimensions: int, rows: int) -> None:
+    """Build a table, in segments of 20,000 rows, and print the peak memory of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        con = duckdb.connect()
+        install(con, storage=f"{folder}/st", cache_dir=f"{folder}/cache", segment_rows=TEXTS)
+        con.execute("CREATE TABLE docs AS SELECT i AS id, 'short text ' || i AS body FROM range(?) r(i)", [rows])
+        query = "SELECT row_count FROM jammi_generate('docs', 'body', 'id', model := ?, words := false)"
+        assert con.execute(query, [model_at(url, dimensions)]).fetchall() == [(rows,)]
+    status = Path("/proc/self/status").read_text()
+    print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 
 
 def main() -> None:
@@ -123,31 +148,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--dimensions", type=int, default=384)
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = KEY
+    if options.peak_of:
+        print_peak(options.url, options.dimensions, options.peak_of)
+        return
+    report = Report()
     with tempfile.TemporaryDirectory() as folder, endpoint(options.dimensions) as url:
-        every = ways(url, Path(folder), options.dimensions)
-        seconds: dict[str, list[float]] = {name: [] for name in every}
-        indexed: list[float] = []
-        peaks = []
-        for number in range(options.rounds + 1):
-            for name, run in every.items():
-                began = time.perf_counter()
-                apart = run() or 0.0
-                # The first round warms all up.
-                if number:
-                    seconds[name].append(time.perf_counter() - began - apart)
-                    indexed.append(apart)
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        seconds = interleave("providers", ways(url, Path(folder), options.dimensions), options.rounds)
+        small, large = (peak(url, options.dimensions, rows) for rows in (TEXTS, 5 * TEXTS))
     ideal = TEXTS / BATCH / AT_ONCE * SECONDS
-    given = median(seconds["bare client"])
-    rows = [
-        (name, f"{median(times):.2f} s", f"{given / median(times):.2f}", f"{ideal / median(times):.2f}")
-        for name, times in seconds.items()
-    ]
-    show("20,000 short texts", ["way", "median", "of what it gives", "of the ideal"], rows)
-    print(f"the index of a build, apart: {max(indexed):.1f} s at most")
-    print(f"peak memory after each round, MB: {', '.join(map(str, peaks))}")
+    given = seconds.pop(BARE)
+    report.add("what it gives to a bare client", f"{median(given):.2f} s", "the pauses alone", f"{ideal:.2f} s",
+               median(given) / ideal)  # fmt: skip
+    for name, times in seconds.items():
+        # At least 0.9 of what it can give is at most 1.11 times its time.
+        report.compare(f"{name}, without its index", times, BARE, given, "s", "<= 1.11" if "encoder" in name else "")
+    report.add(f"peak memory of {5 * TEXTS:,} rows", f"{large} MB", f"{TEXTS:,} rows", f"{small} MB", large - small,
+               "<= 100")  # fmt: skip
+    show(f"{TEXTS:,} short texts, {options.dimensions} dimensions, {options.rounds} rounds", HEADER, report.lines)
+    report.end()
 
 
 if __name__ == "__main__":

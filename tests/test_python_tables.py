@@ -183,7 +183,9 @@ class TestGivenVectors(WithTables):
 
     def test_a_vector_of_zeros_is_kept_and_not_found(self, table, told):
         table.add([{"text": "zeros", "vector": [0] * 16}, {"text": "another"}])
-        assert texts(table.search(np.ones(16)).limit(5)) == ["another"]
+        for _ in ("this process", "as another one"):
+            assert texts(table.search(np.ones(16)).limit(5)) == ["another"]
+            table.jammi._with_engine(lambda engine: engine.fingerprints.clear())
         assert table.to_arrow()["vector"][0].as_py() == [0.0] * 16
         assert told == ["another"]
 

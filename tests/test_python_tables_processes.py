@@ -8,6 +8,7 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -204,6 +205,24 @@ class TestAnotherProcess(WithTables):
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
         assert done.stdout.strip() == "[]"
+
+    def test_what_sql_has_changed_meanwhile_is_found(self, tmp_path, words, told):
+        with connect(tmp_path) as db:
+            db.create_table("words", data=[{"text": "first"}, {"text": "second"}], schema=words)
+        with duckdb.connect(str(tmp_path / "tables.duckdb")) as con:
+            con.execute("UPDATE words SET text = 'third' WHERE text = 'first'")
+        told.clear()
+        done = run(
+            """
+            from tests.python_tables import asked
+            registered()
+            table = connect(folder).open_table("words")
+            for _ in range(2):
+                print([row["text"] for row in table.search("third").limit(1).to_list()], asked)
+            """,
+            tmp_path,
+        )
+        assert done.stdout.splitlines() == ["['third'] ['third', 'third']", "['third'] ['third', 'third', 'third']"]
 
 
 class TestThreads(WithTables):

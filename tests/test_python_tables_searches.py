@@ -1,11 +1,13 @@
 """Searches of tables in Python, by vectors and by words, and what SQL does beside them."""
 
+import re
+
 import numpy as np
 import pytest
 
 import jammi_duck
-from jammi_duck import EncodingError, InputError, StorageError
-from jammi_duck.embeddings import connect
+from jammi_duck import EncodingError, InputError, JammiWarning, StorageError
+from jammi_duck.embeddings import connect, get_registry
 from jammi_duck.work.adding import Addition
 from tests.python_tables import WithTables, embedded_as, embedding_tables, states, texts
 
@@ -176,6 +178,20 @@ class TestBesideSql(WithTables):
         db.con.execute("DELETE FROM words WHERE text = 'first'")
         assert sorted(texts(table.search("first"))) == ["second", "third"]
         assert (told, states(db)) == (["third", "third", "first"], [(0, 0, 0)])
+
+    def test_as_many_rows_as_before_are_not_the_same_rows(self, db, table, told):
+        table.add([{"text": "first"}, {"text": "second"}])
+        db.con.execute("DELETE FROM words WHERE text = 'first'; INSERT INTO words (text) VALUES ('third')")
+        assert texts(table.search("third").limit(1)) == ["third"]
+        assert states(db) == [(0, 0, 0)]
+
+    def test_vectors_that_cannot_be_made_are_warned_of(self, db, table):
+        table.add([{"text": "first"}, {"text": "second"}])
+        get_registry()._own.pop("tests-told")
+        db.con.execute("INSERT INTO words (text) VALUES ('third')")
+        with pytest.warns(JammiWarning) as warned:
+            assert len(table.search([0.1] * 16).to_list()) == 2
+        assert re.search("cannot be brought up to date with its rows.*@register", str(warned[0].message))
 
     def test_texts_that_sql_changes(self, db, table, told):
         table.add([{"text": "first"}, {"text": "second"}])

@@ -20,7 +20,7 @@ from tests.stock_shell import folder as shell_folder  # noqa: F401 - a fixture
 from tests.stock_shell import needs_extension, rows, shell
 from tests.test_cli import call, folder  # noqa: F401 - a fixture
 from tests.test_generate import error_of, nothing_is_left
-from tests.worlds import World, every_death
+from tests.worlds import World, every_death, every_failure
 
 BOTH = "{'title': 'title', 'body': ['body', 'summary']}"
 ROWS = 9
@@ -647,6 +647,27 @@ class TestCrashes:
             assert [row[0] for row in sync(con)] == ["docs.title", "docs.body"], death.at
             assert found(con, "title3", "title") == found(con, "body3 summary3", "body") == [3]
             con.close()
+        assert {0, 2} <= outcomes
+
+    @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+    def test_a_disk_that_fails_at_any_operation(self, fake, tmp_path, monkeypatch, step):
+        """An error ends all of them at once: none goes on."""
+        world = World(fake, tmp_path, str(tmp_path / "world" / "artifacts"), segment_rows=4)
+        con = world.open()
+        fill(con)
+        con.close()
+        outcomes = set()
+        for con, has_failed, at in every_failure(world, monkeypatch, generate, step):
+            engine = engine_of(con)
+            assert engine.jobs.at_work() == {}, at
+            # One whose manifest was written is ready then, whatever came after that.
+            con.execute("FROM jammi_recover()").fetchall()
+            statuses = [entry.status for entry in engine.tables.catalog.entries()]
+            assert set(statuses) <= {"ready", "failed"}, at
+            assert has_failed or statuses == ["ready", "ready"], at
+            outcomes.add(statuses.count("ready"))
+            assert [row[0] for row in sync(con)] == ["docs.title", "docs.body"], at
+            assert found(con, "title3", "title") == found(con, "body3 summary3", "body") == [3]
         assert {0, 2} <= outcomes
 
 

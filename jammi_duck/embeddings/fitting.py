@@ -19,15 +19,13 @@ OnBad: TypeAlias = Literal["error", "drop", "fill", "null"]
 POLICIES = ("error", "drop", "fill", "null")
 
 _MISSING = object()
+# The default of a column, where DuckDB works it out for each row.
 BY_DUCKDB = object()
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. `kind` is None where only DuckDB knows what fits.
-
-    `default` is a plain value; `BY_DUCKDB` for one that DuckDB works out for each row.
-    """
+    """A column of a table. `kind` is None where only DuckDB knows what fits; `default` is a value, or `BY_DUCKDB`."""
 
     name: str
     kind: pa.DataType | None

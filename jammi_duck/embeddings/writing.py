@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from jammi_duck.config.logs import log
 from jammi_duck.embeddings.fitting import BadVectors, Rows
 from jammi_duck.embeddings.layout import KEY, Place, texts_query
-from jammi_duck.embeddings.stored import as_column, given_vectors, in_turn
+from jammi_duck.embeddings.stored import Fingerprint, as_column, cursor_of, given_vectors, in_turn
 from jammi_duck.errors import EncodingError, JammiError
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import Sql, quoted, sql
@@ -84,10 +84,12 @@ class Writing:
                     self._embed(given.slice(start, ROWS), keys[start : start + ROWS], start)
                 self._correct()
                 self.also()
-                self._commit()
+                self._commit(keys)
         except BaseException as error:
             for target in self.targets:
                 target.addition.abandon(error)
+                # There may be vectors of rows that are not.
+                self.engine.fingerprints.pop(target.addition.build, None)
             # After some errors, DuckDB has ended the transaction itself.
             with contextlib.suppress(duckdb.Error):
                 self.con.rollback()
@@ -156,11 +158,27 @@ class Writing:
             )
             self.con.execute(update)
 
-    def _commit(self) -> None:
+    def _commit(self, keys: NDArray[np.int64]) -> None:
         with in_turn(self.engine, [target.addition.build for target in self.targets]):
+            known = self._known(keys[~np.isin(keys, self._dropped)])
             for target in self.targets:
                 target.addition.commit()
             self.con.commit()
+            for name, rows in known.items():
+                rows.note(self.engine, self.engine.tables.ready(name))
+
+    def _known(self, keys: NDArray[np.int64]) -> dict[str, Fingerprint]:
+        """Of embedding tables that have the vectors of all rows now, what is to be noted once these are there."""
+        if not self.targets:
+            return {}
+        self.con.register(_ADDED, pa.table({KEY: keys}))
+        more = Fingerprint.of(self.con, _NEW, KEY)
+        if self.make is not None:
+            return {target.addition.name: more for target in self.targets}
+        with cursor_of(self.engine) as committed:
+            before = Fingerprint.of(committed, self.place.sql, KEY)
+        entries = [self.engine.tables.ready(target.addition.name) for target in self.targets]
+        return {entry.name: before.with_more(more) for entry in entries if before.is_known(self.engine, entry)}
 
 
 def new_keys(count: int) -> NDArray[np.int64]:

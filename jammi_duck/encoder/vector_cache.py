@@ -24,7 +24,7 @@ _BUSY_SECONDS = 30
 # By which a file is known for ours ("jamv"), and the version of its tables.
 _APPLICATION, _VERSION = 0x6A616D76, 1
 _TABLE = "CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
-_PUT = "INSERT OR IGNORE INTO vectors VALUES (?, ?)"
+_PUT = "INSERT OR IGNORE INTO vectors VALUES "
 
 
 class VectorCache:
@@ -53,8 +53,13 @@ class VectorCache:
         """Keep vectors; they are safe from a crash of this process when this returns."""
         with self._opened() as connection:
             if connection is not None:
+                listed = list(vectors)
                 with connection:
-                    connection.executemany(_PUT, ((key, vector.astype("<f4").tobytes()) for key, vector in vectors))
+                    for start in range(0, len(listed), _AT_ONCE):
+                        some = listed[start : start + _AT_ONCE]
+                        values = [part for key, vector in some for part in (key, vector.astype("<f4").tobytes())]
+                        # One statement: between statements, another thread would have Python's lock for a while.
+                        connection.execute(_PUT + ", ".join(["(?, ?)"] * len(some)), values)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection | None]:
@@ -94,6 +99,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 10000")
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             _prepare(connection)

@@ -74,13 +74,19 @@ class Addition:
         self._job: Job[Build | Change] | None = None
         self._is_done = False
         if isinstance(target, Request):
-            self._encoder = encoders.get(target.model) if target.model else NO_VECTORS
-            self.definition = define(target, self._encoder.identity, resolve_dims(target.dims, self._encoder))
+            encoder = encoders.get(target.model) if target.model else NO_VECTORS
+            self._encoder = encoder.stream()
+            self.definition = define(target, encoder.identity, resolve_dims(target.dims, encoder))
             with jobs.ending_on_error(self._begun):
                 if isinstance(self._begun.work, Build):
                     self._begun.work.open()
         else:
             self.definition = target.definition
+
+    @property
+    def name(self) -> str:
+        """The embedding table's name."""
+        return self._entry.name if self._entry else self._begun.work.name
 
     @property
     def build(self) -> str:
@@ -120,8 +126,10 @@ class Addition:
     def write(self, keys: Sequence[str], texts: Sequence[str | None], made: Made, kept: NDArray[np.bool_]) -> None:
         """Write those of the rows that are `kept` and have a vector, and count the others that are kept."""
         there: list[int] = np.flatnonzero(kept & made.has_vector).tolist()
-        failed = sum(bool(kept[place]) for place in made.failed)
-        skipped = int(kept.sum()) - len(there) - failed
+        without = [texts[i] for i in np.flatnonzero(kept & ~made.has_vector).tolist()]
+        # Whoever compares finds that these have a text, as those that failed, although a vector of zeros was given.
+        failed = sum(text is not None and not is_blank(text) for text in without)
+        skipped = len(without) - failed
         self._counts += Counts(0, skipped, failed, int(made.truncated[there].sum()))
         if not there:
             return
