@@ -18,7 +18,8 @@ _PUBLIC_OPTIONS = {"endpoint_url", "region", "region_name", "profile", "signatur
 _SHORTEST = 4
 # The name of an argument that is a secret; max_tokens is none.
 _SECRET_NAME = re.compile(
-    r"(^|[_-])(api_?key|key|secret|token|password|passwd|credentials?|authorization)$", re.IGNORECASE
+    r"(^|[_-])(api_?key|key|secret|token|password|passwd|pwd|passphrase|credentials?|auth|authorization|bearer)$",
+    re.IGNORECASE,
 )
 
 

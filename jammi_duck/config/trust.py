@@ -8,17 +8,21 @@ set in a less trusted place. Tables of options are never merged, because one may
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from jammi_duck.config.options import Options, options
-from jammi_duck.config.redaction import public_url, split_user
+from jammi_duck.config.redaction import is_secret_name, public_url, split_user
 from jammi_duck.errors import ConfigError
 
 OF_LOCATION = ("storage_options", "retention", "cache_dir")
 _KEYS = "storage_options"
+# What a file in the working directory cannot raise.
+_LIMITS = ("max_requests", "max_tokens")
+_MODELS = ("model", "preload_models", "server_preload_models")
 _LOCAL = ("file", "local", "memory")
 
 
@@ -80,33 +84,58 @@ def settle_layers(layers: Sequence[Layer]) -> tuple[dict[str, Given], list[str]]
 def settle_providers(layers: Sequence[Layer]) -> tuple[Options, tuple[str, ...]]:
     """The arguments of each provider, from the nearest place that gives any, and the providers without the user's keys.
 
-    The latter are those for which the working directory's file says where they are: a key would be sent there.
+    The latter are those for which the working directory's file says where they are: a key would be sent there. Such a
+    file does not take the user's limits away.
 
     Raises:
-        ConfigError: the file there says where a provider is, and names a key of the user's for it.
+        ConfigError: the file there names a variable of the user's where it would be sent elsewhere than as a key.
     """
     chosen: dict[str, Any] = {}
     foreign: list[str] = []
     for layer in reversed([each for each in layers if "providers" in each.options]):
         given = layer.options["providers"]
-        chosen |= given.value
         for name, arguments in given.value.items():
-            if name in foreign:
-                foreign.remove(name)
-            if layer.trust is Trust.FOLDER and any(places_of(arguments)):
-                if any("$" in text for text in texts_of(arguments)):
-                    raise ConfigError(
-                        f"{given.origin}: [providers.{name}] says where a provider is, and has a '$…' for a value of "
-                        "yours: a file in the working directory may come from anywhere, and would get your key. Give "
-                        "both in your own jammi.toml, or by JAMMI_PROVIDERS"
-                    )
+            if layer.trust is not Trust.FOLDER:
+                chosen[name] = arguments
+                continue
+            _refuse_variables(given, name, arguments)
+            before = chosen.get(name, {})
+            if _says_where(arguments):
                 foreign.append(name)
+                before = {key: value for key, value in before.items() if key in _LIMITS}
+            limits = {key: value for key, value in before.items() if key in _LIMITS}
+            chosen[name] = Options({**before, **arguments, **limits})
     return Options(chosen), tuple(foreign)
+
+
+def _says_where(arguments: Mapping[str, Any]) -> bool:
+    """Whether arguments say where a provider is: by a URL, however it is put together."""
+    return any(":/" in text or "//" in text for text in texts_of(arguments)) or "base_url" in arguments
+
+
+def _refuse_variables(given: Given, name: str, arguments: Mapping[str, Any]) -> None:
+    for key, value in arguments.items():
+        has_variable = any("$" in text for text in texts_of(value))
+        if has_variable and (_says_where(arguments) or not is_secret_name(key)):
+            raise ConfigError(
+                f"{given.origin}: {key} of [providers.{name}] has a '$…' for a value of yours: a file in the working "
+                "directory may come from anywhere, and would get it. Only a key may be one, and only where the file "
+                "does not say where the provider is. Give both in your own jammi.toml, or by JAMMI_PROVIDERS"
+            )
 
 
 def places_of(arguments: Mapping[str, Any]) -> set[str]:
     """The URLs in arguments, by which something is sent to a place."""
-    return {text.rstrip("/") for text in texts_of(arguments) if "://" in text}
+    return {text for text in texts_of(arguments) if "://" in text}
+
+
+def origins_of(arguments: Mapping[str, Any]) -> set[str]:
+    """The same, each with its scheme, host and port alone."""
+    found = set()
+    for text in places_of(arguments):
+        scheme, _, rest = split_user(text)[0].partition("://")
+        found.add(f"{scheme}://{re.split(r'[/?#]', rest, maxsplit=1)[0]}".lower())
+    return found
 
 
 def texts_of(value: object) -> Iterator[str]:
@@ -127,6 +156,15 @@ def runs_no_code(layers: Sequence[Layer]) -> bool:
 def refuse_from_folder(layers: Sequence[Layer]) -> None:
     """Raise ConfigError if the working directory's file runs code, names a file that is written, or has others read."""
     _refuse_places(layers)
+    for name in _MODELS:
+        giving = next((layer for layer in layers if name in layer.options), None)
+        if giving is not None and giving.trust is Trust.FOLDER:
+            for model in texts_of(giving.options[name].value):
+                if set(model.partition("?")[2]) & set("/$%"):
+                    raise ConfigError(
+                        f"{giving.options[name].origin}: a file in the working directory may name a provider's model, "
+                        "and not say where it is; give its arguments in your own jammi.toml"
+                    )
     for name in ("modules", "vectors_cache"):
         giving = next((layer for layer in layers if name in layer.options), None)
         if giving is not None and giving.trust is Trust.FOLDER:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,16 +17,19 @@ from jammi_duck.encoder import Encoder, Encodings, Identity
 from jammi_duck.encoder.blobs import value_of
 from jammi_duck.encoder.functions import EmbeddingFunction
 from jammi_duck.encoder.given_vectors import checked, shown
-from jammi_duck.encoder.waits import interruptible, pause, sleep
+from jammi_duck.encoder.waits import interruptible, pause, renewed_after_fork, sleep
 from jammi_duck.errors import EncodingError, ModelError
 from jammi_duck.types import Role, Vectors
 
 _BATCH = 256
 _LONGEST_PAUSE = 60.0
 _MOST_DIMENSIONS = 65_536
-# What fails in the same way again: no reason to wait.
-_LASTING = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
+# What may pass: of others, a second call would fail in the same way.
+_PASSING = (OSError, TimeoutError)
+_PASSING_NAMES = ("Timeout", "RateLimit", "Connect", "Unavailable", "Overloaded")
 _DENIED = (401, 403)
+# After so many values alone have failed, and none has not, it is the function that is wrong.
+_PATIENCE = 8
 
 
 def identity_of(function: EmbeddingFunction, dimensions: int | None = None) -> Identity:
@@ -35,9 +40,11 @@ def identity_of(function: EmbeddingFunction, dimensions: int | None = None) -> I
     Raises:
         InputError: its arguments cannot be stored.
     """
-    passing = {"name", *function.passing_keys()}
+    passing = {"name", *function.passing_keys(), *function.unrecorded_keys()}
     defaults = function.arguments()
-    deciding = {key: value for key, value in function.given.items() if key not in passing and defaults[key] != value}
+    # What placeholders stand for decides, but for a URL, which may move.
+    values = {**vars(function).get("_values", vars(function)), "base_url": function.given.get("base_url")}
+    deciding = {key: values[key] for key in function.given if key not in passing and defaults[key] != values[key]}
     told = json.dumps([function.id, function.name, sorted(deciding.items()), dimensions], default=str)
     return Identity(function.spec, weights=hashlib.sha256(told.encode()).hexdigest())
 
@@ -59,23 +66,31 @@ class FunctionEncoder(Encoder):
         self.dimensions = _dimensions(function)
         self.identity = identity_of(function, self.dimensions)
         self.takes_images = function.takes_values
-        self._calling = threading.Lock()
+        self._has_worked, self._failed_alone = False, 0
+        # Of the function: there may be several encoders around it.
+        vars(function).setdefault("_calling", threading.Lock())
+        renewed_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A thread of the parent may have been calling it."""
+        vars(self.function)["_calling"] = threading.Lock()
 
     def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
         """See `Encoder.encode_rows`."""
         progress = interruptible(progress)
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         reasons: dict[int, str] = {}
-        while not self._calling.acquire(timeout=0.1):
+        calling = vars(self.function)["_calling"]
+        while not calling.acquire(timeout=0.1):
             progress(0)
         try:
             for start in range(0, len(texts), _BATCH):
                 batch = range(start, min(start + _BATCH, len(texts)))
-                for place, made in self._made(batch, texts, role, progress):
+                for place, made in self._made(batch, texts, role, progress, self.function.max_retries):
                     _put(made, place, vectors, reasons)
                 progress(len(batch))
         finally:
-            self._calling.release()
+            calling.release()
         if reasons:
             first = min(reasons)
             log.warning("%d texts could not be embedded, the first: %s", len(reasons), reasons[first])
@@ -84,41 +99,50 @@ class FunctionEncoder(Encoder):
         return Encodings(vectors, np.zeros(len(texts), np.bool_), failed, reasons)
 
     def _made(
-        self, batch: Sequence[int], texts: Sequence[str], role: Role, progress: Callable[[int], None]
+        self, batch: Sequence[int], texts: Sequence[str], role: Role, progress: Callable[[int], None], retries: int
     ) -> Iterator[tuple[int, Any]]:
-        """What the function makes of a batch: a vector, or the reason why there is none, for each place."""
+        """What the function makes of a batch: a vector, or the reason why there is none, for each place.
+
+        Raises:
+            EncodingError: it fails for every value.
+        """
         given = [texts[place] for place in batch]
         values = list(map(value_of, given)) if self.takes_images else given
-        made = self._called(values, role, progress)
+        made = self._called(values, role, progress, retries)
+        self._has_worked = self._has_worked or not isinstance(made, str)
         if not isinstance(made, str):
             yield from ((place, checked(each, self.dimensions)) for place, each in zip(batch, made, strict=True))
         elif len(batch) == 1:
+            self._failed_alone += 1
+            if not self._has_worked and self._failed_alone >= _PATIENCE:
+                raise EncodingError(f"{made}; so it was for each of the first {_PATIENCE} values: correct the function")
             yield batch[0], made
         else:
             middle = len(batch) // 2
-            yield from self._made(batch[:middle], texts, role, progress)
-            yield from self._made(batch[middle:], texts, role, progress)
+            for part in (batch[:middle], batch[middle:]):
+                yield from self._made(part, texts, role, progress, min(retries, 1))
 
-    def _called(self, values: list[Any], role: Role, progress: Callable[[int], None]) -> list[Any] | str:
+    def _called(self, values: list[Any], role: Role, progress: Callable[[int], None], retries: int) -> list[Any] | str:
         """What the function gives for values, or the reason why it gives nothing."""
-        for attempt in range(self.function.max_retries + 1):
+        for attempt in range(retries + 1):
             progress(0)
             try:
-                made = self._call(values, role)
+                # Whatever it does with the list, the next call gets all of it.
+                made = self._call(list(values), role)
             except Exception as error:
                 told = f"'{self.function.id}' raised {type(error).__name__}: {error}"
                 if getattr(error, "status_code", None) in _DENIED:
                     raise EncodingError(f"{told}; it was not asked again") from error
-                if isinstance(error, _LASTING) or attempt == self.function.max_retries:
+                if not _may_pass(error) or attempt == retries:
                     return told
                 seconds = pause(attempt, _LONGEST_PAUSE)
-                log.warning("%s; again in %.1f s (%d of %d)", told, seconds, attempt + 1, self.function.max_retries)
+                log.warning("%s; again in %.1f s (%d of %d)", told, seconds, attempt + 1, retries)
                 sleep(seconds, progress)
             else:
                 if len(made) == len(values):
                     return made
                 return f"'{self.function.id}' gave {len(made)} vectors for {len(values)} values"
-        return f"'{self.function.id}' was not asked: max_retries is {self.function.max_retries}"
+        raise AssertionError("unreachable")
 
     def _call(self, values: list[Any], role: Role) -> list[Any]:
         function = self.function
@@ -127,6 +151,14 @@ class FunctionEncoder(Encoder):
         given = function.compute_source_embeddings(values)
         # A matrix of numpy is as good as a list of rows.
         return list(given)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a call may succeed that has failed so: the network, or a server that is busy."""
+    status = getattr(error, "status_code", None)
+    is_busy = isinstance(status, int) and (status in (408, 409, 425, 429) or status >= 500)
+    named = any(word in type(error).__name__ for word in _PASSING_NAMES)
+    return is_busy or named or isinstance(error, _PASSING)
 
 
 def _put(made: Any, place: int, vectors: Vectors, reasons: dict[int, str]) -> None:  # noqa: ANN401 - a vector or a text
@@ -148,9 +180,13 @@ def _dimensions(function: EmbeddingFunction) -> int:
         dimensions = function.ndims()
     except Exception as error:
         raise ModelError(f"ndims() of '{function.id}' raised {type(error).__name__}: {error}; correct it") from error
-    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= _MOST_DIMENSIONS:
+    number = None
+    if not isinstance(dimensions, bool):
+        with contextlib.suppress(TypeError):
+            number = operator.index(dimensions)
+    if number is None or not 1 <= number <= _MOST_DIMENSIONS:
         raise ModelError(
             f"ndims() of '{function.id}' returned {shown(dimensions)}; it must return a whole number from 1 to "
             f"{_MOST_DIMENSIONS:,}"
         )
-    return dimensions
+    return number

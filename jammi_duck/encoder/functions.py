@@ -5,15 +5,17 @@ Providers are such classes, and so are the user's own.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jammi_duck.config.redaction import HIDDEN, has_secret, is_secret_name
-from jammi_duck.config.trust import places_of
+from jammi_duck.config.redaction import HIDDEN, has_secret, is_secret_name, public_url
+from jammi_duck.config.trust import origins_of
 from jammi_duck.encoder.specs import Spec
-from jammi_duck.encoder.variables import has_placeholder, is_placeholder
+from jammi_duck.encoder.variables import is_placeholder, without_placeholders
 from jammi_duck.errors import InputError, did_you_mean, enumerated
 
 if TYPE_CHECKING:
@@ -23,8 +25,26 @@ if TYPE_CHECKING:
     from jammi_duck.encoder import Encoder, Encoders
 
 
+# What stands before a token in a header.
+_SCHEME = re.compile(r"^(Bearer|Basic|Token) ", re.IGNORECASE)
+
+
+def _as_field(value: Any) -> Any:  # noqa: ANN401 - what a class has as a default
+    """What a dataclass takes as the default: a copy of a list for each, and the default of pydantic's Field."""
+    if type(value).__module__.startswith("pydantic"):
+        factory, given = getattr(value, "default_factory", None), getattr(value, "default", None)
+        if factory is not None:
+            return dataclasses.field(default_factory=factory)
+        is_none = type(given).__name__ == "PydanticUndefinedType"
+        private = type(value).__name__ == "ModelPrivateAttr"
+        return dataclasses.field() if is_none and not private else dataclasses.field(default=None if is_none else given)
+    if isinstance(value, list | dict | set):
+        return dataclasses.field(default_factory=lambda: copy.copy(value))
+    return value
+
+
 @typing.dataclass_transform(kw_only_default=True)
-@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+@dataclasses.dataclass(init=False, eq=False, repr=False)
 class EmbeddingFunction:
     """Turns the values of a column into vectors. Subclass it for values of any kind, and register the class.
 
@@ -56,9 +76,42 @@ class EmbeddingFunction:
     max_retries: int = 7
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Make a dataclass of each subclass."""
+        """Make a dataclass of each subclass; its default may be a list, and a field of pydantic's."""
         super().__init_subclass__(**options)
-        dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
+        for name, kind in vars(cls).get("__annotations__", {}).items():
+            if name in vars(cls) and "ClassVar" not in str(kind):
+                setattr(cls, name, _as_field(vars(cls)[name]))
+        dataclasses.dataclass(init=False, eq=False, repr=False)(cls)
+
+    def __init__(self, **arguments: Any) -> None:
+        """A function with these arguments as they are; `create` also takes placeholders.
+
+        Raises:
+            InputError: an argument is not known, is missing, or has a value that it cannot have.
+        """
+        self._refuse_unknown(arguments)
+        for field in dataclasses.fields(self):
+            if field.name in arguments:
+                value = arguments[field.name]
+            elif _is_required(field):
+                raise InputError(f"'{self.id or type(self).__name__}' needs the argument {field.name}")
+            else:
+                value = _default(field)
+            setattr(self, field.name, value)
+        retries = self.max_retries
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise InputError(
+                f"max_retries of '{self.id}' is {self.shown('max_retries')}; it must be a whole number of at least 0"
+            )
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """Check the arguments; nothing by default."""
+
+    def shown(self, key: str) -> str:
+        """An argument's value as an error shows it: a placeholder stays one, and a secret is hidden."""
+        given = vars(self).get("_given", {}).get(key, vars(self).get(key))
+        return HIDDEN if self.is_secret(key) and not is_placeholder(given) else public_url(repr(given))
 
     @classmethod
     def create(cls, **arguments: Any) -> Self:
@@ -78,7 +131,7 @@ class EmbeddingFunction:
 
         registry = get_registry()
         made = registry.build(cls, arguments)
-        registry.trust_places(places_of(made.given))
+        registry.trust_places(origins_of(vars(made).get("_values", {})))
         return made
 
     @classmethod
@@ -87,14 +140,24 @@ class EmbeddingFunction:
         return ("api_key",)
 
     @classmethod
+    def is_secret(cls, key: str) -> bool:
+        """Whether an argument is a secret: its class says so, or its name."""
+        return key in cls.sensitive_keys() or is_secret_name(key)
+
+    @classmethod
     def arguments(cls) -> Mapping[str, Any]:
         """The arguments with their defaults."""
-        return {each.name: _default(each) for each in dataclasses.fields(cls)}
+        return {each.name: _default(each) for each in dataclasses.fields(cls) if not each.name.startswith("_")}
 
     @classmethod
     def passing_keys(cls) -> Sequence[str]:
         """The arguments that change how vectors are made, and not the vectors: retries, limits, keys."""
-        return ("max_retries", *cls.sensitive_keys())
+        return ("max_retries", *filter(cls.is_secret, cls.arguments()))
+
+    @classmethod
+    def unrecorded_keys(cls) -> Sequence[str]:
+        """The arguments of one call that embedding tables do not record; none by default."""
+        return ()
 
     @classmethod
     def surroundings(cls) -> Mapping[str, Any]:
@@ -108,11 +171,8 @@ class EmbeddingFunction:
         Raises:
             InputError: names the argument.
         """
-        known = cls.arguments()
+        cls._refuse_unknown(arguments)
         for key, value in arguments.items():
-            if key not in known:
-                near = did_you_mean(key, known) or ";"
-                raise InputError(f"'{cls.id}' has no argument '{key}'{near} arguments: {enumerated(sorted(known))}")
             if key in cls.sensitive_keys() and value is not None and not is_placeholder(value):
                 raise InputError(
                     f"{key} of '{cls.id}' is a secret, and arguments are stored with embedding tables: set it by "
@@ -124,6 +184,14 @@ class EmbeddingFunction:
                     f"{inner} of '{cls.id}' {text}, and arguments are stored with embedding tables: give a placeholder "
                     f"in its place, such as '$var:{inner}', and set it by get_registry().set_var('{inner}', ...)"
                 )
+
+    @classmethod
+    def _refuse_unknown(cls, arguments: Mapping[str, Any]) -> None:
+        known = cls.arguments()
+        for key in arguments:
+            if key not in known:
+                near = did_you_mean(key, known) or ";"
+                raise InputError(f"'{cls.id}' has no argument '{key}'{near} arguments: {enumerated(sorted(known))}")
 
     @property
     def given(self) -> Mapping[str, Any]:
@@ -146,8 +214,10 @@ class EmbeddingFunction:
                 "can name it"
             )
         self.check(self.given)
-        given = dict(self.given)
-        return str(Spec(self.id, str(given.pop("name", "")), given))
+        unrecorded = {"name", *self.unrecorded_keys()}
+        given = {key: value for key, value in self.given.items() if key not in unrecorded}
+        # A later version may have another default.
+        return str(Spec(self.id, str(self.given.get("name", self.name)), given))
 
     def ndims(self) -> int:
         """How many numbers a vector has."""
@@ -194,7 +264,7 @@ class EmbeddingFunction:
     def __repr__(self) -> str:
         """The class and the arguments as given, without secrets."""
         shown = (
-            f"{key}={HIDDEN if key in self.sensitive_keys() and not is_placeholder(value) else repr(value)}"
+            f"{key}={HIDDEN if self.is_secret(key) and not is_placeholder(value) else public_url(repr(value))}"
             for key, value in self.given.items()
         )
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -229,17 +299,24 @@ def _secrets(name: str, value: object) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _secrets(name, each)
-    elif isinstance(value, str) and not has_placeholder(value):
-        if is_secret_name(name):
+    elif isinstance(value, str):
+        if is_secret_name(name) and not is_placeholder(_SCHEME.sub("", value)):
             yield name, "is a secret by its name"
-        elif has_secret(value):
-            yield name, "is a URL with a password or a key in it"
+        elif has_secret(without_placeholders(value)):
+            yield name, "is a URL with a user, a password or a key in it"
 
 
 def _as_texts(values: Any) -> list[str]:  # noqa: ANN401 - a list, a column, or one text
-    if isinstance(values, str):
-        return [values]
-    return list(values.to_pylist() if hasattr(values, "to_pylist") else values)
+    listed = [values] if isinstance(values, str) else values.to_pylist() if hasattr(values, "to_pylist") else values
+    texts = list(listed)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"value {place} is of type {type(text).__name__}; each must be a text (str)")
+    return texts
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:  # noqa: ANN401 - of any type

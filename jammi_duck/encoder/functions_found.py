@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jammi_duck.config.trust import places_of
+from jammi_duck.config.redaction import split_user
+from jammi_duck.config.trust import origins_of, places_of
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.errors import ConfigError, ModelError, NoModelError
 
@@ -39,26 +40,22 @@ class Functions:
         self._modules = modules
         self._are_imported = not modules
 
-    def get(self, name: str) -> EmbeddingFunction | None:
+    def get(self, name: str, *, trusted: bool = True) -> EmbeddingFunction | None:
         """The function that a user calls by this name; None if it is that of a local model.
+
+        The places that it names are `trusted` from then on, if it is the user who names them.
 
         Raises:
             InputError: it has arguments that cannot be.
             ModelError: there is no such function, or it cannot be made here.
         """
         spec = self.spec_of(name)
-        if spec is not None:
-            self._registry.trust_places(places_of(spec.arguments))
-        return self.named(name)
-
-    def named(self, name: str) -> EmbeddingFunction | None:
-        """The same to look at: nothing is to be sent to the places in its name.
-
-        Raises:
-            InputError, ModelError: as `get`.
-        """
-        spec = self.spec_of(name)
-        return None if spec is None else self._made(spec)
+        if spec is None:
+            return None
+        made = self._made(spec)
+        if trusted:
+            self._registry.trust_places(origins_of(vars(made).get("_values", {})))
+        return made
 
     def recorded(self, name: str) -> EmbeddingFunction | None:
         """The function that an embedding table records by this name; None if it is a local model.
@@ -69,14 +66,17 @@ class Functions:
         spec = self.spec_of(name)
         if spec is None:
             return None
-        unknown = places_of(spec.arguments) - self._known_places(spec)
-        if unknown:
+        made = self._made(spec, recorded=True)
+        named = {key: value for key, value in vars(made).get("_values", {}).items() if key in spec.arguments}
+        unknown = origins_of(named) - self._known_places(spec)
+        if unknown or any(split_user(place)[1] for place in places_of(named)):
             raise ModelError(
-                f"the embedding table's model, '{spec.id}:{spec.name}', is at {', '.join(sorted(unknown))}, and texts "
-                "are sent to no place that only a file names: if you know it, give the same URL as base_url in "
-                f"[providers.{spec.id}] of your jammi.toml, or call the model by its whole name once"
+                f"the embedding table's model, '{spec.id}:{spec.name}', is at "
+                f"{', '.join(sorted(origins_of(named)))}, and texts are sent to no place that only "
+                f"a file names: if you know it, give the same URL as base_url in [providers.{spec.id}] of your own "
+                "jammi.toml, or call the model by its whole name once"
             )
-        return self._made(spec)
+        return made
 
     def spec_of(self, name: str) -> Spec | None:
         """What a name means, if it is no local model."""
@@ -134,15 +134,22 @@ class Functions:
                 ) from error
         self._are_imported = True
 
-    def _made(self, spec: Spec) -> EmbeddingFunction:
+    def _made(self, spec: Spec, *, recorded: bool = False) -> EmbeddingFunction:
+        """The function of a name: what decides vectors in the configuration is added, unless that is `recorded`."""
         cls: type[EmbeddingFunction] = self._registry.get(spec.id)
         section = self._section(cls, spec.id)
-        named = {"name": spec.name} if spec.name else {}
-        passing = set(cls.passing_keys())
-        given = {key: value for key, value in section.items() if key not in passing} | named | dict(spec.arguments)
-        others = {key: value for key, value in section.items() if key not in given}
         is_foreign = spec.id in self._foreign
-        made: EmbeddingFunction = self._registry.build(cls, given, others, anew=False, keyless=is_foreign)
+        passing = set(cls.passing_keys())
+        given = ({"name": spec.name} if spec.name else {}) | dict(spec.arguments)
+        if recorded:
+            others = {} if is_foreign else {key: value for key, value in section.items() if key in passing}
+            is_foreign = False
+        else:
+            given = {key: value for key, value in section.items() if key not in passing} | given
+            others = {key: value for key, value in section.items() if key not in given}
+        made: EmbeddingFunction = self._registry.build(
+            cls, given, others, anew=False, keyless=is_foreign, recorded=recorded
+        )
         return made
 
     def _section(self, cls: type[EmbeddingFunction], id: str) -> Mapping[str, Any]:
@@ -160,8 +167,9 @@ class Functions:
         return section
 
     def _known_places(self, spec: Spec) -> set[str]:
+        """Where a provider is according to itself, the environment, the user's own configuration, and this process."""
         cls: type[EmbeddingFunction] = self._registry.get(spec.id)
-        mine = {*places_of(self._sections.get(spec.id, {})), *places_of(cls.surroundings())}
-        own = getattr(cls, "url", "")
+        section = {} if spec.id in self._foreign else self._registry.resolved_or_left(self._sections.get(spec.id, {}))
+        own = {"url": getattr(cls, "url", "")}
         trusted: set[str] = self._registry.trusted_places
-        return mine | trusted | ({own.rstrip("/")} if own else set())
+        return origins_of(section) | origins_of(cls.surroundings()) | origins_of(own) | trusted

@@ -33,6 +33,9 @@ def checked(given: object, dimensions: int) -> Made:
     """A vector of length 1, of so many dimensions, or the reason why there is none."""
     if given is None:
         return "it gave no vector"
+    if hasattr(given, "detach"):
+        # A tensor of torch may be on a GPU, need a gradient, or be of a type that numpy does not have.
+        given = given.detach().float().cpu()
     try:
         numbers = np.asarray(given)
         with np.errstate(all="ignore"):

@@ -34,6 +34,7 @@ from jammi_duck.encoder.names import (
     own_directory,
     verify,
 )
+from jammi_duck.encoder.providers import PROVIDERS
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.encoder.wrappers import Wrappers
 from jammi_duck.errors import ConfigError, JammiError, ModelError, NoModelError
@@ -121,6 +122,8 @@ class LoadedEncoders:
         wrapper = self._wrappers.get(name)
         if wrapper is not None:
             return WrapperEncoder(wrapper)
+        if name in PROVIDERS and find_here(name, self._path) is None:
+            raise NoModelError(f"no model '{name}'; a provider's is written with a colon: '{name}:' or '{name}:MODEL'")
         found = self._found.get(name) or find(name, self._path)
         if not found.is_local:
             self._found[name] = found
@@ -206,7 +209,7 @@ class LoadedEncoders:
             local = self._functions.local(name)
             if local is not None:
                 return self.weights_and_pooling(local)
-            function = self._functions.named(name)
+            function = self._functions.get(name, trusted=False)
             return None if function is None else (self._around(function).identity.weights, "")
         wrapper = self._wrappers.find(name)
         if wrapper is not None:

@@ -40,6 +40,13 @@ def recorded_encoder(encoders: Encoders, table: str, definition: Definition, par
     if encoder.dimensions < definition.dimensions:
         differing.append("dimensions")
     if differing:
+        if ":" in definition.model:
+            raise ModelError(
+                f"the model '{definition.model}' is not what it was when '{table}' was generated: its arguments, or "
+                f"variables in them, have changed ({', '.join(differing)} differ), and vectors of both must not be "
+                "mixed. Set them as they were, or generate anew: SELECT * FROM "
+                f"jammi_generate('{definition.source}', ...)"
+            )
         raise ModelError(
             f"the model '{definition.model}' is not what it was when '{table}' was generated: its files have changed "
             f"({', '.join(differing)} differ), and vectors of both must not be mixed. Put the old files back, give the "

@@ -5,9 +5,12 @@ Another package adds one by an entry point: `jammi_duck.embeddings`, its id as t
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
@@ -16,6 +19,7 @@ from jammi_duck.encoder.functions import EmbeddingFunction, TextEmbeddingFunctio
 from jammi_duck.encoder.providers import PROVIDERS
 from jammi_duck.encoder.specs import ID, Spec, parse_spec
 from jammi_duck.encoder.variables import resolved
+from jammi_duck.encoder.waits import renewed_after_fork
 from jammi_duck.errors import InputError, NoModelError, NotFoundError, did_you_mean, enumerated
 
 ENTRY_POINTS = "jammi_duck.embeddings"
@@ -33,6 +37,11 @@ class Registry:
         self._made: dict[tuple[type[EmbeddingFunction], str], tuple[str, EmbeddingFunction]] = {}
         # The URLs that this process has named, and not only a file of an embedding table.
         self.trusted_places: set[str] = set()
+        self._sharing = threading.RLock()
+        renewed_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A thread of the parent may have been making a function."""
         self._sharing = threading.RLock()
 
     def get(self, id: str) -> type[EmbeddingFunction]:
@@ -187,29 +196,55 @@ class Registry:
         *,
         anew: bool = True,
         keyless: bool = False,
+        recorded: bool = False,
     ) -> F:
         """A function of a class. `given` is what is stored of it; `others` are further arguments, which are not.
 
         Unless it is to be made `anew`, one that was made of the same is used again. A `keyless` one gets no key but
-        that in its arguments.
+        that in its arguments. What is `recorded` decides alone where the function is.
 
         Raises:
             InputError: see `EmbeddingFunction.create`.
         """
         others = others or {}
-        given = {**{key: each for key, each in cls.surroundings().items() if key not in others}, **given}
+        if not recorded:
+            given = {**{key: each for key, each in cls.surroundings().items() if key not in others}, **given}
         cls.check(given)
-        values = {key: resolved(value, self.get_var) for key, value in {**others, **given}.items()}
+        # The configuration has the last word on how a recorded function is asked.
+        every = {**given, **others} if recorded else {**others, **given}
+        values = {key: self._value(cls, key, value) for key, value in every.items()}
         key = cls, json.dumps(sorted(given.items()), default=id)
         told = json.dumps([keyless, *sorted(values.items())], default=id)
         with self._sharing:
             before, made = self._made.get(key, ("", None))
             if made is None or anew or before != told:
-                made = cls(**values)
-                vars(made).update(_given=dict(given), _is_keyless=keyless)
+                made = cls.__new__(cls)
+                vars(made).update(_given=dict(given), _values=values, _is_keyless=keyless)
+                made.__init__(**values)  # type: ignore[misc]
                 self._made[key] = told, made
         assert isinstance(made, cls)
         return made
+
+    def resolved_or_left(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Arguments with what their placeholders stand for; those that stand for nothing are left as they are."""
+        found = {}
+        for key, value in arguments.items():
+            found[key] = value
+            with contextlib.suppress(InputError):
+                found[key] = resolved(value, self.get_var)
+        return found
+
+    def _value(self, cls: type[EmbeddingFunction], key: str, given: Any) -> Any:  # noqa: ANN401 - an argument
+        """What an argument's placeholders stand for; a number, where its class wants one."""
+        value = resolved(given, self.get_var)
+        kind = next((str(each.type) for each in dataclasses.fields(cls) if each.name == key), "")
+        if isinstance(value, str) and value != given:
+            for name, number in (("int", int), ("float", float)):
+                if re.search(rf"\b{name}\b", kind):
+                    with contextlib.suppress(ValueError):
+                        return number(value)
+        is_text = re.search(r"\bstr\b", kind) and not re.search(r"\b(int|float)\b", kind)
+        return str(value) if is_text and isinstance(value, int | float) and not isinstance(value, bool) else value
 
     def spec_of(self, text: str) -> Spec | None:
         """What a text names, if it is no local model: `id:model`, or the id of the user's own function."""

@@ -56,7 +56,7 @@ def parse_spec(text: str) -> Spec | None:
     arguments: dict[str, Any] = {}
     for part in (given or "").split("&") if given else ():
         key, equals, value = part.partition("=")
-        if not equals or not _ARGUMENT.fullmatch(key) or key in arguments:
+        if not equals or not _ARGUMENT.fullmatch(key) or key in arguments or key == "name":
             raise InputError(
                 f"the model '{id_}:{name}?…' has '{key[:40]}' where an argument belongs; write each once, as in "
                 f"'{id_}:{name or 'model'}?argument=value&another=value'"

@@ -26,6 +26,11 @@ def has_placeholder(value: object) -> bool:
     return any(text.startswith(PREFIX) or _ENVIRONMENT.search(text) for text in _texts(value))
 
 
+def without_placeholders(text: str) -> str:
+    """A text with a letter in place of each placeholder: what would be stored of it as it is."""
+    return _ENVIRONMENT.sub("x", "x" if is_placeholder(text) else text)
+
+
 def resolved(value: Any, variable: Callable[[str], str]) -> Any:  # noqa: ANN401 - an argument of any type
     """A value with what its placeholders stand for, however deep they are in lists and dicts.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from jammi_duck.config.cache import make
 from jammi_duck.config.logs import log
+from jammi_duck.encoder.waits import renewed_after_fork
 
 _AT_ONCE = 500
 _BUSY_SECONDS = 30
@@ -36,6 +37,11 @@ class VectorCache:
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._has_failed = False
+        self._using = threading.Lock()
+        renewed_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A thread of the parent may have been using it."""
         self._using = threading.Lock()
 
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, NDArray[np.float32]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
+from typing import Protocol
+from weakref import WeakSet
 
 from jammi_duck.errors import EncodingError
 
@@ -24,6 +27,30 @@ class Interrupts:
 
 
 INTERRUPTS = Interrupts()
+
+
+class Renewable(Protocol):
+    """What has locks, or work of threads, that a forked child does not have."""
+
+    def after_fork(self) -> None:
+        """Begin anew; called in the child, which has one thread."""
+        ...
+
+
+_renewable: WeakSet[Renewable] = WeakSet()
+
+
+def renewed_after_fork(each: Renewable) -> None:
+    """Have `each` begin anew in forked children."""
+    _renewable.add(each)
+
+
+def _after_fork() -> None:
+    for each in list(_renewable):
+        each.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def interruptible(progress: Callable[[int], None]) -> Callable[[int], None]:

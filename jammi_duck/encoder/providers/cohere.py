@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from jammi_duck.encoder.providers.remote import Answer, RemoteFunction, as_many, decoded
+from jammi_duck.encoder.providers.remote import Answer, RemoteFunction, as_many, count_of, decoded
 from jammi_duck.types import Role
 
 _INPUT_TYPES: Mapping[Role, str] = {"document": "search_document", "query": "search_query"}
@@ -17,17 +17,9 @@ class _Embeddings(msgspec.Struct):
     floats: list[list[float | None]] = msgspec.field(name="float")
 
 
-class _Units(msgspec.Struct):
-    input_tokens: float = 0
-
-
-class _Meta(msgspec.Struct):
-    billed_units: _Units | None = None
-
-
 class _Document(msgspec.Struct):
     embeddings: _Embeddings
-    meta: _Meta | None = None
+    meta: Any = None
 
 
 class Cohere(RemoteFunction):
@@ -80,5 +72,7 @@ class Cohere(RemoteFunction):
     def answer(self, content: bytes, count: int) -> Answer:
         """See `RemoteFunction.answer`."""
         document: _Document = decoded(content, _Document)
-        units = document.meta.billed_units if document.meta else None
-        return Answer(as_many(document.embeddings.floats, count), int(units.input_tokens) if units else None)
+        meta = document.meta if isinstance(document.meta, dict) else {}
+        units = meta.get("billed_units")
+        tokens = count_of(units.get("input_tokens")) if isinstance(units, dict) else None
+        return Answer(as_many(document.embeddings.floats, count), tokens)

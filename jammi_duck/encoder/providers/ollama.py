@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from jammi_duck.encoder.providers.remote import Answer, RemoteFunction, as_many, decoded
+from jammi_duck.encoder.providers.remote import Answer, RemoteFunction, as_many, count_of, decoded
 from jammi_duck.types import Role
 
 
 class _Document(msgspec.Struct):
     embeddings: list[list[float | None]]
-    prompt_eval_count: int | None = None
+    prompt_eval_count: Any = None
 
 
 class Ollama(RemoteFunction):
@@ -38,6 +38,7 @@ class Ollama(RemoteFunction):
     }
     most_texts: ClassVar[int] = 64
     needs_key: ClassVar[bool] = False
+    when_away: ClassVar[str] = "start Ollama (`ollama serve`), or say where it is, as OLLAMA_HOST or base_url"
 
     name: str = "nomic-embed-text"
     keep_alive: str | None = None
@@ -50,11 +51,16 @@ class Ollama(RemoteFunction):
     @classmethod
     def surroundings(cls) -> Mapping[str, Any]:
         """See `EmbeddingFunction.surroundings`. Ollama's own variable is a host and a port, or a URL."""
-        host = os.environ.get("OLLAMA_HOST")
-        # The server reads it, too: 0.0.0.0 is where it listens, and not where it is.
-        if not host or host.startswith("0.0.0.0"):
+        given = os.environ.get("OLLAMA_HOST")
+        if not given:
             return {}
-        return {"base_url": host if "://" in host else f"http://{host}"}
+        scheme, _, place = given.rpartition("://")
+        host, colon, port = place.rstrip("/").rpartition(":")
+        if not colon or "]" in port:
+            host, port = place.rstrip("/"), "" if scheme else "11434"
+        # The server reads it, too: where it listens is not where it is.
+        host = "127.0.0.1" if host in ("", "0.0.0.0", "[::]") else host
+        return {"base_url": f"{scheme or 'http'}://{host}{f':{port}' if port else ''}"}
 
     def address(self) -> str:
         """See `RemoteFunction.address`."""
@@ -70,4 +76,4 @@ class Ollama(RemoteFunction):
     def answer(self, content: bytes, count: int) -> Answer:
         """See `RemoteFunction.answer`."""
         document: _Document = decoded(content, _Document)
-        return Answer(as_many(document.embeddings, count), document.prompt_eval_count)
+        return Answer(as_many(document.embeddings, count), count_of(document.prompt_eval_count))

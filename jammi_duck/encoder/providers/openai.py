@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 import numpy as np
 
-from jammi_duck.encoder.providers.remote import Answer, Malformed, RemoteFunction, decoded, in_order
+from jammi_duck.encoder.providers.remote import Answer, Malformed, RemoteFunction, count_of, decoded, in_order
 from jammi_duck.types import Role
 
 Numbers = list[float | None]
@@ -25,17 +25,11 @@ class Item(msgspec.Struct):
     embedding: bytes | Numbers
 
 
-class Usage(msgspec.Struct):
-    """How many tokens a request had."""
-
-    total_tokens: int = 0
-
-
 class Document(msgspec.Struct):
     """An answer, of which other fields are of no interest."""
 
     data: list[Item]
-    usage: Usage | None = None
+    usage: Any = None
 
 
 class OpenAI(RemoteFunction):
@@ -101,7 +95,8 @@ class OpenAI(RemoteFunction):
         """See `RemoteFunction.answer`."""
         document: Document = decoded(content, Document)
         vectors = in_order(document.data, count, lambda item: item.index, lambda item: numbers(item.embedding))
-        return Answer(vectors, document.usage.total_tokens if document.usage else None)
+        usage = document.usage
+        return Answer(vectors, count_of(usage.get("total_tokens")) if isinstance(usage, dict) else None)
 
 
 def numbers(given: bytes | Numbers) -> Any:  # noqa: ANN401 - numbers of either form

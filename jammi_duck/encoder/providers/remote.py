@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class RemoteFunction(TextEmbeddingFunction):
     most_texts: ClassVar[int] = 128
     most_tokens: ClassVar[int] = 100_000
     needs_key: ClassVar[bool] = True
+    # What to do where nobody answers.
+    when_away: ClassVar[str] = "run the same again later"
     keyless_by_argument: ClassVar[bool] = True
 
     api_key: str | None = None
@@ -73,8 +76,12 @@ class RemoteFunction(TextEmbeddingFunction):
         """Check the arguments.
 
         Raises:
-            InputError: one has a value that it cannot have.
+            InputError: one has a value that it cannot have; the message shows it as it was given.
         """
+        for field in dataclasses.fields(self):
+            value = vars(self)[field.name]
+            if "str" in str(field.type) and value is not None and not isinstance(value, str):
+                raise InputError(f"{field.name} of '{self.id}' is {self.shown(field.name)}; it must be a text")
         for key in ("dimensions", "max_in_flight", "batch_size"):
             self._check(key, int, 1)
         for key in ("max_retries", "max_requests", "max_tokens"):
@@ -84,7 +91,9 @@ class RemoteFunction(TextEmbeddingFunction):
         if not self.name:
             raise InputError(f"'{self.id}' needs the name of a model: '{self.id}:NAME'")
         if not self.endpoint.startswith(("https://", "http://")):
-            raise InputError(f"base_url of '{self.id}' is '{self.endpoint}'; it must begin with https:// or http://")
+            raise InputError(
+                f"base_url of '{self.id}' is {self.shown('base_url')}; it must begin with https:// or http://"
+            )
 
     def _check(self, key: str, kind: type, least: int) -> None:
         value = vars(self)[key]
@@ -93,13 +102,18 @@ class RemoteFunction(TextEmbeddingFunction):
         kinds = (int, float) if kind is float else int
         if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= _MOST:
             whole = "a whole number" if kind is int else "a number"
-            raise InputError(f"{key} of '{self.id}' is {value!r}; it must be {whole} of at least {least}")
+            raise InputError(f"{key} of '{self.id}' is {self.shown(key)}; it must be {whole} of at least {least}")
 
     @classmethod
     def passing_keys(cls) -> Sequence[str]:
         """See `EmbeddingFunction.passing_keys`."""
         limits = ("timeout", "max_wait", "max_in_flight", "batch_size", "max_requests", "max_tokens")
         return (*super().passing_keys(), *limits)
+
+    @classmethod
+    def unrecorded_keys(cls) -> Sequence[str]:
+        """See `EmbeddingFunction.unrecorded_keys`: a limit is one of the call, and not of all later searches."""
+        return ("max_requests", "max_tokens")
 
     @classmethod
     def surroundings(cls) -> Mapping[str, Any]:
@@ -113,8 +127,23 @@ class RemoteFunction(TextEmbeddingFunction):
         return (self.base_url or self.url).rstrip("/")
 
     def key(self) -> str | None:
-        """The secret, from the argument or the environment, if there is one."""
-        return self.api_key or (None if self.is_keyless else _first(self.key_variables))
+        """The secret, from the argument or the environment, if there is one.
+
+        Raises:
+            InputError: it has characters that no header can have; it is not shown.
+        """
+        key = self.api_key or (None if self.is_keyless else _first(self.key_variables))
+        return None if key is None else self.clean(key)
+
+    def clean(self, key: str) -> str:
+        """A key without the spaces and ends of lines around it. Raises InputError as `key` does."""
+        cleaned = key.strip()
+        if not cleaned.isascii() or not cleaned.isprintable():
+            raise InputError(
+                f"the key of '{self.id}' has characters that no key has, such as an end of a line within it; check "
+                f"what {' or '.join(self.key_variables)}, or api_key, was set to"
+            )
+        return cleaned
 
     @property
     def is_keyless(self) -> bool:
@@ -191,6 +220,13 @@ def in_order(
     if len(items) != count or set(by_index) != set(range(count)):
         raise Malformed(f"the answer has {len(items)} vectors, for {len(by_index)} different texts of {count}")
     return [by_index[place] for place in range(count)]
+
+
+def count_of(given: object) -> int | None:
+    """A number of tokens that a server tells; None where it is none that can be."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= _MOST:
+        return None
+    return int(given)
 
 
 def as_many(vectors: Sequence[Any], count: int) -> Sequence[Any]:

@@ -8,7 +8,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from jammi_duck.encoder.given_vectors import Made
 from jammi_duck.encoder.providers.batches import batches
 from jammi_duck.encoder.providers.requests import PROBE, Budget, Requests
 from jammi_duck.encoder.providers.transport import network
-from jammi_duck.encoder.waits import interruptible
+from jammi_duck.encoder.waits import interruptible, renewed_after_fork
 from jammi_duck.errors import EncodingError
 from jammi_duck.types import Role
 
@@ -85,21 +84,43 @@ class RemoteEncoder(Encoder):
         self._secret = secret
         self._claims = Claims()
         self._budget = Budget(function)
+        self._measuring = threading.Lock()
+        self._measured: int | None = None
         self._is_stream = False
         self._texts_sent = 0
+        renewed_after_fork(self)
 
-    @cached_property
+    def after_fork(self) -> None:
+        """What threads of the parent have under way is of no concern to a child."""
+        self._claims, self._measuring = Claims(), threading.Lock()
+        self._budget = Budget(self.function)
+
+    @property
     def dimensions(self) -> int:  # type: ignore[override]
         """As the function says, or as long as the vector of a short text is."""
         function = self.function
         known = function.dimensions or function.known_dimensions.get(function.name)
         if known:
             return known
+        asked = interruptible(lambda _: None)
+        while not self._measuring.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
+            asked(0)
+        try:
+            if self._measured is None:
+                self._measured = self._measure(asked)
+            return self._measured
+        finally:
+            self._measuring.release()
+
+    def _measure(self, progress: Callable[[int], None]) -> int:
         key = self._key(PROBE, "document")
         cached = self._cache.get([key]) if self._cache else {}
         if not cached:
-            asked = interruptible(lambda _: None)
-            (answered,) = _completed([network().start(self._requests(None).first(PROBE))], asked)
+            future = network().start(self._requests(None).first(PROBE))
+            try:
+                (answered,) = _completed([future], progress)
+            finally:
+                future.cancel()
             cached = {key: answered.result()}
             if self._cache:
                 self._cache.put(cached.items())
@@ -121,10 +142,13 @@ class RemoteEncoder(Encoder):
         """See `Encoder.encode_rows`."""
         progress = interruptible(progress)
         places: defaultdict[bytes, list[int]] = defaultdict(list)
-        for place, text in enumerate(texts):
-            places[self._key(text, role)].append(place)
-        vectors = np.zeros((len(texts), self.dimensions), np.float32)
         reasons: dict[int, str] = {}
+        for place, text in enumerate(texts):
+            if text.isascii() or _is_unicode(text):
+                places[self._key(text, role)].append(place)
+            else:
+                reasons[place] = "it has half a pair of surrogates, which is no valid text"
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for made in self._made({key: texts[mine[0]] for key, mine in places.items()}, role, progress):
             for key, each in made.items():
                 for place in places[key]:
@@ -197,12 +221,19 @@ class RemoteEncoder(Encoder):
         """The keys of each request."""
         keys = list(texts)
         function = self.function
-        for part in batches(list(texts.values()), function.batch_size or function.most_texts, function.most_tokens):
+        most = function.most_tokens
+        if function.max_tokens is not None:
+            # A request reserves some three times what it has: the last of a budget is to be used, too.
+            most = min(most, max(function.max_tokens // 24, 1))
+        for part in batches(list(texts.values()), function.batch_size or function.most_texts, most):
             yield [keys[place] for place in part]
 
     def _requests(self, dimensions: int | None) -> Requests:
         function = self.function
-        key = function.key() or (None if function.is_keyless else self._secret(function.endpoint))
+        key = function.key()
+        if key is None and not function.is_keyless:
+            found = self._secret(function.endpoint)
+            key = None if found is None else function.clean(found)
         if key is None and function.needs_key and function.endpoint == function.url:
             raise EncodingError(
                 f"'{function.id}' needs a key: set {function.key_variables[0]} in the environment, or api_key in "
@@ -226,6 +257,14 @@ class RemoteEncoder(Encoder):
                 self.identity.name,
                 self._budget.tokens,
             )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _completed(futures: Sequence[Future[T]], progress: Callable[[int], None]) -> Iterator[Future[T]]:

@@ -285,7 +285,9 @@ class Requests:
         elif error.lasting:
             advice = "correct that, and run the same again"
         else:
-            advice = f"it was asked {function.max_retries + 1} times; run the same again later"
+            is_away = not error.status and str(error).startswith("ConnectError")
+            then = function.when_away if is_away else "run the same again later"
+            advice = f"it was asked {function.max_retries + 1} times; {then}"
         where = redacted(function.address())
         return EncodingError(f"'{function.id}' failed at {where}: {error}; {advice}. What it gave before is kept")
 

@@ -102,18 +102,24 @@ class Network:
         if self._client is None:
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
             self._client = httpx2.AsyncClient(timeout=None, limits=limits, follow_redirects=False)
-        reason = ""
+        reason, is_lasting = "", False
         try:
             async with asyncio.timeout(timeout):
                 return await _answer(self._client, url, headers, content, most_bytes)
         except TimeoutError:
             reason = f"no answer within {timeout:g} s"
-        except httpx2.HTTPError as error:
+        except (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError) as error:
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        except (httpx2.InvalidURL, UnicodeError, ValueError) as error:
-            raise Failed(f"{type(error).__name__}: {error}", lasting=True) from None
+        except httpx2.TransportError as error:
+            # Its text may have a header in it.
+            reason = type(error).__name__
+        except Failed:
+            raise
+        except Exception as error:
+            # What cannot be sent, such as to a port that there cannot be.
+            reason, is_lasting = f"the request cannot be made ({type(error).__name__}); check base_url", True
         # Outside of the handler: the error of the library, whose frames have the key, is not to hang on to ours.
-        raise Failed(reason)
+        raise Failed(reason, lasting=is_lasting)
 
 
 async def _answer(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str], content: bytes, most: int) -> Reply:
