@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from jammi_duck.doors.cli import main
+from jammi_duck.embeddings import get_registry
 from jammi_duck.encoder.listing import ModelRow
 from tests.conftest import put_in_cache
 from tests.test_listing import README
@@ -57,6 +58,7 @@ class TestList:
 
     def test_nothing_here(self, hub_cache, monkeypatch, capsys):
         without_packages(monkeypatch)
+        monkeypatch.setattr(get_registry(), "_own", {})
         code, out, err = run(capsys, "models", "list")
         assert (code, err) == (0, "")
         assert all(":" in line for line in out.splitlines())

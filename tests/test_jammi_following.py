@@ -40,6 +40,8 @@ class TestRefresh:
             "encoded": 2,
             "seconds": 0,
             "advice": None,
+            "requests": None,
+            "tokens": None,
         }
         assert sorted(jammi.encoders.get("fake/small").encoded) == ["a bee hums", "a wolf howls"]
         assert jammi.search("animals", "a wolf howls", 2).project("id").fetchall() == [(2,), (7,)]
