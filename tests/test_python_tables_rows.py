@@ -3,6 +3,7 @@
 import datetime
 import enum
 import io
+from decimal import Decimal
 from typing import Literal, Optional
 
 import duckdb
@@ -86,6 +87,100 @@ class TestRowsThatDoNotFit(WithTables):
             (7, "it's", -1.5, True, 3),
             (9, "it's", -1.5, True, None),
         ]
+
+    def test_members_of_enums_are_defaults_by_their_values(self, db):
+        class Colour(str, enum.Enum):  # noqa: UP042 - as users write it
+            RED = "red"
+
+        class Size(enum.IntEnum):
+            LARGE = 3
+
+        class Plain(enum.Enum):
+            ONE = "one"
+
+        class Rows(Model):
+            n: int
+            c: Colour = Colour.RED
+            s: Size = Size.LARGE
+            p: Plain = Plain.ONE
+
+        table = db.create_table("t", schema=Rows)
+        table.add([{"n": 1}])
+        db.con.execute("INSERT INTO t (n) VALUES (2)")
+        assert [tuple(row.values())[1:] for row in table.to_arrow().to_pylist()] == [("red", 3, "one")] * 2
+        assert table.search().to_pydantic(Rows)[1] == Rows(n=2)
+
+
+class TestValuesThatWouldChange(WithTables):
+    NOON = datetime.datetime(2026, 1, 2, 12)
+
+    @pytest.mark.parametrize(
+        ("kind", "bad", "good", "told_of"),
+        [
+            ("INT", Decimal("1.9"), Decimal(2), "no whole number"),
+            ("INT", float("inf"), 2.0, "no whole number"),
+            ("HUGEINT", 1.5, 2.0, "no whole number"),
+            ("HUGEINT", Decimal("1.5"), 2, "no whole number"),
+            ("STRUCT(a INT)", {"a": 1.5}, {"a": 2}, "no whole number"),
+            ("STRUCT(a INT)[]", [{"a": 1}, {"a": 1.5}], [{"a": 2}], "no whole number"),
+            ("BIGINT[]", [1, 1.5], [2], "no whole number"),
+            ("FLOAT", 1e39, 2.5, "too large for a FLOAT"),
+            ("DATE", NOON, datetime.datetime(2026, 1, 2), "has a time"),
+            ("DATE", pd.Timestamp(NOON), pd.Timestamp(2026, 1, 2), "has a time"),
+        ],
+    )
+    def test_row_and_field_are_named(self, db, kind, bad, good, told_of):
+        db.con.execute(f"CREATE TABLE t (x {kind})")
+        table = db.open_table("t")
+        with pytest.raises(InputError, match=f"row 1 of the data has .* in 'x', which is .*: .*{told_of}"):
+            table.add([{"x": good}, {"x": bad}])
+        assert table.add([{"x": good}, {"x": None}]) == 2
+        with pytest.raises(InputError, match="row 1 of the data has .* in 'x'"):
+            table.add(pa.table({"x": pa.array([good, bad])}))
+        assert table.add(pa.table({"x": pa.array([good, None])})) == 2
+
+    def test_vectors_of_doubles_stay_as_they_are(self, db):
+        schema = pa.schema([("vector", pa.list_(pa.float64(), 2)), ("n", pa.int64())])
+        table = db.create_table("t", [{"vector": [0.1, 1e-300], "n": 1}], schema=schema)
+        table.add(pa.table({"vector": pa.array([[0.3, 1e300]]), "n": [2]}))
+        assert table.to_arrow()["vector"].to_pylist() == [[0.1, 1e-300], [0.3, 1e300]]
+        assert table.search([1.0, 0.0]).limit(1).to_list()[0]["vector"] == [0.1, 1e-300]
+
+
+class TestWhatPandasHasForNull(WithTables):
+    @pytest.mark.parametrize("missing", [pd.NaT, pd.NA, float("nan"), np.float64("nan"), None])
+    def test_it_is_null_in_each_kind_of_column(self, db, missing):
+        class Rows(Model):
+            n: int
+            s: str | None
+            d: datetime.date | None
+            t: datetime.datetime | None
+            b: bool | None
+            y: bytes | None
+            many: list[str] | None
+            v: Vector(2)
+
+        table = db.create_table("t", schema=Rows)
+        table.add([{"n": 1, **dict.fromkeys("sdtby", missing), "many": missing, "v": missing}])
+        assert list(table.to_arrow().to_pylist()[0].values()) == [1] + [None] * 7
+        with pytest.raises(InputError, match="row 0 of the data has (None|.*nan.*) in 'n'"):
+            table.add([{"n": missing}])
+
+    def test_a_number_that_is_none_stays_one_in_a_column_of_numbers(self, db):
+        table = db.create_table("t", schema=pa.schema([("f", pa.float64())]))
+        table.add([{"f": float("nan")}, {"f": pd.NA}])
+        assert str(table.to_arrow()["f"].to_pylist()) == "[nan, None]"
+
+    def test_columns_are_those_of_the_other_rows(self, db):
+        missing = float("nan")
+        rows = [{"s": missing, "d": pd.NaT, "f": missing}, {"s": "a", "d": datetime.date(2026, 1, 2), "f": 1.5}]
+        table = db.create_table("t", rows)
+        assert table.schema.types == [pa.string(), pa.date32(), pa.float64()]
+        assert [row["s"] for row in table.to_arrow().to_pylist()] == [None, "a"]
+
+    def test_a_text_that_is_missing_has_no_vector(self, table, told):
+        table.add([{"text": pd.NA}, {"text": float("nan")}, {"text": "there"}])
+        assert (told, table.count_rows("text IS NULL")) == (["there"], 2)
 
 
 class TestKindsOfData(WithTables):
@@ -290,3 +385,34 @@ class TestImages(WithTables):
         assert [row["name"] for row in table.search(buffer.getvalue()).limit(1).to_list()] == ["green"]
         assert table.search().to_list()[1]["picture"] == buffer.getvalue()
         assert states(db) == [(0, 0, 0)]
+
+    @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "F", "RGBa", "PA", "RGBX", "I;16", "1"])
+    def test_pictures_of_any_mode(self, db, mode):
+        func = register("tests-colours")(Colours).create()
+
+        class Pictures(Model):
+            picture: bytes = func.SourceField()
+            vector: Vector(3) = func.VectorField()
+
+        between = {"RGBa": "RGBA", "PA": "P", "I;16": "L"}.get(mode, mode)
+        picture = Image.new("RGB", (4, 4), "white").convert(between).convert(mode)
+        table = db.create_table("pictures", [{"picture": picture}], schema=Pictures)
+        assert table.search(picture).to_list()[0]["_distance"] == pytest.approx(0, abs=1e-6)
+        assert table.to_arrow()["vector"][0].as_py() == pytest.approx([3**-0.5] * 3, abs=1e-2)
+
+    def test_a_picture_that_cannot_be_saved_is_named(self, db, monkeypatch):
+        def refused(*arguments, **options):
+            raise ValueError("conversion not supported")
+
+        monkeypatch.setattr(Image.Image, "convert", refused)
+        func = register("tests-colours")(Colours).create()
+
+        class Pictures(Model):
+            picture: bytes = func.SourceField()
+            vector: Vector(3) = func.VectorField()
+
+        table = db.create_table("pictures", schema=Pictures)
+        with pytest.raises(InputError, match="row 0 of the data has a picture in 'picture', and .*LAB.*give its bytes"):
+            table.add([{"picture": Image.new("LAB", (1, 1))}])
+        with pytest.raises(InputError, match="LAB.*give its bytes"):
+            table.search(Image.new("LAB", (1, 1)))

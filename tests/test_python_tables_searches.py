@@ -47,6 +47,15 @@ class TestWithoutAFunction(WithTables):
         with pytest.raises(InputError, match="no column of vectors|has no function"):
             points.search("boats", query_type="hybrid").to_list()
 
+    def test_a_column_of_text_that_sql_adds_is_searched(self, db, points):
+        assert points.search("bicycle").limit(1).to_list()[0]["price"] == 10.0
+        db.con.execute("ALTER TABLE points ADD COLUMN note VARCHAR; UPDATE points SET note = 'sold' WHERE price = 20")
+        for _ in ("made", "found again"):
+            assert [row["price"] for row in points.search("sold").to_list()] == [20.0]
+        points.add([{"item": "a boat", "note": "sunk", "price": 1.0}])
+        assert [row["item"] for row in points.search("sunk").to_list()] == ["a boat"]
+        assert len(embedding_tables(db)) == 2
+
     def test_bad_vectors_in_a_first_batch(self, db):
         rows = [{"vector": [1, 2]}, {"vector": [1, 2, 3]}, {"vector": [3, 4]}, {"vector": None}]
         with pytest.raises(InputError, match="row 1 of the data has a vector of 3 numbers in 'vector', where 2 belong"):
@@ -125,6 +134,23 @@ class TestQueries(WithTables):
                 filled.search("word3").select(select).to_list()
         assert filled.count_rows() == 20
 
+    def test_expressions_that_change_the_number_or_the_order_of_rows(self, filled):
+        plain = filled.search("word3").with_row_id().limit(3).to_list()
+        ranks = [(row["number"], row["_distance"], row["_rowid"]) for row in plain]
+        for select, repeated in (
+            ({"n": "number", "each": "unnest([1, 2])"}, 2),
+            ({"n": "number", "last": "row_number() OVER (ORDER BY number DESC)"}, 1),
+            ({"n": "number", "none": "unnest([]::INT[])"}, 0),
+        ):
+            found = filled.search("word3").select(select).with_row_id().limit(3).to_list()
+            expected = [rank for rank in ranks for _ in range(repeated)]
+            assert [(row["n"], row["_distance"], row["_rowid"]) for row in found] == expected
+        for select in ({"n": "count(*)"}, {"n": "number", "most": "max(number)"}):
+            with pytest.raises(InputError, match=r"one value for all rows.*count_rows\(\)"):
+                filled.search("word3").select(select).to_list()
+            with pytest.raises(InputError, match="one value for all rows"):
+                filled.search().select(select).to_list()
+
     def test_what_ranks(self, filled):
         for kind, name in (
             ("auto", "_distance"),
@@ -200,6 +226,42 @@ class TestBesideSql(WithTables):
         table.refresh()
         assert told == ["third"]
         assert texts(table.search("third").limit(1)) == ["third"]
+
+    def test_given_vectors_that_sql_changes(self, db, table, told):
+        one, other, third = (np.eye(16)[place] for place in range(3))
+        table.add([{"text": "first", "vector": one, "number": 1}, {"text": "second", "vector": one, "number": 2}])
+        table.add([{"text": None, "vector": one, "number": 3}, {"text": "fourth", "number": 4}])
+        db.con.execute("UPDATE words SET text = 'changed', vector = $v WHERE number = 1", {"v": other.tolist()})
+        db.con.execute("UPDATE words SET vector = $v WHERE number IN (3, 4)", {"v": third.tolist()})
+        db.con.execute("UPDATE words SET text = 'only the text' WHERE number = 2")
+        for _ in ("at once", "and once more"):
+            table.refresh()
+            for vector, numbers in ((one, [2]), (other, [1]), (third, [3, 4])):
+                found = table.search(vector).where("number > 0").to_list()
+                near = [row["number"] for row in found if row["_distance"] < 1e-6]
+                assert sorted(near) == numbers
+        assert embedding_tables(db)[0][1:] == ("ready", 4)
+        assert texts(table.search("changed", query_type="fts")) == ["changed"]
+        assert table.add([{"text": "more"}]) == 1
+        assert texts(table.search("more").limit(1)) == ["more"]
+        told.clear()
+        table.refresh()
+        assert told == []
+
+    def test_a_given_vector_that_sql_makes_one_of_zeros(self, db, table):
+        table.add([{"text": "first", "vector": np.eye(16)[0]}, {"text": "second"}])
+        db.con.execute("UPDATE words SET vector = $v WHERE text = 'first'", {"v": [0.0] * 16})
+        table.refresh()
+        assert texts(table.search(np.eye(16)[0])) == ["second"]
+
+    def test_a_followed_table_takes_given_vectors_with_a_refresh(self, db, table):
+        table.add([{"text": "first"}])
+        db.jammi.follow("words", triggers=False)
+        db.con.execute("INSERT INTO words (text, vector) VALUES ('given', $v)", {"v": np.eye(16)[5].tolist()})
+        table.search("first").to_list()
+        table.refresh()
+        found = table.search(np.eye(16)[5]).limit(1).to_list()[0]
+        assert (found["text"], found["_distance"]) == ("given", pytest.approx(0, abs=1e-6))
 
     def test_a_followed_table(self, db, table):
         table.add([{"text": "first"}])

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jammi_duck.embeddings.losses import lost, may_lose
 from jammi_duck.embeddings.rows import REFUSED, Given, is_list, is_picture, picture_bytes, plain_value, shown
 from jammi_duck.errors import InputError, did_you_mean, enumerated
 from jammi_duck.sql import folded
@@ -31,6 +32,8 @@ class Column:
     kind: pa.DataType | None
     is_nullable: bool = True
     default: Any = None
+    # A HUGEINT, which Arrow lacks, and DuckDB rounds to.
+    is_whole: bool = False
 
     @property
     def width(self) -> int | None:
@@ -142,21 +145,22 @@ class _Fit:
         if isinstance(values, pa.ChunkedArray):
             return self._cast(values)
         listed = [self._value(value, place) for place, value in enumerate(values)]
-        if kind is not None and pa.types.is_integer(kind):
-            # Arrow would cut it.
+        checked = pa.int64() if self.column.is_whole else kind
+        if may_lose(checked):
             for place, value in enumerate(listed):
-                if isinstance(value, float | np.floating) and not value.is_integer():
-                    raise self._misfit(place, value, "it is no whole number")
+                if (reason := lost(value, checked)) is not None:
+                    raise self._misfit(place, value, reason)
         try:
             return pa.array(listed, kind)
         except REFUSED as error:
-            place, reason = self._first_refused(listed, kind) or (0, error)
-            raise self._misfit(place, listed[place], reason) from None
+            place, refusal = self._first_refused(listed, kind) or (0, error)
+            raise self._misfit(place, listed[place], refusal) from None
 
     def _cast(self, values: pa.ChunkedArray) -> pa.Array:
         kind = self.column.kind
         if values.null_count and not self.column.is_nullable:
             raise self._missing(int(values.is_null().to_numpy().argmax()), "None in")
+        self._check_whole_column(values)
         if kind is None or values.type == kind:
             return values.combine_chunks()
         try:
@@ -169,6 +173,24 @@ class _Fit:
                     raise self._misfit(place, values[place].as_py(), error) from None
             raise
 
+    def _check_whole_column(self, values: pa.ChunkedArray) -> None:
+        """Raise InputError where a cast would change a value silently."""
+        kind = pa.int64() if self.column.is_whole else self.column.kind
+        if kind is None or kind == values.type or not may_lose(kind):
+            return
+        # Of the others, Arrow refuses those that would change.
+        if not (self.column.is_whole or pa.types.is_nested(kind) or kind == pa.float32() or pa.types.is_date(kind)):
+            return
+        if (
+            pa.types.is_floating(values.type)
+            or pa.types.is_decimal(values.type)
+            or pa.types.is_timestamp(values.type)
+            or pa.types.is_nested(values.type)
+        ):
+            for place, value in enumerate(values.to_pylist()):
+                if (reason := lost(value, kind)) is not None:
+                    raise self._misfit(place, value, reason)
+
     def vectors(self, values: Any) -> tuple[pa.Array, NDArray[np.bool_]]:  # noqa: ANN401 - as above
         """Vectors of the column's width, and which rows stay."""
         lists = self._lists(values)
@@ -176,10 +198,11 @@ class _Fit:
         there = lists.is_valid().to_numpy(zero_copy_only=False)
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
         whole = there & (lengths == width)
-        matrix = np.zeros((len(lists), width), np.float32)
+        kind = self.column.kind.value_type.to_pandas_dtype() if self.column.kind else np.float32
+        matrix = np.zeros((len(lists), width), kind)
         numbers = lists.filter(pa.array(whole)).flatten()
         with np.errstate(over="ignore"):
-            matrix[whole] = numbers.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
+            matrix[whole] = numbers.to_numpy(zero_copy_only=False).astype(kind).reshape(-1, width)
         if not self.column.is_nullable and not there.all():
             raise self._missing(int(there.argmin()), "None in")
         finite = np.isfinite(matrix).all(axis=1)
@@ -226,12 +249,25 @@ class _Fit:
                 raise InputError(
                     f"row {place} of the data has no '{self.column.name}'; give it in each row, or in none"
                 )
+        value = plain_value(value)
+        if isinstance(value, float) and np.isnan(value) and not self._takes_numbers:
+            # As pandas has what is missing.
+            value = None
         if value is None:
             if not self.column.is_nullable:
                 raise self._missing(place, what)
             return None
-        value = plain_value(value)
-        return picture_bytes(value) if is_picture(value) and self.column.kind == pa.binary() else value
+        if not is_picture(value) or self.column.kind != pa.binary():
+            return value
+        try:
+            return picture_bytes(value)
+        except InputError as error:
+            raise InputError(f"row {place} of the data has a picture in '{self.column.name}', and {error}") from error
+
+    @property
+    def _takes_numbers(self) -> bool:
+        kind = self.column.kind
+        return kind is None or pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
 
     @staticmethod
     def _first_refused(values: list[Any], kind: pa.DataType | None) -> tuple[int, Exception] | None:
@@ -244,9 +280,8 @@ class _Fit:
 
     def _misfit(self, place: int, value: object, reason: object) -> InputError:
         name = self.column.name
-        return InputError(
-            f"row {place} of the data has {shown(value)} in '{name}', which is {self.column.kind}: {reason}"
-        )
+        kind = "of whole numbers" if self.column.is_whole else self.column.kind
+        return InputError(f"row {place} of the data has {shown(value)} in '{name}', which is {kind}: {reason}")
 
     def _missing(self, place: int, what: str) -> InputError:
         return InputError(f"row {place} of the data has {what} '{self.column.name}', which '{self.table}' needs")

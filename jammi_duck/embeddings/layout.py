@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -31,10 +34,12 @@ _SCHEMA = "main"
 _ONLY_DUCKDBS = re.compile(
     r"\b(U?HUGEINT|BIGNUM|VARINT|UUID|INTERVAL|BIT|ENUM|UNION|GEOMETRY|TUPLE|MAP|VARIANT|JSON|TIME WITH TIME ZONE)\b"
 )
+_RECORD = "jammi_duck"
+_WHOLE = ("HUGEINT", "UHUGEINT", "BIGNUM", "VARINT")
 _VECTOR = re.compile(r"(?:FLOAT|DOUBLE)\[(\d+)\]")
 _CONSTANT = re.compile(r"-?\d[\d.e+-]*|'(?:[^']|'')*'|true|false|CAST\('(?:[^']|'')*' AS \"?\w+\"?\)", re.IGNORECASE)
 _COLUMNS = sql(
-    "SELECT column_name, data_type, is_nullable, column_default FROM duckdb_columns() "
+    "SELECT column_name, data_type, is_nullable, column_default, comment FROM duckdb_columns() "
     "WHERE database_name = ? AND schema_name = ? AND table_name = ? ORDER BY column_index ASC"
 )
 
@@ -59,11 +64,33 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Record:
+    """What makes a column of vectors, as its comment in DuckDB says, whatever is renamed or dropped since."""
+
+    embedding_table: str
+    source: str
+    model: str
+
+    @classmethod
+    def of(cls, comment: str | None) -> Record | None:
+        """What a comment says, if it is one of these."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return cls(**json.loads(comment or "")[_RECORD])
+        return None
+
+    def comment(self, place: Place, vector: str) -> Sql:
+        """The statement that writes it."""
+        text = json.dumps({_RECORD: dataclasses.asdict(self)})
+        return sql("COMMENT ON COLUMN {}.{} IS {}", place.sql, quoted(vector), literal(text))
+
+
+@dataclass(frozen=True)
 class Layout:
-    """The names of all columns, and the widths of those that hold vectors."""
+    """The names of all columns, the widths of those that hold vectors, and what makes these, if it is recorded."""
 
     names: Sequence[str]
     vectors: Mapping[str, int]
+    records: Mapping[str, Record] = field(default_factory=dict)
 
     @property
     def has_key(self) -> bool:
@@ -72,15 +99,19 @@ class Layout:
 
     def vector_of(self, entry: Entry) -> str | None:
         """The column of vectors that an embedding table is for, if there is one."""
+        recorded = (name for name, record in self.records.items() if record.embedding_table == entry.name)
         wanted = folded(entry.definition.embedding or "")
-        return next((name for name in self.vectors if folded(label_of(name)) == wanted), None)
+        labelled = (name for name in self.vectors if folded(label_of(name)) == wanted)
+        return next(recorded, None) or next(labelled, None)
 
 
 def layout_of(con: duckdb.DuckDBPyConnection, place: Place) -> Layout:
     """The columns of a table or a view, as far as a search needs to know them."""
     told = con.execute(_COLUMNS, [place.database, _SCHEMA, place.name]).fetchall()
     widths = {name: _VECTOR.fullmatch(kind) for name, kind, *_ in told}
-    return Layout(list(widths), {name: int(match[1]) for name, match in widths.items() if match})
+    vectors = {name: int(match[1]) for name, match in widths.items() if match}
+    records = {name: Record.of(comment) for name, *_, comment in told if name in vectors}
+    return Layout(list(widths), vectors, {name: record for name, record in records.items() if record})
 
 
 def columns_of(con: duckdb.DuckDBPyConnection, place: Place) -> list[Column]:
@@ -88,8 +119,14 @@ def columns_of(con: duckdb.DuckDBPyConnection, place: Place) -> list[Column]:
     told = con.execute(_COLUMNS, [place.database, _SCHEMA, place.name]).fetchall()
     kinds = con.sql(sql("SELECT * FROM {} LIMIT 0", place.sql)).to_arrow_table().schema
     return [
-        Column(name, None if _ONLY_DUCKDBS.search(kind) else kinds.field(i).type, nullable, _default(con, default))
-        for i, (name, kind, nullable, default) in enumerate(told)
+        Column(
+            name,
+            None if _ONLY_DUCKDBS.search(kind) else kinds.field(i).type,
+            nullable,
+            _default(con, default),
+            is_whole=kind in _WHOLE,
+        )
+        for i, (name, kind, nullable, default, _) in enumerate(told)
         if name != KEY
     ]
 
@@ -127,16 +164,18 @@ def creation(
     return sql("{} {} ({})", create, place.sql, joined(", ", [*columns, key]))
 
 
-def _column(con: duckdb.DuckDBPyConnection, field: pa.Field, default: object) -> Sql:
+def _column(con: duckdb.DuckDBPyConnection, wanted: pa.Field, default: object) -> Sql:
     import duckdb
 
     try:
-        (kind,) = con.from_arrow(pa.schema([field]).empty_table()).types
+        (kind,) = con.from_arrow(pa.schema([wanted]).empty_table()).types
     except duckdb.Error as error:
-        raise InputError(f"the column '{field.name}' is of the Arrow type {field.type}, which DuckDB lacks") from error
-    null = sql("") if field.nullable else sql(" NOT NULL")
+        raise InputError(
+            f"the column '{wanted.name}' is of the Arrow type {wanted.type}, which DuckDB lacks"
+        ) from error
+    null = sql("") if wanted.nullable else sql(" NOT NULL")
     value = sql("") if default is None else sql(" DEFAULT {}::{}", literal(str(default)), Sql(str(kind)))
-    return sql("{} {}{}{}", quoted(field.name), Sql(str(kind)), null, value)
+    return sql("{} {}{}{}", quoted(wanted.name), Sql(str(kind)), null, value)
 
 
 def texts_query(definition: Definition, rows: Sql, vector: str | None = None) -> Sql:

@@ -123,6 +123,7 @@ class Query:
 
         Raises:
             InputError: the query does not fit the table, or the condition or a column cannot be used.
+            NotFoundError: SQL has renamed the table or the source, or dropped the vectors; says what to do.
             ModelError: the function that embeds the query cannot be had; says what to set, import or install.
             StorageError: the vectors cannot be read.
 

@@ -20,6 +20,8 @@ Given: TypeAlias = "list[Mapping[str, Any]] | pa.Table"
 
 # What Arrow raises where a value does not fit.
 REFUSED = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
+# The modes that Pillow writes to PNG as they are.
+_OF_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 # What a column of vectors is called, where only its name can tell.
 _VECTOR_NAMES = ("vector", "embedding")
 
@@ -94,14 +96,15 @@ def inferred(data: Given, table: str) -> pa.Schema:
 
 def _inferred_column(values: list[Any], name: str, table: str) -> pa.Array:
     try:
-        return pa.array(values)
+        # Only its type is used: what pandas has for NULL is none.
+        return pa.array(values, from_pandas=True)
     except REFUSED:
         low, high = 0, len(values)
         # The shortest beginning that has no type.
         while low + 1 < high:
             middle = (low + high) // 2
             try:
-                pa.array(values[:middle])
+                pa.array(values[:middle], from_pandas=True)
                 low = middle
             except REFUSED:
                 high = middle
@@ -134,16 +137,30 @@ def is_picture(value: object) -> bool:
 
 
 def picture_bytes(picture: Any) -> bytes:  # noqa: ANN401 - an image of Pillow's
-    """The bytes of a picture of Pillow's, without loss."""
+    """The bytes of a picture of Pillow's; those of a mode that PNG lacks as RGB, which is what models see.
+
+    Raises:
+        InputError: Pillow cannot convert it.
+    """
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    try:
+        if picture.mode not in _OF_PNG:
+            picture = picture.convert("RGBA" if picture.mode in ("RGBa", "La", "PA") else "RGB")
+        picture.save(buffer, format="PNG")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"a picture of mode {picture.mode} cannot be saved as PNG ({error}); give its bytes"
+        ) from error
     return buffer.getvalue()
 
 
 def plain_value(value: Any) -> Any:  # noqa: ANN401 - of any type
-    """A value that Arrow takes, for one that it does not know."""
+    """A value that Arrow takes, for one that it does not know; None for those of pandas that stand for it."""
     if isinstance(value, enum.Enum):
         return value.value
+    # Pandas need not be there.
+    if type(value).__name__ in ("NAType", "NaTType") and type(value).__module__.startswith("pandas."):
+        return None
     return str(value) if isinstance(value, uuid.UUID) else value
 
 

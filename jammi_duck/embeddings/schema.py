@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
 
+from jammi_duck.embeddings.rows import plain_value
 from jammi_duck.encoder.functions import EmbeddingFunction
 from jammi_duck.errors import InputError
 
@@ -142,7 +143,7 @@ def arrow_schema(model: type[BaseModel]) -> pa.Schema:
 
 def defaults_of(model: type[BaseModel]) -> dict[str, bool | int | float | str]:
     """The plain values that fields have where a row does not say."""
-    fields = {name: info.default for name, info in model.model_fields.items()}
+    fields = {name: plain_value(info.default) for name, info in model.model_fields.items()}
     return {name: value for name, value in fields.items() if isinstance(value, bool | int | float | str)}
 
 

@@ -29,6 +29,9 @@ _LIMIT = 10
 # The modes of jammi_search; and what ranks, in its columns and here.
 _MODES = {"vector": "vector", "fts": "text", "hybrid": "hybrid"}
 _SCORES = {"vector": ("_distance", "_distance"), "fts": ("_score", "_score"), "hybrid": ("_score", "_relevance_score")}
+_PLACE = "_jammi_place"
+# How versions of DuckDB refuse one value for all rows beside one for each.
+_OF_AGGREGATES = ("GROUP BY", "Aggregates cannot be present")
 # After the columns of the table come these.
 _OURS = ("_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25")
 
@@ -203,7 +206,7 @@ class Search:
             InputError: there are no such columns, or the table has no key.
         """
         known = [entry for entry in self._entries if entry.definition.words]
-        if known:
+        if known and (not self.layout.has_key or any(entry.definition.has_vectors for entry in self._entries)):
             return known[0]
         table = self.place.name
         if not self.layout.has_key:
@@ -213,6 +216,10 @@ class Search:
         columns = self.jammi._with_engine(self._text_columns)
         if not columns:
             raise InputError(f"'{table}' has no column of text, and no function that makes vectors of texts")
+        # A column of text may have come since.
+        same = [entry for entry in known if {*map(folded, entry.definition.columns)} == {*map(folded, columns)}]
+        if same:
+            return same[0]
         made = self.jammi.generate(self.place.written, columns, KEY, vectors=False)
         entry: Entry = self.jammi._with_engine(lambda engine: engine.tables.ready(made.embedding_table))
         return entry
@@ -244,17 +251,17 @@ class Found:
         Raises:
             InputError: there is no such column, or an expression cannot be used.
         """
-        names = self.rows.column_names
+        names, places = self.rows.column_names, pa.array(range(self.rows.num_rows), pa.int64())
         if isinstance(select, Mapping):
-            chosen = self._worked_out(self._with_vectors(names), select)
+            chosen, places = self._worked_out(self._with_vectors(names), select)
         else:
             wanted = [name for name in names if name != KEY] if select is None else self._checked(select)
             chosen = self._with_vectors(wanted).select(wanted)
         if self.score and self.score[0] not in chosen.column_names:
-            chosen = chosen.append_column(*self.score)
+            chosen = chosen.append_column(self.score[0], self.score[1].take(places))
         if with_key and self.row_ids is not None and KEY not in chosen.column_names:
             key = self.rows.column(KEY) if KEY in names else pa.array(self.row_ids, pa.string())
-            chosen = chosen.append_column(KEY, key)
+            chosen = chosen.append_column(KEY, key.take(places))
         return chosen
 
     def _checked(self, select: Sequence[str]) -> list[str]:
@@ -267,20 +274,38 @@ class Found:
                 raise InputError(f"no column '{name}' in '{self.search.place.name}'{near} columns: {enumerated(shown)}")
         return [name for name in select if name in names]
 
-    def _worked_out(self, rows: pa.Table, expressions: Mapping[str, str]) -> pa.Table:
+    def _worked_out(self, rows: pa.Table, expressions: Mapping[str, str]) -> tuple[pa.Table, pa.ChunkedArray]:
+        """What expressions are, best first, and from which of the rows: one may give several rows for each, or none."""
+        placed = rows.append_column(_PLACE, pa.array(range(rows.num_rows), pa.int64()))
+
         def project(engine: Engine) -> pa.Table:
             columns = [sql("{} AS {}", _expression(engine, each), quoted(name)) for name, each in expressions.items()]
+            # DuckDB takes a subclass of str for the name of a column.
+            text = str(joined(", ", [*columns, quoted(_PLACE)]))
             with cursor_of(engine) as cursor:
-                # DuckDB takes a subclass of str for the name of a column.
-                return cursor.from_arrow(rows).project(str(joined(", ", columns))).to_arrow_table()
+                return cursor.from_arrow(placed).project(text).to_arrow_table()
 
-        return self.search.jammi._with_engine(project)
+        try:
+            found: pa.Table = self.search.jammi._with_engine(project)
+        except InputError as error:
+            if not any(words in str(error) for words in _OF_AGGREGATES):
+                raise
+            raise InputError(
+                "select has an expression that is one value for all rows, as count(*) is; each must be worked out for "
+                "a row: count_rows() counts rows, and SQL does the rest"
+            ) from error
+        last = found.num_columns - 1
+        # A window of DuckDB's changes the order.
+        found = found.take(np.argsort(found.column(last).to_numpy(), kind="stable"))
+        return found.select(range(last)), found.column(last)
 
     def _with_vectors(self, names: Sequence[str]) -> pa.Table:
         """The rows, with the vectors that functions have made in those of their columns that are wanted."""
         rows = self.rows
+        if not self.row_ids or self.search.layout.vectors.keys().isdisjoint(names):
+            return rows
         for target in self.search.targets:
-            if target.entry and self.row_ids and target.name in names and target.name in self.search.layout.vectors:
+            if target.entry and target.name in names and target.name in self.search.layout.vectors:
                 there, matrix = vectors_in(rows.column(target.name).combine_chunks())
                 absent = [self.row_ids[place] for place in np.flatnonzero(~there)]
                 stored = self.search.stored(target.entry, absent) if absent else {}

@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 import numpy as np
@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jammi_duck.doors.host import ConnectionHost
-from jammi_duck.embeddings.layout import KEY, Layout, Place, layout_of, texts_query
+from jammi_duck.embeddings.layout import KEY, Layout, Place, label_of, layout_of, texts_query
 from jammi_duck.encoder.blanks import is_blank
-from jammi_duck.errors import JammiError, JammiWarning
+from jammi_duck.errors import InputError, JammiError, JammiWarning, NotFoundError, enumerated
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.sql import Sql, folded, quoted, sql
+from jammi_duck.sql import Sql, folded, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.sources import SearchPath, resolve
@@ -29,7 +29,10 @@ from jammi_duck.work.text_buffer import ROWS
 
 if TYPE_CHECKING:
     from jammi_duck.jammi import Jammi
-    from jammi_duck.types import Vectors
+
+
+# Numbers of a FLOAT that are farther apart belong to two vectors.
+_ROUNDING = 1e-6
 
 
 @contextlib.contextmanager
@@ -45,14 +48,95 @@ def identity_of(engine: Engine, place: Place) -> str:
 
 
 def entries_of(engine: Engine, place: Place, layout: Layout) -> list[Entry]:
-    """The newest ready embedding table for each label, or for the same columns of text, whose columns are there."""
-    newest: dict[object, Entry] = {}
+    """The embedding tables of a table whose columns are there.
+
+    Those that columns of vectors record come first, and then the newest ready one for each other label, or for the same
+    columns of text.
+
+    Raises:
+        NotFoundError: one that a column records is not there for this table any more.
+        InputError: one has the label of a column of vectors of another width.
+    """
     names = {folded(name) for name in layout.names}
-    for entry in engine.tables.catalog.entries("ready", source=identity_of(engine, place)):
+    known = engine.tables.catalog.entries("ready", source=identity_of(engine, place))
+    usable = [each for each in known if {*map(folded, (each.definition.key, *each.definition.columns))} <= names]
+    newest: dict[object, Entry] = {}
+    for entry in [*(_recorded(engine, place, layout, vector, usable) for vector in layout.records), *usable]:
         definition = entry.definition
-        if {*map(folded, (definition.key, *definition.columns))} <= names:
-            newest.setdefault(folded(definition.embedding) if definition.embedding else definition.columns, entry)
+        label = folded(definition.embedding) if definition.embedding else definition.columns
+        if newest.setdefault(label, entry) is entry:
+            _check_width(layout, entry)
     return list(newest.values())
+
+
+def _recorded(engine: Engine, place: Place, layout: Layout, vector: str, usable: Sequence[Entry]) -> Entry:
+    """The embedding table that makes a column of vectors; one that SQL has made in its place, once it is dropped."""
+    record, width = layout.records[vector], layout.vectors[vector]
+    for entry in usable:
+        if entry.name == record.embedding_table:
+            return entry
+    is_renamed = record.source not in layout.names
+    for entry in usable:
+        made = entry.definition
+        fits = made.dimensions == width and made.key == KEY and (is_renamed or made.columns == (record.source,))
+        if fits and layout.vector_of(entry) == vector:
+            return entry
+    raise NotFoundError(
+        f"'{vector}' of '{place.name}' is made by '{record.model}' from '{record.source}', in the embedding table "
+        f"'{record.embedding_table}', {_trouble(engine, place, layout, vector)}"
+    )
+
+
+def _trouble(engine: Engine, place: Place, layout: Layout, vector: str) -> str:
+    """Why an embedding table is not that of a table any more, and what to do."""
+    record = layout.records[vector]
+    source, table = record.source if record.source in layout.names else "COLUMN", literal(place.written)
+    cols = f"{{{literal(label_of(vector))}: {literal(source)}}}"
+    again = f"FROM jammi_generate({table}, {cols}, '{KEY}', model := {literal(record.model)}) makes it anew"
+    found = engine.tables.catalog.entries("ready", name=record.embedding_table)
+    if not found:
+        return f"which is not there: it was dropped, or its files are gone. {again}"
+    if found[0].source != identity_of(engine, place):
+        assign = f"FROM jammi_refresh({table}, embedding_table := {literal(record.embedding_table)}) assigns it"
+        return (
+            f"which is of '{found[0].source}': the table was renamed. {assign}, if there is no such table; or {again}"
+        )
+    gone = enumerated([each for each in (KEY, *found[0].definition.columns) if each not in layout.names])
+    return f"and there is no column '{gone}': it was renamed or dropped. Rename it back, or {again}"
+
+
+def _check_width(layout: Layout, entry: Entry) -> None:
+    vector = layout.vector_of(entry)
+    if vector and entry.definition.has_vectors and entry.definition.dimensions != layout.vectors[vector]:
+        raise InputError(
+            f"the embedding table '{entry.name}' has the label of the column '{vector}', whose vectors have "
+            f"{layout.vectors[vector]} numbers, and has vectors of {entry.definition.dimensions}; drop it: "
+            f"FROM jammi_drop({literal(entry.name)}), and give it another label"
+        )
+
+
+def belonging(engine: Engine, con: duckdb.DuckDBPyConnection, place: Place) -> list[str]:
+    """The embedding tables that are surely of this table's rows: others may be of a table that is called the same.
+
+    Another database may have one, or one that was called so before. A key that this table has is in no other table.
+    """
+    layout = layout_of(con, place)
+    recorded = {record.embedding_table for record in layout.records.values()}
+    keys = (
+        con.execute(sql("SELECT {}::VARCHAR FROM {} LIMIT 10000", quoted(KEY), place.sql)) if layout.has_key else None
+    )
+    ids = pa.array([key for (key,) in keys.fetchall()] if keys else [], pa.string())
+
+    def is_of_these(entry: Entry) -> bool:
+        if entry.definition.key == KEY:
+            # A damaged one is nobody's.
+            with contextlib.suppress(JammiError):
+                return any(len(found) for _, found, _ in engine.tables.table(entry).find(ids))
+        return False
+
+    known = engine.tables.catalog.entries("ready")
+    identity = identity_of(engine, place)
+    return [each.name for each in known if each.name in recorded or (each.source == identity and is_of_these(each))]
 
 
 @contextlib.contextmanager
@@ -171,7 +255,7 @@ class Upkeep:
         return sum(len(keys) for _, keys, _ in found)
 
     def _take_given(self, engine: Engine, entry: Entry, vector: str, *, were_skipped: bool = False) -> None:
-        """Take the vectors of rows that have one, and that the embedding table lacks: SQL may have added them."""
+        """Take the vectors of rows that have one, and that the embedding table lacks: SQL may have written them."""
         entry = engine.tables.ready(entry.name)
         query = texts_query(
             entry.definition,
@@ -183,6 +267,8 @@ class Upkeep:
         every = rows.column("_jammi_key").cast(pa.string()).combine_chunks()
         known = [part for _, part, _ in engine.tables.table(entry).find(every)]
         is_new = pc.invert(pc.is_in(every, value_set=pa.concat_arrays([every[:0], *known])))
+        self._replace_given(engine, entry, rows.filter(pc.invert(is_new)), every.filter(pc.invert(is_new)).to_pylist())
+        entry = engine.tables.ready(entry.name)
         rows, keys = rows.filter(is_new), every.filter(is_new).to_pylist()
         addition = Addition(engine.tables, engine.encoders, engine.jobs, entry, len(keys))
         for start in range(0, len(keys), ROWS):
@@ -191,6 +277,23 @@ class Upkeep:
             made = addition.make(texts, given_vectors(part, "_jammi_given"))
             addition.write(keys[start : start + ROWS], texts, made, made.has_vector)
         addition.commit(were_skipped=were_skipped)
+
+    def _replace_given(self, engine: Engine, entry: Entry, rows: pa.Table, keys: list[str]) -> None:
+        """Take the vectors of rows that the embedding table has with others: SQL has changed one, or the text."""
+        table = engine.tables.table(entry)
+        addition = Addition(engine.tables, engine.encoders, engine.jobs, entry, len(keys), replaces=True)
+        for start in range(0, len(keys), ROWS):
+            part, names = rows.slice(start, ROWS), keys[start : start + ROWS]
+            texts = part.column("_jammi_text").to_pylist()
+            made = addition.make(texts, given_vectors(part, "_jammi_given"))
+            stored = table.vectors(names)
+            others = np.abs(np.array([stored[name] for name in names]) - made.vectors).max(axis=1) > _ROUNDING
+            gone = pa.array([names[place] for place in np.flatnonzero(others)], pa.string())
+            for segment, row_ids, positions in table.find(gone):
+                if len(row_ids):
+                    addition.forget(row_ids, segment, positions)
+            addition.write(names, texts, made, others)
+        addition.commit()
 
 
 def given_vectors(rows: pa.Table, vector: str | None) -> dict[int, NDArray[np.float64]]:
@@ -202,15 +305,15 @@ def given_vectors(rows: pa.Table, vector: str | None) -> dict[int, NDArray[np.fl
     return dict(zip(places.tolist(), matrix[places].astype(np.float64), strict=True))
 
 
-def vectors_in(column: pa.FixedSizeListArray) -> tuple[NDArray[np.bool_], Vectors]:
-    """Which rows of a column have a vector, and the vectors: zeros where there is none."""
+def vectors_in(column: pa.FixedSizeListArray) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Which rows of a column have a vector, and the vectors of its type: zeros where there is none."""
     there = column.is_valid().to_numpy(zero_copy_only=False)
-    matrix = np.zeros((len(column), column.type.list_size), np.float32)
+    matrix = np.zeros((len(column), column.type.list_size), column.type.value_type.to_pandas_dtype())
     numbers = column.filter(column.is_valid()).flatten().to_numpy(zero_copy_only=False)
     matrix[there] = numbers.reshape(-1, matrix.shape[1])
     return there, matrix
 
 
-def as_column(there: NDArray[np.bool_], matrix: Vectors) -> pa.FixedSizeListArray:
+def as_column(there: NDArray[np.bool_], matrix: NDArray[Any]) -> pa.FixedSizeListArray:
     """The reverse."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1], mask=pa.array(~there))

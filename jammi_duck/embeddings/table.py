@@ -60,6 +60,7 @@ class Table:
 
         Raises:
             InputError: a row does not fit the table; names the row and the field.
+            NotFoundError: SQL has renamed the table or the source, or dropped the vectors; says what to do.
             EncodingError: a text could not be embedded, or the provider refuses.
             ModelError: a function cannot be had, or is not what it was; says what to set, import or install.
             StorageError: the files cannot be written.
@@ -100,12 +101,13 @@ class Table:
         return Query(self.jammi, self.place, query, vector_column_name, query_type)
 
     def refresh(self) -> None:
-        """Bring the vectors up to date with the rows, after SQL has changed texts.
+        """Bring the vectors up to date with the rows, after SQL has changed texts, or vectors that rows bring.
 
         A search does so by itself if the number of rows has changed; other changes it does not notice.
 
         Raises:
             ModelError: something is to be embedded, and a function cannot be had.
+            NotFoundError: SQL has renamed the table or the source, or dropped the vectors; says what to do.
             StorageError: the files cannot be read or written.
 
         Example:
@@ -187,10 +189,10 @@ class Table:
     def _added(self, engine: Engine, data: Given, bad: BadVectors) -> int:
         with cursor_of(engine) as cursor:
             layout, columns = layout_of(cursor, self.place), columns_of(cursor, self.place)
+        entries = [entry for entry in entries_of(engine, self.place, layout) if entry.definition.columns]
         rows = fitted(data, columns, self.name, bad)
         if not rows.table.num_rows:
             return 0
-        entries = [entry for entry in entries_of(engine, self.place, layout) if entry.definition.columns]
         others = [entry for entry in entries if entry.definition.key != KEY]
         targets = [self._target(engine, layout, entry, rows) for entry in entries if entry not in others]
         writing = functools.partial(

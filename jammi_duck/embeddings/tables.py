@@ -16,14 +16,14 @@ import pyarrow as pa
 from jammi_duck.doors import installation
 from jammi_duck.doors.database_file import expanded
 from jammi_duck.embeddings.fitting import BadVectors, Column, OnBad, Rows, fitted
-from jammi_duck.embeddings.layout import KEY, Place, creation, label_of
+from jammi_duck.embeddings.layout import KEY, Place, Record, creation, label_of
 from jammi_duck.embeddings.rows import Given, collected, inferred
-from jammi_duck.embeddings.stored import cursor_of, identity_of
+from jammi_duck.embeddings.stored import belonging, cursor_of, identity_of
 from jammi_duck.embeddings.table import Table
 from jammi_duck.embeddings.writing import Target, Writing
 from jammi_duck.errors import InputError, NotFoundError, StorageError, did_you_mean, enumerated
 from jammi_duck.raised import errors_of_ours
-from jammi_duck.sql import folded, sql
+from jammi_duck.sql import Sql, folded, joined, sql
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.work.adding import Addition
 from jammi_duck.work.generate import Request
@@ -173,9 +173,9 @@ class Connection:
     ) -> list[str]:
         """Make a table, with its rows and embedding tables; gives the embedding tables of one that it replaces."""
         identity = identity_of(engine, place)
-        earlier = [entry.name for entry in engine.tables.catalog.entries("ready", source=identity)]
         widths = {each.name: each.width or 0 for each in new.columns}
         with cursor_of(engine) as cursor:
+            earlier = belonging(engine, cursor, place) if replace else []
             statement = creation(cursor, place, new.schema, new.defaults, replace=replace)
             requests = [(_request(engine, identity, pair, widths[pair.vector]), pair.vector) for pair in new.embedded]
             targets: list[Target] = []
@@ -183,7 +183,7 @@ class Connection:
                 for request, vector in requests:
                     addition = Addition(engine.tables, engine.encoders, engine.jobs, request, rows.table.num_rows)
                     targets.append(Target(addition, vector))
-                Writing(engine, cursor, place, rows, bad, targets, make=statement).write()
+                Writing(engine, cursor, place, rows, bad, targets, make=_recording(statement, place, targets)).write()
             except BaseException as error:
                 for target in targets:
                     target.addition.abandon(error)
@@ -247,13 +247,13 @@ class Connection:
         self.jammi._with_engine(self._dropped, table.place)
 
     def _dropped(self, engine: Engine, place: Place) -> None:
-        made = engine.tables.catalog.entries("ready", source=identity_of(engine, place))
         with cursor_of(engine) as cursor:
+            made = belonging(engine, cursor, place)
             cursor.begin()
             cursor.execute(sql("DROP TABLE {}", place.sql))
             # Nothing of it is lost where DuckDB refuses.
-            for entry in made:
-                self.jammi.drop(entry.name)
+            for name in made:
+                self.jammi.drop(name)
             cursor.commit()
 
     def close(self) -> None:
@@ -338,6 +338,13 @@ def _check_same(table: Table, schema: pa.Schema) -> None:
             f"the table '{table.name}' has the columns {enumerated(there)}, and the schema has {enumerated(wanted)}; "
             f"open_table('{table.name}') opens it as it is"
         )
+
+
+def _recording(statement: Sql, place: Place, targets: Sequence[Target]) -> Sql:
+    """The statement that makes a table, and those that record in it what makes its vectors."""
+    made = [(each.vector, each.addition.name, each.addition.definition) for each in targets if each.vector]
+    records = [(vector, Record(name, told.columns[0], told.model or "")) for vector, name, told in made]
+    return joined("; ", [statement, *(record.comment(place, vector) for vector, record in records)])
 
 
 def _request(engine: Engine, identity: str, pair: Embedded, width: int) -> Request:

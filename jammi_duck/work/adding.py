@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,9 @@ from jammi_duck.work.jobs import Job, Jobs
 from jammi_duck.work.progress import Progress
 from jammi_duck.work.text_buffer import digest
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _NO_MEMORY = "there is not enough memory for it even alone, or the model's numbers for it overflow"
 
 
@@ -58,8 +62,12 @@ class Addition:
         jobs: Jobs,
         target: Entry | Request,
         rows: int,
+        *,
+        replaces: bool = False,
     ) -> None:
         """Into a table that is ready, or a new one, which begins here. There will be so many `rows`.
+
+        One that `replaces` may `forget` rows of a table that is ready, and write them anew.
 
         Raises:
             InputError: the model of a new table has not so many dimensions.
@@ -69,6 +77,7 @@ class Addition:
         self._tables, self._encoders, self._jobs = tables, encoders, jobs
         self._entry = target if isinstance(target, Entry) else None
         self._rows = rows
+        self._replaces = replaces
         self._counts = Counts()
         self._caller = Caller(uuid.uuid4().hex, 0)
         self._job: Job[Build | Change] | None = None
@@ -139,6 +148,14 @@ class Addition:
             job.write([keys[i] for i in there], made.vectors[there], list(map(digest, mine)), mine)
             job.advance(len(there))
 
+    def forget(self, row_ids: pa.StringArray, segment: int, positions: NDArray[np.int64]) -> None:
+        """Take rows out of the table, by their segment and their positions there: with this, they may be replaced."""
+        job = self._begun
+        assert self._replaces
+        assert isinstance(job.work, Change)
+        with self._jobs.ending_on_error(job):
+            job.work.forget(row_ids, [segment] * len(positions), positions.tolist())
+
     def commit(self, *, were_skipped: bool = False) -> None:
         """Make what was written part of the table, or the new table ready.
 
@@ -149,6 +166,9 @@ class Addition:
         job = self._begun
         written = job.work.rows
         counts = self._counts + Counts(rows=written, skipped=-written if were_skipped else 0)
+        if self._entry and self._replaces:
+            before = self._entry.counts
+            counts += Counts(skipped=before.skipped, failed=before.failed)
         with self._jobs.ending_on_error(job):
             job.progress.done()
             with indexing(job, written) as advance:
@@ -196,5 +216,6 @@ class Addition:
         if self._entry is None:
             build = Build(self._tables, self.definition, f"{self._caller.session}/0")
             return Job(build, "build", self._caller, progress)
-        change = Change(self._tables, self._entry, state_of(self._tables, self._entry), "refreshing", adds=True)
+        state = state_of(self._tables, self._entry)
+        change = Change(self._tables, self._entry, state, "refreshing", adds=not self._replaces)
         return Job(change, "addition", self._caller, progress)
