@@ -565,6 +565,7 @@ class TestInFlight:
         process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         while not endpoint.requests:
+            assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
