@@ -16,7 +16,7 @@ from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encodings, Identity
 from jammi_duck.encoder.blobs import value_of
 from jammi_duck.encoder.functions import EmbeddingFunction
-from jammi_duck.encoder.given_vectors import checked, shown
+from jammi_duck.encoder.given_vectors import checked, encodings_of, shown
 from jammi_duck.encoder.waits import interruptible, pause, renewed_after_fork, sleep
 from jammi_duck.errors import EncodingError, ModelError
 from jammi_duck.types import Role, Vectors
@@ -91,12 +91,7 @@ class FunctionEncoder(Encoder):
                 progress(len(batch))
         finally:
             calling.release()
-        if reasons:
-            first = min(reasons)
-            log.warning("%d texts could not be embedded, the first: %s", len(reasons), reasons[first])
-        failed = np.zeros(len(texts), np.bool_)
-        failed[list(reasons)] = True
-        return Encodings(vectors, np.zeros(len(texts), np.bool_), failed, reasons)
+        return encodings_of(vectors, reasons)
 
     def _made(
         self, batch: Sequence[int], texts: Sequence[str], role: Role, progress: Callable[[int], None], retries: int

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jammi_duck.config.logs import log
+from jammi_duck.encoder import Encodings
+from jammi_duck.types import Vectors
 
 _MOST_TOLD = 200
 # Lengths whose squares are surely exact to the digits of a FLOAT; neither NaN nor infinity is between.
@@ -56,6 +60,15 @@ def checked(given: object, dimensions: int) -> Made:
         return "it gave a vector of zeros, which has no direction"
     vector /= largest
     return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def encodings_of(vectors: Vectors, reasons: Mapping[int, str]) -> Encodings:
+    """What came of texts, none of which was cut: their vectors, and by place why some have none. The log is told."""
+    if reasons:
+        log.warning("%d texts could not be embedded, the first: %s", len(reasons), reasons[min(reasons)])
+    failed = np.zeros(len(vectors), np.bool_)
+    failed[list(reasons)] = True
+    return Encodings(vectors, np.zeros(len(vectors), np.bool_), failed, reasons)
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encodings, Usage
 from jammi_duck.encoder.function_encoder import identity_of
-from jammi_duck.encoder.given_vectors import Made
+from jammi_duck.encoder.given_vectors import Made, encodings_of
 from jammi_duck.encoder.providers.batches import batches
 from jammi_duck.encoder.providers.requests import PROBE, Budget, Requests
 from jammi_duck.encoder.providers.transport import network
@@ -156,12 +156,7 @@ class RemoteEncoder(Encoder):
                         reasons[place] = each
                     else:
                         vectors[place] = each
-        if reasons:
-            first = min(reasons)
-            log.warning("%d texts could not be embedded, the first: %s", len(reasons), reasons[first])
-        failed = np.zeros(len(texts), np.bool_)
-        failed[list(reasons)] = True
-        return Encodings(vectors, np.zeros(len(texts), np.bool_), failed, reasons)
+        return encodings_of(vectors, reasons)
 
     def _made(
         self, left: dict[bytes, str], role: Role, progress: Callable[[int], None]
