@@ -270,6 +270,8 @@ class S3Server:
         flags += [f"-{name}.grpc={port}" for name, port in zip(names, ports[4:], strict=False)]
         flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}", f"-s3.config={settings}"]
         flags += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false"]
+        # Each bucket has volumes of its own. Without a limit, it is what the disk has free by 128 MB.
+        flags += ["-volume.max=10000"]
         flags += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         (folder / "data").mkdir()
         self.log = (folder / "weed.log").open("wb")
