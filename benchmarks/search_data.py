@@ -34,7 +34,7 @@ K = 10
 PARTS = 1_000
 FILTERED = ("bucket", "topic")
 _BLOCK_ROWS = 1 << 15
-_LONGEST = 200
+LONGEST = 200
 
 Places = NDArray[np.int64]
 
@@ -142,7 +142,7 @@ def texts() -> list[str]:
     for description in packages("description"):
         if len(texts) >= TEXTS + HELD_OUT:
             break
-        first = re.split(r"(?<=[.!?])\s", description.strip())[0][:_LONGEST]
+        first = re.split(r"(?<=[.!?])\s", description.strip())[0][:LONGEST]
         if len(first) > 20:
             texts.setdefault(first)
     if len(texts) < TEXTS + HELD_OUT:

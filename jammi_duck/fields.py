@@ -20,8 +20,10 @@ from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 
 # Of an embedding table that has an index of words, and no vectors.
 WORDS_ONLY = "words only"
+# Of an embedding table that has a row for each passage of a text.
+PASSAGES = "passages"
 # The features that this version knows.
-FEATURES: frozenset[str] = frozenset({WORDS_ONLY})
+FEATURES: frozenset[str] = frozenset({WORDS_ONLY, PASSAGES})
 # The deepest nesting of unknown fields.
 _DEEPEST = 32
 _YEARS = range(1970, 9999)

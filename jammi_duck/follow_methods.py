@@ -59,7 +59,7 @@ class FollowMethods:
         Example:
             >>> jammi.follow("animals", triggers=False).changes_by
             'comparison'
-            >>> con.sql("INSERT INTO animals VALUES (6, 'ant', 'an ant carries a leaf')")
+            >>> con.execute("INSERT INTO animals VALUES (6, 'ant', 'an ant carries a leaf')") and None
             >>> jammi.search("animals", "an ant with a leaf", 1).project("name").fetchall()
             [('ant',)]
         """
@@ -98,6 +98,7 @@ class FollowMethods:
             InputError: the source is no name.
 
         Example:
+            >>> jammi.follow("animals") and None
             >>> jammi.unfollow("animals").action
             'followed no more'
         """

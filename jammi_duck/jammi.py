@@ -19,6 +19,7 @@ from jammi_duck.eval_methods import EvalMethods
 from jammi_duck.follow_methods import FollowMethods
 from jammi_duck.kept import kept
 from jammi_duck.model_methods import ModelMethods
+from jammi_duck.passage_methods import PassageMethods
 from jammi_duck.plainly import plainly_found
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.retrieval.search import RERANK_K
@@ -69,7 +70,7 @@ def _with_arguments_of(
     return decorated
 
 
-class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
+class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods, PassageMethods):
     """What `install` returns: the verbs of the SQL as methods, on the connection that was equipped.
 
     A source is what SQL takes: the name of a table, a view or a DataFrame that a variable of yours holds, or the path
@@ -198,6 +199,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
+        passages: bool | Mapping[str, Any] = False,
     ) -> Generated: ...
     @overload
     def generate(
@@ -214,6 +216,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
+        passages: bool | Mapping[str, Any] = False,
     ) -> dict[str, Generated]: ...
     def generate(
         self,
@@ -229,6 +232,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
+        passages: bool | Mapping[str, Any] = False,
     ) -> Generated | dict[str, Generated]:
         """Embed the text of each row and keep the vectors: SQL's `jammi_generate`.
 
@@ -246,17 +250,21 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             words: index the words, too, for searches by text.
             language: that of the texts, for stop words and stemming: one of Snowball's, or 'none' for neither.
             vectors: embed the texts. Without, the table has words only and needs no model: a search in it is by text.
+            passages: cut each text into passages, which are embedded and found one by one. A dict says how: `tokens`,
+                the most of a passage; `overlap`, how many of them it has of the one before; `by`, "paragraph",
+                "sentence" or "word"; and `title`, the columns that stand before each passage of their row.
 
         Returns:
             What became of it, or a dict of that by the labels: embedding_table str, source str, model str, status str,
             row_count int, skipped_count int, failed_count int, truncated_count int, dimensions int, seconds float,
-            location str, requests int and tokens int, which a provider was asked; None for a local model. A table of
-            words only has None as its model and dimensions.
+            location str, requests int and tokens int, which a provider was asked; None for a local model;
+            passage_count int or None, and advice str or None. A table of words only has None as its model and
+            dimensions.
 
         Raises:
             NoSourceError: there is no such table, view or file.
-            InputError: a column is not there, the key is not unique, `dims` is more than the model has, or there is
-                neither `words` nor `vectors`.
+            InputError: a column is not there, the key is not unique, `dims` is more than the model has, there is
+                neither `words` nor `vectors`, or passages are longer than the model reads.
             ModelError: the model cannot be used; NoModelError where it cannot be found.
             BuildError: the build was interrupted.
             StorageError: the files cannot be written.
@@ -269,9 +277,9 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         """
         text = template(
             "SELECT * FROM jammi_generate({}, {}::JSON, {}, model := {}, dims := {}, name := {}, reuse := {}, "
-            "resume := {}, words := {}, language := {}, vectors := {})"
+            "resume := {}, words := {}, language := {}, vectors := {}, passages := {}::JSON)"
         )
-        values = (key, model, dims, name, reuse, resume, words, language, vectors)
+        values = (key, model, dims, name, reuse, resume, words, language, vectors, _as_json(passages))
         rows = self._statements.rows(text, (source,), _as_json(columns), *values)
         return _by_label(columns, [Generated(*row) for row in rows])
 
@@ -288,6 +296,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
+        passages: bool | Mapping[str, Any] = False,
     ) -> Synced: ...
     @overload
     def sync(
@@ -302,6 +311,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
+        passages: bool | Mapping[str, Any] = False,
     ) -> dict[str, Synced]: ...
     def sync(
         self,
@@ -315,6 +325,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         words: bool = True,
         language: str = ENGLISH,
         vectors: bool = True,
+        passages: bool | Mapping[str, Any] = False,
     ) -> Synced | dict[str, Synced]:
         """Generate the first time, and refresh afterwards: SQL's `jammi_sync`.
 
@@ -332,6 +343,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             words: index the words of a new table, too.
             language: that of the texts of a new table; see `generate`.
             vectors: embed the texts, or make and refresh a table of words only; see `generate`.
+            passages: cut the texts into passages; see `generate`. A table whose texts are cut otherwise is another one.
 
         Returns:
             What was done, or a dict of that by the labels: embedding_table str, action str (generated, resumed,
@@ -352,9 +364,9 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         """
         text = template(
             "SELECT * FROM jammi_sync({}, {}::JSON, {}, model := {}, dims := {}, name := {}, words := {}, "
-            "language := {}, vectors := {})"
+            "language := {}, vectors := {}, passages := {}::JSON)"
         )
-        values = (key, model, dims, name, words, language, vectors)
+        values = (key, model, dims, name, words, language, vectors, _as_json(passages))
         rows = self._statements.rows(text, (source,), _as_json(columns), *values)
         return _by_label(columns, [Synced(*row) for row in rows])
 
@@ -368,6 +380,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         columns: str | Sequence[str] | None = None,
         words: bool = True,
         language: str = ENGLISH,
+        passages: bool | Mapping[str, Any] = False,
     ) -> Generated:
         """Make an embedding table of vectors that were made elsewhere: SQL's `jammi_import`. Nothing is embedded.
 
@@ -380,6 +393,9 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             columns: the columns of `source` whose text they stand for; only with these can a refresh follow.
             words: index the words of these columns, too.
             language: that of the texts; see `generate`.
+            passages: the vectors are of passages, several of one row; see `generate` for a dict that says how a refresh
+                cuts what is new. It may also name the columns of `vectors` that say where a passage is in its text: as
+                `start` and `end`, in characters from 0.
 
         Returns:
             The same as `generate`.
@@ -395,10 +411,12 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             5
         """
         text = template(
-            "SELECT * FROM jammi_import({}, {}, {}, {}, model := {}, cols := {}, words := {}, language := {})"
+            "SELECT * FROM jammi_import({}, {}, {}, {}, model := {}, cols := {}, words := {}, language := {}, "
+            "passages := {}::JSON)"
         )
         names = None if columns is None else _listed(columns)
-        return Generated(*self._row(text, (source, vectors), key, vector, model, names, words, language))
+        values = (key, vector, model, names, words, language, _as_json(passages))
+        return Generated(*self._row(text, (source, vectors), *values))
 
     def infer(
         self,
@@ -461,6 +479,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         b: float = 0.75,
         rerank: str | None = None,
         rerank_k: int = RERANK_K,
+        per_row: int = 1,
         fresh: bool | None = None,
         fresh_rows: int = TEXTS,
         column: str | None = None,
@@ -485,6 +504,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             b: of BM25, from 0 to 1: how much less a word counts in a long text.
             rerank: a cross-encoder that reads the query with each row's text, and ranks the rows by its scores.
             rerank_k: how many rows of the search it reads; at least `k`.
+            per_row: of a table of passages, give up to so many passages of each row.
             fresh: bring in what has changed in the source first, as `refresh` does. By default, if it is followed.
             fresh_rows: embed at most so many texts for that; a warning tells of the others.
             column: which of several embeddings of the source: its label, or the column that it is of.
@@ -492,7 +512,9 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         Returns:
             A relation: the source's columns, then _row_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
             _distance FLOAT, _bm25 FLOAT. `_score` is what ranks them; NULL stands for what was not computed.
-            With `rerank`, a last column `_rerank` has the scores of the cross-encoder.
+            With `rerank`, a column `_rerank` after them has the scores of the cross-encoder. Of a table of passages,
+            the last columns are _passage INTEGER, _start BIGINT, _end BIGINT, _passage_text VARCHAR: which passage of
+            the row's text was found; without its text where the row's has changed since.
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.
@@ -517,13 +539,8 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         ranking: dict[str, Any] = {"mode": mode, "weight": weight, "fusion": fusion, "k1": k1, "b": b}
         chosen: dict[str, Any] = {"model": model, "embedding_table": embedding_table, "column": column}
         freshness: dict[str, Any] = {"fresh": fresh, "fresh_rows": fresh_rows}
-        question = (
-            question_of(
-                str(source), query, k, exact=exact, min_similarity=min_similarity, **chosen, **ranking, **freshness
-            )
-            if is_plain
-            else None
-        )
+        options: dict[str, Any] = {"exact": exact, "min_similarity": min_similarity, "per_row": per_row}
+        question = question_of(str(source), query, k, **options, **chosen, **ranking, **freshness) if is_plain else None
         found = self._found_plainly(question) if question else None
         if found is not None:
             return found
@@ -534,8 +551,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             k,
             **chosen,
             filter=filter,
-            exact=exact,
-            min_similarity=min_similarity,
+            **options,
             parameters=parameters,
             **ranking,
             rerank=rerank,
@@ -551,7 +567,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
 
         Returns:
             A relation: _row_id VARCHAR, _source_id VARCHAR, _rank INTEGER, _score FLOAT, _similarity FLOAT,
-            _distance FLOAT, _bm25 FLOAT.
+            _distance FLOAT, _bm25 FLOAT. Of a table of passages, then _passage INTEGER, _start BIGINT, _end BIGINT.
 
         Raises:
             JammiError: the same as `search`.
@@ -590,11 +606,14 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         embedding_table: str | None = None,
         min_similarity: float | None = None,
         parameters: Mapping[str, object] | None = None,
+        per_row: int = 1,
         fresh: bool | None = None,
         fresh_rows: int = TEXTS,
         column: str | None = None,
     ) -> duckdb.DuckDBPyRelation:
         """The rows that are nearest to one row, without itself: SQL's `jammi_similar`.
+
+        A row of passages is asked for by the mean of their vectors.
 
         Args:
             source: what was embedded.
@@ -606,6 +625,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             embedding_table: search this one.
             min_similarity: leave out rows whose cosine is less.
             parameters: values for each `$name` in the filter.
+            per_row: of a table of passages, give up to so many passages of each row.
             fresh: bring in what has changed in the source first, as `refresh` does. By default, if it is followed.
             fresh_rows: embed at most so many texts for that; a warning tells of the others.
             column: which of several embeddings of the source: its label, or the column that it is of.
@@ -631,6 +651,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
             embedding_table=embedding_table,
             min_similarity=min_similarity,
             parameters=parameters,
+            per_row=per_row,
             fresh=fresh,
             fresh_rows=fresh_rows,
             column=column,
@@ -655,7 +676,8 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods):
         Returns:
             A relation of one row: embedding_table VARCHAR, current BIGINT, new BIGINT, changed BIGINT, gone BIGINT,
             coverage DOUBLE, segments INTEGER, bytes BIGINT, age INTERVAL, advice VARCHAR, followed VARCHAR, which is
-            what finds changes ('triggers', 'comparison', or nothing).
+            what finds changes ('triggers', 'comparison', or nothing), and passages BIGINT, how many the table has, or
+            nothing where texts are embedded whole.
 
         Raises:
             NotFoundError: the source has no embedding table. NoSourceError: it is not there.
@@ -945,8 +967,8 @@ def _bound(con: duckdb.DuckDBPyConnection, text: Sql) -> duckdb.DuckDBPyRelation
     return found
 
 
-def _as_json(columns: str | Sequence[str] | Mapping[str, str | Sequence[str]]) -> str:
-    """Columns as SQL takes them: DuckDB would make a MAP of some dicts, by what is in them."""
+def _as_json(columns: bool | str | Sequence[str] | Mapping[str, Any]) -> str:
+    """Columns, or how texts are cut, as SQL takes them: DuckDB would make a MAP of some dicts, by what is in them."""
     return json.dumps(dict(columns) if isinstance(columns, Mapping) else columns, default=list)
 
 

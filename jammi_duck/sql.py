@@ -16,16 +16,16 @@ from typing import LiteralString, TypeAlias
 
 # The functions that our SQL calls. A test defines a macro for every name that DuckDB has, and calls all verbs.
 _FUNCTIONS = frozenset((
-    "any_value", "arg_min", "array_cosine_distance", "bit_xor", "bool_or", "cast_to_type", "chr", "concat", "concat_ws",
-    "contains", "count", "count_star", "current_database", "current_setting", "duckdb_columns", "duckdb_constraints",
-    "duckdb_databases", "duckdb_extensions", "duckdb_functions", "duckdb_indexes", "duckdb_schemas",
-    "duckdb_table_sample", "duckdb_tables", "duckdb_triggers", "duckdb_types", "duckdb_views", "error", "hash", "hex",
-    "isfinite", "json_deserialize_sql", "json_keys", "json_serialize_sql", "len", "list", "list_aggr",
-    "list_cosine_similarity", "list_extract", "list_filter", "list_inner_product", "list_transform", "list_value",
-    "lower", "max", "md5", "min", "nullif", "pragma_collations", "query", "query_table", "range", "read_csv",
-    "read_json", "read_parquet", "regexp_matches", "row", "row_number", "sha256", "string_agg", "struct_extract",
-    "struct_pack", "suffix", "sum", "to_json", "to_seconds", "translate", "trim", "txid_current", "typeof", "unhex",
-    "unnest",
+    "any_value", "arg_min", "array_cosine_distance", "bit_xor", "bool_or", "cast_to_type", "chr", "concat",
+    "concat_ws", "contains", "count", "count_star", "current_database", "current_setting", "dense_rank",
+    "duckdb_columns", "duckdb_constraints", "duckdb_databases", "duckdb_extensions", "duckdb_functions",
+    "duckdb_indexes", "duckdb_schemas", "duckdb_table_sample", "duckdb_tables", "duckdb_triggers", "duckdb_types",
+    "duckdb_views", "error", "hash", "hex", "isfinite", "json_deserialize_sql", "json_keys", "json_serialize_sql",
+    "len", "length", "list", "list_aggr", "list_cosine_similarity", "list_extract", "list_filter",
+    "list_inner_product", "list_transform", "list_value", "lower", "max", "md5", "min", "nullif",
+    "pragma_collations", "query", "query_table", "range", "read_csv", "read_json", "read_parquet", "regexp_matches",
+    "row", "row_number", "sha256", "string_agg", "struct_extract", "struct_pack", "substring", "suffix", "sum",
+    "to_json", "to_seconds", "translate", "trim", "txid_current", "typeof", "unhex", "unnest",
 ))  # fmt: skip
 # After a sub-query or AS, this is a list of column names.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|(?<![\w.])(?<!\) )(?<!AS )(?P<called>"[-+*]"|[a-z_]\w*)(?=\()|"(?:[^"]|"")*\"""")

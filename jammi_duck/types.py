@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from jammi_duck.errors import DamagedError
 from jammi_duck.fields import (
     ELSEWHERE,
+    PASSAGES,
     WORDS_ONLY,
     Amount,
     Dimensions,
@@ -96,6 +97,29 @@ class Analysis(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class PassageRule(Record):
+    """How texts are cut into passages: by which `cutter`, of at most so many `tokens` of the model's.
+
+    A passage begins with at most `overlap` tokens of the one before. `by` is the border that is kept where it can be:
+    "paragraph", "sentence" or "word". The texts of the columns in `title` stand before each passage of the row, and are
+    not cut.
+    """
+
+    cutter: Text
+    tokens: Number
+    overlap: Number
+    by: Text
+    title: tuple[Text, ...] = ()
+
+
+class Shape(NamedTuple):
+    """What the rows of an embedding table have: vectors of so many dimensions, if any, and places in their texts."""
+
+    dimensions: int
+    has_passages: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Definition(Record):
     """Everything that determines the vectors of an embedding table, and how its words are found, if they are indexed.
 
@@ -118,6 +142,8 @@ class Definition(Record):
     # Of no concern for the vectors, so definitions that differ in these are equal.
     words: Analysis | None = dataclasses.field(default=None, compare=False, metadata=ELSEWHERE)
     embedding: Text | None = dataclasses.field(default=None, compare=False, metadata=ELSEWHERE)
+    # How its texts are cut; None if each is embedded whole.
+    passages: PassageRule | None = dataclasses.field(default=None, metadata=ELSEWHERE)
     # Whether its texts stand for pictures.
     pictures: bool = dataclasses.field(default=False, compare=False, metadata=ELSEWHERE)
 
@@ -125,6 +151,21 @@ class Definition(Record):
     def has_vectors(self) -> bool:
         """Whether there are vectors, and not words only."""
         return self.dimensions > 0
+
+    @property
+    def shape(self) -> Shape:
+        """What the stored rows have."""
+        return Shape(self.dimensions, self.passages is not None)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns whose texts are cut, or embedded whole: those that are no title."""
+        return tuple(name for name in self.columns if name not in self.title_columns)
+
+    @property
+    def title_columns(self) -> tuple[str, ...]:
+        """The columns whose texts stand before each passage."""
+        return self.passages.title if self.passages else ()
 
     @property
     def label(self) -> str:
@@ -156,13 +197,18 @@ class Definition(Record):
         """The same from the fields of a JSON object."""
         if not isinstance(fields, Mapping):
             return record(cls, fields)
-        elsewhere = ("words", "embedding", "pictures")
+        elsewhere = ("words", "embedding", "pictures", "passages")
         given = {name: fields[name] for name in elsewhere if fields.get(name) is not None}
         others = {name: value for name, value in fields.items() if name not in given}
         words = record(Analysis, given["words"]) if "words" in given else None
         embedding, pictures = given.get("embedding"), given.get("pictures", False)
-        found = record(cls, others, words=words, embedding=embedding, pictures=pictures)
-        has_words_only = WORDS_ONLY in (found.unknown.get("features") or ())
+        passages = record(PassageRule, given["passages"]) if "passages" in given else None
+        found = record(cls, others, words=words, embedding=embedding, pictures=pictures, passages=passages)
+        features = found.unknown.get("features") or ()
+        has_words_only = WORDS_ONLY in features
+        has_text = passages is None or not passages.title or set(passages.title) < set(found.columns)
+        if (passages is None) == (PASSAGES in features) or not has_text:
+            raise DamagedError("says how texts are cut into passages, which contradicts its features or its columns")
         if found.has_vectors == has_words_only or (has_words_only and words is None):
             raise DamagedError(f"has {found.dimensions} dimensions, which contradicts its features or its words")
         return found
@@ -170,7 +216,8 @@ class Definition(Record):
     def _others(self) -> dict[str, Any]:
         words = {} if self.words is None else {"words": self.words.as_fields()}
         embedding = {} if self.embedding is None else {"embedding": self.embedding}
-        return {**words, **embedding, **({"pictures": True} if self.pictures else {})}
+        passages = {} if self.passages is None else {"passages": self.passages.as_fields()}
+        return {**words, **embedding, **passages, **({"pictures": True} if self.pictures else {})}
 
 
 def label_of(source: str) -> str:
@@ -184,15 +231,38 @@ def label_of(source: str) -> str:
 class Counts(Record):
     """How many rows of a source were embedded (`rows`), had no text (`skipped`), or did not fit into memory (`failed`).
 
-    `truncated` counts embedded rows whose text was longer than the model reads.
+    `truncated` counts embedded rows whose text was longer than the model reads. `passages` is how many passages the
+    texts were cut into; 0 where they are embedded whole.
     """
 
     rows: Amount = 0
     skipped: Amount = 0
     failed: Amount = 0
     truncated: Amount = 0
+    passages: Amount = dataclasses.field(default=0, metadata=ELSEWHERE)
+
+    @property
+    def stored(self) -> int:
+        """How many rows the embedding table has: one for each passage, or for each text."""
+        return self.passages or self.rows
+
+    @property
+    def source_rows(self) -> int:
+        """How many rows the source had."""
+        return self.rows + self.skipped + self.failed
 
     def __add__(self, other: Counts) -> Counts:
         """The sum of both counts, without their unknown fields."""
-        mine, others = ((each.rows, each.skipped, each.failed, each.truncated) for each in (self, other))
+        mine, others = ((each.rows, each.skipped, each.failed, each.truncated, each.passages) for each in (self, other))
         return Counts(*(a + b for a, b in zip(mine, others, strict=True)))
+
+    @classmethod
+    def from_fields(cls, fields: object) -> Counts:
+        """Read the counts of a file. Raises as `record` does."""
+        if not isinstance(fields, Mapping) or "passages" not in fields:
+            return record(cls, fields)
+        others = {name: value for name, value in fields.items() if name != "passages"}
+        return record(cls, others, passages=fields["passages"])
+
+    def _others(self) -> dict[str, Any]:
+        return {"passages": self.passages} if self.passages else {}

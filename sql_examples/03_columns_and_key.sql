@@ -15,7 +15,8 @@ INSERT INTO books VALUES
 
 -- The columns are joined by a space, so a row is found by either. NULLs are left out: of 978-06, only the title is
 -- embedded. 978-08 has no text at all and is skipped. A model reads a few hundred words at most: of 978-09, only the
--- beginning is embedded, and it is counted as truncated.
+-- beginning is embedded, and it is counted as truncated. Where that is more than a few rows, a warning names what helps:
+-- see 25_long_texts.sql.
 SELECT source, model, status, row_count, skipped_count, failed_count, truncated_count, dimensions
 FROM jammi_generate('books', ['title', 'blurb'], 'isbn');
 

@@ -1,6 +1,7 @@
 """LoadedEncoders without a model: quick, deterministic, and near for texts that share words."""
 
 import hashlib
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from jammi_duck.encoder import Encoder, Encoders, Encodings, Identity
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.encoder.names import full_name
+from jammi_duck.encoder.token_counts import TokenCounts
 from jammi_duck.errors import NoModelError
 
 DIMENSIONS = 64
@@ -26,7 +28,25 @@ def text_vector(text: str, dimensions: int = DIMENSIONS) -> np.ndarray:
     return vector
 
 
+class WordTokens(TokenCounts):
+    """Every word is a token."""
+
+    limit, fixed = 8, 0
+    is_plain = True
+
+    def ends(self, text):
+        return np.array([word.end() for word in re.finditer(r"\S+", text)], np.int32)
+
+    def alone(self, texts):
+        return [len(text.split()) for text in texts]
+
+    def embedded(self, texts):
+        return self.alone(texts)
+
+
 class FakeEncoder(Encoder):
+    token_counts = WordTokens()
+
     def __init__(self, name: str, dimensions: int = DIMENSIONS, weights: str = "0" * 64) -> None:
         self.identity = Identity(name, weights=weights, pooling="mean", max_tokens=8)
         self.dimensions = dimensions

@@ -61,7 +61,7 @@ def lie_about(store, table):
         layout.sidecar(LATER, 0, "usearch"): b"an index",
         layout.parquet(MIXED, 0): parquet,
         layout.sidecar(MIXED, 0, "rowmap"): b"row ids",
-        layout.manifest(MIXED, 1): needing(dataclasses.replace(mine, table=MIXED), "passages"),
+        layout.manifest(MIXED, 1): needing(dataclasses.replace(mine, table=MIXED), "sections"),
         layout.parquet(COUNTED, 0): with_metadata(
             parquet, counts=json.dumps({**mine.counts.as_fields(), "deduplicated": 0}).encode(), build=b"e" * 32
         ),

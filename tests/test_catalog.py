@@ -135,13 +135,13 @@ class TestLater:
             TABLE.format("w"),
             TABLE.format("y"),
         }
-        assert "needs the feature 'passages'" in found[TABLE.format("w")][1]
+        assert "needs the feature 'sections'" in found[TABLE.format("w")][1]
         assert "has the status 'archived'" in found[TABLE.format("y")][1]
         con.execute("CREATE TABLE w AS SELECT 1 AS id, 'word' AS text")
         for call in ("jammi_search('w', 'word')", "jammi_refresh('w')", f"jammi_drop('{TABLE.format('w')}')"):
             message = error_of(con, f"FROM {call}")
             assert f"'{TABLE.format('w')}' cannot be used" in message
-            assert "needs the feature 'passages'" in message
+            assert "needs the feature 'sections'" in message
 
     def test_everything_else_goes_on_and_what_it_has_written_stays(self, fake, path):
         before = "SELECT * FROM jammi_catalog.embedding_tables WHERE source IN ('w', 'y') ORDER BY build"
@@ -149,14 +149,14 @@ class TestLater:
         there = ask(con, before)
         con.execute("CREATE TABLE z AS SELECT range AS id, 'word' || range AS text FROM range(5)")
         ((name,),) = ask(con, "SELECT embedding_table FROM jammi_generate('z', 'text', 'id')")
-        con.execute("UPDATE jammi_catalog.embedding_tables SET passages = 11 WHERE source = 'z'")
+        con.execute("UPDATE jammi_catalog.embedding_tables SET sections = 11 WHERE source = 'z'")
         con.execute("UPDATE jammi_catalog.segments SET words = 'z' WHERE parquet = ?", [f"{name}.parquet"])
         con.execute("INSERT INTO z VALUES (9, 'more')")
         assert ask(con, "SELECT added FROM jammi_refresh('z')") == [(1,)]
         for verb in ("recover", "vacuum", "tables"):
             ask(con, f"FROM jammi_{verb}()")
         assert ask(con, before) == there
-        assert ask(con, "SELECT passages FROM jammi_catalog.embedding_tables WHERE source = 'z'") == [(11,)]
+        assert ask(con, "SELECT sections FROM jammi_catalog.embedding_tables WHERE source = 'z'") == [(11,)]
         assert ("z",) in ask(con, "SELECT words FROM jammi_catalog.segments")
         assert ask(con, "FROM jammi_catalog.words") == [("a" * 32, "english")]
         ((definition,),) = ask(con, "SELECT definition FROM jammi_catalog.embedding_tables WHERE source = 'x'")
@@ -204,7 +204,7 @@ def test_a_migration_is_done_once_and_as_a_whole(fake, database, monkeypatch):
     with pytest.raises(JammiError, match="no room"):
         fake(con)
     assert version(con) == [(migrations.VERSION - 1,)]
-    assert "passages" not in [name for name, *_ in ask(con, "DESCRIBE jammi_catalog.embedding_tables")]
+    assert "sections" not in [name for name, *_ in ask(con, "DESCRIBE jammi_catalog.embedding_tables")]
     con.close()
     failing.clear()
     for last in range(1, 4):
@@ -213,7 +213,7 @@ def test_a_migration_is_done_once_and_as_a_whole(fake, database, monkeypatch):
             fake(con)
         con.close()
         con = duckdb.connect(path)
-        has = "passages" in [name for name, *_ in ask(con, "DESCRIBE jammi_catalog.embedding_tables")]
+        has = "sections" in [name for name, *_ in ask(con, "DESCRIBE jammi_catalog.embedding_tables")]
         assert version(con) == [(migrations.VERSION - (not has),)]
         con.close()
     con = fake(duckdb.connect(path)).con

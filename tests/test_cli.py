@@ -80,7 +80,7 @@ class TestUsage:
         assert code == 0
         assert len(out.splitlines()) <= 40
         assert max(map(len, out.splitlines())) <= 90
-        more = set(out.partition("More, each with --help: ")[2].partition(". Exit codes")[0].split(", "))
+        more = set(out.partition("More, with --help: ")[2].partition(". Exit codes")[0].split(", "))
         assert more < set(COMMANDS)
         for command in set(COMMANDS) - more - {"search-column"}:
             assert f"    {command.split()[0]} " in out
@@ -156,6 +156,7 @@ class TestExitCodes:
             "jammi-duck: the environment variable JAMMI_INFERENCE__MODELS sets no option; did you mean"
         )
 
+    @pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
     def test_the_demo(self, folder, capsys, monkeypatch):
         found = [(1, "module", "a.b", "Talk to a web server."), (2, "function", "c", "Compress a file.")]
         monkeypatch.setattr("jammi_duck.doors.demo.docstrings", lambda _: iter(found))

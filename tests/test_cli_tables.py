@@ -237,3 +237,97 @@ class TestConfig:
             assert "s3://bucket/prefix" in out
             assert all(name in out for name in ("secret", "token", "key"))
             assert not re.search("hush|KEYID", out)
+
+
+LONG = "A duck swims in the water of a quiet pond. " * 3 + "\n\n" + "A loud dog barks at night. " * 4
+
+
+class TestPassages:
+    @pytest.fixture
+    def long(self, folder):  # noqa: F811
+        rows = [{"id": 1, "name": "pond", "text": LONG}, {"id": 2, "name": "short", "text": "an owl"}]
+        (folder / "long.json").write_text(json.dumps(rows))
+        return folder
+
+    def test_generate_shows_how_many_there_are_and_a_search_finds_one(self, long, capsys):
+        code, out, err = call(capsys, "generate long.json --columns text --key id --passages --tokens 14 --json")
+        assert code == 0, err
+        (built,) = json.loads(out)
+        assert (built["row_count"], built["advice"]) == (2, None)
+        assert built["passage_count"] > 2
+        _, out, _ = call(capsys, "search long.json 'a dog barks' -k 1 --json")
+        (found,) = json.loads(out)
+        assert found["_passage_text"] == LONG[found["_start"] : found["_end"]]
+
+    @pytest.mark.parametrize(
+        ("options", "cut"),
+        [
+            ("--passages", {}),
+            ("--tokens 14", {"tokens": 14}),
+            ("--tokens 14 --overlap 5", {"tokens": 14, "overlap": 5}),
+            ("--by word", {"by": "word"}),
+            ("--title name", {"title": ["name"]}),
+            ("--tokens 14 --by sentence --title name,id", {"tokens": 14, "by": "sentence", "title": ["name", "id"]}),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["generate", "sync"])
+    def test_each_option_implies_passages(self, long, capsys, command, options, cut):
+        assert call(capsys, f"{command} long.json --columns text --key id {options}")[0] == 0
+        (manifest,) = (long / "artifacts" / "jammi_db").glob("*.json")
+        made = json.loads(manifest.read_text())["definition"]
+        assert cut.items() <= made["passages"].items()
+        assert made["columns"] == [*cut.get("title", []), "text"]
+        assert (made["passages"].get("title") or []) == cut.get("title", [])
+
+    def test_a_sync_with_the_same_options_refreshes(self, long, capsys):
+        sync = "sync long.json --columns text --key id --tokens 14 --json"
+        done = [
+            json.loads(call(capsys, line)[1])[0]["action"] for line in (sync, sync, sync.replace("14", "14 --by word"))
+        ]
+        assert done == ["generated", "unchanged", "generated"]
+
+    def test_the_command_shows_how_rows_were_cut(self, long, capsys):
+        call(capsys, "generate long.json --columns text --key id --tokens 14")
+        code, out, err = call(capsys, "passages long.json --json")
+        assert code == 0, err
+        rows = json.loads(out)
+        assert [tuple(row) for row in rows] == [("_row_id", "_passage", "_start", "_end", "_passage_text")] * len(rows)
+        assert [row["_passage"] for row in rows if row["_row_id"] == "1"] == list(range(len(rows) - 1))
+        assert all(row["_passage_text"] == LONG[row["_start"] : row["_end"]] for row in rows if row["_row_id"] == "1")
+        _, out, _ = call(capsys, "passages long.json --row 2")
+        assert "an owl" in out
+        assert "duck" not in out
+        assert call(capsys, "passages long.json --row 3")[1] == "no passages\n"
+
+    def test_the_table_has_the_beginning_of_each_passage(self, long, capsys):
+        (long / "long.json").write_text(json.dumps([{"id": 1, "text": "ж" * 100}]))
+        call(capsys, "generate long.json --columns text --key id --passages")
+        _, out, _ = call(capsys, "passages long.json --row 1")
+        assert f" {'ж' * 58}… " in out
+        _, out, _ = call(capsys, "passages long.json --row 1 --json")
+        assert json.loads(out)[0]["_passage_text"] == "ж" * 100
+
+    def test_many_texts_that_are_too_long_are_told_of(self, long, capsys, caplog):
+        (long / "long.json").write_text(json.dumps([{"id": 1, "text": "duck water " * 1000}]))
+        code, out, err = call(capsys, "generate long.json --columns text --key id")
+        assert code == 0
+        assert "--passages on the command line" in caplog.text
+        assert re.search(r"^advice +100 % of the texts are longer than the model reads", out, re.MULTILINE)
+
+    def test_vectors_of_passages_are_imported(self, long, capsys):
+        end = LONG.index("\n")
+        duckdb.sql(
+            "COPY (SELECT 1 AS id, unnest([0, $1]) AS a, unnest([$2, $3]) AS b, list_resize([1.0], $4, 0.5) AS v) "
+            "TO 'vectors.parquet'",
+            params=[end + 2, end, len(LONG), 32],
+        )
+        code, out, err = call(
+            capsys,
+            "import long.json vectors.parquet id v --model $MODEL --columns text --start a --end b --json".replace(
+                "$MODEL", str(settings.load().config.model)
+            ),
+        )
+        assert code == 0, err
+        assert json.loads(out)[0]["passage_count"] == 2
+        rows = json.loads(call(capsys, "passages long.json --json")[1])
+        assert [row["_passage_text"] for row in rows] == [LONG[:end], LONG[end + 2 :]]

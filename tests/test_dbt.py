@@ -193,6 +193,14 @@ class TestFirstBuild:
         assert {5, 8} < {id for id, _, _ in rows}
         assert {str(opened) >= "2026-02-04" for _, opened, _ in rows} == {True}
 
+    def test_a_long_text_is_found_by_its_passages(self, first):
+        weeks = first.tables["ticket_weeks"]
+        assert len(weeks) == 1
+        found = first.tables["weekly_damage"]
+        assert len(found) == 2
+        assert all(passage in weeks[0][1] for _, passage, _ in found)
+        assert any("soaked" in passage for _, passage, _ in found)
+
     def test_several_threads(self, first):
         assert "Concurrency: 4 threads" in first.output
         assert len(first.threads) > 1

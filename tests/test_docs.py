@@ -74,6 +74,23 @@ def test_the_page_about_python_runs(monkeypatch, tmp_path):
     assert (outcome.failed, outcome.attempted > 15) == (0, True), "".join(told)
 
 
+@pytest.mark.minilm
+@pytest.mark.filterwarnings("ignore:'contracts' has embedding tables of different columns")
+def test_the_page_about_long_texts_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    example = (ROOT / "sql_examples" / "25_long_texts.sql").read_text()
+    page = (ROOT / "docs" / "passages.md").read_text()
+    with jammi_duck.connect(storage=tmp_path / "artifacts", cache_dir=tmp_path / "cache") as con:
+        con.execute(example[: example.index("-- Most texts need no options")])
+        answers = [
+            con.execute(statement).fetchall()
+            for block in re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+            for statement in con.extract_statements(block)
+        ]
+    assert len(answers) > 12
+    assert all(answers), page
+
+
 def test_the_page_about_python_has_every_method():
     page = (ROOT / "docs" / "python.md").read_text()
     for name, _ in inspect.getmembers(Jammi, inspect.isfunction):
@@ -92,6 +109,7 @@ def test_the_page_about_python_has_what_duckdb_says_without_the_functions(con, q
 
 @pytest.mark.minilm
 @pytest.mark.shared_data
+@pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
 def test_the_python_of_the_readme_runs(monkeypatch, tmp_path, shared_data, capsys):
     # The other one needs a server: see test_server_life.py.
     code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -137,14 +155,16 @@ def test_every_column_is_documented_in_its_section():
     from jammi_duck.udfs import embedding, searching
     from jammi_duck.udfs.columns import fields_of
     from jammi_duck.udfs.refreshing import TableStatus
+    from jammi_duck.udfs.splitting import PassageOfText
     from jammi_duck.udfs.upkeep import TableRow
     from jammi_duck.work.compact import Compacted
     from jammi_duck.work.generate import Generated
     from jammi_duck.work.refresh import Refreshed
+    from jammi_duck.work.sync import Synced
 
     shapes = {
-        "jammi_search": [column for column in fields_of(searching.Hit) if column != "_source_id"],
-        "jammi_matches": fields_of(searching.Hit),
+        "jammi_search": fields_of(searching.Hit).keys() - {"_source_id", "_row_digest"},
+        "jammi_matches": fields_of(searching.Hit).keys() - {"_row_digest"},
         "jammi_explain": fields_of(searching.StageRow),
         "jammi_check": fields_of(Checked),
         "jammi_eval": fields_of(MetricRow),
@@ -158,6 +178,8 @@ def test_every_column_is_documented_in_its_section():
         "jammi_infer": fields_of(embedding.InferredRow),
         "jammi_tables": fields_of(TableRow),
         "jammi_recover": fields_of(Action),
+        "jammi_split": fields_of(PassageOfText),
+        "jammi_sync": fields_of(Synced),
         "jammi_models": fields_of(ModelRow),
         "jammi_vacuum": fields_of(Removed),
     }

@@ -9,6 +9,7 @@ from jammi_duck.embeddings import get_registry
 from jammi_duck.encoder import LocalEncoder
 from jammi_duck.encoder.images.places import PictureLimits
 from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.encoder.passages import Cutter, embedded_text, resolve_rule
 from jammi_duck.types import Definition
 from jammi_duck.work.generate import Request, define
 from tests.clip_models import data, picture
@@ -52,6 +53,19 @@ class EncoderContract:
         assert encodings.failed.tolist() == [False] * len(self.texts)
         assert encodings.truncated.shape == (len(self.texts),)
         assert 1 <= sum(done) <= len(self.texts)
+
+    def test_reads_all_of_each_passage(self, encoder):
+        if encoder.takes_images:
+            pytest.skip("pictures are not cut")
+        text = "".join(f"The duck {i} of the water, duck. " + "\n\n" * (i % 3) for i in range(60))
+        rule = resolve_rule(encoder, None, None, None)
+        for title in ("", "the water " * 300):
+            cutter = Cutter(encoder, rule)
+            cuts = cutter.cut(text, title)
+            passages = [text[start:end] for start, end in zip(cuts.starts.tolist(), cuts.ends.tolist(), strict=True)]
+            assert "".join("".join(passages).split()) == "".join(text.split())
+            read = [embedded_text(cutter.title(title), passage) for passage in passages]
+            assert not encoder.encode_rows(read, "document", ignore).truncated.any()
 
     def test_a_progress_that_raises_ends_the_work(self, encoder):
         def stop(_):

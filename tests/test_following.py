@@ -39,7 +39,7 @@ class TestRefresh:
         shown = words.execute("SELECT * FROM jammi_status('t')")
         assert [column[0] for column in shown.description] == [
             "embedding_table", "current", "new", "changed", "gone", "coverage", "segments", "bytes", "age", "advice",
-            "followed",
+            "followed", "passages",
         ]  # fmt: skip
         (row,) = shown.fetchall()
         assert (row[5], row[9]) == (1.0, "SELECT * FROM jammi_refresh('t') brings it up to date")
@@ -390,9 +390,9 @@ def test_many_rows_with_one_text_are_written_a_part_at_a_time(con, words, encode
     most = []
     real = SegmentWriter.write
 
-    def write(writer, row_ids, vectors, digests):
+    def write(writer, row_ids, *columns):
         most.append(len(row_ids))
-        real(writer, row_ids, vectors, digests)
+        real(writer, row_ids, *columns)
 
     monkeypatch.setattr(SegmentWriter, "write", write)
     con.execute("INSERT INTO t SELECT range, $1 FROM range(100, 10_100)", ["word3" if known else "n/a"])

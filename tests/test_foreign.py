@@ -39,7 +39,7 @@ from jammi_duck.storage.index.graph_file import check_graph
 from jammi_duck.storage.index.segment import MappedSegment
 from jammi_duck.storage.index.sidecars import build
 from jammi_duck.storage.tables.table import live_masks
-from jammi_duck.types import Counts
+from jammi_duck.types import Counts, Shape
 from tests.test_format import DEFINITION, GOLDEN, MANIFEST, NAME, sealed
 from tests.test_generate import error_of
 
@@ -309,7 +309,7 @@ def test_a_manifest_that_is_none_keeps_nobody_from_other_tables(location, conten
 def test_a_later_version_is_named_and_left_alone(location):
     file = f"{location.name}.00002.manifest.json"
     location.write(file, location.read(f"{location.name}.manifest.json"))
-    location.reseal(file, lambda document: document.update(number=2, features=["passages"]))
+    location.reseal(file, lambda document: document.update(number=2, features=["sections"]))
     content = location.read(file)
     con = location.fresh(retention=timedelta(0))
     assert "no embedding table for 'u'" in error_of(con, "FROM jammi_search('u', 'other')")
@@ -427,10 +427,10 @@ class SegmentFiles:
 
     def index(self, rows=300):
         files = {"usearch": self.usearch, "rowmap": self.rowmap, "vectors": self.vectors}
-        build(self.parquet, files, rows=rows, dimensions=8, progress=lambda _: None)
+        build(self.parquet, files, rows=rows, shape=Shape(8), progress=lambda _: None)
 
     def open(self):
-        mapped = MappedSegment(self.rowmap, self.vectors, 300, 8)
+        mapped = MappedSegment(self.rowmap, self.vectors, 300, Shape(8))
         mapped.open_index(Graph(), self.usearch)
         return mapped
 
@@ -447,7 +447,7 @@ def with_number(number):
 def test_a_vector_that_is_no_numbers_is_named(segment, number):
     segment.index()
     segment.write(with_number(number))
-    for read in (lambda: list(read_vectors(segment.parquet)), segment.index):
+    for read in (lambda: list(read_vectors(segment.parquet, Shape(8))), segment.index):
         with pytest.raises(UnsupportedError, match=f"'{segment.parquet.name}' has vectors with NaN or infinite"):
             read()
     segment.write()
@@ -494,7 +494,7 @@ def test_a_parquet_with_other_columns_is_refused_by_name(segment, change):
     segment.rewrite(change)
 
     def read():
-        check_shape(segment.parquet, 300, 8)
+        check_shape(segment.parquet, 300, Shape(8))
         segment.index()
 
     with pytest.raises(UnsupportedError, match=f"'{segment.parquet.name}'"):
@@ -502,7 +502,7 @@ def test_a_parquet_with_other_columns_is_refused_by_name(segment, change):
 
 
 def test_more_columns_are_no_obstacle(segment):
-    segment.rewrite(lambda table: table.append_column("_passage", pa.array(range(300))))
+    segment.rewrite(lambda table: table.append_column("_section", pa.array(range(300))))
     assert read_footer(segment.parquet).rows == 300
     segment.index()
     assert segment.open().rows == 300
@@ -725,7 +725,7 @@ def check_any_parquet(path, content):
     for read in (
         read_footer,
         read_state,
-        lambda path: list(read_vectors(path)),
+        lambda path: list(read_vectors(path, Shape(8))),
         lambda path: list(read_tombstones(path)),
     ):
         with contextlib.suppress(StorageError):

@@ -26,7 +26,7 @@ from jammi_duck.storage.files.parquet import (
     read_vectors,
 )
 from jammi_duck.storage.files.store import FileDigest
-from jammi_duck.types import Analysis, Counts, Definition
+from jammi_duck.types import Analysis, Counts, Definition, PassageRule, Shape
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest.json"
 NAME = "patents__embedding__all-MiniLM-L6-v2__20260325T120000"
@@ -144,7 +144,7 @@ class TestLaterManifests:
         assert document["access"] == {"roles": ["reader"]}
         assert document["features"] == []
         assert document["counts"]["deduplicated"] == 5
-        assert document["definition"]["passages"] == {"overlap": 16, "tokens": 128}
+        assert document["definition"]["sections"] == {"overlap": 16, "tokens": 128}
         assert list(document["segments"][0])[-1] == "probe"
         assert document["segments"][0]["words"]["analyser"] == "english"
         assert document["segments"][0]["parquet"]["crc32c"] == "dGVzdA=="
@@ -170,20 +170,20 @@ class TestLaterManifests:
                 "file": document["segments"][0]["parquet"],
                 "deleted": document["deleted"][0],
             }
-            levels[where]["features"] = ["passages"]
+            levels[where]["features"] = ["sections"]
             plain = json.dumps(document["definition"], sort_keys=True, separators=(",", ":"))
             document["fingerprint"] = hashlib.sha256(plain.encode()).hexdigest()
 
-        with pytest.raises(UnsupportedError, match=f"'{MANIFEST.file}' needs the feature 'passages'"):
+        with pytest.raises(UnsupportedError, match=f"'{MANIFEST.file}' needs the feature 'sections'"):
             Manifest.from_bytes(later(change), MANIFEST.file)
 
     def test_a_feature_that_is_known_is_no_obstacle(self, monkeypatch):
         from jammi_duck import fields
 
-        monkeypatch.setattr(fields, "FEATURES", {"passages"})
-        content = later(lambda document: document.update(format_version=2, features=["passages"]))
+        monkeypatch.setattr(fields, "FEATURES", {"sections"})
+        content = later(lambda document: document.update(format_version=2, features=["sections"]))
         found = Manifest.from_bytes(content, MANIFEST.file)
-        assert json.loads(found.to_bytes())["features"] == ["passages"]
+        assert json.loads(found.to_bytes())["features"] == ["sections"]
 
     def test_a_later_version_that_does_not_say_its_features_is_refused(self):
         content = later(lambda document: document.update(format_version=2))
@@ -241,10 +241,10 @@ class TestParquet:
         footer = read_footer(path)
         assert (footer.build, footer.change, footer.rows) == (MANIFEST.build, "c" * 32, 3)
         assert (footer.definition, footer.counts) == (DEFINITION, MANIFEST.counts)
-        batches = list(read_vectors(path))
+        batches = list(read_vectors(path, Shape(4)))
         assert pa.concat_arrays([ids for ids, _ in batches]).to_pylist() == ["a", "b", "c"]
         assert np.concatenate([vectors for _, vectors in batches]).tolist() == np.eye(3, 4).tolist()
-        ((row_ids, vectors, digests),) = read_rows(path)
+        ((row_ids, vectors, digests, _),) = read_rows(path, Shape(4))
         assert (row_ids.to_pylist(), vectors.tolist()) == (["a", "b", "c"], np.eye(3, 4).tolist())
         assert digests.to_pylist() == [b"0" * 16, b"1" * 16, b"2" * 16]
 
@@ -261,7 +261,7 @@ class TestParquet:
         content[place] ^= 1
         path.write_bytes(content)
         with pytest.raises(DamagedError, match="cannot be read"):
-            list(read_vectors(path))
+            list(read_vectors(path, Shape(4)))
 
     def test_what_is_no_damage_is_not_called_so(self, path, monkeypatch):
         """Settling deletes damaged files, so neither the system's failures nor a later format may look like damage."""
@@ -275,7 +275,7 @@ class TestParquet:
 
                 patch.setattr(pq, "read_metadata", failing)
                 patch.setattr(pq, "ParquetFile", failing)
-                for read in (read_footer, lambda path: list(read_vectors(path))):
+                for read in (read_footer, lambda path: list(read_vectors(path, Shape(4)))):
                     with pytest.raises(StorageError) as caught:
                         read(path)
                     assert not isinstance(caught.value, DamagedError)
@@ -292,22 +292,22 @@ class TestParquet:
         pq.write_table(table.replace_schema_metadata({k: v for k, v in known.items() if v is not None}), path)
 
     def test_unknown_fields_of_a_footer_are_read_over(self, path):
-        definition = json.dumps({**json.loads(DEFINITION.to_json()), "passages": {"tokens": 128}})
+        definition = json.dumps({**json.loads(DEFINITION.to_json()), "sections": {"tokens": 128}})
         counts = '{"rows": 3, "skipped": 1, "failed": 0, "truncated": 2, "deduplicated": 4}'
         self.rewritten(path, definition=definition, counts=counts, features="[]", format_version="7", later="x")
         footer = read_footer(path)
         assert (footer.counts.rows, footer.counts.unknown) == (3, {"deduplicated": 4})
-        assert footer.definition.unknown == {"passages": {"tokens": 128}}
+        assert footer.definition.unknown == {"sections": {"tokens": 128}}
 
     @pytest.mark.parametrize(
         "metadata",
         [
-            {"features": '["passages"]'},
+            {"features": '["sections"]'},
             {"format_version": "2"},
             {"format_version": None},
             {"format_version": "one"},
             {"definition": "{"},
-            {"definition": '{"features": ["passages"]}'},
+            {"definition": '{"features": ["sections"]}'},
             {"definition": None},
             {"counts": '{"rows": "three"}'},
             {"counts": "[" * 100_000},
@@ -376,7 +376,6 @@ def test_fingerprint_is_golden_and_depends_on_every_field():
             continue
         value = getattr(DEFINITION, field.name)
         other = (*value, "x") if isinstance(value, tuple) else value + 1 if isinstance(value, int) else f"{value}x"
-        if field.name == "words":
-            other = ANALYSIS
+        other = {"words": ANALYSIS, "passages": PassageRule("jammi 1", 200, 30, "paragraph")}.get(field.name, other)
         assert dataclasses.replace(DEFINITION, **{field.name: other}).fingerprint != DEFINITION.fingerprint
     assert dataclasses.replace(DEFINITION, unknown={"later": 1}).fingerprint != DEFINITION.fingerprint

@@ -45,7 +45,7 @@ class TestSources:
         names = [column[0] for column in animals.description]
         assert names == [
             "embedding_table", "source", "model", "status", "row_count", "skipped_count", "failed_count",
-            "truncated_count", "dimensions", "seconds", "location", "requests", "tokens",
+            "truncated_count", "dimensions", "seconds", "location", "requests", "tokens", "passage_count", "advice",
         ]  # fmt: skip
         assert row[1:9] == ("animals", "fake/small", "ready", 5, 0, 0, 0, 64)
 
@@ -166,11 +166,14 @@ class TestText:
         con.execute("""CREATE TABLE t AS FROM (VALUES
             (1, 'ok'), (2, NULL), (3, ''), (4, '  \t'), (5, 'unencodable'),
             (6, 'one two three four five six seven eight nine')) t(id, text)""")
-        row = con.execute(
-            "SELECT row_count, skipped_count, failed_count, truncated_count, dimensions "
+        query = (
+            "SELECT row_count, skipped_count, failed_count, truncated_count, dimensions, advice "
             "FROM jammi_generate('t', 'text', 'id')"
-        ).fetchone()
-        assert row == (2, 3, 1, 1, 64)
+        )
+        with pytest.warns(JammiWarning, match="50 % of the texts are longer than the model reads") as warned:
+            (row,) = con.execute(query).fetchall()
+        assert row[:-1] == (2, 3, 1, 1, 64)
+        assert row[-1] in str(warned[0].message)
         assert [key for key, _ in vectors(con, "t")] == ["1", "6"]
 
     def test_digest_is_the_md5_of_the_embedded_text(self, animals):

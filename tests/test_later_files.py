@@ -65,7 +65,7 @@ def flip(store, file):
 
 
 def need(store, file):
-    replaced(store, file, needing(manifest.read(store, file), "passages"))
+    replaced(store, file, needing(manifest.read(store, file), "sections"))
 
 
 def nothing(store, file):
@@ -123,7 +123,7 @@ def check_b(world, at, damage):
     recovered(con)
     if damage is need:
         message = error_of(con, "FROM jammi_refresh('t')")
-        assert "needs the feature 'passages'" in message, at
+        assert "needs the feature 'sections'" in message, at
     else:
         assert found(con) == AFTER, at
         assert ask(con, "SELECT added, changed, deleted FROM jammi_refresh('t')") == [(0, 0, 0)], at
@@ -368,7 +368,7 @@ class TestDrop:
         assert recovered(con)[shared.name].endswith(action.removeprefix("removed 0 files"))
         vacuumed(con)
         check_all_there(store, before)
-        monkeypatch.setattr(fields, "FEATURES", frozenset({"passages"}))
+        monkeypatch.setattr(fields, "FEATURES", frozenset({"sections"}))
         assert recovered(con) == {shared.name: "removed the files that a drop had left"}
         assert store.files() == {}
 

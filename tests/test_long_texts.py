@@ -56,7 +56,8 @@ def test_a_text_that_cannot_be_cut_and_is_too_long_fails_alone(tiny_model, tmp_p
         "CREATE TABLE t AS FROM (VALUES (1, 'duck'), (2, repeat(chr(8734), 1001)), (3, repeat('duck ', 999))) "
         "t(id, body)"
     )
-    found = con.execute("SELECT row_count, failed_count, truncated_count FROM jammi_generate('t', 'body', 'id')")
+    with pytest.warns(jammi_duck.JammiWarning, match="50 % of the texts are longer than the model reads"):
+        found = con.execute("SELECT row_count, failed_count, truncated_count FROM jammi_generate('t', 'body', 'id')")
     assert found.fetchall() == [(2, 1, 1)]
     with pytest.raises(duckdb.Error, match="of 1001 characters could not be embedded"):
         con.execute("SELECT embed(body) FROM t WHERE id = 2").fetchall()

@@ -14,6 +14,7 @@ from jammi_duck.errors import JammiWarning
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.parquet import read_rows
 from jammi_duck.storage.index import graph, plan
+from jammi_duck.types import Shape
 from jammi_duck.work.text_buffer import digest
 from tests.fakes import text_vector
 from tests.test_generate import error_of
@@ -57,7 +58,7 @@ def embedded(world):
         name = layout.parse(file)
         if name and name.kind == "parquet":
             _, path = store.found(file)
-            found.update(each for _, _, digests in read_rows(path) for each in digests.to_pylist())
+            found.update(each for rows in read_rows(path, Shape(64)) for each in rows.digests.to_pylist())
     return found
 
 

@@ -89,6 +89,7 @@ def ask(world):
         ("SELECT source FROM jammi_tables()", [{"source": "patents"}]),
         ("SELECT column_name FROM (DESCRIBE patents) LIMIT 1", [{"column_name": "id"}]),
         ("SELECT embed('x') IS NOT NULL AS e, jammi_snippet('a b', 'b') AS s", [{"e": True, "s": "a **b**"}]),
+        ("SELECT jammi_split('a b')[1]._passage_text AS t", [{"t": "a b"}]),
         ("SELECT range AS r FROM range(2)", [{"r": 0}, {"r": 1}]),
     ],
 )  # fmt: skip
@@ -96,6 +97,11 @@ def test_what_is_granted(ask, world, text, rows):
     mine = world["names"]["patents"]
     expected = [{key: mine if value == "{mine}" else value for key, value in row.items()} for row in rows]
     assert ask(text).to_pylist() == expected
+
+
+def test_how_the_texts_of_a_granted_table_were_cut_is_granted(ask):
+    with pytest.raises(pa.ArrowInvalid, match="were not cut into passages"):
+        ask("SELECT * FROM jammi_passages('patents')")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +122,8 @@ def test_what_is_granted(ask, world, text, rows):
         "SELECT id FROM jammi_search('patents', 'x', filter := concat('id IN (SELECT id FROM ', 'secrets)'))",
         "SELECT id FROM jammi_search('patents', (SELECT max(t) FROM secrets))",
         "SELECT * FROM jammi_eval('patents', 'secrets', 'secrets')", "SELECT * FROM jammi_status('secrets')",
+        "SELECT * FROM jammi_passages('secrets')", "SELECT * FROM jammi_passages('patents', NULL, '{theirs}')",
+        "SELECT jammi_split((SELECT max(t) FROM secrets)) AS s",
         "SELECT * FROM jammi_eval_compare('patents', 'patents', 'patents', [{{'embedding_table': '{theirs}'}}])",
         "WITH secrets AS (SELECT 1) FROM secrets", "WITH patents AS (FROM secrets) FROM patents",
         "SELECT * FROM (WITH notes AS (SELECT 1 AS a) FROM notes), notes", "SELECT EXISTS (FROM secrets) AS e",

@@ -70,6 +70,10 @@ def file(tmp_path_factory, model):
     con.execute("FROM jammi_generate('kinds', 'te xt', 'id')").fetchall()
     con.execute("CREATE TABLE slow AS SELECT range AS id, 'text ' || range AS text FROM range(200)")
     con.execute("FROM jammi_generate('slow', 'text', 'id')").fetchall()
+    con.execute(
+        "CREATE TABLE manuals AS SELECT id, 'Pump' AS title, repeat('a pump. ', id + 3) AS body FROM slow LIMIT 9"
+    )
+    con.execute("FROM jammi_generate('manuals', 'body', 'id', passages := true)").fetchall()
     con.close()
     return file
 
@@ -857,3 +861,18 @@ def test_tls(other, tmp_path):
     with pytest.raises(ConfigError, match="cannot use"):
         with running(other(**options)):
             pass
+
+
+def test_passages(served):
+    rows = searched(served, source="manuals", k=2, per_row=3)
+    assert {row["_rank"] for row in rows} == {1, 2}
+    assert len(rows) > 2
+    for row in rows:
+        assert row["_passage_text"] == row["body"][row["_start"] : row["_end"]]
+    assert rows == sorted(rows, key=lambda row: (row["_rank"], -row["_score"], row["_passage"]))
+    firsts = {row["_rank"]: row["_passage"] for row in reversed(rows)}
+    assert {row["_rank"]: row["_passage"] for row in searched(served, source="manuals", k=2)} == firsts
+    (row,) = searched(served, source="manuals", k=1, columns=["title", "_passage_text"])
+    assert list(row)[:3] == ["title", "_passage_text", "_row_id"]
+    assert "has each text as a whole" in refused(served, 400, "invalid", per_row=2)
+    assert "'per_row' must be a whole number from 1" in refused(served, 400, "invalid", per_row=0)

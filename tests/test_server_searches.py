@@ -27,6 +27,13 @@ VECTOR = np.random.default_rng(3).standard_normal(384).astype(np.float32).tolist
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     file = make_database(tmp_path_factory.mktemp("served"))
+    folder = file.parent
+    con = jammi_duck.connect(file, storage=str(folder / "artifacts"), cache_dir=str(folder / "cache"))
+    con.execute(
+        "CREATE TABLE manuals AS SELECT id, repeat(note || ' on how pumps move water. ', id) AS body FROM notes"
+    )
+    con.execute("FROM jammi_generate('manuals', 'body', 'id', passages := {'tokens': 20})").fetchall()
+    con.close()
     with in_process(config_of(file)) as (service, _):
         yield service
 
@@ -73,6 +80,9 @@ STATEMENTS = [
     "PIVOT jammi_search('patents', 'water', 3) ON year IN (2019, 2022) USING count(*) GROUP BY title",
     "WITH other AS (SELECT 1 AS id) SELECT id FROM other JOIN jammi_search('patents', 'water', 3) USING (id)",
     "SELECT id FROM notes WHERE id IN (SELECT id FROM jammi_search('patents', 'water', 3)) ORDER BY id",
+    "SELECT * FROM jammi_search('manuals', 'how to move water', 5)",
+    "SELECT * FROM jammi_search('manuals', 'how to move water', 5, per_row := 3)",
+    "SELECT id, _passage_text FROM jammi_search('manuals', 'note 7', 2, per_row := 2, mode := 'text') s ORDER BY _rank",
 ]
 
 

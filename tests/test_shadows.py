@@ -62,18 +62,36 @@ def everything(con):
         ("SELECT id, _row_id, _rank FROM jammi_search_column('asked', 'v', 'word2', 3, filter := 'id < 4')",),
         ("SELECT id, _row_id FROM questions, jammi_search_column('asked', 'v', q, 1, key := ?)", ["id", "text"]),
         ("SELECT embed('word7')",),
+        ("SELECT id, jammi_split(text, by := 'word') FROM t ORDER BY id LIMIT 2",),
+        (
+            "SELECT passage_count FROM jammi_generate('t', 'text', 'id', name := 'cut', passages := ?::JSON)",
+            '{"by": "word", "title": "id"}',
+        ),
+        ("FROM jammi_passages('t', embedding_table := 'cut')",),
+        ("SELECT id, _passage_text FROM jammi_search('t', 'word7', 1, embedding_table := 'cut')",),
         ("SELECT row_count FROM jammi_import('t', 'made', 'id', 'v', model := 'fake/small')",),
+        (
+            "SELECT passage_count FROM jammi_import('t', 'parts', 'id', 'v', model := 'fake/small', cols := 'text', "
+            "passages := ?::JSON)",
+            '{"start": "a", "end": "b", "title": "id"}',
+        ),
         ("DELETE FROM t WHERE id = 1",),
         ("UPDATE t SET text = 'new' WHERE id = 2",),
         ("INSERT INTO t VALUES (11, 'more')",),
         ("SELECT id FROM jammi_search('t', 'word7', 2, embedding_table := ?)", name),
         ("SELECT new, changed, gone FROM jammi_status('t', embedding_table := ?)", name),
+        ("SELECT added, changed, deleted FROM jammi_refresh('t', embedding_table := 'cut')",),
         ("SELECT added, changed, deleted FROM jammi_refresh('t', embedding_table := ?)", name),
         ("SELECT row_count FROM jammi_generate('t', 'text', 'id', reuse := true)",),
         ("SELECT segments, rows_removed FROM jammi_compact('t', embedding_table := ?)", name),
         (f'SELECT _row_id FROM jammi."{name}" ORDER BY _row_id',),
         ("SELECT status FROM jammi_recover()",),
         ("SELECT origin FROM jammi_models() WHERE name = 'none'",),
+        ("SELECT row_count FROM jammi_generate('long', 'text', 'id', passages := ?::JSON)", '{"title": "id"}'),
+        ("SELECT id, _rank, _passage, _passage_text FROM jammi_search('long', 'word7 a', 2, per_row := 2)",),
+        ("SELECT id, _passage_text FROM jammi_search('long', 'b', 2, filter := 'id < 3', per_row := 2)",),
+        ("SELECT id, _passage FROM jammi_similar('long', 1, 2, per_row := 2)",),
+        ("SELECT _row_id, _passage FROM jammi_matches('long', 'b', 2)",),
         ("SELECT file FROM jammi_vacuum()",),
         ("SELECT source, status FROM jammi_tables() ORDER BY started",),
         ("SELECT status FROM jammi_drop(?)", name),
@@ -92,9 +110,13 @@ class TestMacros:
             con = duckdb.connect()
             con.execute("CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range(10)")
             con.execute("CREATE TABLE questions AS SELECT 'word7' AS q")
+            con.execute("CREATE TABLE long AS SELECT id, repeat(text || ' a b c. ', 5) AS text FROM t")
             con.execute("CREATE TABLE asked AS SELECT range AS id, 'word' || range AS text FROM range(4)")
             con.execute("CREATE TABLE judged AS SELECT range AS question, range AS key, 1 AS grade FROM range(4)")
             con.execute("CREATE TABLE made AS SELECT range AS id, list_resize([1.0], 64, 0.5) AS v FROM range(10)")
+            con.execute(
+                "CREATE TABLE parts AS SELECT id, v, 0 AS a, 2 AS b FROM made UNION ALL SELECT id, v, 3, 5 FROM made"
+            )
             made = shadow_everything(con) if shadowed else 0
             fake(con, storage=tmp_path / str(shadowed))
             return list(everything(con)), made

@@ -72,6 +72,27 @@ class TestUse:
         assert rows(f"SELECT status, row_count {imported}") == [{"status": "ready", "row_count": 3}]
         assert rows("SELECT id FROM jammi_search('t', (SELECT v FROM v WHERE id = 4), 1)") == [{"id": 4}]
 
+    def test_long_texts_are_cut_into_passages(self, folder):
+        words = "a duck swims in a pond. " * 30
+        shell(
+            f"CREATE TABLE long AS FROM (VALUES (1, 'birds', '{words}an owl hunts.'), (2, 'no', NULL)) v(id, title, t)"
+        )
+        made = "FROM jammi_generate('long', 't', 'id', passages := {'by': 'sentence', 'title': 'title'})"
+        (done,) = rows(f"SELECT row_count, skipped_count, passage_count {made}")
+        assert (done["row_count"], done["skipped_count"]) == (1, 1)
+        cut = rows("FROM jammi_passages('long')")
+        assert len(cut) == done["passage_count"] > 1
+        text = f"{words}an owl hunts."
+        assert [row["_passage_text"] for row in cut] == [text[row["_start"] : row["_end"]] for row in cut]
+        (found,) = rows("SELECT _passage, _passage_text FROM jammi_search('long', 'an owl', 1)")
+        assert "owl" in found["_passage_text"]
+        shell("UPDATE long SET t = replace(t, 'owl', 'cat')")
+        (refreshed,) = rows("SELECT changed, encoded FROM jammi_refresh('long')")
+        assert refreshed["changed"] == 1
+        assert 1 <= refreshed["encoded"] <= 4
+        parts = rows("SELECT unnest(jammi_split(t, by := 'sentence'), recursive := true) FROM long")
+        assert len(parts) > 1
+
     def test_filters_with_parameters_change_nothing(self, folder):
         rows("FROM jammi_generate('t', 'text', 'id')")
         shell("CREATE VIEW few AS SELECT 1 AS id; CREATE MACRO same(a, b) AS a = b")

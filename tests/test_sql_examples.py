@@ -52,6 +52,7 @@ def text(value: object, kind: object) -> str:
 
 
 @pytest.mark.minilm
+@pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_example(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

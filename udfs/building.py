@@ -19,23 +19,19 @@ from jammi_duck.storage.words.analyser import analyser
 from jammi_duck.types import Caller
 from jammi_duck.udfs.arguments import parse_int, parse_language, parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
+from jammi_duck.udfs.cutting import cutting_of, with_title
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.labels import check_name, labelled_columns
-from jammi_duck.udfs.refreshing import CENSUS, caller_sql, comparison_of, counted, refresh_query
+from jammi_duck.udfs.refreshing import caller_sql, comparison_of, refresh_query
 from jammi_duck.udfs.rows import (
     KEY,
     check_pictures,
-    column_names,
-    digest_of,
-    picked,
     text_among,
-    text_of,
     texts_picked,
 )
 from jammi_duck.udfs.sources import SearchPath, Source, SourceCandidate, resolve, shown
-from jammi_duck.work.generate import Census, Generated, Request, find_reusable
-from jammi_duck.work.importing import VectorCensus, Vectored
+from jammi_duck.work.generate import Census, Cutting, Generated, Request, find_reusable
 from jammi_duck.work.refresh import find_resumable
 from jammi_duck.work.sync import Synced, generated, refreshed
 
@@ -54,32 +50,6 @@ class BeginArguments:
     caller: Caller
 
 
-@dataclass(frozen=True)
-class ImportArguments:
-    """Arguments of `_jammi_import`: as `BeginArguments`, with the vectors' table and column, and a census of them."""
-
-    request: str
-    source: str
-    census: Census
-    vectors: str
-    vector: str
-    vector_census: Census
-    found: VectorCensus
-    caller: Caller
-
-
-# Of the rows `v` and `m` of an import's query.
-_VECTOR_CENSUS = packed(
-    VectorCensus,
-    kind=sql("coalesce(v.kind, '')"),
-    there=sql("v.there"),
-    least=sql("v.least"),
-    most=sql("v.most"),
-    bad=sql("v.bad"),
-    bad_key=sql("v.bad_key"),
-    matched=sql("m.matched"),
-    with_text=sql("m.with_text"),
-)
 # Of all builds of a query, and of one table that is there.
 _FINISH = template("_jammi_finish(b.tokens, {})")
 _FINISH_SYNC = template("_jammi_synced('generate', b.tokens, {}, 0)")
@@ -95,7 +65,7 @@ _DIFFERENT = sql(
 
 @dataclass(frozen=True)
 class SyncCall:
-    """The arguments of `jammi_sync` as SQL gives them; `cols` is JSON."""
+    """The arguments of `jammi_sync` as SQL gives them; `cols` and `passages` are JSON."""
 
     source: str | None
     search_path: SearchPath
@@ -107,6 +77,7 @@ class SyncCall:
     words: bool | None
     language: str | None
     vectors: bool | None
+    passages: str | None
     transaction: int
     session: str
 
@@ -122,23 +93,6 @@ class GenerateCall(SyncCall):
 
     reuse: bool | None
     resume: bool | None
-
-
-@dataclass(frozen=True)
-class ImportCall:
-    """The arguments of `jammi_import` as SQL gives them; `cols` is JSON."""
-
-    source: str | None
-    search_path: SearchPath
-    vectors: str | None
-    key: str | None
-    vector: str | None
-    model: str | None
-    cols: str | None
-    words: bool | None
-    language: str | None
-    transaction: int
-    session: str
 
 
 def generate_plan(engine: Engine, call: GenerateCall) -> Sql:
@@ -222,17 +176,21 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
     if new and meant.relation != new.relation:
         meant = new
     dims, model = parse_int(call.dims, "dims"), parse_model(call.model)
-    language = _language(call.words, call.language)
+    language = language_of(call.words, call.language)
     if call.vectors is False:
         _check_words_only(model, dims, language)
     model = "" if call.vectors is False else model or engine.default_model
-    pictures = _takes_pictures(engine, model, columns.values())
+    pictures = takes_pictures(engine, model, columns.values())
     # A picture has no words.
     language = None if pictures else language
+    passages = cutting_of(call.passages)
+    if pictures and passages:
+        raise InputError(f"passages are of texts, and the model '{model}' takes pictures: leave passages out")
+    cut = [with_title(names, passages) for names in columns.values()]
     requests = [
         Request(
             meant.identity,
-            tuple(names),
+            names,
             call.key,
             model,
             dims,
@@ -240,22 +198,23 @@ def _asked(engine: Engine, call: SyncCall, function: str) -> _Asked:
             language,
             embedding=label,
             pictures=pictures,
+            passages=rule,
         )
-        for label, names in columns.items()
+        for label, (names, rule) in zip(columns, cut, strict=True)
     ]
     return _Asked(source, meant, new, requests)
 
 
-def _takes_pictures(engine: Engine, model: str, columns: Iterable[Sequence[str]]) -> bool:
+def takes_pictures(engine: Engine, model: str, columns: Iterable[Sequence[str]]) -> bool:
     """Whether a model takes pictures. Raises InputError if several columns are to be one."""
-    takes_pictures = bool(model) and engine.encoders.takes_images(model)
-    if takes_pictures:
+    takes = bool(model) and engine.encoders.takes_images(model)
+    if takes:
         for each in columns:
             check_pictures(each, model)
-    return takes_pictures
+    return takes
 
 
-def _language(words: bool | None, language: str | None) -> str | None:
+def language_of(words: bool | None, language: str | None) -> str | None:
     """The language of the words that are to be indexed, if they are. Raises InputError."""
     if words is False:
         return None
@@ -339,7 +298,12 @@ def _generate_query(asked: _Asked, builds: Sequence[_Build], caller: Caller, fin
         sql(
             "count(_jammi_push(list_extract(b.tokens, {}), r.c0::VARCHAR, {}))",
             place,
-            text_among(request.columns, names, pictures=request.pictures),
+            text_among(
+                request.columns,
+                names,
+                request.passages.title if request.passages else (),
+                pictures=request.pictures,
+            ),
         )
         for place, request in enumerate(requests, start=1)
     )
@@ -355,68 +319,11 @@ def _generate_query(asked: _Asked, builds: Sequence[_Build], caller: Caller, fin
     )
 
 
-def import_plan(engine: Engine, call: ImportCall) -> Sql:
-    """The query that takes vectors that were made elsewhere, within the caller's own transaction."""
-    key, vector = call.key, call.vector
-    if call.source is None or call.vectors is None or key is None or vector is None:
-        raise InputError("jammi_import needs a source, a table of vectors, its key and its vector: none may be NULL")
-    model = parse_model(call.model)
-    if not model:
-        raise InputError("jammi_import needs the name of the model that made the vectors: model := '...'")
-    columns = () if call.cols in (None, "null") else tuple(column_names(str(call.cols)))
-    resolved, theirs = (resolve(each, call.search_path, engine.host) for each in (call.source, call.vectors))
-    meant = disambiguate_new(engine, resolved)
-    caller = Caller(call.session, call.transaction)
-    engine.jobs.planned(caller)
-    pictures = _takes_pictures(engine, model, [columns])
-    language = None if pictures else _language(call.words, call.language)
-    asked = Request(resolved.written, columns, key, model, language=language, pictures=pictures)
-    request = json.dumps(dataclasses.asdict(asked))
-    imported = packed(
-        ImportArguments,
-        request=literal(request),
-        source=identified(resolved, meant, key),
-        census=counted(sql("s"), sql("_jammi_rows")),
-        vectors=literal(theirs.written),
-        vector=literal(vector),
-        vector_census=counted(sql("v"), sql("_jammi_theirs")),
-        found=_VECTOR_CENSUS,
-        caller=caller_sql(caller),
-    )
-    return sql(
-        "WITH _jammi_rows AS NOT MATERIALIZED ({rows}), "
-        "_jammi_keys AS MATERIALIZED (SELECT {key} AS key, {digest} AS digest, {text} AS text FROM _jammi_rows r), "
-        "_jammi_theirs AS NOT MATERIALIZED ({theirs}), "
-        "_jammi_vectors AS NOT MATERIALIZED (SELECT {key} AS key, "
-        "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector FROM _jammi_theirs r), "
-        "_jammi_squared AS NOT MATERIALIZED (SELECT key, vector, CASE WHEN list_aggr(vector, 'count') = len(vector) "
-        "THEN list_aggr(list_transform(vector, lambda x: \"*\"(x, x)), 'sum') END AS square FROM _jammi_vectors), "
-        "_jammi_build AS MATERIALIZED (SELECT _jammi_import({imported}) AS token FROM "
-        "(SELECT {census} FROM _jammi_keys) s, "
-        "(SELECT {census}, (SELECT any_value(typeof(c1)) FROM (SELECT c1 FROM _jammi_theirs LIMIT 1)) AS kind, "
-        "count(vector) AS there, min(len(vector)) AS least, max(len(vector)) AS most, count(*) FILTER (is_bad) AS bad, "
-        "arg_min(key, key) FILTER (is_bad) AS bad_key FROM "
-        "(SELECT *, (square > 0 AND isfinite(square)) IS NOT TRUE AS is_bad FROM _jammi_squared)) v, "
-        "(SELECT count(*) AS matched, count(digest) AS with_text FROM _jammi_vectors JOIN _jammi_keys USING (key)) m) "
-        "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
-        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest, k.text)) AS pushed "
-        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
-        "_jammi_build b",
-        rows=texts_picked(resolved, columns, key, pictures=pictures),
-        key=KEY,
-        digest=digest_of(columns, pictures=pictures),
-        text=text_of(columns) if columns and language else sql("NULL::VARCHAR"),
-        theirs=picked(theirs, [vector], key),
-        imported=imported,
-        census=CENSUS,
-    )
-
-
 def begin(engine: Engine, begun: Column) -> pa.Array:
     """Start builds; gives their tokens."""
     tokens = [
         engine.generator.begin(
-            [_request(fields, each.source) for fields in json.loads(each.requests)],
+            [request_of(fields, each.source) for fields in json.loads(each.requests)],
             each.census,
             each.differing_rows,
             each.caller,
@@ -426,8 +333,11 @@ def begin(engine: Engine, begun: Column) -> pa.Array:
     return pa.array(tokens, pa.list_(pa.string()))
 
 
-def _request(fields: Mapping[str, Any], source: str) -> Request:
-    return Request(**{**fields, "source": source, "columns": tuple(fields["columns"])})
+def request_of(fields: Mapping[str, Any], source: str) -> Request:
+    """A request of its fields, which JSON has brought, for a source."""
+    passages = fields["passages"]
+    cutting = None if passages is None else Cutting(**{**passages, "title": tuple(passages["title"])})
+    return Request(**{**fields, "source": source, "columns": tuple(fields["columns"]), "passages": cutting})
 
 
 def push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Array:
@@ -439,17 +349,12 @@ def push(engine: Engine, token: Column, keys: Column, texts: Column) -> pa.Array
 
 def finish(engine: Engine, tokens: Column, pushed: Column) -> pa.Array:
     """End builds; gives what came of them."""
-    return _generated(engine, [engine.generator.finish(*row) for row in rows_of((tokens, pushed))])
-
-
-def finish_import(engine: Engine, *columns: Column) -> pa.Array:
-    """End imports; gives what came of them."""
-    return _generated(engine, [[engine.importer.finish(*row)] for row in rows_of(columns)])
+    return generated_rows(engine, [engine.generator.finish(*row) for row in rows_of((tokens, pushed))])
 
 
 def finish_resumed(engine: Engine, token: Column, *_: Column) -> pa.Array:
     """End builds that went on with what an interrupted one had left; gives what came of them."""
-    return _generated(engine, [[engine.refresher.finish_build(each)] for each in token.to_pylist()])
+    return generated_rows(engine, [[engine.refresher.finish_build(each)] for each in token.to_pylist()])
 
 
 def finish_sync(engine: Engine, *columns: Column) -> pa.Array:
@@ -466,33 +371,9 @@ def finish_sync(engine: Engine, *columns: Column) -> pa.Array:
     return table(done, Synced)
 
 
-def _generated(engine: Engine, done: Sequence[Sequence[Generated]]) -> pa.Array:
+def generated_rows(engine: Engine, done: Sequence[Sequence[Generated]]) -> pa.Array:
+    """What became of builds, with their sources as users write them."""
     return table(
         [[dataclasses.replace(each, source=shown(each.source, engine.host)) for each in some] for some in done],
         Generated,
     )
-
-
-def begin_import(engine: Engine, imported: Column) -> pa.Array:
-    """Start imports; gives their tokens."""
-    tokens = []
-    for each in records(imported, ImportArguments):
-        vectors = Vectored(each.vectors, each.vector, each.vector_census, each.found)
-        request = _request(json.loads(each.request), each.source)
-        tokens.append(engine.importer.begin(request, each.census, vectors, each.caller))
-    return pa.array(tokens, pa.string())
-
-
-def take(engine: Engine, token: Column, keys: Column, vectors: Column, digests: Column, texts: Column) -> pa.Array:
-    """Take vectors."""
-    if len(token):
-        # ImportArguments late: it takes longer than a search takes.
-        import pyarrow.compute as pc
-
-        lists = vectors.combine_chunks()
-        # A NULL among the numbers becomes a NaN.
-        numbers = lists.flatten().to_numpy(zero_copy_only=False)
-        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-        words = None if texts.null_count else texts.to_pylist()
-        engine.importer.push(token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist(), words)
-    return pa.array(np.zeros(len(token), np.int32))

@@ -85,12 +85,13 @@ def packed(kind: type, /, **fields: Sql) -> Sql:
     return sql("struct_pack({})", joined(", ", (sql("{} := {}", quoted(name), fields[name]) for name in names)))
 
 
-def table(rows: Sequence[Sequence[object]], kind: type) -> pa.Array:
-    """A column of lists of structs from dataclasses, whose fields are the columns of a table."""
+def table(rows: Sequence[Sequence[object] | None], kind: type) -> pa.Array:
+    """A column of lists of structs from dataclasses, whose fields are the columns of a table; NULL for None."""
     fields = fields_of(kind)
     struct = pa.struct([pa.field(name, _ARROW[sql_type]) for name, sql_type in fields.items()])
     return pa.array(
-        [[{name: getattr(row, name) for name in fields} for row in some] for some in rows], pa.list_(struct)
+        [None if some is None else [{name: getattr(row, name) for name in fields} for row in some] for some in rows],
+        pa.list_(struct),
     )
 
 

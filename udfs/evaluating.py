@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +21,20 @@ from jammi_duck.retrieval.evaluation import (
     check_metric,
     metric_rows,
     question_rows,
-    ranked_row_ids,
+    ranked_answers,
     way_rows,
 )
 from jammi_duck.retrieval.judgements import GivenJudgements, GivenQuestions, JudgedQuestions, judged_questions
 from jammi_duck.retrieval.tuning import Tuned, tune
 from jammi_duck.retrieval.ways import Way, way_of
 from jammi_duck.sql import NULL, Sql, joined, literal, sql, template
+from jammi_duck.storage.tables.table import Answers
 from jammi_duck.udfs.arguments import parse_int
 from jammi_duck.udfs.columns import Column, packed, records, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import column_names, picked, texts_picked
 from jammi_duck.udfs.search_plan import scored_hits, selection_query
+from jammi_duck.udfs.searching import places_of
 from jammi_duck.udfs.sources import SearchPath, resolve
 from jammi_duck.udfs.table_lookup import Choice
 
@@ -86,12 +89,18 @@ class EvaluateArguments:
 
 @dataclass(frozen=True)
 class EvaluatedHit:
-    """A row that a way with a re-ranker finds: of which question, by its place and its text, and in which place."""
+    """A row that a way with a re-ranker finds: of which question, by its place and its text, and in which place.
+
+    Of a table of passages also which place in which text was found.
+    """
 
     _jammi_question: int
     _jammi_query: str
     _jammi_place: int
     _jammi_row_id: str
+    _jammi_start: int | None
+    _jammi_end: int | None
+    _jammi_row_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -192,15 +201,21 @@ def hits_to_rerank(engine: Engine, arguments: Column, ways: Column) -> pa.Array:
     for each, place in zip(records(arguments, EvaluateArguments), ways.to_pylist(), strict=True):
         questions, way = _questions(each, warned=True), _ways(each)[place]
         selected = engine.selections.of(each.tokens[place])
-        ranked = ranked_row_ids(engine.tables, engine.encoders, selected, way, questions.texts)
-        rows.append(
-            [
-                EvaluatedHit(question, text, rank, row_id)
-                for question, (text, row_ids) in enumerate(zip(questions.texts, ranked, strict=True))
-                for rank, row_id in enumerate(row_ids)
-            ]
-        )
+        answers = ranked_answers(engine.tables, engine.encoders, selected, way, questions.texts)
+        rows.append(list(_hits_of(questions.texts, answers)))
     return table(rows, EvaluatedHit)
+
+
+def _hits_of(texts: Sequence[str], answers: Iterable[Answers]) -> Iterator[EvaluatedHit]:
+    """The hits of questions, in their order."""
+    numbered = iter(enumerate(texts))
+    for each in answers:
+        _, *places = places_of(each)
+        found = zip(each.row_ids.to_pylist(), *(place.to_pylist() for place in places), strict=True)
+        for count in each.counts.tolist():
+            question, text = next(numbered)
+            for rank, hit in enumerate(itertools.islice(found, count)):
+                yield EvaluatedHit(question, text, rank, *hit)
 
 
 def evaluate(engine: Engine, arguments: Column, reranked: Column) -> pa.Array:

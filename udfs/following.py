@@ -15,9 +15,8 @@ from datetime import UTC
 import pyarrow as pa
 
 from jammi_duck.config.logs import log
-from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, JammiError, JammiWarning, NoSourceError, StateError
-from jammi_duck.sql import Sql, folded, folded_sql, joined, literal, quoted, sql
+from jammi_duck.sql import Sql, folded, folded_sql, joined, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.followed import BY_COMPARISON, BY_TRIGGERS, Followed, Noted, Watched
 from jammi_duck.storage.tables.snapshot import pin_snapshot
@@ -25,7 +24,7 @@ from jammi_duck.types import Caller
 from jammi_duck.udfs.columns import Column, rows_of, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.freshening import FOUND, changes
-from jammi_duck.udfs.rows import text_of
+from jammi_duck.udfs.rows import is_text, packed_text_of
 from jammi_duck.udfs.sources import Relation, SearchPath, Source, SourceCandidate, found, resolve
 from jammi_duck.udfs.table_lookup import find_embeddings
 from jammi_duck.work.freshen import Candidates
@@ -280,7 +279,7 @@ class _Search:
     def _is_known(self, followed: Followed, entry: Entry, noted: Noted) -> bool:
         counts = entry.counts
         is_same = (followed.build, followed.state) == (entry.build, _state(entry))
-        return is_same and noted.rows == counts.rows + counts.skipped + counts.failed
+        return is_same and noted.rows == counts.source_rows
 
     def _compared(self, followed: Followed, entry: Entry, noted: Noted | None) -> Entry:
         """Compare all rows."""
@@ -339,7 +338,8 @@ def _fingerprint(entry: Entry) -> Sql:
 
 
 def _text(entry: Entry) -> Sql:
-    return text_of(entry.definition.columns, pictures=entry.definition.pictures)
+    definition = entry.definition
+    return packed_text_of(definition.columns, definition.title_columns, pictures=definition.pictures)
 
 
 def _noted_rows(engine: Engine, followed: Followed, rows: Sql, source: Source, entry: Entry) -> Candidates:
@@ -347,7 +347,7 @@ def _noted_rows(engine: Engine, followed: Followed, rows: Sql, source: Source, e
     text = _text(entry)
     query = sql(
         "WITH _jammi_rows AS NOT MATERIALIZED ({rows}), _jammi_there AS (SELECT any_value(q.key) AS key, "
-        "count(r.c0) AS times, any_value(CASE WHEN r.c0 IS NOT NULL AND regexp_matches({text}, {visible}) THEN {text} "
+        "count(r.c0) AS times, any_value(CASE WHEN r.c0 IS NOT NULL AND {is_text} THEN {text} "
         'END) AS text FROM (SELECT DISTINCT key::VARCHAR COLLATE "C" AS key FROM {changes}) q '
         'LEFT JOIN _jammi_rows r ON {key} COLLATE "C" = q.key GROUP BY q.key) '
         "SELECT (SELECT count(*) FROM _jammi_rows), "
@@ -356,7 +356,7 @@ def _noted_rows(engine: Engine, followed: Followed, rows: Sql, source: Source, e
         "(SELECT list(struct_pack(key := key::VARCHAR, text := text)) FROM _jammi_there)",
         rows=rows,
         text=text,
-        visible=literal(VISIBLE),
+        is_text=is_text(entry.definition.columns, entry.definition.title_columns, pictures=entry.definition.pictures),
         changes=engine.followed.changes(followed),
         key=_KEY_TEXT,
     )

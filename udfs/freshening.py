@@ -17,7 +17,7 @@ from jammi_duck.udfs.columns import Column, records
 from jammi_duck.udfs.disambiguation import proven
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.refreshing import CompareArguments, compared, comparison, rows_compared
-from jammi_duck.udfs.rows import KEY, text_of
+from jammi_duck.udfs.rows import KEY, packed_text_of
 from jammi_duck.udfs.sources import Source, SourceCandidate
 from jammi_duck.work.freshen import TEXTS, Candidates
 
@@ -70,7 +70,7 @@ def changes(rows: Sql, entry: Entry, pinned: PinnedSnapshot, limit: int) -> Sql:
 
     `rows` are those of the source. Of the new and changed ones, there are `limit` at most.
     """
-    columns = entry.definition.columns
+    columns, title = entry.definition.columns, entry.definition.title_columns
     return sql(
         "{comparison}, "
         "_jammi_chosen AS MATERIALIZED (SELECT key FROM _jammi_changes WHERE key IS NOT NULL LIMIT {limit}), "
@@ -79,7 +79,7 @@ def changes(rows: Sql, entry: Entry, pinned: PinnedSnapshot, limit: int) -> Sql:
         comparison=comparison(rows, entry, pinned),
         limit=limit,
         key=KEY,
-        text=text_of(columns, pictures=entry.definition.pictures) if columns else NULL,
+        text=packed_text_of(columns, title, pictures=entry.definition.pictures) if columns else NULL,
     )
 
 

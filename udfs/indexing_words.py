@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from jammi_duck.errors import InputError
 from jammi_duck.sql import Sql, sql
+from jammi_duck.storage.tables.catalog import Entry
+from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.segment_words import without_words
 from jammi_duck.storage.tables.snapshot import pin_snapshot
 from jammi_duck.storage.words.analyser import analyser
@@ -18,7 +20,8 @@ from jammi_duck.udfs.arguments import parse_language
 from jammi_duck.udfs.columns import Column, records, rows_of, table
 from jammi_duck.udfs.disambiguation import proven
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.refreshing import CompareArguments, compared, comparison, rows_compared, words_pushed
+from jammi_duck.udfs.refreshing import CompareArguments, compared, comparison, rows_compared
+from jammi_duck.udfs.renewing import words_pushed
 from jammi_duck.udfs.sources import resolve
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings
 from jammi_duck.work.index_words import WordsIndexed, WordsRequest
@@ -41,6 +44,11 @@ def index_words_plan(engine: Engine, choice: Choice, language: str | None, sessi
             f"'{entry.name}' was imported without the columns of its text, so its words are not known; import it "
             "again, with cols := [...] (columns=[...] in Python, --columns on the command line)"
         )
+    if not are_placed(engine.tables, entry):
+        raise InputError(
+            f"'{entry.name}' was imported without the places of its passages, so their words are not known; import it "
+            "again, with passages := {'start': ..., 'end': ...}"
+        )
     engine.jobs.planned(caller)
     pinned = pin_snapshot(engine.tables, entry, caller)
     state = pinned.snapshot.manifest
@@ -60,11 +68,17 @@ def index_words_plan(engine: Engine, choice: Choice, language: str | None, sessi
     return sql(
         "WITH {comparison}, _jammi_begun AS MATERIALIZED (SELECT _jammi_index_words({compared}) AS token "
         "FROM _jammi_census c) SELECT unnest(_jammi_words_indexed(b.token, w.pushed), recursive := true) FROM "
-        "(SELECT count(pushed) AS pushed FROM ({pushed})) w, _jammi_begun b",
+        "(SELECT coalesce(sum(pushed), 0)::BIGINT AS pushed FROM ({pushed})) w, _jammi_begun b",
         comparison=comparison(rows_compared(source, entry), entry, pinned),
         compared=compared(asked, sql("0"), caller),
         pushed=pushed,
     )
+
+
+def are_placed(tables: EmbeddingTables, entry: Entry) -> bool:
+    """Whether it is known where in their texts the passages of a table are, if it has passages."""
+    passages = [segment.passages for segment in tables.table(entry).segments]
+    return not any(each.column("_start").null_count for each in passages if each is not None)
 
 
 def begin(engine: Engine, asked: Column) -> pa.Array:

@@ -46,11 +46,11 @@ _KEY = sql(
 )
 _EMBED_ARGUMENTS = sql(
     "source::VARCHAR, {}, to_json(cols)::VARCHAR, key::VARCHAR, model::VARCHAR, dims::VARCHAR, name::VARCHAR, "
-    "words::BOOLEAN, language::VARCHAR, vectors::BOOLEAN",
+    "words::BOOLEAN, language::VARCHAR, vectors::BOOLEAN, to_json(passages)::VARCHAR",
     _PATH,
 )
 _WORDS_PARAMETERS = sql("words := true, language := {}", literal(ENGLISH))
-_STORED_PARAMETERS = sql("{}, vectors := true", _WORDS_PARAMETERS)
+_STORED_PARAMETERS = sql("{}, vectors := true, passages := false", _WORDS_PARAMETERS)
 _TABLE_PARAMETERS = sql("(source, model := NULL, embedding_table := NULL, {})", _EMBEDDING_PARAMETER)
 _OPTION_PARAMETERS = sql(
     "model := NULL, filter := NULL, exact := false, embedding_table := NULL, min_similarity := NULL, parameters := NULL"
@@ -60,7 +60,8 @@ _RANKING_PARAMETERS = sql(
 )
 # What ranks, in the order in which `_jammi_search` takes it.
 _RANKING_OF = template(
-    "list_value(mode::VARCHAR, weight::VARCHAR, fusion::VARCHAR, k1::VARCHAR, b::VARCHAR, {}, rerank_k::VARCHAR)"
+    "list_value(mode::VARCHAR, weight::VARCHAR, fusion::VARCHAR, k1::VARCHAR, b::VARCHAR, {}, rerank_k::VARCHAR, "
+    "per_row::VARCHAR)"
 )
 _RANKING = _RANKING_OF(sql("rerank::VARCHAR"))
 _RANKING_WITHOUT_TEXTS = _RANKING_OF(
@@ -69,17 +70,24 @@ _RANKING_WITHOUT_TEXTS = _RANKING_OF(
         literal("jammi_matches does not read the rows' texts, which rerank needs: use jammi_search"),
     )
 )
-_NO_RANKING, _NO_RERANK = sql("NULL::VARCHAR[]"), sql("NULL::VARCHAR")
+_RANKING_BY_VECTORS = sql("list_value(NULL::VARCHAR, NULL, NULL, NULL, NULL, NULL, NULL, per_row::VARCHAR)")
+_NO_RERANK = sql("NULL::VARCHAR")
+_PER_ROW_PARAMETER = sql("per_row := NULL")
 _FRESH_PARAMETERS = sql("fresh := NULL, fresh_rows := NULL")
 _SEARCH_PARAMETERS = sql(
-    "(source, query, k := 10, {}, {}, {}, {})",
+    "(source, query, k := 10, {}, {}, {}, {}, {})",
     _OPTION_PARAMETERS,
     _RANKING_PARAMETERS,
+    _PER_ROW_PARAMETER,
     _FRESH_PARAMETERS,
     _EMBEDDING_PARAMETER,
 )
 _SIMILAR_PARAMETERS = sql(
-    "(source, key, k := 10, {}, {}, {})", _OPTION_PARAMETERS, _FRESH_PARAMETERS, _EMBEDDING_PARAMETER
+    "(source, key, k := 10, {}, {}, {}, {})",
+    _OPTION_PARAMETERS,
+    _PER_ROW_PARAMETER,
+    _FRESH_PARAMETERS,
+    _EMBEDDING_PARAMETER,
 )
 
 
@@ -124,7 +132,8 @@ _VALUES = sql('"_jammi_values"(_jammi_parameters) AS (SELECT parameters)')
 # A hit's columns are called so, where the source's own may have their names.
 _HITS = sql(
     '"_jammi_hits"(_jammi_token, _jammi_parameters, _jammi_query, _jammi_k, _jammi_row_id, _jammi_source_id, '
-    "_jammi_rank, _jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25)"
+    "_jammi_rank, _jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25, _jammi_passage, _jammi_start, "
+    "_jammi_end, _jammi_row_digest)"
 )
 
 
@@ -157,6 +166,10 @@ _SNIPPET_NO_TEXT = literal(
     "jammi_snippet needs a text, and this is a BLOB, which is bytes: write decode(...), or ...::VARCHAR if they are no "
     "UTF-8"
 )
+_SPLIT_NO_TEXT = literal(
+    "jammi_split needs a text, and this is a BLOB, which is bytes: write decode(...), or ...::VARCHAR if they are no "
+    "UTF-8"
+)
 # What a column of vectors is searched for, by names that no column of the source has.
 _QUESTION = sql(
     '"_jammi_question"(_jammi_text, _jammi_numbers, _jammi_given, _jammi_model, _jammi_k, _jammi_least, '
@@ -182,6 +195,12 @@ _FOR_ALL = (
         "(_jammi_snippet(CASE WHEN typeof(coalesce(text, NULL)) = 'BLOB' THEN _jammi_refuse({}, '') "
         "ELSE text::VARCHAR END, query::VARCHAR, words::VARCHAR, mark::VARCHAR, language::VARCHAR))",
         _SNIPPET_NO_TEXT,
+    ),
+    sql(
+        "jammi_split(text, tokens := NULL, overlap := NULL, by := 'paragraph', model := NULL) AS "
+        "(_jammi_split(CASE WHEN typeof(coalesce(text, NULL)) = 'BLOB' THEN _jammi_refuse({}, '') "
+        'ELSE text::VARCHAR END, tokens::VARCHAR, overlap::VARCHAR, "by"::VARCHAR, model::VARCHAR))',
+        _SPLIT_NO_TEXT,
     ),
     sql(
         "jammi_infer(source, cols, key, model := NULL, task := 'text_embedding', dims := NULL) AS "
@@ -226,10 +245,10 @@ def _changes(session: Sql) -> Iterable[Sql]:
         who,
     )
     yield sql(
-        "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL, {}) AS "
+        "jammi_import(source, vectors, key, vector, model := NULL, cols := NULL, {}, passages := false) AS "
         "TABLE SELECT * FROM query(_jammi_import_plan(source::VARCHAR, {}, vectors::VARCHAR, "
         "key::VARCHAR, vector::VARCHAR, model::VARCHAR, to_json(cols)::VARCHAR, "
-        "words::BOOLEAN, language::VARCHAR, {}))",
+        "words::BOOLEAN, language::VARCHAR, to_json(passages)::VARCHAR, {}))",
         _WORDS_PARAMETERS,
         _PATH,
         who,
@@ -252,6 +271,7 @@ def _changes(session: Sql) -> Iterable[Sql]:
         template("jammi_refresh{} AS TABLE SELECT * FROM query(_jammi_refresh_plan({}, {}))"),
         template("jammi_status{} AS TABLE SELECT * FROM query(_jammi_status_plan({}, {}))"),
         template("jammi_compact{} AS TABLE SELECT * FROM query(_jammi_compact_plan({}, {}))"),
+        template("jammi_passages{} AS TABLE SELECT * FROM query(_jammi_passages_plan({}, {}))"),
     ):
         yield macro(_TABLE_PARAMETERS, _CHOICE_ARGUMENTS, session)
     yield sql(
@@ -274,15 +294,15 @@ def _searches(session: Sql, caller: Sql) -> Iterable[Sql]:
     yield sql(
         "jammi_similar{} AS {}",
         _SIMILAR_PARAMETERS,
-        _beside(_hits(session, _KEY, _SEARCH_LIKE_CALL, _NO_RANKING), _rows(_NO_RERANK)),
+        _beside(_hits(session, _KEY, _SEARCH_LIKE_CALL, _RANKING_BY_VECTORS), _rows(_NO_RERANK)),
     )
     yield sql(
-        "jammi_matches{} AS TABLE WITH {} SELECT _row_id, _source_id, _rank, _score, _similarity, _distance, "
-        "_bm25 FROM ({}) "
-        "ORDER BY _rank ASC",
+        "jammi_matches{} AS {}",
         _SEARCH_PARAMETERS,
-        _VALUES,
-        _hits(session, ranking=_RANKING_WITHOUT_TEXTS, is_joined=False),
+        _beside(
+            _hits(session, ranking=_RANKING_WITHOUT_TEXTS, is_joined=False),
+            sql("FROM query(_jammi_matched({}))", _CHOICE_ARGUMENTS),
+        ),
     )
     yield sql("jammi_explain{} AS {}", _SEARCH_PARAMETERS, _beside(_hits(session, traced=True), _stages(caller)))
 

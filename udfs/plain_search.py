@@ -23,19 +23,23 @@ from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.query_vectors import Query
 from jammi_duck.retrieval.search import SearchOptions, search, search_options
-from jammi_duck.sql import Sql, Template, quoted, sql, template
+from jammi_duck.sql import Sql, Template, folded, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.types import Caller
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.following import bring_in
 from jammi_duck.udfs.freshening import texts_wanted
-from jammi_duck.udfs.search_plan import OURS
+from jammi_duck.udfs.passage_columns import passage_columns, passage_text
+from jammi_duck.udfs.search_plan import OURS, OURS_OF_PASSAGES, RANK, RANK_OF_PASSAGES, THEN
+from jammi_duck.udfs.searching import places_of, ranks_of
 from jammi_duck.udfs.sources import Relation, SearchPath, resolve
 from jammi_duck.udfs.table_lookup import find_embeddings
 from jammi_duck.work.freshen import TEXTS
 
-# A name of ours, or of what our queries use.
-_OURS = re.compile(f"_+(?:jammi_.*|{OURS})", re.IGNORECASE | re.DOTALL)
+# A name of ours, or of what our queries use; and the same where rows are found by passages.
+_OURS, _OURS_OF_PASSAGES = (
+    re.compile(f"_+(?:jammi_.*|{names})", re.IGNORECASE | re.DOTALL) for names in (OURS, OURS_OF_PASSAGES)
+)
 # A whole number as DuckDB writes it, which has no other value in a type that it fits.
 _WHOLE = re.compile("-?(?:[1-9][0-9]{0,17}|[1-8][0-9]{18})|0")
 # By the type of the key, which row has a hit's id. Whatever collation the column or the session has, a text is its own
@@ -43,6 +47,17 @@ _WHOLE = re.compile("-?(?:[1-9][0-9]{0,17}|[1-8][0-9]{18})|0")
 _NUMBER = template("{key} = _jammi_row_id::BIGINT")
 _TEXT = template('{key} = _jammi_row_id AND ({key}::VARCHAR COLLATE "C" = _jammi_row_id OR _jammi_rank < 0)')
 _CONDITIONS = {"BIGINT": _NUMBER, "INTEGER": _NUMBER, "VARCHAR": _TEXT}
+
+# A hit's columns, from lists of their values.
+_HIT = template(
+    "unnest({}::VARCHAR[]) AS _jammi_row_id, unnest({}::INTEGER[]) AS _jammi_rank, unnest({}::FLOAT[]) AS "
+    "_jammi_score, unnest({}::FLOAT[]) AS _jammi_similarity, unnest({}::FLOAT[]) AS _jammi_distance, "
+    "unnest({}::FLOAT[]) AS _jammi_bm25"
+)
+_PLACE = template(
+    "unnest({}::INTEGER[]) AS _jammi_passage, unnest({}::BIGINT[]) AS _jammi_start, unnest({}::BIGINT[]) AS "
+    "_jammi_end, unnest({}::VARCHAR[]) AS _jammi_row_digest"
+)
 
 # The caller's search path, as `SearchPath` has it.
 SEARCH_PATH = sql("SELECT current_database(), current_setting('search_path')")
@@ -71,6 +86,7 @@ def question_of(
     model: str | None = None,
     embedding_table: str | None = None,
     column: str | None = None,
+    per_row: int = 1,
     fresh: bool | None = None,
     fresh_rows: int = TEXTS,
     **ranking: Any,
@@ -80,7 +96,8 @@ def question_of(
     `ranking` is mode, weight, fusion, k1 and b.
     """
     is_number = min_similarity is None or (type(min_similarity) in (int, float) and math.isfinite(min_similarity))
-    is_plain = type(k) is int and type(exact) is bool and is_number and not fresh and type(fresh_rows) is int
+    are_whole = all(type(each) is int for each in (k, per_row, fresh_rows))
+    is_plain = are_whole and type(exact) is bool and is_number and not fresh
     if not is_plain or query is None or (isinstance(query, str) and is_blank(query)):
         return None
     with contextlib.suppress(ValueError, TypeError, OverflowError, InputError):
@@ -88,7 +105,7 @@ def question_of(
             return None
         wanted = query if isinstance(query, str) else np.asarray(query, np.float32)
         if isinstance(wanted, str) or wanted.ndim == 1:
-            options = search_options(k, exact=exact, min_similarity=min_similarity, **ranking)
+            options = search_options(k, exact=exact, min_similarity=min_similarity, per_row=per_row, **ranking)
             limit = None if fresh is False else fresh_rows
             return Question(source, wanted, options, model, embedding_table, column, limit)
     return None
@@ -144,9 +161,12 @@ def answer_of(
     Raises:
         JammiError: whatever a search may refuse.
     """
-    counts = look.entry.counts
-    has_changed = rows != counts.rows + counts.skipped + counts.failed
-    if has_changed or key_type not in _CONDITIONS or any(map(_OURS.fullmatch, columns)):
+    definition = look.entry.definition
+    has_changed = rows != look.entry.counts.source_rows
+    ours = _OURS_OF_PASSAGES if definition.passages else _OURS
+    if has_changed or key_type not in _CONDITIONS or any(map(ours.fullmatch, columns)):
+        return None
+    if definition.passages and not {*map(folded, definition.columns)} <= {*map(folded, columns)}:
         return None
     selected = engine.selections.of(look.entry.build)
     _, answers = search(engine.tables, engine.encoders, selected, question.options, [question.query])
@@ -155,27 +175,35 @@ def answer_of(
         return None
     near = answers.similarities
     numbers = (answers.scores, near, np.float32(1) - near, answers.bm25)
-    values = [keys, list(range(len(keys))), *(pa.array(each, from_pandas=True).to_pylist() for each in numbers)]
+    values = [
+        keys,
+        ranks_of(answers).tolist(),
+        *(pa.array(each, from_pandas=True).to_pylist() for each in numbers),
+    ]
+    if definition.passages:
+        values += [each.to_pylist() for each in places_of(answers)]
     return functools.partial(_rows_query, look, key_type), values
 
 
-def _rows_query(
-    look: Look, key_type: str, row_ids: Sql, ranks: Sql, scores: Sql, similarities: Sql, distances: Sql, bm25: Sql
-) -> Sql:
+def _rows_query(look: Look, key_type: str, *values: Sql) -> Sql:
+    definition = look.entry.definition
+    hits, rank, then, more = _HIT(*values[:6]), RANK, sql(""), sql("")
+    if definition.passages:
+        hits, rank, then = sql("{}, {}", hits, _PLACE(*values[6:])), RANK_OF_PASSAGES, THEN
+        more = passage_columns(passage_text(definition, lambda place: _there(definition.columns[place - 1])))
     return sql(
-        "SELECT _jammi_there.*, _jammi_row_id AS _row_id, (row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS "
+        "SELECT _jammi_there.*, _jammi_row_id AS _row_id, ({rank} OVER (ORDER BY _jammi_rank ASC))::INTEGER AS "
         "_rank, _jammi_score AS _score, _jammi_similarity AS _similarity, _jammi_distance AS _distance, "
-        "_jammi_bm25 AS _bm25 FROM (SELECT unnest({row_ids}::VARCHAR[]) AS _jammi_row_id, "
-        "unnest({ranks}::INTEGER[]) AS _jammi_rank, unnest({scores}::FLOAT[]) AS _jammi_score, "
-        "unnest({similarities}::FLOAT[]) AS _jammi_similarity, unnest({distances}::FLOAT[]) AS _jammi_distance, "
-        "unnest({bm25}::FLOAT[]) AS _jammi_bm25) "
-        "_jammi_hits JOIN {source} AS _jammi_there ON {condition} ORDER BY _jammi_rank ASC",
-        row_ids=row_ids,
-        ranks=ranks,
-        scores=scores,
-        similarities=similarities,
-        distances=distances,
-        bm25=bm25,
+        "_jammi_bm25 AS _bm25{more} FROM (SELECT {hits}) "
+        "_jammi_hits JOIN {source} AS _jammi_there ON {condition} ORDER BY _jammi_rank ASC{then}",
+        rank=rank,
+        more=more,
+        hits=hits,
         source=look.source,
-        condition=_CONDITIONS[key_type](key=sql("_jammi_there.{}", quoted(look.entry.definition.key))),
+        condition=_CONDITIONS[key_type](key=_there(definition.key)),
+        then=then,
     )
+
+
+def _there(column: str) -> Sql:
+    return sql("_jammi_there.{}", quoted(column))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from jammi_duck.errors import NotFoundError, StorageError
-from jammi_duck.sql import NULL, Sql, literal, sql, template
+from jammi_duck.sql import Sql, literal, sql
 from jammi_duck.storage.files import layout
-from jammi_duck.storage.files.manifest import Manifest, Segment
+from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.files.table_files import files_of
 from jammi_duck.storage.tables import snapshot
-from jammi_duck.storage.tables.catalog import Entry, live_rows
+from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import catch_up, follow_others
 from jammi_duck.storage.tables.segment_words import without_words
 from jammi_duck.storage.tables.snapshot import PinnedSnapshot, pin_snapshot
@@ -27,7 +26,8 @@ from jammi_duck.udfs.arguments import parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, proven
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.rows import KEY, digest_of, text_of, texts_picked
+from jammi_duck.udfs.renewing import live_of, new_texts, words_pushed
+from jammi_duck.udfs.rows import KEY, digest_of, texts_picked
 from jammi_duck.udfs.sources import Source, SourceCandidate, resolve
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings, telling_renames
 from jammi_duck.work.compact import Compacted, advice, call, compact, size
@@ -52,7 +52,8 @@ class CompareArguments:
 class TableStatus:
     """How an embedding table differs from its source; `age` is in seconds.
 
-    `followed` is how changes are found, if the source is followed.
+    `followed` is how changes are found, if the source is followed. `passages` is how many passages the table has, if
+    texts are cut into some.
     """
 
     embedding_table: str
@@ -66,25 +67,12 @@ class TableStatus:
     age: float
     advice: str | None
     followed: str | None
+    passages: int | None
 
 
 # Of a table: its rows, those with a key, and the distinct keys.
 CENSUS = sql("count(*) AS row_count, count(key) AS non_null_keys, count(DISTINCT key) AS distinct_keys")
-_DIGESTS = sql("_text_digest, _segment, _place")
 _FINISH = sql("_jammi_refreshed(b.token, f.pushed, t.pushed)")
-# The texts that a table lacks: those whose vectors are to be copied, and those that are read to be embedded.
-_TEXTS = template(
-    "SELECT keys, digest, NULL::VARCHAR AS text, _segment, _place FROM _jammi_new WHERE _place IS NOT NULL "
-    "UNION ALL SELECT n.keys, n.digest, {text} AS text, NULL, NULL "
-    "FROM _jammi_rows r JOIN _jammi_new n ON {key} = n.key AND n._place IS NULL",
-    key=KEY,
-)
-# All of them are read where words are indexed.
-_TEXTS_WITH_WORDS = template(
-    "SELECT n.keys, n.digest, {text} AS text, n._segment, n._place FROM _jammi_rows r "
-    "JOIN _jammi_new n ON {key} = n.key",
-    key=KEY,
-)
 
 
 def refresh_plan(engine: Engine, choice: Choice, session: str) -> Sql:
@@ -140,54 +128,31 @@ def refresh_query(
         "without_words": [each.number for each in lacking],
     }
     asked = proven(json.dumps(request), source, meant, entry.definition.key)
-    columns = entry.definition.columns
-    pool = sql("SELECT {} FROM _jammi_live", _DIGESTS)
-    if pinned.spare:
-        spare = live_rows(_DIGESTS, [(number, str(path)) for number, path in pinned.spare], ())
-        pool = sql("{} UNION ALL {}", pool, spare)
-    # Not min(key): DuckDB 1.4 would call whatever is named arg_min for it, as the keys have a collation.
+    new = new_texts(entry, pinned, has_words=state.definition.words is not None)
     return sql(
-        "WITH {comparison}, "
-        "_jammi_wanted AS MATERIALIZED (SELECT digest, list(key) AS keys, arg_min(key, key) AS key FROM _jammi_changes "
-        "WHERE key IS NOT NULL GROUP BY digest), "
-        "_jammi_new AS MATERIALIZED (SELECT lower(hex(w.digest)) AS digest, w.keys, w.key, k._segment, k._place "
-        "FROM _jammi_wanted w LEFT JOIN (SELECT _text_digest AS digest, unnest(any_value(struct_pack("
-        "_segment := _segment, _place := _place))) FROM ({pool}) "
-        "WHERE _text_digest IN (SELECT digest FROM _jammi_wanted) GROUP BY 1) k "
-        "USING (digest)), "
+        "WITH {comparison}, {new}, "
         "_jammi_begun AS MATERIALIZED (SELECT _jammi_refresh({compared}) AS token FROM _jammi_census c) "
         "SELECT unnest({finish}, recursive := true) FROM "
         "(SELECT count(_jammi_forget(b.token, c._row_id, c._segment, c._place)) AS pushed "
-        "FROM _jammi_changes c, _jammi_begun b WHERE c._row_id IS NOT NULL) f, "
-        "(SELECT count(pushed) AS pushed FROM "
-        "(SELECT _jammi_renew(b.token, n.keys, n.digest, n.text, n._segment, n._place) AS pushed FROM "
-        "({texts}) n, _jammi_begun b{words})) t, _jammi_begun b",
+        "FROM ({gone}) c, _jammi_begun b) f, "
+        "(SELECT count(pushed) AS pushed FROM ({pushed}{words})) t, _jammi_begun b",
         comparison=comparison(rows_compared(source, entry), entry, pinned),
-        pool=pool,
-        compared=compared(asked, sql("(SELECT count(*) FROM _jammi_new WHERE _place IS NULL)"), caller),
+        new=new.expressions,
+        compared=compared(asked, new.to_embed, caller),
         finish=finish,
-        texts=(_TEXTS_WITH_WORDS if state.definition.words else _TEXTS)(
-            text=text_of(columns, pictures=state.definition.pictures) if columns else NULL
-        ),
+        gone=_gone(entry, pinned),
+        pushed=new.pushed,
         words=sql(" UNION ALL {}", words_pushed(entry, pinned, lacking)) if lacking else sql(""),
     )
 
 
-def words_pushed(entry: Entry, pinned: PinnedSnapshot, lacking: Sequence[Segment]) -> Sql:
-    """The query that pushes the texts of the rows of segments that lack their words, beside a comparison."""
-    numbers = {segment.number for segment in lacking}
-    live = live_rows(
-        sql("_row_id, _text_digest, _segment, _place"),
-        [(number, str(path)) for number, path in pinned.segments if number in numbers],
-        [str(path) for path in pinned.tombstones],
-    )
+def _gone(entry: Entry, pinned: PinnedSnapshot) -> Sql:
+    """The rows of a table that are gone from the source, or replaced."""
+    if not entry.definition.passages:
+        return sql("SELECT _row_id, _segment, _place FROM _jammi_changes WHERE _row_id IS NOT NULL")
     return sql(
-        "SELECT _jammi_word(b.token, l._segment, l._place, {text}) AS pushed FROM _jammi_rows r JOIN ({live}) l "
-        "ON {key} = l._row_id AND unhex({digest}) = l._text_digest, _jammi_begun b",
-        text=text_of(entry.definition.columns),
-        digest=digest_of(entry.definition.columns),
-        key=KEY,
-        live=live,
+        "SELECT l._row_id, l._segment, l._place FROM ({}) l JOIN _jammi_changes c ON l._row_id = c._row_id",
+        live_of(entry, pinned, sql("_row_id, _segment, _place")),
     )
 
 
@@ -245,11 +210,11 @@ def comparison(rows: Sql, entry: Entry, pinned: PinnedSnapshot) -> Sql:
     table's row, where that has one. Only keys and digests are kept, which DuckDB writes to disk where they are many.
     """
     definition = entry.definition
-    live = live_rows(
-        sql("_row_id, _text_digest, _segment, _place"),
-        [(number, str(path)) for number, path in pinned.segments],
-        [str(path) for path in pinned.tombstones],
-    )
+    live = live_of(entry, pinned, sql("_row_id, _text_digest, _segment, _place"))
+    if definition.passages:
+        # The digest of the whole text, once for each.
+        passages = live_of(entry, pinned, sql("_row_id, _row_digest AS _text_digest, _segment, _place, _passage"))
+        live = sql("SELECT _row_id, _text_digest, _segment, _place FROM ({}) WHERE _passage = 0", passages)
     return sql(
         "_jammi_rows AS NOT MATERIALIZED ({rows}), "
         "_jammi_keys AS MATERIALIZED (SELECT {key} AS key, unhex({digest}) AS digest FROM _jammi_rows r), "
@@ -263,7 +228,7 @@ def comparison(rows: Sql, entry: Entry, pinned: PinnedSnapshot) -> Sql:
         "count(*) FILTER (key IS NULL) AS deleted FROM _jammi_changes))",
         rows=rows,
         key=KEY,
-        digest=digest_of(definition.columns, pictures=definition.pictures),
+        digest=digest_of(definition.columns, definition.title_columns, pictures=definition.pictures),
         live=live,
         census=CENSUS,
     )
@@ -312,13 +277,6 @@ def renew(engine: Engine, token: Column, *columns: Column) -> pa.Array:
     return pa.array(np.zeros(len(token), np.int32))
 
 
-def add_words(engine: Engine, token: Column, *columns: Column) -> pa.Array:
-    """Take the texts of rows whose words are indexed."""
-    if len(token):
-        engine.refresher.add_words(token[0].as_py(), rows_in_turn(columns))
-    return pa.array(np.zeros(len(token), np.int32))
-
-
 def finish(engine: Engine, token: Column, *_: Column) -> pa.Array:
     """Commit the new state."""
     return table([[engine.refresher.finish(each)] for each in token.to_pylist()], Refreshed)
@@ -335,7 +293,7 @@ def status(engine: Engine, compared: Column) -> pa.Array:
         check_keys(definition.source, definition.key, found.census, GENERATE_ANEW)
         state = snapshot.pinned_snapshot(engine.tables, entry, request["snapshot_token"]).manifest
         engine.tables.pins.release(request["snapshot_token"])
-        current = state.rows - changed - deleted
+        current = state.texts - changed - deleted
         wanted = current + added + changed
         now = datetime.now(UTC)
         followed = engine.followed.of(entry.source)
@@ -351,6 +309,7 @@ def status(engine: Engine, compared: Column) -> pa.Array:
             age=max(0.0, (now - state.finished).total_seconds()),
             advice=_advice(engine, state, request["source"], added, changed + deleted),
             followed=followed.changes_by if followed else None,
+            passages=state.rows if definition.passages else None,
         )
         told.append([row])
     return table(told, TableStatus)

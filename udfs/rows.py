@@ -94,15 +94,42 @@ def text_of(columns: Sequence[str], column: Template = _COLUMN, *, pictures: boo
     return sql("concat_ws(' ', {})", joined(", ", texts))
 
 
+def packed_text_of(
+    columns: Sequence[str], title: Sequence[str] = (), column: Template = _COLUMN, *, pictures: bool = False
+) -> Sql:
+    """The same, with what stands before each passage: the text of the `title`, and its length before that.
+
+    So it is one text still, and both are known from it.
+    """
+    if not title:
+        return text_of(columns, column, pictures=pictures)
+    before, text = parts_of(columns, title, column)
+    return sql("concat(length({title}), ':', {title}, {text})", title=before, text=text)
+
+
+def parts_of(columns: Sequence[str], title: Sequence[str], column: Template = _COLUMN) -> tuple[Sql, Sql]:
+    """The texts of the `title` of a row `r`, empty where it has none, and of its other columns."""
+    before = _text_of_some(columns, title, column, is_in=True) if title else literal("")
+    return before, _text_of_some(columns, title, column, is_in=False)
+
+
+def _text_of_some(columns: Sequence[str], names: Sequence[str], column: Template, *, is_in: bool) -> Sql:
+    """The text of those of the columns that are, or are not, among these names."""
+    places = [place for place, name in enumerate(columns, start=1) if (name in names) == is_in]
+    return sql("concat_ws(' ', {})", joined(", ", (sql("{}::VARCHAR", column(place)) for place in places)))
+
+
 def picture_of(value: Sql) -> Sql:
     """The text that stands for a picture: its bytes as a text, or its path or URL."""
     return _PICTURE(column=value)
 
 
-def text_among(columns: Sequence[str], every: Sequence[str], *, pictures: bool = False) -> Sql:
-    """The same, of some of the columns that `picked` has given: of `every` one."""
+def text_among(
+    columns: Sequence[str], every: Sequence[str], title: Sequence[str] = (), *, pictures: bool = False
+) -> Sql:
+    """As `packed_text_of`, of some of the columns that `picked` has given: of `every` one."""
     places = [every.index(name) + 1 for name in columns]
-    return text_of(columns, lambda place: _COLUMN(places[place - 1]), pictures=pictures)
+    return packed_text_of(columns, title, lambda place: _COLUMN(places[place - 1]), pictures=pictures)
 
 
 def check_pictures(columns: Sequence[str], model: str) -> None:
@@ -114,12 +141,21 @@ def check_pictures(columns: Sequence[str], model: str) -> None:
         )
 
 
-def digest_of(columns: Sequence[str], *, pictures: bool = False) -> Sql:
-    """The MD5 of the text of a row `r`, in hexadecimal, as SQL: NULL for a blank one. Without columns, that of none."""
+def digest_of(columns: Sequence[str], title: Sequence[str] = (), *, pictures: bool = False) -> Sql:
+    """The MD5 of the text of a row `r`, in hexadecimal, as SQL: NULL for a blank one. Without columns, that of none.
+
+    With a `title`, of the packed text, and NULL where all but the title is blank.
+    """
     if not columns:
         return literal(_NO_DIGEST)
-    text = text_of(columns, pictures=pictures)
-    return sql("CASE WHEN regexp_matches({text}, {visible}) THEN md5({text}) END", text=text, visible=literal(VISIBLE))
+    text = packed_text_of(columns, title, pictures=pictures)
+    return sql("CASE WHEN {} THEN md5({}) END", is_text(columns, title, pictures=pictures), text)
+
+
+def is_text(columns: Sequence[str], title: Sequence[str] = (), *, pictures: bool = False) -> Sql:
+    """Whether the text of a row `r` is not blank; the title alone is no text."""
+    seen = text_of(columns, pictures=pictures) if not title else _text_of_some(columns, title, _COLUMN, is_in=False)
+    return sql("regexp_matches({}, {})", seen, literal(VISIBLE))
 
 
 def column_names(cols: str, option: str = "columns") -> list[str]:

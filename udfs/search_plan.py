@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.retrieval.selection import refusal
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry
-from jammi_duck.types import Caller
+from jammi_duck.types import Caller, Definition
 from jammi_duck.udfs.columns import packed
 from jammi_duck.udfs.disambiguation import proven_in_search
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.filters.conditions import Condition
 from jammi_duck.udfs.following import bring_in
 from jammi_duck.udfs.freshening import fresh_query, texts_wanted
+from jammi_duck.udfs.passage_columns import NAMES, passage_columns, passage_text, text_to_rerank
 from jammi_duck.udfs.rows import are_texts, text_of
 from jammi_duck.udfs.searching import SelectArguments
 from jammi_duck.udfs.sources import Source, found, has_relations, resolve, schemas_of
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings
 
-# The names of the columns of a search, without the underscore.
+# The names of the columns of a search, and of one for passages, without the underscore.
 OURS = "row_id|rank|score|similarity|distance|bm25|rerank"
+OURS_OF_PASSAGES = f"{OURS}|{NAMES}"
 # Columns of the source with a name of ours get one more underscore, so that both are there: first what our queries use,
 # then, once the filter was asked, what the search gives; without a filter both at once.
-INNER, OUTER, _ALL = (
+INNER, OUTER, _ALL, _OUTER_OF_PASSAGES, _ALL_OF_PASSAGES = (
     sql("COLUMNS({}) AS '\\1\\1\\2\\3'", literal(f"(?is)^(?:(_)(_*(?:{names}))|(.*))$"))
-    for names in ("jammi_.*", OURS, f"jammi_.*|{OURS}")
+    for names in ("jammi_.*", OURS, f"jammi_.*|{OURS}", OURS_OF_PASSAGES, f"jammi_.*|{OURS_OF_PASSAGES}")
 )
-# A column with text, by its place, and the hits of a search.
-_TEXT, _HITS = template("r._jammi_c{}"), sql("_jammi_hits")
+# A column with text, by its place, of a row `r` and of a row that was found, and the hits of a search.
+_TEXT, _FOUND_TEXT, _HITS = template("r._jammi_c{}"), template("_jammi_c{}"), sql("_jammi_hits")
 # The columns of a hit, and of the search, in a query for the rows that were found. Ranks leave out the rows that the
 # source lost.
 _OWN = sql(
     "_jammi_token, _jammi_parameters, _jammi_query, _jammi_k, _jammi_row_id, _jammi_source_id, _jammi_rank, "
-    "_jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25"
+    "_jammi_score, _jammi_similarity, _jammi_distance, _jammi_bm25, _jammi_passage, _jammi_start, _jammi_end, "
+    "_jammi_row_digest"
 )
-_ANSWER, _RERANKED_ANSWER = (
-    template(
-        "SELECT {rows}, _jammi_row_id AS _row_id, (row_number() OVER (ORDER BY _jammi_rank ASC))::INTEGER AS _rank, "
-        "_jammi_score AS _score, _jammi_similarity AS _similarity, _jammi_distance AS _distance, _jammi_bm25 AS _bm25"
-        "{more} FROM {found} ORDER BY _jammi_rank ASC",
-        more=more,
-    )
-    for more in (sql(""), sql(", _jammi_rerank AS _rerank"))
+_ANSWER = template(
+    "SELECT {rows}, _jammi_row_id AS _row_id, ({rank} OVER (ORDER BY _jammi_rank ASC))::INTEGER AS _rank, "
+    "_jammi_score AS _score, _jammi_similarity AS _similarity, _jammi_distance AS _distance, _jammi_bm25 AS _bm25"
+    "{more} FROM {found} ORDER BY _jammi_rank ASC{then}",
 )
+_RERANK_COLUMN = sql(", _jammi_rerank AS _rerank")
+# Passages of one row have one rank, and stand in their order.
+RANK, RANK_OF_PASSAGES = sql("row_number()"), sql("dense_rank()")
+THEN = sql(", _jammi_score DESC NULLS LAST, _jammi_passage ASC")
 # Types in which two texts of one value are equal, whichever of the types that are cast to them the value had.
 _EXACT = (sql("DOUBLE"), sql("TIMESTAMP"))
 # The keys as a list of texts, and as one of whole numbers, of which the other is NULL or empty. The
@@ -78,12 +83,20 @@ def _keys(key: Sql, source: Source) -> Sql:
 
 def answer_query(engine: Engine, choice: Choice, predicate: str | None, rerank: str | None) -> Sql:
     """The source's rows that a search has found, with the columns of a search, best first."""
+    there = _joined(engine, choice, predicate, rerank)
+    more = sql("") if rerank is None else _RERANK_COLUMN
+    own = [sql("_jammi_found"), *there.own]
     if predicate is None and rerank is None:
         # Of fewer sub-queries, which DuckDB plans sooner.
-        return _ANSWER(rows=sql("_jammi_there.* EXCLUDE (_jammi_found)"), found=_joined(engine, choice, None, None)[0])
-    rows = sql("_jammi_row.* EXCLUDE (_jammi_found, {}{})", _OWN, sql("") if rerank is None else sql(", _jammi_rerank"))
-    found = sql("({}) _jammi_row", found_query(engine, choice, predicate, rerank))
-    return _ANSWER(rows=rows, found=found) if rerank is None else _RERANKED_ANSWER(rows=rows, found=found)
+        table, found = sql("_jammi_there"), there.sql
+    else:
+        own += [_OWN] if rerank is None else [_OWN, sql("_jammi_rerank")]
+        table, found = sql("_jammi_row"), sql("({}) _jammi_row", _found(there, predicate, rerank))
+    rows = sql("{}.* EXCLUDE ({})", table, joined(", ", own))
+    if there.passages is None:
+        return _ANSWER(rows=rows, rank=RANK, more=more, found=found, then=sql(""))
+    more = sql("{}{}", more, passage_columns(passage_text(there.passages, _FOUND_TEXT)))
+    return _ANSWER(rows=rows, rank=RANK_OF_PASSAGES, more=more, found=found, then=THEN)
 
 
 def found_query(engine: Engine, choice: Choice, predicate: str | None, rerank: str | None) -> Sql:
@@ -95,54 +108,111 @@ def found_query(engine: Engine, choice: Choice, predicate: str | None, rerank: s
         InputError: it is not known which columns a re-ranker is to read.
         ModelError: there is no such re-ranker.
     """
-    joins, source, texts = _joined(engine, choice, predicate, rerank)
-    found = sql("SELECT {} FROM {}", sql("*") if predicate is None else OUTER, joins)
-    return found if rerank is None else _reranked(found, source, texts, rerank)
+    return _found(_joined(engine, choice, predicate, rerank), predicate, rerank)
 
 
-def _joined(
-    engine: Engine, choice: Choice, predicate: str | None, rerank: str | None
-) -> tuple[Sql, Source, Sequence[str]]:
-    """The source's rows, as `_jammi_there` where there is no filter, joined with the hits; what stands after FROM.
+def matches_query(engine: Engine, choice: Choice) -> Sql:
+    """The hits of a search without the source's rows, best first."""
+    source = resolve(choice.source, choice.search_path, engine.host)
+    passages, then = sql(""), sql("")
+    # Where there is no table, the search says so.
+    with contextlib.suppress(NotFoundError):
+        entry = find_embeddings(engine, source, choice.model, choice.table, choice.column)[0]
+        if entry.definition.passages:
+            passages, then = sql(", _jammi_passage AS _passage, _jammi_start AS _start, _jammi_end AS _end"), THEN
+    return sql(
+        "SELECT _jammi_row_id AS _row_id, _jammi_source_id AS _source_id, _jammi_rank AS _rank, "
+        "_jammi_score AS _score, _jammi_similarity AS _similarity, _jammi_distance AS _distance, _jammi_bm25 AS _bm25"
+        "{} FROM {} ORDER BY _jammi_rank ASC{}",
+        passages,
+        _HITS,
+        then,
+    )
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The source's rows joined with the hits: what stands after FROM, and the columns of texts there, by their names.
+
+    `definition` is that of the embedding table, if there is one.
+    """
+
+    sql: Sql
+    source: Source
+    texts: Sequence[str]
+    definition: Definition | None
+
+    @property
+    def passages(self) -> Definition | None:
+        """The definition, if the hits are passages."""
+        return self.definition if self.definition and self.definition.passages else None
+
+    @property
+    def own(self) -> list[Sql]:
+        """The names that the columns of texts have there."""
+        return [_FOUND_TEXT(place) for place in range(1, len(self.texts) + 1)]
+
+
+def _found(there: _Joined, predicate: str | None, rerank: str | None) -> Sql:
+    renamed = OUTER if there.passages is None else _OUTER_OF_PASSAGES
+    found = sql("SELECT {} FROM {}", sql("*") if predicate is None else renamed, there.sql)
+    return found if rerank is None else _reranked(there, found, rerank)
+
+
+def _joined(engine: Engine, choice: Choice, predicate: str | None, rerank: str | None) -> _Joined:
+    """The source's rows, as `_jammi_there` where there is no filter, joined with the hits.
 
     A key may have been doubled in the source meanwhile, so the filter is there once more. It is asked of the rows that
     were found only: since it waits for a hit's rank, DuckDB cannot ask it of the others first.
-
-    Also the source, and the names of the columns that a re-ranker reads, which are there by their places.
     """
     source = resolve(choice.source, choice.search_path, engine.host)
     texts: Mapping[str, Sql] = {}
-    is_there = True
+    definition = None
     try:
         entry = find_embeddings(engine, source, choice.model, choice.table, choice.column)[0]
-        key_column = _key_column(entry)
+        definition, key_column = entry.definition, _key_column(entry)
         if rerank is not None:
             texts = text_columns(engine, entry, rerank)
+        elif definition.passages:
+            texts = _columns_of(entry, f"from whose text the passages of '{entry.name}' are cut")
     except NotFoundError as error:
         _check_there(engine, source, error)
         # Not NULL, with which DuckDB would not even look for hits, and not say that there is no table.
-        key_column, texts, is_there = sql("''::VARCHAR"), {"": sql("NULL::VARCHAR")}, False
-    alias, renamed = (sql("_jammi_there"), _ALL) if predicate is None else (quoted(source.alias), INNER)
-    columns = renamed if rerank is None else sql("{}, {}", _placed(texts), renamed)
+        key_column, texts = sql("''::VARCHAR"), {} if rerank is None else {"": sql("NULL::VARCHAR")}
+    every = _ALL_OF_PASSAGES if definition and definition.passages else _ALL
+    alias, renamed = (sql("_jammi_there"), every) if predicate is None else (quoted(source.alias), INNER)
+    columns = sql("{}, {}", _placed(texts), renamed) if texts else renamed
     joins = beside_hits(source, alias, key_column, columns)
-    if predicate is not None and is_there:
+    if predicate is not None and definition:
         condition = _condition(engine, choice, source, predicate).beside_hits
         joins = sql("{} WHERE CASE WHEN _jammi_rank IS NULL THEN false ELSE {}::BOOLEAN END", joins, condition)
-    return joins, source, list(texts)
+    return _Joined(joins, source, list(texts), definition)
 
 
-def _reranked(found: Sql, source: Source, texts: Sequence[str], model: str) -> Sql:
-    """The best `k` of the rows that were found, by a re-ranker; a row without a text comes last."""
-    return sql(
-        "SELECT * FROM (SELECT * REPLACE (_jammi_rerank AS _jammi_score, "
-        "row_number() OVER (ORDER BY _jammi_rerank DESC NULLS LAST, _jammi_rank ASC) AS _jammi_rank) FROM "
-        "(SELECT r.* EXCLUDE ({columns}), _jammi_rerank_hits(_jammi_token, _jammi_query::VARCHAR, {text}, {model}) "
-        "AS _jammi_rerank FROM ({found}) r WHERE {are_texts})) WHERE _jammi_rank <= _jammi_k::DOUBLE",
-        columns=joined(", ", (sql("_jammi_c{}", place) for place in range(1, len(texts) + 1))),
-        text=text_of(texts, _TEXT),
+def _reranked(there: _Joined, found: Sql, model: str) -> Sql:
+    """The best `k` of the rows that were found, by a re-ranker; a row without a text comes last.
+
+    A row of passages is ranked by its best one. Which passages are of one row is known by the rank that it had.
+    """
+    scored = sql(
+        "(SELECT r.*, _jammi_rerank_hits(_jammi_token, _jammi_query::VARCHAR, {text}, {model}) AS _jammi_rerank "
+        "FROM ({found}) r WHERE {are_texts})",
+        text=text_to_rerank(there.passages, _TEXT) if there.passages else text_of(there.texts, _TEXT),
         model=literal(model),
         found=found,
-        are_texts=are_texts(source, texts, _TEXT),
+        are_texts=are_texts(there.source, there.texts, _TEXT),
+    )
+    kept, by = sql(""), sql("row_number() OVER (ORDER BY _jammi_rerank DESC NULLS LAST, _jammi_rank ASC)")
+    if there.passages:
+        scored = sql("(SELECT *, max(_jammi_rerank) OVER (PARTITION BY _jammi_rank) AS _jammi_best FROM {})", scored)
+        kept = sql(" EXCLUDE (_jammi_best)")
+        by = sql("dense_rank() OVER (ORDER BY _jammi_best DESC NULLS LAST, _jammi_rank ASC)")
+    return sql(
+        "SELECT * FROM (SELECT *{} REPLACE (_jammi_rerank AS _jammi_score, {} AS _jammi_rank) FROM {}) "
+        "WHERE _jammi_rank <= _jammi_k::DOUBLE",
+        kept,
+        by,
+        scored,
     )
 
 
@@ -162,7 +232,7 @@ def scored_hits(engine: Engine, choice: Choice, hits: Sql, model: str) -> Sql:
     joins = beside_hits(source, sql("_jammi_there"), _key_column(entry), _placed(texts), sql("({}) _jammi_hits", hits))
     return sql(
         "SELECT *, _jammi_rerank(_jammi_query, {}, {}) AS _jammi_rerank FROM (SELECT * FROM {}) r WHERE {}",
-        text_of(list(texts), _TEXT),
+        text_to_rerank(entry.definition, _TEXT),
         literal(model),
         joins,
         are_texts(source, list(texts), _TEXT),
@@ -208,10 +278,13 @@ def text_columns(engine: Engine, entry: Entry, rerank: str) -> dict[str, Sql]:
         raise InputError(
             f"rerank reads the rows' texts, and '{entry.name}' was imported without its columns: import it with cols"
         )
-    advice = (
-        f"in '{entry.source}', whose text rerank reads: '{entry.name}' was made of it; if it was renamed, generate anew"
-    )
-    return {name: _column_or(name, f"no column '{name}' {advice}") for name in names}
+    return _columns_of(entry, f"whose text rerank reads: '{entry.name}' was made of it")
+
+
+def _columns_of(entry: Entry, what: str) -> dict[str, Sql]:
+    """The columns that an embedding table was made of, by their names; `what` says what is the matter with them."""
+    advice = f"in '{entry.source}', {what}; if it was renamed, generate anew"
+    return {name: _column_or(name, f"no column '{name}' {advice}") for name in entry.definition.columns}
 
 
 def _placed(columns: Mapping[str, Sql]) -> Sql:
@@ -280,7 +353,6 @@ def selection_query(
         names = sql("list_value({})::VARCHAR[]", joined(", ", map(literal, condition.parameters)))
         token, rows = kept(_KEYS), sql(" FROM {}({} WHERE {})", clock, keys, condition.proven())
     elif is_joined and not fresh:
-        counts = entry.counts
         # Others may write to a source that is followed: that is nothing to be told of.
         is_told = fresh is not None or engine.followed.of(meant.identity) is None
         token = sql(
@@ -293,7 +365,7 @@ def selection_query(
             '"_jammi_changed"(_jammi_now), ({keys})',
             clock=clock,
             source=source.sql,
-            then=counts.rows + counts.skipped + counts.failed,
+            then=entry.counts.source_rows,
             keys=keys,
         )
     else:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.check import Checked, check
@@ -29,7 +30,7 @@ from jammi_duck.udfs.table_lookup import find_embeddings
 
 @dataclass(frozen=True)
 class Hit:
-    """A row that a search has found."""
+    """A row that a search has found; by which passage of which text, in hexadecimal its MD5, or NULL."""
 
     _row_id: str
     _source_id: str
@@ -38,6 +39,10 @@ class Hit:
     _similarity: Float
     _distance: Float
     _bm25: Float
+    _passage: Integer
+    _start: int
+    _end: int
+    _row_digest: str
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def _answered(
         k_wanted = parse_int(k_text, "k")
         if k_wanted is None:
             raise InputError("k is NULL; it must be at least 1")
-        mode, weight, fusion, k1, b, reranker, rerank_k = ranked or (None,) * 7
+        mode, weight, fusion, k1, b, reranker, rerank_k, per_row = ranked or (None,) * 8
         options = search_options(
             k_wanted,
             exact=bool(is_exact),
@@ -131,6 +136,7 @@ def _answered(
             b=parse_float(b, "b"),
             rerank=reranker,
             rerank_k=parse_int(rerank_k, "rerank_k"),
+            per_row=parse_int(per_row, "per_row"),
         )
         together[of_row, options].append(i)
     selections = {key: engine.selections.of(key[0]) for key in together}
@@ -206,14 +212,35 @@ def _hits(rows: int, answered: Sequence[tuple[list[int], str, Answers]]) -> pa.A
         np.concatenate([getattr(answers, name) for _, _, answers in answered])
         for name in ("scores", "similarities", "bm25")
     )
-    if len(answered) > 1:
-        of_row = np.concatenate([np.repeat(mine, answers.counts) for mine, _, answers in answered])
-        order = np.argsort(of_row, kind="stable")
-        row_ids, names = row_ids.take(pa.array(order)), names.take(pa.array(order))
-        scores, near, bm25 = scores[order], near[order], bm25[order]
-    offsets = offsets_of(lengths)
-    ranks = np.arange(1, len(near) + 1, dtype=np.int32) - np.repeat(offsets[:-1], lengths)
+    ranks = np.concatenate([ranks_of(answers) for _, _, answers in answered])
     # What was not computed is NULL.
     numbers = (pa.array(each, from_pandas=True) for each in (scores, near, np.float32(1) - near, bm25))
-    columns = [row_ids, names, pa.array(ranks), *numbers]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, names=list(fields_of(Hit))))
+    places = (pa.concat_arrays(each) for each in zip(*(places_of(answers) for _, _, answers in answered), strict=True))
+    columns = [row_ids, names, pa.array(ranks), *numbers, *places]
+    hits = pa.StructArray.from_arrays(columns, names=list(fields_of(Hit)))
+    if len(answered) > 1:
+        of_row = np.concatenate([np.repeat(mine, answers.counts) for mine, _, answers in answered])
+        hits = hits.take(pa.array(np.argsort(of_row, kind="stable")))
+    return pa.ListArray.from_arrays(pa.array(offsets_of(lengths)), hits)
+
+
+def ranks_of(answers: Answers) -> NDArray[np.int32]:
+    """The ranks of the rows that were found; those of one row, which follow one another, have one rank."""
+    ends = np.cumsum(answers.counts)
+    begins = np.repeat(ends - answers.counts, answers.counts)
+    places = np.arange(len(begins))
+    if answers.passages is not None and len(places):
+        ids = answers.row_ids.dictionary_encode().indices.to_numpy()
+        is_next = np.concatenate([[True], (ids[1:] != ids[:-1]) | (begins[1:] != begins[:-1])])
+        places = np.cumsum(is_next) - 1
+        begins = places[begins]
+    return (places - begins + 1).astype(np.int32)
+
+
+def places_of(answers: Answers) -> list[pa.Array]:
+    """Of the rows that were found the numbers, starts and ends of their passages, and the digests of their texts."""
+    rows, passages = len(answers.row_ids), answers.passages
+    if passages is None:
+        return [pa.nulls(rows, kind) for kind in (pa.int32(), pa.int64(), pa.int64(), pa.string())]
+    digests = [digest.hex() for digest in passages.column("_row_digest").to_pylist()]
+    return [*(passages.column(name) for name in ("_passage", "_start", "_end")), pa.array(digests, pa.string())]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from jammi_duck.encoder.token_counts import EstimatedTokens, TokenCounts
 from jammi_duck.errors import EncodingError, NoModelError
 from jammi_duck.types import Role
 
@@ -91,6 +92,11 @@ class Encoder(Protocol):
     def usage(self) -> Usage | None:
         """What this encoder has asked of a provider so far; None for a model in this process."""
         return None
+
+    @property
+    def token_counts(self) -> TokenCounts:
+        """Counts the tokens of texts, however long; by a rule, where the model's tokenizer is not known."""
+        return EstimatedTokens(self.identity.max_tokens)
 
     def stream(self) -> Encoder:
         """The same encoder for one long stream of texts, which adapts to them, and whose usage is its own."""

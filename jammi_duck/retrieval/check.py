@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jammi_duck.errors import InputError
-from jammi_duck.retrieval.words_only import need_vectors
+from jammi_duck.retrieval.needs import need_vectors
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import Answers, Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,12 +137,19 @@ def answer(
 def ranked_row_ids(
     tables: EmbeddingTables, encoders: Encoders, selected: Selection, way: Way, texts: Sequence[str]
 ) -> list[list[str]]:
-    """The row ids that a way to search finds for each text, the best first: `rerank_k` where they are re-ranked yet."""
+    """The row ids that a way to search finds for each text, the best first."""
     ranked: list[list[str]] = []
-    for start in range(0, len(texts), AT_ONCE):
-        _, answers = search(tables, encoders, selected, way.options, texts[start : start + AT_ONCE])
+    for answers in ranked_answers(tables, encoders, selected, way, texts):
         ranked += row_ids_of(answers)
     return ranked
+
+
+def ranked_answers(
+    tables: EmbeddingTables, encoders: Encoders, selected: Selection, way: Way, texts: Sequence[str]
+) -> Iterator[Answers]:
+    """What a way to search finds for texts, for some of them after another: `rerank_k` rows if they are re-ranked."""
+    for start in range(0, len(texts), AT_ONCE):
+        yield search(tables, encoders, selected, way.options, texts[start : start + AT_ONCE])[1]
 
 
 def row_ids_of(answers: Answers) -> list[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,17 +12,17 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.blobs import is_picture, refuse_pictures
 from jammi_duck.errors import DamagedError, InputError, UnsupportedError, did_you_mean, enumerated
+from jammi_duck.retrieval.best_rows import Numbers, Wanted, best_rows, concatenated, in_order
 from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_weights, by_words
+from jammi_duck.retrieval.needs import need_passages, need_vectors
 from jammi_duck.retrieval.query_vectors import Like, Query, vectors_of, warn_of_vectors
 from jammi_duck.retrieval.selection import Selection, opened
 from jammi_duck.retrieval.text_query import TextQuery, parse
-from jammi_duck.retrieval.words_only import need_vectors
 from jammi_duck.sql import literal
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.catalog_sync import follow_others
@@ -49,7 +50,7 @@ class SearchOptions:
     """The options of a search: `k` rows of this similarity or more; compares every vector if `exact`.
 
     `k1` and `b` are the parameters of BM25. If there is a re-ranker, `rerank`, the search gives `rerank_k` rows for it,
-    of which the best `k` are kept.
+    of which the best `k` are kept. Of a row, the best `per_row` passages are given.
     """
 
     k: int
@@ -61,6 +62,7 @@ class SearchOptions:
     b: float = B
     rerank: str | None = None
     rerank_k: int = RERANK_K
+    per_row: int = 1
 
     @property
     def row_count(self) -> int:
@@ -80,6 +82,7 @@ def search_options(
     b: float | None = None,
     rerank: str | None = None,
     rerank_k: int | None = None,
+    per_row: int | None = None,
 ) -> SearchOptions:
     """The options of a search as a user gives them; None for what is not given. Raises InputError."""
     if min_similarity is not None and math.isnan(min_similarity):
@@ -102,9 +105,11 @@ def search_options(
         raise InputError(
             f"k is {k}, and rerank_k is {first}: the rows that are re-ranked; write rerank_k := {k} or more"
         )
+    if per_row is not None and per_row < 1:
+        raise InputError(f"per_row is {per_row}; it must be at least 1, for the best passage of each row")
     fused = Fusion(WEIGHTED.weight if weight is None else weight, fusion == "rrf")
     words = K1 if k1 is None else k1, B if b is None else b
-    return SearchOptions(k, exact, min_similarity, Mode(mode or Mode.AUTO), fused, *words, rerank, first)
+    return SearchOptions(k, exact, min_similarity, Mode(mode or Mode.AUTO), fused, *words, rerank, first, per_row or 1)
 
 
 _FUSIONS = ("weighted", "rrf")
@@ -119,7 +124,8 @@ def search(
     """Answer many queries on one table at once; returns the source's name, and the answers in the same order.
 
     Raises:
-        InputError: a `k` below 1, a vector that does not fit the table, or vectors are needed and there are none.
+        InputError: a `k` below 1, a vector that does not fit the table, or vectors or passages are needed and there are
+            none.
         NotFoundError: the embedding table was dropped meanwhile.
         ModelError: the table's model is not available, or its files have changed.
     """
@@ -155,12 +161,20 @@ def search_by_weights(
         arms = _arms(table, words, subset, options)
         parsed = [parse(text, words.analyser) for text in texts]
         vectors, _ = _text_vectors(encoders, arms, parsed)
-        answers: list[list[Answers]] = [[] for _ in weights]
-        for query, vector in zip(parsed, vectors, strict=True):
-            found = None if vector is None else by_weights(arms, query, vector, weights)
-            for place, mine in enumerate(answers):
-                mine.append(table.best(found[place], options.row_count) if found else no_answers(1))
-        return [Answers(*_concatenated(mine)) for mine in answers]
+        every = np.arange(len(texts) * len(weights)).reshape(len(texts), len(weights))
+
+        def ask(queries: Numbers, count: int, within: RowSubset | None) -> Answers:
+            """Each query is a text with a weight."""
+            wide, answers = dataclasses.replace(arms, k=count), []
+            for text, numbers in itertools.groupby(queries.tolist(), lambda number: number // len(weights)):
+                chosen, vector = [weights[number % len(weights)] for number in numbers], vectors[text]
+                found = [] if vector is None else by_weights(wide, parsed[text], vector, chosen)
+                answers += [table.best(each, count) for each in found] or [no_answers(1)] * len(chosen)
+            return concatenated(answers)
+
+        best = best_rows(table, ask, every.size, Wanted(options.row_count))
+        ends = np.cumsum(best.counts)
+        return [_of_queries(best, ends, mine) for mine in every.T]
 
     return _searched(tables, selected, answered)
 
@@ -199,6 +213,8 @@ def _answered(
     subset: RowSubset | None,
 ) -> tuple[str, Answers]:
     definition = table.entry.definition
+    if options.per_row > 1:
+        need_passages(tables, table.entry)
     if not definition.pictures:
         refuse_pictures(queries, definition.model or table.entry.name)
     if not definition.has_vectors:
@@ -222,7 +238,10 @@ def _answered(
         filtering = [selected.filtering] if selected.filtering else []
         selected.stages = [_described(table), *filtering, *(stage for _, part in parts for stage in part.stages)]
         selected.ended = time.perf_counter()
-    return table.entry.source, parts[0][1] if len(parts) == 1 else _in_order(parts, len(queries))
+    answers = parts[0][1] if len(parts) == 1 else in_order(parts, len(queries))
+    if definition.passages:
+        answers = dataclasses.replace(answers, passages=table.passages(answers.positions))
+    return table.entry.source, answers
 
 
 def _arms(table: Table, words: Words, subset: RowSubset | None, options: SearchOptions) -> Arms:
@@ -286,13 +305,20 @@ def _by_vectors(
     like = _rows_like(table, queries)
     vectors, known = vectors_of(encoders, table.entry, queries, {i: vector for i, (_, vector) in like.items()})
     encoding = Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
+
+    def ask(chosen: Numbers, count: int, within: RowSubset | None) -> Answers:
+        mine = vectors if len(chosen) == len(vectors) else vectors[chosen]
+        exact, least = options.exact or within is not None, options.min_similarity
+        if within is None:
+            return table.search(mine, count, exact=exact, subset=subset, min_similarity=least)
+        return table.search(mine, max(within.rows, 1), exact=exact, subset=within, min_similarity=least)
+
     # A row is its own nearest neighbour.
-    k = options.row_count + 1 if like else options.row_count
-    answers = table.search(vectors, k, exact=options.exact, subset=subset, min_similarity=options.min_similarity)
+    itself = {place: like[i][0] for place, i in enumerate(known.tolist()) if i in like}
+    wanted = Wanted(options.row_count, options.per_row, itself)
+    answers = best_rows(table, ask, len(known), wanted, subset)
     answers.stages.insert(0, encoding)
-    if like or len(known) < len(queries):
-        return _spread(answers, known, len(queries), {i: row_id for i, (row_id, _) in like.items()}, options.row_count)
-    return answers
+    return answers if len(known) == len(queries) else _spread(answers, known, len(queries))
 
 
 def _by_texts(encoders: Encoders, arms: Arms, options: SearchOptions, texts: Sequence[str]) -> Answers:
@@ -306,18 +332,37 @@ def _by_texts(encoders: Encoders, arms: Arms, options: SearchOptions, texts: Seq
     if is_hybrid or options.min_similarity is not None:
         vectors, stage = _text_vectors(encoders, arms, parsed)
         stages = [stage]
-    answers = []
-    for query, vector in zip(parsed, vectors, strict=True):
-        if is_hybrid and vector is None:
-            answers.append(no_answers(1))
-            continue
-        if is_hybrid and vector is not None:
-            ranked, mine = by_both(arms, query, vector, options.fusion)
-        else:
-            ranked, mine = by_words(arms, query, vector)
-        answers.append(arms.table.best(ranked, options.row_count))
-        stages += mine
-    return Answers(*_concatenated(answers), stages)
+
+    def ask(queries: Numbers, count: int, within: RowSubset | None) -> Answers:
+        asked = dataclasses.replace(arms, k=count)
+        found = [
+            _by_text(asked, parsed[query], vectors[query], options.fusion if is_hybrid else None, within)
+            for query in queries.tolist()
+        ]
+        return dataclasses.replace(concatenated(found), stages=[stage for each in found for stage in each.stages])
+
+    answers = best_rows(arms.table, ask, len(texts), Wanted(options.row_count, options.per_row), arms.subset)
+    return dataclasses.replace(answers, stages=stages + answers.stages)
+
+
+def _by_text(
+    arms: Arms, query: TextQuery, vector: NDArray[np.float32] | None, fusion: Fusion | None, within: RowSubset | None
+) -> Answers:
+    """The answers to a query by words, and by its vector as well if there is a `fusion`; see `best_rows.Ask`."""
+    if fusion is not None and vector is None:
+        return no_answers(1)
+    count = arms.k if within is None else max(within.rows, 1)
+    by_ranks = fusion is not None and fusion.by_ranks
+    if within is not None and not by_ranks:
+        arms = dataclasses.replace(arms, k=count, subset=within, exact=True)
+    if fusion is None or vector is None:
+        ranked, stages = by_words(arms, query, vector)
+    else:
+        ranked, stages = by_both(arms, query, vector, fusion)
+    if within is not None and by_ranks:
+        # The ranks are those among all.
+        ranked = ranked.within(arms.table.mask(within))
+    return dataclasses.replace(arms.table.best(ranked, count), stages=stages)
 
 
 def _text_vectors(
@@ -330,24 +375,6 @@ def _text_vectors(
     for i, vector in zip(known.tolist(), found, strict=True):
         vectors[i] = vector
     return vectors, Stage("encode", "the query's vector", len(known), time.perf_counter() - began)
-
-
-def _in_order(parts: Sequence[tuple[list[int], Answers]], queries: int) -> Answers:
-    """The answers of several parts of the queries, in the order of all."""
-    together = Answers(*_concatenated([answers for _, answers in parts]))
-    of_query = np.repeat(np.concatenate([np.array(mine, np.int64) for mine, _ in parts]), together.counts)
-    return together.take(np.argsort(of_query, kind="stable"), np.bincount(of_query, minlength=queries))
-
-
-def _concatenated(
-    answers: Sequence[Answers],
-) -> tuple[NDArray[np.int64], pa.StringArray, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    row_ids = pa.concat_arrays([each.row_ids for each in answers])
-    counts = np.concatenate([each.counts for each in answers])
-    scores, near, bm25 = (
-        np.concatenate([getattr(each, name) for each in answers]) for name in ("scores", "similarities", "bm25")
-    )
-    return counts, row_ids, scores, near, bm25
 
 
 def _rows_like(table: Table, queries: Sequence[Query]) -> dict[int, tuple[str, NDArray[np.float32]]]:
@@ -363,24 +390,23 @@ def _rows_like(table: Table, queries: Sequence[Query]) -> dict[int, tuple[str, N
     return {i: (row_id, stored[row_id]) for i, row_id in rows.items() if row_id in stored}
 
 
-def _spread(answers: Answers, known: NDArray[np.int64], queries: int, like: dict[int, str], k: int) -> Answers:
-    """Answers for all queries, including those without a vector; a `like` row is removed from its own answer."""
-    ends = np.cumsum(answers.counts)
+def _spread(answers: Answers, known: NDArray[np.int64], queries: int) -> Answers:
+    """Answers for all queries, including those without a vector."""
     counts = np.zeros(queries, np.int64)
-    kept: list[NDArray[np.int64]] = []
-    for i, start, end in zip(known, ends - answers.counts, ends, strict=True):
-        mine = np.arange(start, end)
-        if i in like:
-            itself = np.array([row_id == like[i] for row_id in answers.row_ids[start:end].to_pylist()], bool)
-            mine = mine[~itself]
-        kept.append(mine[:k])
-        counts[i] = len(kept[-1])
-    positions = np.concatenate(kept) if kept else np.empty(0, np.int64)
-    return answers.take(positions, counts)
+    counts[known] = answers.counts
+    return dataclasses.replace(answers, counts=counts)
+
+
+def _of_queries(answers: Answers, ends: Numbers, queries: Numbers) -> Answers:
+    """The answers to some of the queries; `ends` are where those of each end."""
+    counts = answers.counts[queries]
+    places = [np.arange(end - count, end) for end, count in zip(ends[queries], counts, strict=True)]
+    return answers.take(np.concatenate([np.empty(0, np.int64), *places]), counts)
 
 
 def _described(table: Table) -> Stage:
     entry = table.entry
     segments = f"{len(table.segments)} segment" + "s" * (len(table.segments) != 1)
     dimensions = f"{entry.definition.dimensions} dimensions" if entry.definition.has_vectors else "words only"
-    return Stage("table", f"{entry.name}, {segments}, {dimensions}", table.rows)
+    passages = f", {table.passages_per_row:.3g} passages a row" if entry.definition.passages else ""
+    return Stage("table", f"{entry.name}, {segments}, {dimensions}{passages}", table.rows)

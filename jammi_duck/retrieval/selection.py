@@ -146,10 +146,9 @@ class Selections:
             is_known = state in self._warned
             self._warned.add(state)
         if not is_known:
-            counts = entry.counts
             warnings.warn(
                 f"'{entry.source}' has {source_row_count:,} rows now, and had "
-                f"{counts.rows + counts.skipped + counts.failed:,} when '{entry.name}' was generated: a search leaves "
+                f"{entry.counts.source_rows:,} when '{entry.name}' was generated: a search leaves "
                 "out the rows that are gone, and cannot find new or changed ones; SELECT * FROM "
                 f"jammi_refresh('{entry.source}') brings it up to date",
                 JammiWarning,

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.sql import literal, quoted, sql
+from jammi_duck.sql import Sql, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry, live_rows
 from jammi_duck.storage.tables.compaction import plan_tidying
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
@@ -48,11 +49,17 @@ class Candidates:
     since: datetime | None = None
 
 
+class _Place(NamedTuple):
+    segment: int
+    position: int
+
+
 @dataclass(frozen=True)
 class _Live:
+    """A text of a table: its digest, and where its rows are, one or one for each passage."""
+
     digest: str
-    segment: int
-    place: int
+    places: list[_Place]
 
 
 class Freshener:
@@ -138,7 +145,7 @@ class Freshener:
             build=entry.build,
             snapshot_token=pinned.token,
             # The table may have more rows than the source had, if that was seen before others brought them in.
-            census=replace(found.census, rows=max(found.census.rows, base.rows - deleted + added)),
+            census=replace(found.census, rows=max(found.census.rows, base.texts - deleted + added)),
             added=added,
             changed=changed,
             deleted=deleted,
@@ -146,11 +153,14 @@ class Freshener:
             began=began,
         )
         token = self._refresher.begin(comparison, caller, is_ours=is_ours)
-        if gone:
-            self._refresher.forget(
-                token, [key for key, _ in gone], [row.segment for _, row in gone], [row.place for _, row in gone]
-            )
-        self._refresher.renew(token, ((keys, digest(text).hex(), text, None, None) for text, keys in new.items()))
+        rows = [(key, *place) for key, text in gone for place in text.places]
+        if rows:
+            self._refresher.forget(token, *map(list, zip(*rows, strict=True)))
+        if entry.definition.passages:
+            texts = ((keys, text) for text, keys in new.items())
+            self._refresher.renew_cut(token, texts, lambda digests: self._places(pinned, digests))
+        else:
+            self._refresher.renew(token, ((keys, digest(text).hex(), text, None, None) for text, keys in new.items()))
         refreshed = self._refresher.finish(token)
         states = 1
         if refreshed.advice:
@@ -161,22 +171,41 @@ class Freshener:
         return rest, is_known and self._tables.recorded.get(entry.build) == base.number + states
 
     def _live(self, pinned: PinnedSnapshot, keys: list[str]) -> dict[str, _Live]:
-        """The rows of a table that have these keys."""
-        rows = live_rows(
-            sql("_row_id, _text_digest, _segment, _place"),
-            [(number, str(path)) for number, path in pinned.segments],
-            [str(path) for path in pinned.tombstones],
-        )
+        """The texts of a table that are of rows with these keys."""
+        has_passages = pinned.snapshot.manifest.definition.passages is not None
+        of = sql("_row_digest") if has_passages else sql("_text_digest")
         text = sql(
-            "SELECT l._row_id, lower(hex(l._text_digest)), l._segment, l._place FROM ({}) l "
+            "SELECT l._row_id, lower(hex(l.digest)), l._segment, l._place FROM ({}) l "
             'SEMI JOIN {} g ON l._row_id = g.key COLLATE "C"',
-            rows,
+            _rows(pinned, sql("_row_id, {} AS digest, _segment, _place", of)),
             quoted(GIVEN),
         )
-        found = self._host.sql(text, rows=pa.table({"key": pa.array(keys, pa.string())}))
-        return {key: _Live(*row) for key, *row in found}
+        found: dict[str, _Live] = {}
+        for key, digested, *place in self._host.sql(text, rows=pa.table({"key": pa.array(keys, pa.string())})):
+            found.setdefault(key, _Live(digested, [])).places.append(_Place(*place))
+        return found
+
+    def _places(self, pinned: PinnedSnapshot, digests: list[str]) -> dict[str, tuple[int, int]]:
+        """Where a table has vectors of passages, by the digests of these."""
+        text = sql(
+            "SELECT lower(hex(l._text_digest)), l._segment, l._place FROM ({}) l "
+            "SEMI JOIN (SELECT unhex(key) AS digest FROM {}) g ON l._text_digest = g.digest",
+            _rows(pinned, sql("_text_digest, _segment, _place")),
+            quoted(GIVEN),
+        )
+        found = self._host.sql(text, rows=pa.table({"key": pa.array(digests, pa.string())}))
+        return {digested: (segment, position) for digested, segment, position in found}
+
+
+def _rows(pinned: PinnedSnapshot, columns: Sql) -> Sql:
+    """A query for these columns of the rows of a table."""
+    return live_rows(
+        columns,
+        [(number, str(path)) for number, path in pinned.segments],
+        [str(path) for path in pinned.tombstones],
+    )
 
 
 def _counted(entry: Entry) -> int:
     """How many rows the source had."""
-    return entry.counts.rows + entry.counts.skipped + entry.counts.failed
+    return entry.counts.source_rows

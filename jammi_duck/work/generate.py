@@ -21,9 +21,10 @@ from jammi_duck.encoder import Encoder, Encoders, Identity, Usage
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import resolve_dims
 from jammi_duck.encoder.no_vectors import NO_VECTORS
+from jammi_duck.encoder.passages import resolve_rule
 from jammi_duck.encoder.recorded import DOCUMENT
 from jammi_duck.errors import BuildError, InputError, JammiWarning
-from jammi_duck.fields import WORDS_ONLY
+from jammi_duck.fields import PASSAGES, WORDS_ONLY
 from jammi_duck.sql import folded
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
@@ -31,10 +32,11 @@ from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.words.analyser import ENGLISH, analyser
-from jammi_duck.types import Analysis, Caller, Counts, Definition, Integer
+from jammi_duck.types import Analysis, Caller, Counts, Definition, Integer, PassageRule
+from jammi_duck.work.cut_texts import add_texts, buffer_of, unpacked
 from jammi_duck.work.jobs import Job, Jobs, S
 from jammi_duck.work.progress import Progress
-from jammi_duck.work.text_buffer import Room, TextBuffer
+from jammi_duck.work.text_buffer import Room
 
 SOURCE_CHANGED = (
     "the source did not give the same rows when it was read again; if it can be read only once, or changes while it is "
@@ -51,10 +53,22 @@ _AGAIN = (
     "time you look at its relation: use con.execute or jammi.generate. To build another table, drop this one first"
 )
 _MOST_MADE = 64
+# Where a larger part of the texts is cut off, it is said.
+_MOST_TRUNCATED = 0.05
 
 # Types whose text does not lead back to the same value in every session.
 _UNFIT_KEYS = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")
 _UNFIT_ENDINGS = ("]", "WITH TIME ZONE", "TIMESTAMPTZ_NS")
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a user wants texts to be cut into passages; None for what is not said. See `PassageRule`."""
+
+    tokens: int | None = None
+    overlap: int | None = None
+    by: str | None = None
+    title: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class Request:
     the table is to be called. The words are indexed, as those of a `language`, unless that is None. `reuse` is a table
     that is as good as a new one if it does not differ from the source; `again` says that nobody asked for that.
     `embedding` is the label of one of several embeddings of the source. With `pictures`, texts stand for these.
+    `passages` says how texts are cut, if they are.
     """
 
     source: str
@@ -78,6 +93,7 @@ class Request:
     again: bool = False
     embedding: str | None = None
     pictures: bool = False
+    passages: Cutting | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,7 @@ class Generated:
     """What a build came to; `seconds` is the whole of it, `location` where the files are.
 
     A table of words only has no `model` and no `dimensions`. Only a provider is asked by `requests` with `tokens`.
+    `passage_count` is there if texts were cut into passages, and `advice` if many were cut off.
     """
 
     embedding_table: str
@@ -110,6 +127,8 @@ class Generated:
     location: str
     requests: Integer | None = None
     tokens: int | None = None
+    passage_count: int | None = None
+    advice: str | None = None
 
 
 class Generator:
@@ -150,7 +169,10 @@ class Generator:
         check_keys(requests[0].source, requests[0].key, census)
         encoder = _encoder(self._encoders, requests[0])
         dimensions = resolve_dims(requests[0].dims, encoder)
-        definitions = [define(request, encoder.identity, dimensions) for request in requests]
+        rules = [rule_of(request, encoder) for request in requests]
+        definitions = [
+            define(request, encoder.identity, dimensions, rule) for request, rule in zip(requests, rules, strict=True)
+        ]
         reused = [
             self._reusable(request, definition) if rows == 0 else None
             for request, definition, rows in zip(requests, definitions, differing_rows, strict=True)
@@ -202,19 +224,19 @@ class Generator:
             return
         job = self._jobs.find(token, _Build)
         build = job.work
-        skipped = 0
+        skipped, has_title = 0, bool(build.definition.title_columns)
 
         def with_text() -> Iterator[tuple[Sequence[str], str]]:
             nonlocal skipped
             for key, text in rows:
-                if key is None or text is None or is_blank(text):
+                if key is None or text is None or is_blank(unpacked(text, has_title=has_title)[1]):
                     skipped += 1
                 else:
                     yield [key], text
 
         with self._jobs.ending_on_error(job):
             job.raise_if_stopped()
-            counts = build.buffer.add(with_text(), job, job.advance)
+            counts = add_texts(build.buffer, with_text(), job, job.advance)
             with job.lock:
                 build.counts += counts + Counts(skipped=skipped)
 
@@ -229,11 +251,14 @@ class Generator:
                 self._embed_rest(jobs[token], rows)
         finished = {token: self._finished(job) for token, job in jobs.items()}
         return [
-            self._ready(jobs[token], finished[token])
-            if token in jobs
-            else _again(self._tables.ready(token.removeprefix(_REUSED)))
+            self._ready(jobs[token], finished[token]) if token in jobs else self._reused(token.removeprefix(_REUSED))
             for token in tokens
         ]
+
+    def _reused(self, name: str) -> Generated:
+        entry = self._tables.ready(name)
+        segments, tombstones = self._tables.catalog.files(entry.build)
+        return _again(entry, sum(each.rows for each in segments) - sum(each.rows for each in tombstones))
 
     def _embed_rest(self, job: Job[_Build], pushed: int) -> None:
         build = job.work
@@ -280,7 +305,7 @@ class _Build(Build):
         self.request = dataclasses.replace(request, reuse=None, again=False)
         self.census = census
         self.counts = Counts()
-        self.buffer = TextBuffer(encoder.stream(), definition.dimensions, room)
+        self.buffer = buffer_of(encoder, definition, room)
         self.began = time.monotonic()
 
 
@@ -305,10 +330,11 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
     names = encoders.names(request.model) if request.model else {""}
     encoder = _encoder(encoders, request)
     words = _analysis(request)
-    dimensions = resolve_dims(request.dims, encoder)
+    dimensions, rule = resolve_dims(request.dims, encoder), rule_of(request, encoder)
     for entry in entries:
         made = entry.definition
-        is_same = made.dimensions == dimensions and _has_same_columns(made, request) and _is_same_one(made, request)
+        is_cut_so = (made.dimensions, made.passages) == (dimensions, rule)
+        is_same = is_cut_so and _has_same_columns(made, request) and _is_same_one(made, request)
         is_called = request.name is None or layout.is_called(entry.name, request.name)
         is_of_model = _embeds_as(encoder.identity, made) if made.weights else made.model in names
         if is_same and is_called and is_of_model and has_same_words(made, words):
@@ -369,8 +395,15 @@ def check_keys(source: str, key: str, census: Census, otherwise: str = "choose a
         )
 
 
-def define(request: Request, model: Identity, dimensions: int) -> Definition:
+def rule_of(request: Request, encoder: Encoder) -> PassageRule | None:
+    """How the texts of a request are cut for a model. Raises InputError for what does not fit it."""
+    asked = request.passages
+    return None if asked is None else resolve_rule(encoder, asked.tokens, asked.overlap, asked.by, asked.title)
+
+
+def define(request: Request, model: Identity, dimensions: int, passages: PassageRule | None = None) -> Definition:
     """The definition of what a request makes with a model. Raises InputError for an unknown language."""
+    features = [*([] if dimensions else [WORDS_ONLY]), *([] if passages is None else [PASSAGES])]
     return Definition(
         source=request.source,
         columns=request.columns,
@@ -386,7 +419,8 @@ def define(request: Request, model: Identity, dimensions: int) -> Definition:
         words=_analysis(request),
         embedding=request.embedding,
         pictures=request.pictures,
-        unknown={} if dimensions else {"features": [WORDS_ONLY]},
+        passages=passages,
+        unknown={"features": features} if features else {},
     )
 
 
@@ -409,6 +443,8 @@ def indexing(job: Job[S], rows: int) -> Iterator[Callable[[int], None]]:
 
 def log_built(generated: Generated) -> None:
     """Tell the log."""
+    if generated.advice:
+        warnings.warn(f"'{generated.embedding_table}': {generated.advice}", JammiWarning, stacklevel=2)
     log.info(
         "built %s: %d rows in %.1f s; %d skipped, %d failed, %d truncated%s",
         generated.embedding_table,
@@ -422,8 +458,11 @@ def log_built(generated: Generated) -> None:
     )
 
 
-def _again(entry: Entry) -> Generated:
-    return _generated(entry.name, entry.definition, entry.counts, 0.0, entry.location)
+def _again(entry: Entry, stored: int) -> Generated:
+    """A table that is there; it has so many rows of vectors."""
+    passages = stored if entry.definition.passages else 0
+    counts = dataclasses.replace(entry.counts, passages=passages)
+    return _generated(entry.name, entry.definition, counts, 0.0, entry.location)
 
 
 def report(finished: Manifest, began: float, location: str, usage: Usage | None = None) -> Generated:
@@ -448,4 +487,17 @@ def _generated(table: str, definition: Definition, counts: Counts, seconds: floa
         dimensions=definition.dimensions or None,
         seconds=seconds,
         location=location,
+        passage_count=counts.passages if definition.passages else None,
+        advice=_advice(definition, counts),
+    )
+
+
+def _advice(definition: Definition, counts: Counts) -> str | None:
+    """What to do where many texts are longer than the model reads."""
+    if definition.passages or counts.truncated <= _MOST_TRUNCATED * counts.rows:
+        return None
+    share = round(100 * counts.truncated / counts.rows)
+    return (
+        f"{share} % of the texts are longer than the model reads, and their ends cannot be found: "
+        "passages := true (--passages on the command line) embeds them by their passages"
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoders, Identity
+from jammi_duck.encoder.no_vectors import NO_VECTORS
 from jammi_duck.errors import BuildError, InputError, NoModelError
+from jammi_duck.storage.files.parquet import PASSAGE_SCHEMA
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.types import Caller, Counts, Definition
@@ -25,9 +29,11 @@ from jammi_duck.work.generate import (
     indexing,
     log_built,
     report,
+    rule_of,
 )
 from jammi_duck.work.jobs import Job, Jobs
 from jammi_duck.work.progress import Progress
+from jammi_duck.work.text_buffer import digest
 
 # Types in which equal numbers have the same text.
 _SIZES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
@@ -40,7 +46,8 @@ class VectorCensus:
 
     `kind` is their SQL type, `there` how many there are, `least` and `most` the fewest and the most dimensions; `bad`
     vectors have no direction, and the row with the key `bad_key` has one of them. `matched` have a row of the source,
-    and `with_text` one that has a text, or of which none is asked.
+    and `with_text` one that has a text, or of which none is asked. `misplaced` are passages that are not in their text,
+    and the row with the key `misplaced_key` has one of them.
     """
 
     kind: str
@@ -51,6 +58,8 @@ class VectorCensus:
     bad_key: str | None
     matched: int
     with_text: int
+    misplaced: int
+    misplaced_key: str | None
 
 
 @dataclass(frozen=True)
@@ -105,10 +114,12 @@ class Importer:
         lengths: NDArray[np.int32],
         digests: Sequence[str],
         texts: Sequence[str] | None,
+        places: Sequence[pa.Array],
     ) -> None:
         """Take n rows: the numbers of their vectors one after another, how many each has, and digests in hexadecimal.
 
-        `texts` are there if they are known.
+        `texts` are what was embedded, if that is known. Where the rows are passages, the `places` are their numbers,
+        and where they begin and end, and the digests are of the whole texts.
 
         Raises BuildError for a vector that was not there when they were checked.
         """
@@ -123,7 +134,15 @@ class Importer:
             if not np.isfinite(norms).all() or not norms.all():
                 raise BuildError(SOURCE_CHANGED)
             unit = (vectors / norms[:, None]).astype(np.float32)
-            job.write(keys, unit, list(map(bytes.fromhex, digests)), texts)
+            hashes = list(map(bytes.fromhex, digests))
+            if job.work.definition.passages is None:
+                job.write(keys, unit, hashes, texts)
+            else:
+                columns = [*places, pa.array(hashes, pa.binary(16))]
+                passages = pa.RecordBatch.from_arrays(columns, schema=PASSAGE_SCHEMA)
+                job.write(keys, unit, _digests(texts, len(keys)), texts, passages)
+                with job.lock:
+                    job.work.texts += int((places[0].to_numpy(zero_copy_only=False) == 0).sum())
             job.advance(len(keys))
 
     def finish(self, token: str, pushed: int) -> Generated:
@@ -135,7 +154,7 @@ class Importer:
                 raise BuildError(SOURCE_CHANGED)
             job.progress.done()
             with indexing(job, pushed) as advance:
-                finished = build.finish(Counts(rows=pushed, skipped=build.source.rows - pushed), advance)
+                finished = build.finish(build.counts(pushed), advance)
             build.commit(finished)
         self._jobs.done(job)
         generated = report(finished, build.began, self._tables.store.location)
@@ -148,16 +167,27 @@ class Importer:
             encoder = self._encoders.get(request.model)
         except NoModelError as error:
             log.warning("importing vectors of a model that is not here, which searches by text will need: %s", error)
-            return define(request, Identity(request.model), dimensions)
+            return define(request, Identity(request.model), dimensions, rule_of(request, NO_VECTORS))
         if dimensions > encoder.dimensions:
             raise InputError(f"the vectors have {dimensions} dimensions; '{request.model}' gives {encoder.dimensions}")
-        return define(request, encoder.identity, dimensions)
+        return define(request, encoder.identity, dimensions, rule_of(request, encoder))
+
+
+def _digests(texts: Sequence[str] | None, count: int) -> list[bytes]:
+    """The digests of texts; of none where they are not known."""
+    return [_NO_DIGEST] * count if texts is None else list(map(digest, texts))
+
+
+_NO_DIGEST = bytes(16)
 
 
 def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:
     """How many dimensions the vectors have. Raises InputError where anything is wrong with them."""
     name, census, found = vectors.name, vectors.census, vectors.found
-    check_keys(name, request.key, census)
+    if request.passages:
+        # Several vectors are of one text.
+        census = dataclasses.replace(census, distinct_keys=census.non_null_keys)
+    check_keys(name, request.key, census, "choose another key, or write passages := true if they are of its passages")
     if not census.rows:
         raise InputError(f"'{name}' has no vectors")
     if not found.kind.endswith("]"):
@@ -184,6 +214,12 @@ def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:
         if not {census.key_type, source.key_type} <= _ALIKE and census.key_type != source.key_type:
             hint = f"it is {census.key_type} in '{name}' and {source.key_type} in '{request.source}': cast one of them"
         raise InputError(f"none of the {census.rows:,} keys of '{name}' is one of '{request.source}'; {hint}")
+    if found.misplaced:
+        raise InputError(
+            f"{found.misplaced} passages of '{name}', such as one of '{found.misplaced_key}', are not in the text of "
+            f"their row: start and end count its characters, from 0, in {', '.join(request.columns)} joined by a "
+            "space, without the title"
+        )
     if not found.with_text:
         raise InputError(f"no row of '{request.source}' that has a vector has a text in {', '.join(request.columns)}")
     return found.most
@@ -198,4 +234,12 @@ class _Import(Build):
         super().__init__(tables, definition, owner)
         self.source = source
         self.found = found
+        # Where the vectors are of passages.
+        self.texts = 0
         self.began = time.monotonic()
+
+    def counts(self, vectors: int) -> Counts:
+        """The counts of so many vectors; rows of the source that have none count as skipped."""
+        if self.definition.passages is None:
+            return Counts(rows=vectors, skipped=self.source.rows - vectors)
+        return Counts(rows=self.texts, skipped=self.source.rows - self.texts, passages=vectors)

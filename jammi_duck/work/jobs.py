@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import BuildError, DeniedError, InputError, JammiError, NotFoundError, StateError
+from jammi_duck.storage.files.parquet import Passages
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import Action, finish_drops, follow, repair, settle
@@ -96,19 +97,24 @@ class Job(Generic[W]):
         if self.stopped.is_set() or self.interrupted.is_set():
             raise self.interruption
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: float) -> None:
         """Note that so many more rows are done, if the work is to go on."""
         self.raise_if_stopped()
         with self.lock:
             self.progress.advance(done)
 
     def write(
-        self: Job[S], row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes], texts: Sequence[str] | None
+        self: Job[S],
+        row_ids: Sequence[str],
+        vectors: Vectors,
+        digests: Sequence[bytes],
+        texts: Sequence[str] | None,
+        passages: Passages | None = None,
     ) -> None:
         """See `Sink`: rows of the work, if it is to go on."""
         with self.writing:
             self.raise_if_stopped()
-            self.work.write(row_ids, vectors, digests, texts)
+            self.work.write(row_ids, vectors, digests, texts, passages)
 
     def stop(self, failure: BaseException | None = None) -> bool:
         """Let no thread go on, because of this failure if there is one; False where the work was stopped before."""

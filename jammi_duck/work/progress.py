@@ -52,18 +52,18 @@ class Progress:
         self._fields: dict[str, object] = {"stage": stage, "source": source}
         self._label = f"{stage} {source}"
         self._total = total
-        self._done = 0
+        self._done: float = 0
         self._bar = _new_bar(total=total, desc=self._label, unit="row", unit_scale=True, leave=False)
         self._started = self._last_line = time.monotonic()
 
-    def advance(self, rows: int) -> None:
-        """Note that so many more rows are done."""
+    def advance(self, rows: float) -> None:
+        """Note that so many more rows are done; parts of one count as well."""
         self._done += rows
         self._bar.update(rows)
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            fields = {**self._fields, "rows": self._done, "total": self._total}
+            fields = {**self._fields, "rows": int(self._done), "total": self._total}
             log.info("%s: %d of %d rows", self._label, self._done, self._total, extra=fields)
 
     def close(self) -> None:
@@ -73,6 +73,7 @@ class Progress:
     def done(self) -> None:
         """Take the bar away, and log how long the stage took, unless there was nothing to do."""
         # Rows without a text are not counted: to a notebook, the work would seem to have failed.
+        self._done = round(self._done)
         self._bar.total = self._done
         self.close()
         if not self._total:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encoders, Usage
+from jammi_duck.encoder.passages import Cuts
 from jammi_duck.encoder.recorded import DOCUMENT, recorded_encoder
 from jammi_duck.errors import (
     BuildError,
@@ -34,6 +38,7 @@ from jammi_duck.storage.tables.recovery import release_snapshot
 from jammi_duck.storage.tables.snapshot import changed_since, pinned_snapshot, present
 from jammi_duck.types import Caller, Counts, Integer
 from jammi_duck.work.compact import advice
+from jammi_duck.work.cut_texts import CutText, PassageBuffer, add_texts, buffer_of, unpacked, write_whole
 from jammi_duck.work.generate import (
     GENERATE_ANEW,
     SOURCE_CHANGED,
@@ -49,7 +54,7 @@ from jammi_duck.work.generate import (
 )
 from jammi_duck.work.jobs import Job, Jobs
 from jammi_duck.work.progress import Progress
-from jammi_duck.work.text_buffer import TextBuffer, digest, write_repeated
+from jammi_duck.work.text_buffer import ROWS, digest, write_repeated
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,23 @@ class Comparison:
     began: float
     new_source_name: str | None = None
     without_words: Sequence[int] = ()
+
+
+class Renewed(NamedTuple):
+    """A text that is cut into passages, of the rows with these keys; `text` has the title before it, as SQL gives it.
+
+    `title` is what is embedded of the title. For each passage: where it begins and ends, and the segment and position
+    of an existing vector, if there is one.
+    """
+
+    keys: Sequence[str]
+    digest: str
+    text: str
+    title: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+    segments: Sequence[int | None]
+    positions: Sequence[int | None]
 
 
 @dataclass(frozen=True)
@@ -139,7 +161,6 @@ class Refresher:
         with self._jobs.ending_on_error(job), job.writing:
             job.raise_if_stopped()
             job.work.forget(row_ids, segments, positions)
-            job.work.forgotten += len(row_ids)
 
     def renew(self, token: str, texts: Iterable[tuple[Sequence[str], str, str | None, int | None, int | None]]) -> None:
         """Take texts that the table lacks.
@@ -166,7 +187,7 @@ class Refresher:
 
         with self._jobs.ending_on_error(job):
             job.raise_if_stopped()
-            counts = change.buffer.add(new(), job, job.advance) if change.buffer else _none(new())
+            counts = add_texts(change.buffer, new(), job, job.advance) if change.buffer else _none(new())
             for segment, mine in known.items():
                 positions, keys_of, digests, words = zip(*mine, strict=True)
                 with job.writing:
@@ -176,6 +197,73 @@ class Refresher:
                 change.counts += counts
                 change.renewed += renewed
                 change.encoded += encoded
+
+    def renew_passages(self, token: str, texts: Iterable[Renewed]) -> None:
+        """Take texts that the table lacks, cut into passages, some of which it has.
+
+        The encoder embeds the others.
+        """
+        job = self._jobs.find(token, _Change)
+        change = job.work
+        with self._jobs.ending_on_error(job):
+            job.raise_if_stopped()
+            counts, whole = Counts(), list[CutText]()
+            renewed = encoded = 0
+            for each in texts:
+                text, wanted = change.cut(each)
+                renewed, encoded = renewed + len(each.keys), encoded + len(wanted)
+                if not wanted:
+                    whole.append(text)
+                    if sum(map(len, whole)) >= ROWS:
+                        counts += write_whole(whole, job)
+                        whole = []
+                elif isinstance(change.buffer, PassageBuffer):
+                    parts = (((text, passage), text.embedded(passage)) for passage in wanted)
+                    counts += change.buffer.add(parts, job, job.advance)
+                else:
+                    raise BuildError(SOURCE_CHANGED)
+            counts += write_whole(whole, job)
+            with job.lock:
+                change.counts += counts
+                change.renewed += renewed
+                change.encoded += encoded
+
+    def renew_cut(
+        self,
+        token: str,
+        texts: Iterable[tuple[Sequence[str], str]],
+        find: Callable[[list[str]], Mapping[str, tuple[int, int]]],
+    ) -> None:
+        """Cut texts that the table lacks into passages, and take them; they come with the keys of their rows.
+
+        `find` says where the table has vectors of passages, by the digests of these: the segment, and the position.
+        """
+        change = self._jobs.find(token, _Change).work
+        rows = list(texts)
+        if not rows:
+            return
+        if not isinstance(change.buffer, PassageBuffer):
+            raise BuildError(SOURCE_CHANGED)
+        cut_texts = [change.buffer.cut(keys, packed) for keys, packed in rows]
+        digests = [[digest(text.embedded(passage)).hex() for passage in range(len(text))] for text in cut_texts]
+        places = find([each for of_text in digests for each in of_text])
+        nowhere = (None, None)
+        self.renew_passages(
+            token,
+            (
+                Renewed(
+                    keys,
+                    text.row_digest.hex(),
+                    packed,
+                    text.title,
+                    text.cuts.starts.tolist(),
+                    text.cuts.ends.tolist(),
+                    [places.get(each, nowhere)[0] for each in of_text],
+                    [places.get(each, nowhere)[1] for each in of_text],
+                )
+                for (keys, packed), text, of_text in zip(rows, cut_texts, digests, strict=True)
+            ),
+        )
 
     def add_words(self, token: str, rows: Iterable[tuple[int, int, str]]) -> None:
         """Take the texts of rows whose words are indexed again, by their segments' numbers and positions there."""
@@ -230,7 +318,7 @@ class Refresher:
         job = self._jobs.find(token, _Change)
         change, found = job.work, job.work.found
         with self._jobs.ending_on_error(job):
-            if (change.forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
+            if (change.texts_forgotten, change.renewed) != (found.changed + found.deleted, found.added + found.changed):
                 raise BuildError(SOURCE_CHANGED)
             if change.buffer:
                 change.counts += change.buffer.flush(job, job.advance)
@@ -252,12 +340,12 @@ class _Change(Change):
     ) -> None:
         super().__init__(tables, entry, snapshot.manifest, "refreshing", spare=snapshot.spare, free=snapshot.free)
         self.found = found
-        self.unchanged = snapshot.manifest.rows - found.changed - found.deleted
-        self.forgotten = self.renewed = self.encoded = 0
+        self.unchanged = self.texts_before - found.changed - found.deleted
+        self.renewed = self.encoded = 0
         self.counts = Counts()
         without_words = set(found.without_words)
         self.index_words([segment for segment in self.base.segments if segment.number in without_words])
-        self.buffer = TextBuffer(encoder.stream(), entry.definition.dimensions) if encoder else None
+        self.buffer = buffer_of(encoder, entry.definition) if encoder else None
 
     @property
     def usage(self) -> Usage | None:
@@ -287,6 +375,22 @@ class _Change(Change):
         words = known if len(known) == len(texts) else None
         written = write_repeated(self, keys, self.vectors(segment, positions), list(map(bytes.fromhex, of)), words)
         return Counts(rows=written)
+
+    def cut(self, given: Renewed) -> tuple[CutText, Sequence[int]]:
+        """A text with the vectors that the table has of its passages, and the passages whose vectors it lacks."""
+        _, text = unpacked(given.text, has_title=bool(self.definition.title_columns))
+        cuts = Cuts(np.array(given.starts, np.int64), np.array(given.ends, np.int64))
+        cut_text = CutText(given.keys, given.text, given.title, text, cuts, self.definition.dimensions)
+        if cut_text.row_digest.hex() != given.digest:
+            raise BuildError(SOURCE_CHANGED)
+        known: defaultdict[int, list[int]] = defaultdict(list)
+        for passage, segment in enumerate(given.segments):
+            if segment is not None:
+                known[segment].append(passage)
+        for segment, passages in known.items():
+            vectors = self.vectors(segment, [given.positions[passage] or 0 for passage in passages])
+            cut_text.take(passages, vectors, [digest(cut_text.embedded(passage)) for passage in passages])
+        return cut_text, [passage for passage, segment in enumerate(given.segments) if segment is None]
 
 
 def _none(texts: Iterable[object]) -> Counts:

@@ -42,7 +42,7 @@ def generated(done: Generated, way: str) -> Synced:
         skipped_count=done.skipped_count,
         failed_count=done.failed_count,
         seconds=done.seconds,
-        advice=None,
+        advice=done.advice,
         requests=done.requests,
         tokens=done.tokens,
     )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from jammi_duck.encoder import Encoder, Usage
+from jammi_duck.encoder import Encoder, Encodings, Usage
 from jammi_duck.encoder.dimensions import cut
+from jammi_duck.storage.files.parquet import Passages
 from jammi_duck.types import Counts, Vectors
 
 T = TypeVar("T")
+# What a text is of, as whoever takes its vector needs it.
+Owner = TypeVar("Owner")
 ROWS = 4096
 CHARACTERS = 4_000_000
 # So many batches are embedded at a time: while one waits for its encoder or is written, another is at work.
@@ -28,9 +32,17 @@ class Sink(Protocol):
     """Where rows go that have their vectors, whoever has made these. Threads may write at once."""
 
     def write(
-        self, row_ids: Sequence[str], vectors: Vectors, digests: Sequence[bytes], texts: Sequence[str] | None
+        self,
+        row_ids: Sequence[str],
+        vectors: Vectors,
+        digests: Sequence[bytes],
+        texts: Sequence[str] | None,
+        passages: Passages | None = None,
     ) -> None:
-        """Append rows. `vectors` is float32 [n, dimensions], L2-normalised; `texts` are there if words are indexed."""
+        """Append rows. `vectors` is float32 [n, dimensions], L2-normalised; `texts` are there if words are indexed.
+
+        `passages` is given where the rows are passages.
+        """
         ...
 
 
@@ -42,28 +54,30 @@ class Room:
         self.buffers = buffers
         self.in_flight = threading.BoundedSemaphore(IN_FLIGHT)
 
-    def is_full(self, batch: Batch) -> bool:
+    def is_full(self, batch: Batch[Any]) -> bool:
         """Whether it is time to embed."""
         return len(batch.texts) >= ROWS or batch.characters * self.buffers >= CHARACTERS
 
 
 @dataclass
-class Batch:
-    """Texts to be embedded together, each with the keys of the rows that have it."""
+class Batch(Generic[Owner]):
+    """Texts to be embedded together, each with what it is of."""
 
-    keys: list[Sequence[str]] = field(default_factory=list)
+    owners: list[Owner] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     characters: int = 0
 
-    def add(self, keys: Sequence[str], text: str) -> None:
+    def add(self, owner: Owner, text: str) -> None:
         """One more text."""
-        self.keys.append(keys)
+        self.owners.append(owner)
         self.texts.append(text)
         self.characters += len(text)
 
 
-class TextBuffer:
+class Buffer(ABC, Generic[Owner]):
     """Gathers texts, and embeds them into a sink, a full batch at a time. Threads may share it.
+
+    Subclasses say what becomes of the vectors of a batch.
 
     `progress` is told how many texts are done, and ends the work by raising; it is asked while a thread waits, too.
     """
@@ -72,14 +86,14 @@ class TextBuffer:
         """Vectors are cut to so many dimensions. The `room` is this buffer's own, unless others share it."""
         self._encoder = encoder
         self._dimensions = dimensions
-        self._waiting = Batch()
+        self._waiting: Batch[Owner] = Batch()
         self._gathering = threading.Lock()
         self._room = room or Room()
         # What other threads embed: while a provider is waited for, the next batch is gathered.
         self._elsewhere: list[Future[Counts]] = []
 
-    def add(self, rows: Iterable[tuple[Sequence[str], str]], sink: Sink, progress: Callable[[int], None]) -> Counts:
-        """Let texts wait, each with the keys of the rows that have it, and embed each batch that they fill.
+    def add(self, rows: Iterable[tuple[Owner, str]], sink: Sink, progress: Callable[[float], None]) -> Counts:
+        """Let texts wait, each with what it is of, and embed each batch that they fill.
 
         What fills no batch waits for `flush`. Returns what became of the rows that this thread has embedded.
         """
@@ -88,7 +102,7 @@ class TextBuffer:
             counts += self._embed_next(sink, progress, only_full=True)
         return counts
 
-    def flush(self, sink: Sink, progress: Callable[[int], None]) -> Counts:
+    def flush(self, sink: Sink, progress: Callable[[float], None]) -> Counts:
         """Embed what waits still."""
         counts = self._embed_next(sink, progress, only_full=False)
         while self._elsewhere:
@@ -102,7 +116,16 @@ class TextBuffer:
         """What was asked of a provider for these texts."""
         return self._encoder.usage
 
-    def _fill(self, rows: Iterator[tuple[Sequence[str], str]]) -> bool:
+    @abstractmethod
+    def _take(self, batch: Batch[Owner], encodings: Encodings, sink: Sink) -> Counts:
+        """Write what has its vectors, which are not cut to the dimensions yet; returns what became of the rows."""
+        ...
+
+    def _share(self, owners: Sequence[Owner]) -> float:
+        """How much of a row is done with each of these texts."""
+        return 1
+
+    def _fill(self, rows: Iterator[tuple[Owner, str]]) -> bool:
         """Let rows wait until a batch is full; False where they have come to their end before."""
         with self._gathering:
             while not self._room.is_full(self._waiting):
@@ -112,7 +135,7 @@ class TextBuffer:
                 self._waiting.add(*row)
         return True
 
-    def _embed_next(self, sink: Sink, progress: Callable[[int], None], *, only_full: bool) -> Counts:
+    def _embed_next(self, sink: Sink, progress: Callable[[float], None], *, only_full: bool) -> Counts:
         """Embed the batch that waits, once fewer than so many are under way; till then it stays where it is."""
         counts = self._settled()
         while not self._room.in_flight.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
@@ -139,28 +162,36 @@ class TextBuffer:
             self._elsewhere = [future for future in self._elsewhere if future not in done]
         return sum((future.result() for future in done), Counts())
 
-    def _embed_and_release(self, batch: Batch, sink: Sink, progress: Callable[[int], None]) -> Counts:
+    def _embed_and_release(self, batch: Batch[Owner], sink: Sink, progress: Callable[[float], None]) -> Counts:
         counts = self._embed(batch, sink, progress)
         # Not after an error: it ends the work, and nobody is to begin another batch before that is known.
         self._room.in_flight.release()
         return counts
 
-    def _embed(self, batch: Batch, sink: Sink, progress: Callable[[int], None]) -> Counts:
-        keys, texts = batch.keys, batch.texts
-        told = 0
+    def _embed(self, batch: Batch[Owner], sink: Sink, progress: Callable[[float], None]) -> Counts:
+        told, share = 0, self._share(batch.owners)
 
         def tell(done: int) -> None:
             nonlocal told
             told += done
-            progress(done)
+            progress(done * share)
 
-        encodings = self._encoder.encode_rows(texts, "document", tell)
+        encodings = self._encoder.encode_rows(batch.texts, "document", tell)
+        counts = self._take(batch, encodings, sink)
+        progress((len(batch.texts) - told) * share)
+        return counts
+
+
+class TextBuffer(Buffer[Sequence[str]]):
+    """Of texts that are embedded whole, each with the keys of the rows that have it."""
+
+    def _take(self, batch: Batch[Sequence[str]], encodings: Encodings, sink: Sink) -> Counts:
+        keys, texts = batch.owners, batch.texts
         lengths = np.array([len(each) for each in keys], np.int64)
         done = np.flatnonzero(~encodings.failed)
         vectors = cut(encodings.vectors if len(done) == len(texts) else encodings.vectors[done], self._dimensions)
         kept = [texts[i] for i in done]
         written = write_repeated(sink, [keys[i] for i in done], vectors, list(map(digest, kept)), kept)
-        progress(len(texts) - told)
         truncated = int(lengths[encodings.truncated & ~encodings.failed].sum())
         return Counts(rows=written, failed=int(lengths[encodings.failed].sum()), truncated=truncated)
 

@@ -81,6 +81,11 @@ class Manifest(Record):
         return sum(segment.rows for segment in self.segments) - sum(each.rows for each in self.tombstones)
 
     @property
+    def texts(self) -> int:
+        """The number of texts, each of which is a row, or cut into several."""
+        return self.counts.rows if self.definition.passages else self.rows
+
+    @property
     def parquet_files(self) -> tuple[TableFile, ...]:
         """The Parquet files; the other files can be rebuilt from them."""
         return *self.segments, *self.tombstones
@@ -152,7 +157,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         Manifest,
         fields,
         definition=Definition.from_fields(document.get("definition")),
-        counts=record(Counts, document.get("counts")),
+        counts=Counts.from_fields(document.get("counts")),
         started=_moment(document.get("started")),
         finished=_moment(document.get("finished")),
         segments=tuple(map(segment_of, document["segments"])),
@@ -200,7 +205,7 @@ def _check_relations(found: Manifest, document: Mapping[str, Any]) -> None:
         "the number 0": not found.number,
         "a number twice": any(count > 1 for counted in numbers for count in counted.values()),
         "more rows deleted than there are": listed > rows,
-        "counts of other rows": found.counts.rows != found.rows or told["count"] != found.rows,
+        "counts of other rows": found.counts.stored != found.rows or told["count"] != found.rows,
         "files without a digest": any(not digest.sha256 for digest in found.files),
         "another kind of index": {name: told[name] for name in _BACKEND} != _BACKEND,
         "other dimensions than its definition": document.get("dimensions", definition.dimensions)

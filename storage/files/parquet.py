@@ -1,7 +1,8 @@
 """Reads and writes the Parquet files of row ids and vectors, which are described by their own metadata.
 
 A segment's columns are `_row_id`, `_source_id`, `_model_id`, `vector` (FixedSizeList<float32>, L2-normalised; none in a
-table of words only) and `_text_digest` (MD5 of the embedded text). Tombstones list rows of segments that are gone or
+table of words only) and `_text_digest` (MD5 of the embedded text). Where the rows are passages, `_passage`, `_start`,
+`_end` and `_row_digest` say of which place in which text. Tombstones list rows of segments that are gone or
 replaced: `_row_id`, `_segment` and `_place`, the position of the row in the segment. docs/format.md has the details.
 """
 
@@ -22,15 +23,15 @@ from numpy.typing import NDArray
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 from jammi_duck.fields import Id, Number, Record, check_understood, convert, naming, parsed, record
 from jammi_duck.storage.files.parquet_checks import (
-    SEGMENT,
+    PASSAGES,
     TOMBSTONES,
-    WITHOUT_VECTORS,
     check_columns,
     check_footer,
     check_numbers,
     check_values,
+    segment_columns,
 )
-from jammi_duck.types import Counts, Definition
+from jammi_duck.types import Counts, Definition, Shape
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
@@ -41,6 +42,16 @@ _PREFIX = "jammi."
 
 Texts: TypeAlias = Sequence[str] | pa.StringArray
 Digests: TypeAlias = Sequence[bytes] | pa.FixedSizeBinaryArray
+# The columns that say of which places in which texts rows are, in the order of `PASSAGE_SCHEMA`.
+Passages: TypeAlias = pa.RecordBatch
+PASSAGE_SCHEMA = pa.schema(
+    [
+        pa.field("_passage", pa.int32(), nullable=False),
+        pa.field("_start", pa.int64()),
+        pa.field("_end", pa.int64()),
+        pa.field("_row_digest", pa.binary(16), nullable=False),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -79,8 +90,11 @@ class SegmentWriter:
             write_page_checksum=True,
         )
 
-    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests) -> None:
-        """Append rows: `vectors` is float32 [n, dimensions], `digests` are 16 bytes each."""
+    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, passages: Passages | None = None) -> None:
+        """Append rows: `vectors` is float32 [n, dimensions], `digests` are 16 bytes each.
+
+        `passages` says which places of which texts they are, if the table has a row for each passage.
+        """
         count = len(row_ids)
         columns = {
             "_row_id": pa.array(row_ids, pa.string()),
@@ -91,6 +105,8 @@ class SegmentWriter:
         if self._definition.has_vectors:
             flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
             columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, type=self._schema.field("vector").type)
+        if passages is not None:
+            columns |= zip(passages.schema.names, passages.columns, strict=True)
         arrays = [columns[name] for name in self._schema.names]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=ROW_GROUP)
         self.rows += count
@@ -110,11 +126,12 @@ def schema(definition: Definition, build: str, change: str | None = None) -> pa.
         _PREFIX + "definition": definition.to_json(),
         **({} if change is None else {_PREFIX + "change": change}),
     }
-    types = {"_row_id": pa.string(), "_source_id": pa.string(), "_model_id": pa.string()}
-    if definition.has_vectors:
-        types["vector"] = pa.list_(pa.field("element", pa.float32(), False), definition.dimensions)
-    types["_text_digest"] = pa.binary(16)
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()], metadata)
+    vector = pa.list_(pa.field("element", pa.float32(), False), definition.dimensions or 1)
+    kinds = {"_row_id": pa.string(), "_source_id": pa.string(), "_model_id": pa.string(), "vector": vector}
+    fields = {name: pa.field(name, kind, nullable=False) for name, kind in kinds.items()}
+    fields |= {field.name: field for field in PASSAGE_SCHEMA}
+    fields["_text_digest"] = pa.field("_text_digest", pa.binary(16), nullable=False)
+    return pa.schema([fields[name] for name in segment_columns(definition.shape)], metadata)
 
 
 def read_footer(path: Path) -> Footer:
@@ -129,57 +146,83 @@ def read_footer(path: Path) -> Footer:
     with _understanding(path):
         definition = Definition.from_json(metadata["definition"])
         schema = found.schema.to_arrow_schema()
-        check_columns(schema, SEGMENT if definition.has_vectors else WITHOUT_VECTORS)
-        if _width(schema) != definition.dimensions:
-            raise DamagedError("has vectors of other dimensions than its definition")
+        check_columns(schema, segment_columns(definition.shape))
+        if _shape(schema) != definition.shape:
+            raise DamagedError("has vectors of other dimensions than its definition, or other columns")
         change, counts = metadata.get("change"), metadata.get("counts")
         return Footer(
             build=convert(metadata["build"], Id),
             change=None if change is None else convert(change, Id),
             definition=definition,
             rows=found.num_rows,
-            counts=record(Counts, parsed(counts)) if counts else None,
+            counts=Counts.from_fields(parsed(counts)) if counts else None,
         )
 
 
-def check_shape(path: Path, rows: int, dimensions: int) -> None:
+def check_shape(path: Path, rows: int, wanted: Shape) -> None:
     """Raise UnsupportedError if a segment has another number of rows or dimensions; also raises as `read_footer`."""
     found, _ = _metadata(path)
     with _understanding(path):
         if found.num_rows != rows:
             raise UnsupportedError(f"has {found.num_rows:,} rows instead of {rows:,}")
         schema = found.schema.to_arrow_schema()
-        check_columns(schema, ["vector"] if dimensions else [])
-        width = _width(schema)
-        if width != dimensions:
-            raise UnsupportedError(f"has vectors of {width} dimensions instead of {dimensions}")
+        check_columns(schema, segment_columns(wanted))
+        shape = _shape(schema)
+        if shape.dimensions != wanted.dimensions:
+            raise UnsupportedError(f"has vectors of {shape.dimensions} dimensions instead of {wanted.dimensions}")
 
 
-def _width(schema: pa.Schema) -> int:
-    """The dimensions of the vectors in a segment; 0 if it has none."""
-    return schema.field("vector").type.list_size if "vector" in schema.names else 0
+def _shape(schema: pa.Schema) -> Shape:
+    """What the rows of a segment have: vectors of 0 dimensions are none."""
+    width = schema.field("vector").type.list_size if "vector" in schema.names else 0
+    return Shape(width, "_passage" in schema.names)
 
 
-def read_vectors(path: Path, *, has_vectors: bool = True) -> Iterator[tuple[pa.Array, Vectors]]:
+def read_vectors(path: Path, shape: Shape) -> Iterator[tuple[pa.Array, Vectors]]:
     """The row ids and the float32 [n, dimensions] vectors of a segment, a row group or more at a time.
 
-    If it has words only, not `has_vectors`, the vectors are [n, 0].
+    If it has words only, the vectors are [n, 0].
 
     Raises:
         DamagedError: the checksum of a page differs.
         UnsupportedError: its columns are not those of a segment, a value is missing, or a vector contains NaN.
         StorageError: the file cannot be read now.
     """
-    for batch in _batches(path, ["_row_id", *(["vector"] if has_vectors else [])]):
+    for batch in _batches(path, ["_row_id", *(["vector"] if shape.dimensions else [])]):
         yield batch.column("_row_id"), _matrix(path, batch)
 
 
-def read_rows(
-    path: Path, *, has_vectors: bool = True
-) -> Iterator[tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray]]:
-    """The row ids, vectors and text digests of a segment, as `read_vectors` does."""
-    for batch in _batches(path, ["_row_id", *(["vector"] if has_vectors else []), "_text_digest"]):
-        yield batch.column("_row_id"), _matrix(path, batch), batch.column("_text_digest")
+class Rows(NamedTuple):
+    """Rows of a segment; `passages` if the table has a row for each passage."""
+
+    row_ids: pa.StringArray
+    vectors: Vectors
+    digests: pa.FixedSizeBinaryArray
+    passages: Passages | None
+
+
+def read_rows(path: Path, shape: Shape) -> Iterator[Rows]:
+    """The row ids, vectors and text digests of a segment, and what its passages are, as `read_vectors` does."""
+    names = [name for name in segment_columns(shape) if name not in ("_source_id", "_model_id")]
+    for batch in _batches(path, names):
+        passages = batch.select(PASSAGES) if shape.has_passages else None
+        yield Rows(batch.column("_row_id"), _matrix(path, batch), batch.column("_text_digest"), passages)
+
+
+def read_passages(path: Path) -> Passages:
+    """Which places of which texts the rows of a segment are, in their order. Raises as `read_vectors` does."""
+    batches = list(_batches(path, list(PASSAGES)))
+    return joined_passages(batches)
+
+
+def joined_passages(batches: Sequence[Passages]) -> Passages:
+    """Several as one."""
+    table = pa.Table.from_batches(batches, PASSAGE_SCHEMA).combine_chunks()
+    return pa.RecordBatch.from_arrays([_one(column) for column in table.columns], schema=PASSAGE_SCHEMA)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -285,7 +328,7 @@ def read_state(path: Path) -> Closing:
     with _understanding(path):
         check_columns(found.schema.to_arrow_schema(), TOMBSTONES)
         fields = parsed(metadata["state"])
-        state = record(State, fields, counts=record(Counts, fields.get("counts")))
+        state = record(State, fields, counts=Counts.from_fields(fields.get("counts")))
         change = metadata.get("change")
         return Closing(
             build=convert(metadata["build"], Id),

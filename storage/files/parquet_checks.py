@@ -14,7 +14,7 @@ from jammi_duck.errors import UnsupportedError
 from jammi_duck.storage.files.store import MOST_READ, open_regular
 
 if TYPE_CHECKING:
-    from jammi_duck.types import Vectors
+    from jammi_duck.types import Shape, Vectors
 
 
 def _is_vector(kind: pa.DataType) -> bool:
@@ -27,11 +27,17 @@ _TYPES: dict[str, Callable[[pa.DataType], bool]] = {
     "_model_id": pa.string().equals,
     "vector": _is_vector,
     "_text_digest": pa.binary(16).equals,
+    "_passage": pa.int32().equals,
+    "_start": pa.int64().equals,
+    "_end": pa.int64().equals,
+    "_row_digest": pa.binary(16).equals,
     "_segment": pa.int32().equals,
     "_place": pa.int64().equals,
 }
-WITHOUT_VECTORS = ("_row_id", "_source_id", "_model_id", "_text_digest")
-SEGMENT = (*WITHOUT_VECTORS, "vector")
+# Of a table whose rows are passages: which one of its text it is, where it begins and ends, and the text's digest.
+PASSAGES = ("_passage", "_start", "_end", "_row_digest")
+# These may be NULL: an import may not know them.
+_MAY_LACK = ("_start", "_end")
 TOMBSTONES = ("_row_id", "_segment", "_place")
 
 
@@ -56,10 +62,17 @@ def check_columns(found: pa.Schema, columns: Iterable[str]) -> None:
             raise UnsupportedError(f"is not a Parquet file of ours as we know it: its column {name} is {what}")
 
 
+def segment_columns(shape: Shape) -> tuple[str, ...]:
+    """The columns of a segment."""
+    vector = ("vector",) if shape.dimensions else ()
+    passages = PASSAGES if shape.has_passages else ()
+    return "_row_id", "_source_id", "_model_id", *passages, *vector, "_text_digest"
+
+
 def check_values(batch: pa.RecordBatch) -> None:
     """Raise UnsupportedError if a value is missing."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if column.null_count or (name == "vector" and column.flatten().null_count):
+        if (column.null_count and name not in _MAY_LACK) or (name == "vector" and column.flatten().null_count):
             raise UnsupportedError(f"has rows without a value in {name}")
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.errors import UnsupportedError
+from jammi_duck.storage.files.parquet import Passages
 from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.key_values import Form
 
@@ -37,12 +38,7 @@ class RowIds:
             texts = wanted.cast(self._row_ids.type)
             mask: Mask = pc.is_in(self._row_ids, value_set=texts).to_numpy(zero_copy_only=False)
             return mask
-        least, positions = self._places
-        inside = numbers[(numbers >= least) & (numbers < least + len(positions))]
-        found = positions[inside - least]
-        mask = np.zeros(len(self._row_ids), bool)
-        mask[found[found >= 0]] = True
-        return mask
+        return self._places.mask(numbers)
 
     def alike(self, wanted: pa.StringArray, form: Form) -> NDArray[np.int64]:
         """The positions of the rows whose id, converted to `form`, is one of `wanted`, which are in this form."""
@@ -54,22 +50,45 @@ class RowIds:
         return found
 
     @cached_property
-    def _places(self) -> tuple[int, NDArray[np.int32]] | None:
-        """If the ids are whole numbers: the smallest id, and for each number from there the row with this id, or -1."""
+    def _places(self) -> _Places | None:
+        """Where the rows are, if the ids are whole numbers."""
         numbers = _whole_numbers(self._row_ids)
         if numbers is None or not len(numbers):
             return None
         least, span = int(numbers.min()), int(numbers.max()) - int(numbers.min()) + 1
-        if span > _SPARSEST * len(numbers):
-            return None
+        return None if span > _SPARSEST * len(numbers) else _Places(numbers - least, least, span)
+
+
+class _Places:
+    """Where the rows of ids are that are whole numbers, `least` and `span` from there; `offsets` are theirs from it."""
+
+    def __init__(self, offsets: NDArray[np.int64], least: int, span: int) -> None:
+        self._least, self._span, self._rows = least, span, len(offsets)
         positions = np.full(span, -1, np.int32)
-        positions[numbers - least] = np.arange(len(numbers), dtype=np.int32)
-        return least, positions
+        positions[offsets] = np.arange(len(offsets), dtype=np.int32)
+        # For each number the row with this id, or -1; where several rows have one id, for each row its number.
+        is_unique = np.count_nonzero(positions >= 0) == len(offsets)
+        self._positions = positions if is_unique else None
+        self._offsets = None if is_unique else offsets.astype(np.int32)
+
+    def mask(self, numbers: NDArray[np.int64]) -> Mask:
+        """For each row, whether its id is one of these numbers."""
+        inside = numbers[(numbers >= self._least) & (numbers < self._least + self._span)] - self._least
+        mask = np.zeros(self._rows, bool)
+        if self._positions is not None:
+            found = self._positions[inside]
+            mask[found[found >= 0]] = True
+        elif self._offsets is not None:
+            wanted = np.zeros(self._span, bool)
+            wanted[inside] = True
+            mask = wanted[self._offsets]
+        return mask
 
 
-def checked_ids(row_ids: pa.Array, file: str) -> pa.StringArray:
+def checked_ids(row_ids: pa.Array, file: str, passages: Passages | None = None) -> pa.StringArray:
     """The row ids in a file, if they are valid: texts, without NULLs and duplicates.
 
+    Where rows are passages, each of them is there once.
     Raises UnsupportedError, which names the file.
     """
     if row_ids.type != pa.string():
@@ -80,10 +99,18 @@ def checked_ids(row_ids: pa.Array, file: str) -> pa.StringArray:
         raise UnsupportedError(f"'{file}' has row ids that are no texts: {error}") from None
     if row_ids.null_count:
         raise UnsupportedError(f"'{file}' has {row_ids.null_count:,} rows without an id")
-    again = len(row_ids) - len(row_ids.unique())
+    again = len(row_ids) - (len(row_ids.unique()) if passages is None else _distinct(row_ids, passages))
     if again:
-        raise UnsupportedError(f"'{file}' has {again:,} row ids more than once")
+        what = "row ids" if passages is None else "passages"
+        raise UnsupportedError(f"'{file}' has {again:,} {what} more than once")
     return row_ids
+
+
+def _distinct(row_ids: pa.StringArray, passages: Passages) -> int:
+    """How many different passages there are."""
+    numbers = passages.column("_passage").to_numpy(zero_copy_only=False).astype(np.int64)
+    texts = row_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return len(np.unique(texts << 32 | numbers))
 
 
 def _whole_numbers(texts: pa.StringArray) -> NDArray[np.int64] | None:

@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage.files import manifest
-from jammi_duck.storage.files.parquet import read_vectors
+from jammi_duck.storage.files.parquet import PASSAGE_SCHEMA, read_passages, read_vectors
 from jammi_duck.storage.files.store import FileDigest, Store, called
 from jammi_duck.storage.index.graph import Graph, Grown
 from jammi_duck.storage.index.kinds import IndexKind, VectorIndex
 from jammi_duck.storage.index.row_ids import checked_ids
 from jammi_duck.storage.index.segment import MappedSegment, OpenSegment, ParquetSegment
+from jammi_duck.types import Shape
 
 # Returns the path of the sidecar of a kind, after checking its SHA-256. Raises StorageError.
 Checked = Callable[[str], Path]
@@ -33,14 +34,14 @@ def vector_kinds(grown: Grown | None = None) -> tuple[IndexKind[VectorIndex], ..
 BUILT = (*(kind.sidecar for kind in vector_kinds()), "rowmap", "vectors")
 
 
-def built(dimensions: int) -> tuple[str, ...]:
+def built(shape: Shape) -> tuple[str, ...]:
     """The kinds that the segments of a table have: all of `BUILT`, or the row ids alone if there are no vectors."""
-    return BUILT if dimensions else ("rowmap",)
+    return BUILT if shape.dimensions else ("rowmap",)
 
 
-def is_indexed(segment: manifest.Segment, dimensions: int) -> bool:
+def is_indexed(segment: manifest.Segment, shape: Shape) -> bool:
     """Whether a segment has all required sidecars, according to its manifest."""
-    return segment.sidecars.keys() >= set(built(dimensions))
+    return segment.sidecars.keys() >= set(built(shape))
 
 
 def build(
@@ -48,7 +49,7 @@ def build(
     files: Mapping[str, Path],
     *,
     rows: int,
-    dimensions: int,
+    shape: Shape,
     progress: Callable[[int], None],
     grown: Grown | None = None,
 ) -> None:
@@ -56,23 +57,26 @@ def build(
 
     Raises as `read_vectors` does.
     """
+    dimensions = shape.dimensions
     kinds = vector_kinds(grown) if dimensions else ()
     builders = [kind.build(files[kind.sidecar], rows, dimensions) for kind in kinds]
+    passages = read_passages(parquet) if shape.has_passages else None
     row_ids: list[pa.Array] = []
     with open(files["vectors"], "wb") if dimensions else contextlib.nullcontext() as raw:
         start = 0
-        for ids, block in read_vectors(parquet, has_vectors=dimensions > 0):
+        for ids, block in read_vectors(parquet, shape):
             indexed = max((builder.add(start, ids, block) for builder in builders), default=len(block))
             if raw:
                 raw.write(np.ascontiguousarray(block, "<f4").data)
             row_ids.append(ids)
             start += len(block)
             progress(indexed)
-    schema = pa.schema([pa.field("_row_id", pa.string(), nullable=False)])
+    fields = [pa.field("_row_id", pa.string(), nullable=False), *(PASSAGE_SCHEMA if shape.has_passages else ())]
+    schema = pa.schema(fields)
     with pa.OSFile(str(files["rowmap"]), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         # One batch, so that a reader gets the row ids in one piece, without a copy.
-        column = checked_ids(pa.concat_arrays(row_ids) if row_ids else pa.array([], pa.string()), parquet.name)
-        writer.write_batch(pa.record_batch([column], schema=schema))
+        column = checked_ids(pa.concat_arrays([pa.array([], pa.string()), *row_ids]), parquet.name, passages)
+        writer.write_batch(pa.record_batch([column, *([] if passages is None else passages.columns)], schema=schema))
     for builder in builders:
         builder.save()
 
@@ -82,24 +86,24 @@ def check(store: Store, segment: manifest.Segment, kind: str) -> Path:
     return store.checked(_digest(segment, kind))
 
 
-def open_whole(segment: manifest.Segment, checked: Checked, dimensions: int) -> MappedSegment:
+def open_whole(segment: manifest.Segment, checked: Checked, shape: Shape) -> MappedSegment:
     """A segment with all required sidecars. Raises StorageError if one is damaged or missing."""
-    mapped = _map_rows(segment, checked, dimensions)
-    for kind in vector_kinds() if dimensions else ():
+    mapped = _map_rows(segment, checked, shape)
+    for kind in vector_kinds() if shape.dimensions else ():
         _open_index(mapped, kind, segment, checked)
     return mapped
 
 
 def open_segment(
-    store: Store, segment: manifest.Segment, checked: Checked, dimensions: int
+    store: Store, segment: manifest.Segment, checked: Checked, shape: Shape
 ) -> tuple[OpenSegment, str | None]:
     """A segment with its undamaged sidecars, and the errors of the others."""
     try:
-        mapped = _map_rows(segment, checked, dimensions)
+        mapped = _map_rows(segment, checked, shape)
     except StorageError as error:
-        return ParquetSegment(store, segment.parquet, segment.rows, dimensions), str(error)
+        return ParquetSegment(store, segment.parquet, segment.rows, shape), str(error)
     damage = None
-    for kind in vector_kinds() if segment.rows and dimensions else ():
+    for kind in vector_kinds() if segment.rows and shape.dimensions else ():
         try:
             _open_index(mapped, kind, segment, checked)
         except StorageError as error:
@@ -107,13 +111,13 @@ def open_segment(
     return mapped, damage
 
 
-def _map_rows(segment: manifest.Segment, checked: Checked, dimensions: int) -> MappedSegment:
-    rowmap, vectors = checked("rowmap"), checked("vectors") if dimensions else None
+def _map_rows(segment: manifest.Segment, checked: Checked, shape: Shape) -> MappedSegment:
+    rowmap, vectors = checked("rowmap"), checked("vectors") if shape.dimensions else None
     with (
         called(_digest(segment, "rowmap").file, rowmap),
         called(_digest(segment, "vectors").file, vectors) if vectors else contextlib.nullcontext(),
     ):
-        return MappedSegment(rowmap, vectors, segment.rows, dimensions)
+        return MappedSegment(rowmap, vectors, segment.rows, shape)
 
 
 def _open_index(

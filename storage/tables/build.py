@@ -13,7 +13,7 @@ from jammi_duck.sql import literal
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.files.marker import Marker
-from jammi_duck.storage.files.parquet import Digests, Texts
+from jammi_duck.storage.files.parquet import Digests, Passages, Texts
 from jammi_duck.storage.files.table_files import files_of, names_in
 from jammi_duck.storage.tables.clock import not_before
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
@@ -77,12 +77,20 @@ class Build:
         self._files.discard()
         self._marker.remove()
 
-    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, texts: Sequence[str] | None) -> None:
+    def write(
+        self,
+        row_ids: Texts,
+        vectors: Vectors,
+        digests: Digests,
+        texts: Sequence[str] | None,
+        passages: Passages | None = None,
+    ) -> None:
         """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised.
 
-        `texts` are those of the rows, of which the words are indexed if the definition says so.
+        `texts` are those of the rows, of which the words are indexed if the definition says so. `passages` is given
+        where the rows are passages.
         """
-        self._files.write(row_ids, vectors, digests, texts)
+        self._files.write(row_ids, vectors, digests, texts, passages)
 
     def finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
         """Close the last Parquet and build the sidecars; gives the manifest for `commit`.
@@ -92,10 +100,9 @@ class Build:
         self._files.open()
         self._files.close(counts)
         self._tables.catalog.note_stage(self.id, "indexing")
-        dimensions = self.definition.dimensions
+        shape = self.definition.shape
         segments = [
-            add_sidecars(self._store, self.name, self.id, segment, dimensions, progress)
-            for segment in self._files.written
+            add_sidecars(self._store, self.name, self.id, segment, shape, progress) for segment in self._files.written
         ]
         self._tables.catalog.note_stage(self.id, "committing")
         return Manifest(
@@ -132,7 +139,7 @@ class Build:
         keep = keep and bool(self.definition.columns)
         kept = sum(segment.rows for segment in self._files.written) if keep else 0
         with contextlib.suppress(StorageError):
-            for file in sidecars_of(self.name, self._files.written, self.definition.dimensions, words=not kept):
+            for file in sidecars_of(self.name, self._files.written, self.definition.shape, words=not kept):
                 self._store.delete(file)
             for file in [] if kept else written_by(self._store, files_of(self._store, self.name), self.id):
                 self._store.delete(file)
@@ -178,4 +185,4 @@ def what_is_kept(rows: int, definition: Definition, table: str) -> str:
 def make_ready(tables: EmbeddingTables, finished: Manifest, location: str) -> None:
     """Move a build whose manifest is committed to `ready`, and show its view."""
     tables.catalog.mark_ready(finished)
-    tables.show(finished.table, finished.definition.dimensions, location, finished.segments, finished.tombstones)
+    tables.show(finished.table, finished.definition.shape, location, finished.segments, finished.tombstones)

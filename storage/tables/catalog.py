@@ -22,7 +22,7 @@ from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tomb
 from jammi_duck.storage.files.store import FileDigest
 from jammi_duck.storage.tables import migrations
 from jammi_duck.storage.tables.impostors import refuse_tables
-from jammi_duck.types import Counts, Definition, Host
+from jammi_duck.types import Counts, Definition, Host, Shape
 
 Status = Literal["building", "ready", "failed", "dropped", "gone"]
 
@@ -353,14 +353,15 @@ class Catalog:
         return dict(self._host.sql(sql("SELECT build, name FROM {}", self._tables)))
 
     def create_view(
-        self, name: str, dimensions: int, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]
+        self, name: str, shape: Shape, segments: Sequence[tuple[int, str]], tombstones: Sequence[str]
     ) -> None:
         """Make the view of a ready table over its Parquet files, given as paths or URLs that DuckDB can open.
 
         Segments come with their numbers. There is no column of vectors if they have no dimensions.
         """
-        vector = sql("vector::FLOAT[{}] AS vector, ", dimensions) if dimensions else sql("")
-        columns = sql("_row_id, _source_id, _model_id, {}_text_digest", vector)
+        vector = sql("vector::FLOAT[{}] AS vector, ", shape.dimensions) if shape.dimensions else sql("")
+        passages = sql("_passage, _start, _end, _row_digest, ") if shape.has_passages else sql("")
+        columns = sql("_row_id, _source_id, _model_id, {}{}_text_digest", passages, vector)
         rows = live_rows(columns, segments, tombstones)
         self._host.sql(sql("CREATE OR REPLACE VIEW {}.{} AS {}", self._view_schema, quoted(name), rows))
 

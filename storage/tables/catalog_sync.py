@@ -25,7 +25,7 @@ def record_state(tables: EmbeddingTables, entry: Entry, present: Manifest, *, at
                 tables.catalog.note_change(entry.build, None, None)
             return tables.catalog.is_ready(entry.build)
         # The view first: what dies in between is settled, as long as the catalog has not the new state.
-        tables.show(entry.name, entry.definition.dimensions, entry.location, present.segments, present.tombstones)
+        tables.show(entry.name, entry.definition.shape, entry.location, present.segments, present.tombstones)
         is_ready = tables.catalog.set_state(present, at_work=at_work)
         if is_ready:
             tables.recorded[entry.build] = present.number
@@ -76,7 +76,7 @@ def _take_in(tables: EmbeddingTables, entries: dict[str, Entry], seen: Seen) -> 
                 # Another thing of that name, which somebody has put there, stays.
                 tables.catalog.drop_view(entry.name)
         elif entry.status == "gone" and entry.build in looked_for - gone:
-            tables.show(entry.name, entry.definition.dimensions, entry.location, *tables.catalog.files(entry.build))
+            tables.show(entry.name, entry.definition.shape, entry.location, *tables.catalog.files(entry.build))
 
 
 def _has(tables: EmbeddingTables, entry: Entry, present: Manifest) -> bool:

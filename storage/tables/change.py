@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,11 @@ from jammi_duck.storage.files.manifest import Manifest, Segment, Tombstones
 from jammi_duck.storage.files.marker import Marker
 from jammi_duck.storage.files.parquet import (
     Digests,
+    Passages,
     State,
     Texts,
     TombstoneWriter,
+    joined_passages,
     read_row_ids,
     read_rows,
     read_tombstones,
@@ -55,16 +57,49 @@ from jammi_duck.storage.tables.segment_words import Places, RowWords, WordsAgain
 from jammi_duck.storage.tables.snapshot import changed_since
 from jammi_duck.storage.tables.table import Table, live_masks, newest_manifest
 from jammi_duck.storage.words.words_file import WordsFile
-from jammi_duck.types import Analysis, Counts
+from jammi_duck.types import Analysis, Counts, Shape
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
 
 
-# A segment's number, and the ids and positions of rows in it.
-Found: TypeAlias = "tuple[int, pa.StringArray, NDArray[np.int64]]"
-# The ids, vectors and text digests of rows, and the places where their words are found.
-StoredRows: TypeAlias = "tuple[pa.StringArray, Vectors, pa.FixedSizeBinaryArray, Places]"
+class StoredRows(NamedTuple):
+    """Rows of a segment, with the places where their words are found; `passages` where the rows are passages."""
+
+    row_ids: pa.StringArray
+    vectors: Vectors
+    digests: pa.FixedSizeBinaryArray
+    places: Places
+    passages: Passages | None
+
+    def take(self, positions: NDArray[np.int64]) -> StoredRows:
+        """Some of the rows, in another order."""
+        chosen = pa.array(positions)
+        passages = None if self.passages is None else self.passages.take(chosen)
+        return StoredRows(
+            self.row_ids.take(chosen),
+            self.vectors[positions],
+            self.digests.take(chosen),
+            self.places[positions],
+            passages,
+        )
+
+    def slice(self, part: slice) -> StoredRows:
+        """Some of the rows, which follow each other."""
+        passages = None if self.passages is None else self.passages[part]
+        return StoredRows(self.row_ids[part], self.vectors[part], self.digests[part], self.places[part], passages)
+
+    @classmethod
+    def joined(cls, parts: Sequence[StoredRows]) -> StoredRows:
+        """Several as one."""
+        passages = [part.passages for part in parts if part.passages is not None]
+        return cls(
+            pa.concat_arrays([part.row_ids for part in parts]),
+            np.concatenate([part.vectors for part in parts]),
+            pa.concat_arrays([part.digests for part in parts]),
+            np.concatenate([part.places for part in parts]),
+            joined_passages(passages) if passages else None,
+        )
 
 
 class Change:
@@ -101,13 +136,16 @@ class Change:
         self.base = base
         self._tables = tables
         self._store = tables.store_at(entry.location)
-        width = entry.definition.dimensions
-        self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows, width) for each in spare}
+        shape = entry.definition.shape
+        self._spare = {each.number: ParquetSegment(self._store, each.parquet, each.rows, shape) for each in spare}
         self._base_segments = base.segments
         self._kept = kept
         self._grown: dict[int, Grown] = {}
         self._base_table: Table | None = None
+        self._base_table_of: Manifest | None = None
         self._segments: tuple[Segment, ...] = ()
+        # Where the rows are passages: the texts that were written, and those that the tombstones list.
+        self._texts = self._texts_forgotten = 0
         self._tombstone_writer: TombstoneWriter | None = None
         self._tombstone_files: list[str] = []
         self._marker = Marker(self._store, entry.name, self.id)
@@ -129,7 +167,7 @@ class Change:
         else:
             tables.catalog.mark_resumed(entry.build, self.id)
             # Of a build that has no manifest; those that are wanted again get the same names.
-            remove_files(self._store, sidecars_of(self.name, base.segments, width, words=False))
+            remove_files(self._store, sidecars_of(self.name, base.segments, shape, words=False))
 
     @property
     def name(self) -> str:
@@ -144,16 +182,26 @@ class Change:
     @property
     def rows_to_index(self) -> int:
         """How many rows are in segments that are not indexed yet."""
-        dimensions = self.definition.dimensions
-        return self.rows + sum(each.rows for each in self.base.segments if not is_indexed(each, dimensions))
+        shape = self.definition.shape
+        return self.rows + sum(each.rows for each in self.base.segments if not is_indexed(each, shape))
 
-    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, words: RowWords | None) -> None:
+    def write(
+        self,
+        row_ids: Texts,
+        vectors: Vectors,
+        digests: Digests,
+        words: RowWords | None,
+        passages: Passages | None = None,
+    ) -> None:
         """Add rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised.
 
-        `words` are the texts of the rows, or the places of rows with the same texts.
+        `words` are the texts of the rows, or the places of rows with the same texts. `passages` is given where the rows
+        are passages.
         """
         self._marker.set()
-        self._files.write(row_ids, vectors, digests, words)
+        self._files.write(row_ids, vectors, digests, words, passages)
+        if passages is not None:
+            self._texts += _firsts(passages)
 
     def index_words(self, segments: Sequence[Segment], wanted: Mapping[int, int] | None = None) -> None:
         """Index the words of these segments of the state anew; `add_words` is given the texts of their rows.
@@ -184,11 +232,18 @@ class Change:
         if grown is not None:
             self._grown[self._files.written[-1].number] = grown
 
-    def forget(self, row_ids: Texts, segments: Sequence[int], positions: Sequence[int]) -> None:
-        """Forget rows of the state that this started from, by their segments' numbers and their positions there."""
+    def forget(
+        self, row_ids: Texts, segments: Sequence[int], positions: Sequence[int], *, of: Table | None = None
+    ) -> None:
+        """Forget rows of the state that this started from, by their segments' numbers and their positions there.
+
+        Or else of another state, whose table is given.
+        """
         gone = self._tombstones()
         with writing(gone.path):
             gone.write(row_ids, segments, positions)
+        if self.definition.passages:
+            self._texts_forgotten += _texts_at(of or self._opened_base(), np.asarray(segments), np.asarray(positions))
 
     def forget_again(self, segments: Sequence[Segment]) -> None:
         """Forget the rows of these segments that are gone in the state that this started from."""
@@ -198,6 +253,28 @@ class Change:
                 mine = np.flatnonzero(np.isin(of, numbers))
                 if len(mine):
                     self.forget(row_ids.take(pa.array(mine)), of[mine].tolist(), positions[mine].tolist())
+
+    @property
+    def texts_forgotten(self) -> int:
+        """How many texts were forgotten, cut into passages or whole."""
+        if self.definition.passages:
+            return self._texts_forgotten
+        return self._tombstone_writer.rows if self._tombstone_writer else 0
+
+    @property
+    def texts_before(self) -> int:
+        """How many texts the state had that this started from."""
+        if not self.definition.passages:
+            return self.base.rows
+        if self.base.number:
+            return self.base.counts.rows
+        table = self._opened_base()
+        return sum(_firsts(segment.passages) for segment in table.segments if segment.passages is not None)
+
+    def _opened_base(self) -> Table:
+        if self._base_table is None or self._base_table_of is not self.base:
+            self._base_table, self._base_table_of = Table.of(self._store, self.entry, self.base), self.base
+        return self._base_table
 
     def vectors(self, segment: int, positions: Sequence[int]) -> Vectors:
         """The vectors of rows of the state that this started from, or that are spare, by their segment's number.
@@ -216,9 +293,8 @@ class Change:
                     f"'{file}', which an interrupted change had left, is gone by now; run this again"
                 ) from error
         else:
-            if self._base_table is None:
-                self._base_table = Table.of(self._store, self.entry, self.base)
-            found[order] = self._base_table.segments[self._base_table.numbers.index(segment)].vectors(rising)
+            table = self._opened_base()
+            found[order] = table.segments[table.numbers.index(segment)].vectors(rising)
         return found
 
     def finish(self, counts: Counts, progress: ProgressCallback) -> Manifest:
@@ -301,7 +377,7 @@ class Change:
         # A ready table's own have names that a manifest gives them.
         indexed = written if self.entry.status == "ready" else [*self._base_segments, *written]
         with contextlib.suppress(StorageError):
-            sidecars = sidecars_of(self.name, indexed, self.definition.dimensions, words=not keep)
+            sidecars = sidecars_of(self.name, indexed, self.definition.shape, words=not keep)
             remove_files(self._store, [*mine, *sidecars, *self._words_again.files])
         if self.entry.status == "ready":
             self._tables.catalog.note_change(self.entry.build, None, None)
@@ -326,14 +402,14 @@ class Change:
 
     def _index(self, progress: ProgressCallback) -> None:
         """Make sidecars for the segments that have none."""
-        dimensions = self.definition.dimensions
+        shape = self.definition.shape
 
         def whole(segment: Segment) -> Segment:
             segment = self._words_again.with_words(segment)
-            if is_indexed(segment, dimensions):
+            if is_indexed(segment, shape):
                 return segment
             grown = self._grown.get(segment.number)
-            return add_sidecars(self._store, self.name, self.id, segment, dimensions, progress, grown=grown)
+            return add_sidecars(self._store, self.name, self.id, segment, shape, progress, grown=grown)
 
         self.base = replace(self.base, segments=tuple(map(whole, self.base.segments)))
         done = {segment.number: segment for segment in self._segments}
@@ -368,7 +444,7 @@ class Change:
         if self.base.number > _last_state(mine):
             raise self._dropped()
         closed = close_state(self._store, self.name, self._tombstones(), state, free_number(mine))
-        self._tombstone_writer = None
+        self._tombstone_writer, self._texts_forgotten = None, 0
         self._tombstone_files.append(closed.parquet.file)
         return closed
 
@@ -376,13 +452,18 @@ class Change:
         """The new state's counts."""
         if self._words is not None:
             return self.base.counts
-        rows = self.base.rows
+        rows, texts = self.base.rows, self.texts_before
         if self._kept is None:
             rows += self.rows - (self._tombstone_writer.rows if self._tombstone_writer else 0)
+            texts += self._texts - self._texts_forgotten
+        passages = rows if self.definition.passages else 0
         truncated = self.base.counts.truncated + counts.truncated
         before = self.base.counts if self._adds else Counts()
         skipped, failed = max(0, before.skipped + counts.skipped), before.failed + counts.failed
-        return replace(self.base.counts, rows=rows, skipped=skipped, failed=failed, truncated=truncated)
+        rows = texts if self.definition.passages else rows
+        return replace(
+            self.base.counts, rows=rows, skipped=skipped, failed=failed, truncated=truncated, passages=passages
+        )
 
     def _tombstones(self) -> TombstoneWriter:
         if self._tombstone_writer is None:
@@ -418,14 +499,14 @@ class Change:
 
     def _merged(self, mine: pa.StringArray) -> Manifest:
         """The newest state, of which rows are undone that only another change touched, and not `mine`."""
-        newest, touched, found = self._rival_changes(mine)
+        newest, touched, table = self._rival_changes(mine)
         others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
         before = Table.of(self._store, self.entry, self.base).find(others) if len(others) else []
-        for number, row_ids, positions in found:
-            self.forget(row_ids, [number] * len(positions), positions.tolist())
+        for number, row_ids, positions in table.find(pa.concat_arrays([mine, touched])):
+            self.forget(row_ids, [number] * len(positions), positions.tolist(), of=table)
         for segment, (_, _, positions) in zip(self.base.segments, before, strict=False):
             mask = _mask(segment.rows, positions)
-            for rows in stored_rows(self._store, segment, mask, has_vectors=self.definition.has_vectors):
+            for rows in stored_rows(self._store, segment, self.definition.shape, mask):
                 self.write(*rows)
         self._files.close()
         return newest
@@ -442,8 +523,8 @@ class Change:
         written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
         return pa.concat_arrays([pa.array([], pa.string()), *gone, *written])
 
-    def _rival_changes(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, list[Found]]:
-        """The newest state, the rows that it touched, and where it has these and `mine`.
+    def _rival_changes(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, Table]:
+        """The newest state, the rows that it touched, and its table, in which these and `mine` can be found.
 
         Where files of it are gone before they are read, there is a later one, which is taken then.
         """
@@ -452,30 +533,30 @@ class Change:
             before, newest = newest, newest_manifest(self._store, self.entry)
             try:
                 touched = _touched(self._store, self.base, newest)
-                ids = pa.concat_arrays([mine, touched])
-                return newest, touched, Table.of(self._store, self.entry, newest).find(ids)
+                table = Table.of(self._store, self.entry, newest)
+                table.find(pa.concat_arrays([mine, touched]))
+                return newest, touched, table
             except DamagedError:
                 if before and before.number == newest.number:
                     raise
 
 
-def stored_rows(store: Store, segment: Segment, only: Mask | None, *, has_vectors: bool = True) -> Iterator[StoredRows]:
-    """The row ids, vectors, text digests and places of a segment's rows, of those of a mask only if one is given.
-
-    If the table has words only, not `has_vectors`, the vectors are [n, 0].
+def stored_rows(store: Store, segment: Segment, shape: Shape, only: Mask | None) -> Iterator[StoredRows]:
+    """A segment's rows, those of a mask only if one is given. If the table has words only, the vectors are [n, 0].
 
     Raises DamagedError.
     """
     start = 0
-    for row_ids, vectors, digests in read_rows(store.checked(segment.parquet), has_vectors=has_vectors):
-        places = places_of(segment.number, np.arange(start, start + len(row_ids)))
+    for block in read_rows(store.checked(segment.parquet), shape):
+        places = places_of(segment.number, np.arange(start, start + len(block.row_ids)))
+        rows = StoredRows(block.row_ids, block.vectors, block.digests, places, block.passages)
         if only is None:
-            yield row_ids, vectors, digests, places
+            yield rows
         else:
-            kept = np.flatnonzero(only[start : start + len(row_ids)])
+            kept = np.flatnonzero(only[start : start + len(places)])
             if len(kept):
-                yield row_ids.take(pa.array(kept)), vectors[kept], digests.take(pa.array(kept)), places[kept]
-        start += len(row_ids)
+                yield rows.take(kept)
+        start += len(places)
 
 
 def _touched(store: Store, base: Manifest, newest: Manifest) -> pa.StringArray:
@@ -508,13 +589,34 @@ def _live(store: Store, state: Manifest, segments: Sequence[Segment]) -> pa.Tabl
 
     masks = live_masks(store, segments, state.tombstones)
     ids, rows = [pa.array([], pa.string())], [pa.array([], pa.binary())]
-    has_vectors = state.definition.has_vectors
     for segment in segments:
-        for row_ids, _, digests, _ in stored_rows(store, segment, masks.get(segment.number), has_vectors=has_vectors):
-            ids.append(row_ids)
-            parts = [row_ids.cast(pa.binary()), digests.cast(pa.binary()), pa.scalar(b"\0")]
-            rows.append(pc.binary_join_element_wise(*parts))
+        for found in stored_rows(store, segment, state.definition.shape, masks.get(segment.number)):
+            ids.append(found.row_ids)
+            rows.append(pc.binary_join_element_wise(*_parts(found), pa.scalar(b"\0")))
     return pa.table({"id": pa.chunked_array(ids), "row": pa.chunked_array(rows)})
+
+
+def _parts(rows: StoredRows) -> list[pa.Array]:
+    """What tells rows apart: ids and texts, and which passages of which texts they are."""
+    columns = [rows.row_ids, rows.digests]
+    if rows.passages is not None:
+        columns += [rows.passages.column("_passage").cast(pa.string()), rows.passages.column("_row_digest")]
+    return [each.cast(pa.binary()) for each in columns]
+
+
+def _firsts(passages: Passages) -> int:
+    """How many of these are the first of their text."""
+    return int((passages.column("_passage").to_numpy(zero_copy_only=False) == 0).sum())
+
+
+def _texts_at(table: Table, segments: NDArray[np.int64], positions: NDArray[np.int64]) -> int:
+    """How many texts have their first passage at these positions of segments of a table."""
+    firsts = 0
+    for number in np.unique(segments).tolist():
+        passages = table.segments[table.numbers.index(number)].passages
+        if passages is not None:
+            firsts += _firsts(passages.take(pa.array(positions[segments == number])))
+    return firsts
 
 
 def _mask(rows: int, positions: NDArray[np.int64]) -> Mask:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, UnsupportedError
@@ -22,6 +21,7 @@ from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.index.graph import Graph, Grown
 from jammi_duck.storage.tables.change import Change, StoredRows, stored_rows
 from jammi_duck.storage.tables.segment_files import ProgressCallback
+from jammi_duck.types import Shape
 
 # Where more of a segment's rows are gone, its graph is built anew.
 _MOST_GONE = 1 / 3
@@ -105,17 +105,15 @@ def merge(change: Change, store: Store, todo: Compaction, segment_rows: int, pro
     Raises:
         DamagedError: a Parquet file is not what it must be.
     """
-    has_vectors = change.definition.has_vectors
-    others = _Rows(
-        rows for segment, mask in todo.others for rows in stored_rows(store, segment, mask, has_vectors=has_vectors)
-    )
+    shape = change.definition.shape
+    others = _Rows(rows for segment, mask in todo.others for rows in stored_rows(store, segment, shape, mask))
     indexed = 0
     for each in todo.mergers:
-        grown = _grown(store, each, segment_rows, change.definition.dimensions)
-        there = stored_rows(store, each.segment, ~each.gone, has_vectors=has_vectors)
-        for rows in _filled(store, each, others) if grown else chain(there, others.take(each.taken)):
+        grown = _grown(store, each, segment_rows, shape.dimensions)
+        there = stored_rows(store, each.segment, shape, ~each.gone)
+        for rows in _filled(store, each, shape, others) if grown else chain(there, others.take(each.taken)):
             change.write(*rows)
-            progress(len(rows[0]))
+            progress(len(rows.row_ids))
         change.end_segment(grown)
         indexed += int(grown.new.sum()) if grown else each.rows
     return indexed
@@ -144,20 +142,20 @@ def _tail(merger: Merger) -> NDArray[np.int64]:
     return merger.rows + np.flatnonzero(~merger.gone[merger.rows :])
 
 
-def _filled(store: Store, merger: Merger, others: _Rows) -> Iterator[StoredRows]:
+def _filled(store: Store, merger: Merger, shape: Shape, others: _Rows) -> Iterator[StoredRows]:
     """The new segment's rows: those that stay in their positions, others in the holes, and after the last."""
     moving = np.zeros(merger.segment.rows, bool)
     moving[_tail(merger)] = True
-    tail = _Rows(stored_rows(store, merger.segment, moving))
+    tail = _Rows(stored_rows(store, merger.segment, shape, moving))
     start, left = 0, merger.taken
-    for rows in stored_rows(store, merger.segment, None):
-        end = min(start + len(rows[0]), merger.rows)
+    for rows in stored_rows(store, merger.segment, shape, None):
+        end = min(start + len(rows.row_ids), merger.rows)
         holes = np.flatnonzero(merger.gone[start:end])
         from_others = min(left, len(holes))
         left -= from_others
         fill = [*others.take(from_others), *tail.take(len(holes) - from_others)]
-        yield _replaced(_slice(rows, slice(end - start)), holes, fill)
-        start += len(rows[0])
+        yield _replaced(rows.slice(slice(end - start)), holes, fill)
+        start += len(rows.row_ids)
         if start >= merger.rows:
             break
     yield from others.take(left)
@@ -166,17 +164,10 @@ def _filled(store: Store, merger: Merger, others: _Rows) -> Iterator[StoredRows]
 def _replaced(rows: StoredRows, positions: NDArray[np.int64], by: Sequence[StoredRows]) -> StoredRows:
     if not len(positions):
         return rows
-    parts = [rows, *by]
-    order = np.arange(len(rows[0]))
-    order[positions] = len(rows[0]) + np.arange(len(positions))
-    ids, digests = (pa.concat_arrays([part[i] for part in parts]).take(pa.array(order)) for i in (0, 2))
-    vectors, places = (np.concatenate([part[i] for part in parts])[order] for i in (1, 3))
-    return ids, vectors, digests, places
-
-
-def _slice(rows: StoredRows, part: slice) -> StoredRows:
-    ids, vectors, digests, places = rows
-    return ids[part], vectors[part], digests[part], places[part]
+    count = len(rows.row_ids)
+    order = np.arange(count)
+    order[positions] = count + np.arange(len(positions))
+    return StoredRows.joined([rows, *by]).take(order)
 
 
 class _Rows:
@@ -190,7 +181,8 @@ class _Rows:
         """The next `count` rows, in blocks."""
         while count:
             block = self._rest or next(self._blocks)
-            here = min(count, len(block[0]))
-            yield _slice(block, slice(here))
-            self._rest = _slice(block, slice(here, None)) if here < len(block[0]) else None
+            rows = len(block.row_ids)
+            here = min(count, rows)
+            yield block.slice(slice(here))
+            self._rest = block.slice(slice(here, None)) if here < rows else None
             count -= here

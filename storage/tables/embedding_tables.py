@@ -22,6 +22,7 @@ from jammi_duck.storage.tables.catalog import Catalog, Entry
 from jammi_duck.storage.tables.pins import Pins
 from jammi_duck.storage.tables.table import Table
 from jammi_duck.storage.tables.watch import Watch
+from jammi_duck.types import Shape
 
 PROTOCOL = "jammi"
 
@@ -141,7 +142,7 @@ class EmbeddingTables:
     def show(
         self,
         entry_name: str,
-        dimensions: int,
+        shape: Shape,
         location: str,
         segments: Sequence[Segment],
         tombstones: Sequence[Tombstones],
@@ -159,7 +160,7 @@ class EmbeddingTables:
 
             rows = [(segment.number, url(segment.parquet.file)) for segment in segments]
             self.catalog.create_view(
-                entry_name, dimensions, rows, [url(each.parquet.file) for each in tombstones if each.rows]
+                entry_name, shape, rows, [url(each.parquet.file) for each in tombstones if each.rows]
             )
         except Exception as error:
             # The table is as good without its view, which DuckDB refuses where it cannot read the files right now; one

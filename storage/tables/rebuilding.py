@@ -172,8 +172,9 @@ class _Files:
             segments=tuple(map(self._segment, state.segments)),
             tombstones=(*tombstones, closed.by) if closed.by else (),
         )
-        if found.rows != state.counts.rows:
-            raise DamagedError(f"the files of '{self.table}' hold {found.rows:,} rows instead of {state.counts.rows:,}")
+        if found.rows != state.counts.stored:
+            wanted = state.counts.stored
+            raise DamagedError(f"the files of '{self.table}' hold {found.rows:,} rows instead of {wanted:,}")
         return found
 
     def _segment(self, number: int) -> Segment:

@@ -32,6 +32,7 @@ from jammi_duck.storage.tables.segment_files import add_sidecars, close_state
 from jammi_duck.storage.tables.segment_words import with_words_found, without_words
 from jammi_duck.storage.tables.snapshot import complete_segments, spare_segments
 from jammi_duck.storage.tables.table import is_older, newest_manifest
+from jammi_duck.types import Shape
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def follow(tables: EmbeddingTables, *, adopt: bool) -> list[Action]:
         done.append(Action(table, "ready", f"found in {tables.store.location}"))
     for entry in tables.catalog.entries("ready"):
         if entry.name not in shown:
-            tables.show(entry.name, entry.definition.dimensions, entry.location, *tables.catalog.files(entry.build))
+            tables.show(entry.name, entry.definition.shape, entry.location, *tables.catalog.files(entry.build))
     return done
 
 
@@ -332,10 +333,10 @@ def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Ma
     # A name that no file has, and no manifest names, from that of the manifest that will name it on.
     again = max(number, 1 + max(name.rebuilt for name in names))
     rebuilt = again if number > 1 or any(name.kind in sidecars.BUILT for name in names) else 0
-    dimensions = entry.definition.dimensions
+    shape = entry.definition.shape
 
     def indexed(segment: Segment) -> Segment:
-        if _is_whole(store, segment, dimensions):
+        if _is_whole(store, segment, shape):
             return segment
         marker.set()
         return _index(store, entry, segment, rebuilt)
@@ -343,17 +344,17 @@ def _indexed(store: Store, entry: Entry, segments: Sequence[Segment], marker: Ma
     return with_words_found(store, files, list(map(indexed, segments)), entry.definition.words)
 
 
-def _is_whole(store: Store, segment: Segment, dimensions: int) -> bool:
+def _is_whole(store: Store, segment: Segment, shape: Shape) -> bool:
     """Whether a segment can be opened by its sidecars. Raises StorageError where they cannot be read now."""
     try:
-        sidecars.open_whole(segment, lambda kind: sidecars.check(store, segment, kind), dimensions)
+        sidecars.open_whole(segment, lambda kind: sidecars.check(store, segment, kind), shape)
     except (DamagedError, UnsupportedError):
         return False
     return True
 
 
 def _index(store: Store, entry: Entry, segment: Segment, rebuilt: int) -> Segment:
-    return add_sidecars(store, entry.name, entry.build, segment, entry.definition.dimensions, lambda _: None, rebuilt)
+    return add_sidecars(store, entry.name, entry.build, segment, entry.definition.shape, lambda _: None, rebuilt)
 
 
 def _commit(store: Store, entry: Entry, state: Manifest) -> Manifest:

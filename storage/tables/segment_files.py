@@ -7,17 +7,27 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jammi_duck.errors import StorageError
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.locks import SharedLocks
 from jammi_duck.storage.files.manifest import Segment, Tombstones
-from jammi_duck.storage.files.parquet import Digests, SegmentWriter, State, Texts, TombstoneWriter, check_shape
+from jammi_duck.storage.files.parquet import (
+    Digests,
+    Passages,
+    SegmentWriter,
+    State,
+    Texts,
+    TombstoneWriter,
+    check_shape,
+)
 from jammi_duck.storage.files.store import Store, called, writing
 from jammi_duck.storage.index import sidecars as index
 from jammi_duck.storage.index.graph import Grown
 from jammi_duck.storage.tables.segment_words import KIND, RowWords, SegmentWords
 from jammi_duck.storage.words.words_file import WordsFile
-from jammi_duck.types import Counts, Definition
+from jammi_duck.types import Counts, Definition, Shape
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
@@ -63,10 +73,17 @@ class SegmentFiles:
         """Begin a file, unless one is open. Raises StorageError."""
         self._open_writer()
 
-    def write(self, row_ids: Texts, vectors: Vectors, digests: Digests, words: RowWords | None = None) -> None:
+    def write(
+        self,
+        row_ids: Texts,
+        vectors: Vectors,
+        digests: Digests,
+        words: RowWords | None = None,
+        passages: Passages | None = None,
+    ) -> None:
         """Append rows; a segment that is full becomes a file. `vectors` is float32 [n, dimensions], L2-normalised.
 
-        `words` is None where they are not known.
+        `words` is None where they are not known. `passages` is given where the rows are passages.
         """
         start = 0
         while start < len(row_ids):
@@ -74,11 +91,12 @@ class SegmentFiles:
             if writer.rows >= self._segment_rows:
                 self.close()
                 continue
-            end = min(len(row_ids), start + self._segment_rows - writer.rows)
+            end = _end(passages, start + self._segment_rows - writer.rows, len(row_ids))
             with writing(writer.path):
                 if self._words:
                     self._words.add(writer.rows, None if words is None else words[start:end])
-                writer.write(row_ids[start:end], vectors[start:end], digests[start:end])
+                part = None if passages is None else passages[start:end]
+                writer.write(row_ids[start:end], vectors[start:end], digests[start:end], part)
             self.rows += end - start
             start = end
 
@@ -122,12 +140,23 @@ class SegmentFiles:
         return self._writer
 
 
+def _end(passages: Passages | None, wanted: int, rows: int) -> int:
+    """Where a segment ends in rows that are written: at the place that is wanted, or after the passages of a text.
+
+    So whole segments of a build that was interrupted have whole texts.
+    """
+    if passages is None or wanted >= rows:
+        return min(wanted, rows)
+    firsts = np.flatnonzero(passages.column("_passage").to_numpy(zero_copy_only=False)[wanted:] == 0)
+    return wanted + int(firsts[0]) if len(firsts) else rows
+
+
 def add_sidecars(
     store: Store,
     table: str,
     change: str,
     segment: Segment,
-    dimensions: int,
+    shape: Shape,
     progress: ProgressCallback,
     rebuilt: int = 0,
     grown: Grown | None = None,
@@ -141,15 +170,15 @@ def add_sidecars(
         FileNotFoundError: it is gone by now.
         UnsupportedError: it has what cannot be indexed: other rows, a vector that is no numbers, a row id twice.
     """
-    files = {kind: layout.sidecar(table, segment.number, kind, rebuilt) for kind in index.built(dimensions)}
+    files = {kind: layout.sidecar(table, segment.number, kind, rebuilt) for kind in index.built(shape)}
     scratches = {kind: store.scratch(file, change) for kind, file in files.items()}
     try:
         parquet = store.checked(segment.parquet)
         # It may be a copy in the cache, which a vacuum of another process would take.
         scratch = next(iter(scratches.values()))
         with contextlib.closing(SharedLocks([parquet])), writing(scratch), called(segment.parquet.file, parquet):
-            check_shape(parquet, segment.rows, dimensions)
-            index.build(parquet, scratches, rows=segment.rows, dimensions=dimensions, progress=progress, grown=grown)
+            check_shape(parquet, segment.rows, shape)
+            index.build(parquet, scratches, rows=segment.rows, shape=shape, progress=progress, grown=grown)
         made = {kind: store.create(file, scratches[kind]) for kind, file in files.items()}
         return replace(segment, sidecars={**segment.sidecars, **made})
     finally:
@@ -158,9 +187,9 @@ def add_sidecars(
                 store.discard(scratch.name)
 
 
-def sidecars_of(table: str, segments: Iterable[Segment], dimensions: int, *, words: bool = True) -> list[str]:
+def sidecars_of(table: str, segments: Iterable[Segment], shape: Shape, *, words: bool = True) -> list[str]:
     """The names of the sidecars that these segments get at first; those of their `words` cannot be made of them."""
-    kinds = (*index.built(dimensions), *([KIND] if words else []))
+    kinds = (*index.built(shape), *([KIND] if words else []))
     return [layout.sidecar(table, segment.number, kind) for segment in segments for kind in kinds]
 
 

@@ -113,7 +113,7 @@ def spare_segments(store: Store, entry: Entry, state: Manifest, files: Sequence[
 
 def _has_whole_pages(store: Store, entry: Entry, segment: Segment) -> bool:
     try:
-        for _ in read_rows(store.checked(segment.parquet), has_vectors=entry.definition.has_vectors):
+        for _ in read_rows(store.checked(segment.parquet), entry.definition.shape):
             pass
     except DamagedError:
         return False

@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from jammi_duck.errors import DamagedError, JammiWarning, UnsupportedError
 from jammi_duck.sql import literal
 from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.manifest import TableFile, Tombstones
-from jammi_duck.storage.files.parquet import read_tombstones
+from jammi_duck.storage.files.parquet import Passages, joined_passages, read_tombstones
 from jammi_duck.storage.files.store import Store, called
 from jammi_duck.storage.files.table_files import files_of
 from jammi_duck.storage.index import sidecars
@@ -38,6 +39,8 @@ from jammi_duck.types import Stage, Vectors
 _ALL: Mapping[int, Mask] = {}
 # Of so many vectors at a time similarities are computed exactly.
 _AT_ONCE = 4096
+# A sum of unit vectors that is shorter has no direction but that of its rounding.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Answers:
     """The answers to n queries, one after another, each the best first.
 
     `counts` are how many rows each has, int64 [n]; `scores` are what they are ranked by, float32. `similarities` are
-    their cosines and `bm25` how well their words match, NaN where that was not computed.
+    their cosines and `bm25` how well their words match, NaN where that was not computed. `positions` are the rows'
+    numbers in the table, and `passages` says which places of which texts they are, where that was looked up.
     """
 
     counts: NDArray[np.int64]
@@ -66,11 +70,13 @@ class Answers:
     scores: NDArray[np.float32]
     similarities: NDArray[np.float32]
     bm25: NDArray[np.float32]
+    positions: NDArray[np.int64]
     stages: list[Stage] = field(default_factory=list)
+    passages: Passages | None = None
 
     def take(self, positions: NDArray[np.int64], counts: NDArray[np.int64]) -> Answers:
         """Some of the rows, in another order, as answers of so many rows."""
-        values = (self.scores[positions], self.similarities[positions], self.bm25[positions])
+        values = (self.scores[positions], self.similarities[positions], self.bm25[positions], self.positions[positions])
         return Answers(counts, self.row_ids.take(pa.array(positions)), *values, self.stages)
 
 
@@ -86,6 +92,10 @@ class Found:
     scores: NDArray[np.float32]
     similarities: NDArray[np.float32] | None = None
     bm25: NDArray[np.float32] | None = None
+
+    def within(self, mask: Mask) -> Found:
+        """Only the rows of a mask."""
+        return replace(self, scores=np.where(mask[self.rows], self.scores, np.float32(-np.inf)))
 
 
 class Table:
@@ -181,8 +191,8 @@ class Table:
             raise damage
         if found is None:
             raise DamagedError(f"{damage}, and no Parquet file says what it held") from damage
-        width = entry.definition.dimensions
-        parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, width) for each in found.segments}
+        shape = entry.definition.shape
+        parquets = {each.number: ParquetSegment(store, each.parquet, each.rows, shape) for each in found.segments}
         live = live_masks(store, found.segments, found.tombstones)
         words = functools.partial(_words_found, store, found, live) if found.definition.words else None
         return cls(entry, parquets, str(damage), live, words)
@@ -192,7 +202,7 @@ class Table:
         """The state that this manifest names. Raises DamagedError where it is not known which rows are gone."""
         damage = None
         segments: dict[int, OpenSegment] = {}
-        kinds = sidecars.built(entry.definition.dimensions)
+        kinds = sidecars.built(entry.definition.shape)
         with ThreadPoolExecutor() as cores:
             checks = [
                 {kind: cores.submit(sidecars.check, store, segment, kind) for kind in kinds}
@@ -200,7 +210,7 @@ class Table:
             ]
         for segment, mine in zip(found.segments, checks, strict=True):
             checked = functools.partial(_result, mine)
-            opened, why = sidecars.open_segment(store, segment, checked, entry.definition.dimensions)
+            opened, why = sidecars.open_segment(store, segment, checked, entry.definition.shape)
             segments[segment.number] = opened
             damage = why or damage
         live = live_masks(store, found.segments, found.tombstones)
@@ -218,9 +228,16 @@ class Table:
             for ids, live in zip(self._row_ids, self.live, strict=True)
         ]
         form = form_of(key_type)
-        if form and sum(int(mask.sum()) for mask in masks) < sum(len(each) - each.null_count for each in row_ids):
+        if form and self._ids_in(masks) < sum(len(each) - each.null_count for each in row_ids):
             self._add_alike(masks, row_ids, form)
         return RowSubset(tuple(map(np.packbits, masks)), tuple(int(mask.sum()) for mask in masks))
+
+    def _ids_in(self, masks: Sequence[Mask]) -> int:
+        """How many ids the rows of these masks have."""
+        if not self.entry.definition.passages:
+            return sum(int(mask.sum()) for mask in masks)
+        parts = [each.row_ids.filter(pa.array(mask)) for each, mask in zip(self.segments, masks, strict=True)]
+        return len(pa.concat_arrays([pa.array([], pa.string()), *parts]).unique())
 
     def _add_alike(self, masks: Sequence[Mask], row_ids: Sequence[pa.Array], form: Form) -> None:
         """Add the rows to masks whose id is written in another way than the wanted one of the same value."""
@@ -244,14 +261,25 @@ class Table:
         ]
 
     def vectors(self, row_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The vectors of those of the rows that the table has. Raises DamagedError."""
+        """The vectors of those of the rows that the table has. Raises DamagedError.
+
+        That of a row of passages is the mean of theirs, scaled to length 1; one whose mean is zero has none.
+        """
         found: dict[str, NDArray[np.float32]] = {}
+        sums: defaultdict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(self.entry.definition.dimensions))
         for segment, (_, names, positions) in zip(
             self.segments, self.find(pa.array(row_ids, pa.string())), strict=True
         ):
-            if len(positions):
-                found |= zip(names.to_pylist(), segment.vectors(positions), strict=True)
-        return found
+            if not len(positions):
+                continue
+            vectors = zip(names.to_pylist(), segment.vectors(positions), strict=True)
+            if not self.entry.definition.passages:
+                found |= vectors
+                continue
+            for name, vector in vectors:
+                sums[name] += vector
+        lengths = {name: float(np.linalg.norm(total)) for name, total in sums.items()}
+        return found | {n: (sums[n] / length).astype(np.float32) for n, length in lengths.items() if length > _NOTHING}
 
     def alike(self, keys: Sequence[str], key_type: str | None) -> dict[str, str]:
         """The row ids that are written in another way than these keys of the same value. Raises DamagedError."""
@@ -268,6 +296,11 @@ class Table:
                 found[key_of[value]] = row_id
         return found
 
+    @property
+    def passages_per_row(self) -> float:
+        """How many passages its rows have on average: 1 where they are no passages."""
+        return max(1.0, self.rows / max(self.entry.counts.rows, 1)) if self.entry.definition.passages else 1.0
+
     def find(self, row_ids: pa.StringArray) -> list[tuple[int, pa.StringArray, NDArray[np.int64]]]:
         """For each segment its number, and those of these rows that it has, by their ids and positions, which rise.
 
@@ -278,6 +311,13 @@ class Table:
             positions = np.flatnonzero(ids.mask(row_ids) & (True if live is None else live))
             found.append((number, segment.row_ids.take(pa.array(positions)), positions))
         return found
+
+    def stored(self, row_ids: pa.StringArray) -> tuple[NDArray[np.int64], pa.StringArray]:
+        """The numbers of the stored rows that have these ids, and the id of each. Raises DamagedError."""
+        found = self.find(row_ids)
+        positions = [mine + start for (_, _, mine), start in zip(found, self._starts, strict=False)]
+        names = [pa.array([], pa.string()), *(mine for _, mine, _ in found)]
+        return np.concatenate([np.empty(0, np.int64), *positions]), pa.concat_arrays(names)
 
     def sample(self, count: int) -> Vectors:
         """The vectors of about so many rows, spread evenly over the table. Raises DamagedError."""
@@ -378,7 +418,7 @@ class Table:
         ]
 
     def best(self, found: Found, k: int) -> Answers:
-        """The best `k` rows of each query by their scores, ties by row id. Raises DamagedError."""
+        """The best `k` rows of each query by their scores, ties by row id and passage. Raises DamagedError."""
         rows, scores, k = found.rows, found.scores, min(k, self.rows)
         order = np.argsort(-scores, axis=1, kind="stable")
         falling = np.take_along_axis(scores, order, 1)
@@ -393,18 +433,20 @@ class Table:
             ranked = near = np.clip(ranked, -1, 1)
         else:
             near = np.clip(_taken(found.similarities, order, chosen), -1, 1)
-        row_ids = self._named(np.take_along_axis(rows, order, 1)[chosen])
-        return Answers(counts, row_ids, ranked, near, _taken(found.bm25, order, chosen))
+        best = np.take_along_axis(rows, order, 1)[chosen]
+        return Answers(counts, self._named(best), ranked, near, _taken(found.bm25, order, chosen), best)
 
     def _sort_ties(
         self, order: NDArray[np.int64], falling: NDArray[np.float32], positions: NDArray[np.int64], k: int
     ) -> None:
-        """Order the first `k` rows of equal similarity, and those that tie with them, by row id, in place."""
+        """Order the first `k` rows of equal similarity, and all ties with them, by row id and passage, in place."""
         end = int(np.searchsorted(-falling, -falling[min(k, len(falling)) - 1], side="right"))
         if falling[end - 1] == -np.inf:
             end = int(np.searchsorted(-falling, np.inf))
         row_ids = self._named(positions[order[:end]]).to_pylist()
-        by_id = sorted(range(end), key=lambda i: (-falling[i], row_ids[i]))
+        passages = self.passages(positions[order[:end]])
+        numbers = [0] * end if passages is None else passages.column(0).to_pylist()
+        by_id = sorted(range(end), key=lambda i: (-falling[i], row_ids[i], numbers[i]))
         order[:end] = order[by_id]
 
     def _named(self, positions: NDArray[np.int64]) -> pa.StringArray:
@@ -421,6 +463,20 @@ class Table:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_arrays([pa.array([], pa.string()), *parts]).take(pa.array(back))
+
+    def passages(self, positions: NDArray[np.int64]) -> Passages | None:
+        """Which places of which texts rows are, by their numbers; None if they are no passages. Raises DamagedError."""
+        if not self.entry.definition.passages:
+            return None
+        segments = np.searchsorted(self._starts, positions, side="right") - 1
+        parts, order = [], np.argsort(segments, kind="stable")
+        for number in np.unique(segments).tolist():
+            there = self.segments[number].passages
+            if there is not None:
+                parts.append(there.take(pa.array(positions[segments == number] - self._starts[number])))
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return joined_passages(parts).take(pa.array(back))
 
     def _warn_of_damage(self) -> None:
         if self.damage:
@@ -448,7 +504,8 @@ def _words_found(store: Store, state: manifest.Manifest, live: Mapping[int, Mask
 def no_answers(queries: int) -> Answers:
     """No rows at all for each of so many queries."""
     values = np.empty(0, np.float32)
-    return Answers(np.zeros(queries, np.int64), pa.array([], pa.string()), values, values, values)
+    none = np.empty(0, np.int64)
+    return Answers(np.zeros(queries, np.int64), pa.array([], pa.string()), values, values, values, none)
 
 
 def smallest(min_similarity: float) -> np.float32:

@@ -6,9 +6,10 @@ import argparse
 import csv
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from jammi_duck.config.options import duration
+from jammi_duck.encoder.passages import BORDERS, DEFAULT_BY, DEFAULT_OVERLAP, DEFAULT_TOKENS
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.search import RERANK_K
 from jammi_duck.storage.words.analyser import ENGLISH
@@ -115,6 +116,46 @@ def add_embedded(command: argparse.ArgumentParser) -> None:
         "--no-vectors", action="store_true", help="embed nothing: a table of words only, which needs no model"
     )
     command.add_argument("--name", help="a name for the embedding table, for --table (default: that of the source)")
+    add_passages(command)
+
+
+def add_passages(
+    command: argparse.ArgumentParser, what: str = "cut each text into passages"
+) -> argparse._ArgumentGroup:
+    """Add how texts are cut into passages; `what` is said of passages in general. Gives the group of these options."""
+    cut = command.add_argument_group("passages", "for texts that are longer than the model reads")
+    cut.add_argument("--passages", action="store_true", help=f"{what}; all below imply it")
+    # As `tokens`, it would be where the tokens of a server are.
+    cut.add_argument(
+        "--tokens",
+        dest="passage_tokens",
+        metavar="N",
+        type=number,
+        help=f"at most so many in a passage (default: {DEFAULT_TOKENS}, or what the model reads if that is less)",
+    )
+    cut.add_argument(
+        "--overlap",
+        metavar="N",
+        type=number,
+        help=f"repeat up to so many tokens of the passage before (default: {DEFAULT_OVERLAP})",
+    )
+    cut.add_argument("--by", choices=BORDERS, help=f"what is not cut if it fits (default: {DEFAULT_BY})")
+    cut.add_argument("--title", metavar="A,B", type=names, help="the columns that stand before each passage of a row")
+    return cut
+
+
+def passages_asked(options: argparse.Namespace) -> bool | dict[str, Any]:
+    """Whether texts are to be cut into passages, and how."""
+    given = {
+        "tokens": options.passage_tokens,
+        "overlap": options.overlap,
+        "by": options.by,
+        "title": options.title,
+        # Of an import only.
+        "start": getattr(options, "start", None),
+        "end": getattr(options, "end", None),
+    }
+    return {name: value for name, value in given.items() if value is not None} or options.passages
 
 
 def embedded_columns(options: argparse.Namespace) -> list[str] | dict[str, list[str]]:

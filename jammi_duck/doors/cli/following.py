@@ -21,9 +21,11 @@ from jammi_duck.doors.cli.commands import (
     add_embedded,
     add_json,
     add_language,
+    add_passages,
     add_words,
     embedded_columns,
     names,
+    passages_asked,
 )
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects
@@ -105,6 +107,8 @@ Create an embedding table from existing vectors.
   jammi-duck import docs.parquet vectors.parquet id embedding --model all-MiniLM-L6-v2
   jammi-duck import docs.parquet vectors.parquet id embedding --model all-MiniLM-L6-v2 \\
       --columns title,body    so that refreshes can embed new rows
+  jammi-duck import docs.parquet passages.parquet id embedding --model all-MiniLM-L6-v2 \\
+      --columns body --start first --end last    where each passage is in its text
 
 SOURCE and VECTORS have the key in a column of the same name. The vectors must be those
 that the model computes for these columns, or searches find the wrong rows.
@@ -168,11 +172,14 @@ def add_to(commands: Commands) -> None:
     taken = add_command(commands, "import", _IMPORT, _import)
     taken.add_argument("source", metavar="SOURCE", help="the rows that were embedded: a table, a view or a file")
     taken.add_argument("vectors", metavar="VECTORS", help="the table, view or file with the vectors")
-    taken.add_argument("key", metavar="KEY", help="the key column of both; unique")
+    taken.add_argument("key", metavar="KEY", help="the key column of both; unique, but for passages in VECTORS")
     taken.add_argument("vector", metavar="VECTOR", help="the column of VECTORS with the vectors")
     taken.add_argument("--model", required=True, help="the model that computed them: a name on the hub, or a directory")
     taken.add_argument("--columns", metavar="A,B", type=names, help="the columns of SOURCE whose text was embedded")
     add_words(taken)
+    cut = add_passages(taken, "the vectors are of passages, and a refresh cuts texts as said here")
+    for name in ("start", "end"):
+        cut.add_argument(f"--{name}", metavar="COLUMN", help=f"the column of VECTORS that says where a passage {name}s")
     add_database(taken)
     add_json(taken)
 
@@ -199,6 +206,7 @@ def _sync(options: argparse.Namespace) -> int:
             words=not options.no_words,
             language=options.language,
             vectors=not options.no_vectors,
+            passages=passages_asked(options),
         )
     if not isinstance(synced, dict):
         _show(options, vars(synced))
@@ -289,6 +297,7 @@ def _import(options: argparse.Namespace) -> None:
             options.columns,
             not options.no_words,
             options.language,
+            passages_asked(options),
         )
     _show(options, vars(built))
 

@@ -49,7 +49,7 @@ Embed, store and search text in DuckDB, in plain SQL.
   jammi-duck search patents.parquet "membrane that cleans water"
 """
 _EPILOG = """\
-More, each with --help: sql, size, instrument, cleanup, follow, unfollow. Exit codes:
+More, with --help: passages, sql, size, instrument, cleanup, follow, unfollow. Exit codes:
 0 done; 1 failed; 2 wrong call; 3 some rows not embedded; 4 rows have changed; 130 Ctrl-C.
 """
 _DEMO = """\

@@ -1,4 +1,4 @@
-"""The commands for embedding tables: generate, search, tables, recover, drop, vacuum."""
+"""The commands for embedding tables: generate, search, passages, tables, recover, drop, vacuum."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from jammi_duck.doors.cli.commands import (
     embedded_columns,
     names,
     number,
+    passages_asked,
 )
 from jammi_duck.doors.cli.connection import equipped
 from jammi_duck.doors.cli.output import fact_lines, print_json, print_objects, print_rows
@@ -35,11 +36,13 @@ Embed the text of a table or a file, and store the vectors.
   jammi-duck generate docs.parquet --columns body --key id     without a database
   jammi-duck generate patents --columns title,abstract --key id --reuse --resume
   jammi-duck generate patents --column title --column text=abstract,claims --key id
+  jammi-duck generate books --columns title,body --key id --passages --title title
 
 The texts of the columns are joined by one space. The key must be unique. The vectors are
 stored in a new embedding table in --storage; earlier ones stay. Progress is shown as a
 bar on a terminal, and as lines of the log elsewhere. Each --column makes an embedding
 table of its own, and the source is read once for all of them; `search --column` chooses.
+With --passages, nothing of a long text is cut off; `jammi-duck passages` shows the parts.
 """
 _SEARCH = """\
 Find the rows that answer a text best.
@@ -54,6 +57,16 @@ Searches the newest embedding table of the source, with its model and its words.
 ranks the rows: of the vectors alone it is the cosine, where 1 means the same and 0
 unrelated; of both it is a mean of that and of how well the words match (--weight). With
 --url, a column of vectors in a table is searched: see `jammi-duck search-column --help`.
+"""
+_PASSAGES = """\
+Show how texts were cut into passages.
+
+  jammi-duck passages books
+  jammi-duck passages books --row 7
+  jammi-duck passages books --json    with all of each text
+
+Start and end are counted in characters of the row's text. The text is only shown where
+the row still has the one that was cut.
 """
 _TABLES = """\
 List the embedding tables.
@@ -87,9 +100,15 @@ _SHORTENED = template(
     "ELSE {column}::VARCHAR END AS {column}"
 )
 _SHORT = "embedding_table, source, columns, model, status, row_count, to_seconds(floor(epoch(age))) AS age"
+_CUT = sql(
+    "_row_id, _passage, _start, _end, CASE WHEN length(_passage_text) > 60 THEN concat(_passage_text[:58], '…') "
+    "ELSE _passage_text END AS _passage_text"
+)
 _FIRST = sql("_rank, round(_score, 3) AS _score")
 _LAST = sql("_rank, _score, _similarity, _bm25")
 _RERANKED = sql("{}, _rerank", _LAST)
+# The last columns of a search for passages.
+_PLACES = ("_passage", "_start", "_end", "_passage_text")
 
 
 def add_to(commands: Commands) -> None:
@@ -133,10 +152,24 @@ def add_to(commands: Commands) -> None:
         help="in a hybrid search, the share of the vectors, 0 to 1; the words have the rest (default: %(default)s)",
     )
     add_rerank(search)
+    search.add_argument(
+        "--per-row",
+        metavar="N",
+        type=number,
+        default=1,
+        help="up to so many passages of each row (default: %(default)s)",
+    )
     search.add_argument("--fresh", action="store_true", help="embed first what has changed since (up to 1,000 texts)")
     search.add_argument("--exact", action="store_true", help="compare with every vector, without the index")
     add_database(search)
     add_json(search)
+
+    passages = add_command(commands, "passages", _PASSAGES, _passages, listed=False)
+    passages.add_argument("source", metavar="SOURCE", help="the table, view or file that was embedded")
+    passages.add_argument("--row", metavar="KEY", help="show only the passages of this row")
+    add_chosen(passages, "show")
+    add_database(passages)
+    add_json(passages)
 
     for name, text, run in (
         ("tables", _TABLES, _tables),
@@ -168,6 +201,7 @@ def _generate(options: argparse.Namespace) -> int:
             words=not options.no_words,
             language=options.language,
             vectors=not options.no_vectors,
+            passages=passages_asked(options),
         )
     done = list(built.values()) if isinstance(built, dict) else [built]
     facts = [{name: value for name, value in vars(each).items() if options.json or value is not None} for each in done]
@@ -194,14 +228,18 @@ def _search(options: argparse.Namespace) -> None:
             weight=options.weight,
             rerank=options.rerank,
             rerank_k=RERANK_K if options.rerank_k is None else options.rerank_k,
+            per_row=options.per_row,
             parameters=dict(options.parameter),
             fresh=options.fresh or None,
         )
-        last = _LAST if options.rerank is None else _RERANKED
+        first, last = _FIRST, _LAST if options.rerank is None else _RERANKED
+        if found.columns[-1] == _PLACES[-1]:
+            first = sql("{}, {}", first, quoted(_PLACES[-1]))
+            last = joined(", ", [last, *map(quoted, _PLACES)])
         if options.json:
             print_json(found.project(_chosen(options, found, last)) if options.columns else found)
         else:
-            print_rows(found.project(_chosen(options, found, _FIRST)))
+            print_rows(found.project(_chosen(options, found, first)))
 
 
 def _parameter(text: str) -> tuple[str, str]:
@@ -225,6 +263,21 @@ def _chosen(options: argparse.Namespace, found: duckdb.DuckDBPyRelation, ours: S
         for name in options.columns or columns
     )
     return str(joined(", ", [ours, *wanted]))
+
+
+def _passages(options: argparse.Namespace) -> None:
+    query = sql(
+        "SELECT {columns} FROM jammi_passages({source}, model := {model}, embedding_table := {table}, "
+        '"column" := {column}){only}',
+        columns=sql("*") if options.json else _CUT,
+        source=literal(options.source),
+        model=literal(options.model),
+        table=literal(options.table),
+        column=literal(options.column),
+        only=sql("") if options.row is None else sql(" WHERE _row_id = {}", literal(options.row)),
+    )
+    with equipped(options, read_only=True) as jammi:
+        _print(options, jammi, jammi.con.sql(query), "no passages")
 
 
 def _tables(options: argparse.Namespace) -> None:

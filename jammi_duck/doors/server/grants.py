@@ -22,17 +22,17 @@ from jammi_duck.udfs.sources import name_parts
 _OURS = {
     "jammi_search": (1, 3), "jammi_similar": (1, 3), "jammi_matches": (1, 3), "jammi_explain": (1, 3),
     "jammi_status": (1, 1), "jammi_check": (1, 2), "jammi_eval": (3, 4), "jammi_eval_queries": (3, 4),
-    "jammi_tune": (3, 4), "jammi_search_column": (1, 4),
+    "jammi_tune": (3, 4), "jammi_search_column": (1, 4), "jammi_passages": (1, 1),
 }  # fmt: skip
 # Options that name nothing.
 _OPTIONS = {
     "k", "model", "exact", "min_similarity", "parameters", "mode", "weight", "fusion", "k1", "b", "rerank", "rerank_k",
-    "fresh", "fresh_rows", "key", "metric", "question_columns", "judgement_columns", "column",
+    "per_row", "fresh", "fresh_rows", "key", "metric", "question_columns", "judgement_columns", "column",
 }  # fmt: skip
 _HARMLESS_TABLES = {"range", "generate_series", "unnest"}
 # Where files are is nothing that it may read.
 _NOWHERE = sql("* REPLACE (NULL::VARCHAR AS location)")
-_HARMLESS = {"embed", "jammi_snippet"}
+_HARMLESS = {"embed", "jammi_snippet", "jammi_split"}
 _INFORMATION = "information_schema"
 # The views of the information schema that are narrowed, each with its columns for the catalog, the schema and the name.
 _NARROWED = {

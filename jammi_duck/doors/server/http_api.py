@@ -33,6 +33,8 @@ _RESULT = quoted("_jammi_result")
 # What a search adds to the columns of the source.
 _FOUND = ("_row_id", "_rank", "_score", "_similarity", "_distance", "_bm25")
 _RERANKED = "_rerank"
+# The order of passages of a row.
+_THEN = sql(", {}._score DESC NULLS LAST", _RESULT)
 
 
 class Caller:
@@ -111,11 +113,12 @@ def _statement(asked: Mapping[str, Any]) -> tuple[Sql, list[Any]]:
         values += parameters.values()
     return (
         sql(
-            "SELECT {} FROM jammi_search({}) AS {} ORDER BY {}._rank ASC",
+            "SELECT {} FROM jammi_search({}) AS {} ORDER BY {}._rank ASC{}",
             _selected(asked),
             joined(", ", options),
             _RESULT,
             _RESULT,
+            _THEN if asked.get("per_row", 1) > 1 else sql(""),
         ),
         values,
     )

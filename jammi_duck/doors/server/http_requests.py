@@ -75,6 +75,7 @@ SEARCH_OPTIONS = {
     "exact": _FLAG,
     "rerank": _TEXT,
     "rerank_k": _COUNT,
+    "per_row": _COUNT,
 }
 SEARCH = {
     "source": _TEXT,

@@ -114,10 +114,19 @@ _SEARCH_REQUEST = _object(
         "exact": {"type": "boolean", "description": "Compares with every vector.", "default": False},
         "rerank": _text("A re-ranker, which reads the query with each of the first rows and ranks them anew."),
         "rerank_k": _whole("How many rows the re-ranker reads.", minimum=1, maximum=MOST_ROWS, default=50),
+        "per_row": _whole(
+            "How many passages of each row are returned, of a table of passages.",
+            minimum=1,
+            maximum=MOST_ROWS,
+            default=1,
+        ),
         "columns": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "The columns of the source to return; by default, all of them.",
+            "description": (
+                "The columns of the source to return; by default, all of them. Of a table of passages, `_passage`, "
+                "`_start`, `_end` and `_passage_text` must be named, too, where columns are named."
+            ),
         },
     },
     "source",
@@ -157,8 +166,8 @@ _ROW = {
     "type": "object",
     "description": (
         "The columns of the source, and `_row_id`, `_rank`, `_score`, `_similarity`, `_distance`, `_bm25`, and "
-        "`_rerank` after a re-ranking. Dates are ISO 8601, BLOB is base64, decimals are texts, a MAP is a list of "
-        "pairs, and NaN is null."
+        "`_rerank` after a re-ranking; of a table of passages, `_passage`, `_start`, `_end` and `_passage_text`. "
+        "Dates are ISO 8601, BLOB is base64, decimals are texts, a MAP is a list of pairs, and NaN is null."
     ),
 }
 _SEARCH_RESPONSE = _object(

@@ -23,7 +23,7 @@ from jammi_duck.udfs.sources import name_parts
 _NAME = re.compile(rb'(jammi_search|"jammi_search")[ \t\r\n]*\(', re.IGNORECASE)
 _PLACES = ("source", "query", "k")
 _CHOICE = ("model", "embedding_table", "column")
-_OPTIONS = {"mode", "weight", "fusion", "k1", "b", "exact", "min_similarity", *_CHOICE, *_PLACES}
+_OPTIONS = {"mode", "weight", "fusion", "k1", "b", "exact", "min_similarity", "per_row", *_CHOICE, *_PLACES}
 _FLOATS = {"FLOAT", "DOUBLE", "REAL", "FLOAT4", "FLOAT8"}
 _ASCII = re.compile("[\x00-\x7f]+")
 # Where expressions stand by whose text a column is called, if they have no alias.

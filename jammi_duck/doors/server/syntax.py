@@ -56,6 +56,7 @@ _ASKED_BY_NAME = {
     "k1",
     "b",
     "parameters",
+    "per_row",
     "fresh",
     "fresh_rows",
 }

@@ -53,6 +53,11 @@ class Excerpts:
             run = f"[{_LETTERS}{_PICTURES}]"
             self._runs = re.compile(f"({run}{{{self._longest_word}}}){run}+({run}{{{self._longest_word}}})")
 
+    @property
+    def knows_borders(self) -> bool:
+        """Whether it is known where a text can be cut so that both parts have the tokens of the whole."""
+        return self._boundary is not None
+
     def of(self, text: str) -> Iterator[str]:
         """Longer and longer parts of a text. If a part has more tokens than the limit, they are those of the text.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers
 from jammi_duck.encoder.description import ModelDescription, TransformerDescription
 from jammi_duck.encoder.local.excerpts import Excerpts
 from jammi_duck.encoder.local.tokenizer_check import check_rules
+from jammi_duck.encoder.local.uncut import UncutTokens
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import EncodingError, ModelError
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 class CuttingTokenizer:
     """A model's tokenizer, which cuts texts at the model's limit. Threads may share it."""
 
+    # How many characters of a text are read, where a model counts these, too.
+    _most_characters: int | None = None
+
     def __init__(
         self, description: TransformerDescription, *, adds_special_tokens: bool = True, file: Path | None = None
     ) -> None:
@@ -36,6 +41,7 @@ class CuttingTokenizer:
             ModelError: it cannot be read.
         """
         self._name = description.name
+        self._most_tokens = description.max_tokens
         self._adds_special_tokens = adds_special_tokens
         try:
             self._tokenizer = Tokenizer.from_file(str(file or description.path / "tokenizer.json"))
@@ -56,6 +62,21 @@ class CuttingTokenizer:
             lower, given = normalizers.Lowercase(), self._tokenizer.normalizer
             self._tokenizer.normalizer = normalizers.Sequence([lower, given]) if given else lower
         self._excerpts = Excerpts(self._tokenizer, description.max_tokens or _NO_LIMIT, description.cut_side)
+
+    def counts(self, prompt: str) -> UncutTokens:
+        """Counts tokens, however many, with this `prompt` before documents.
+
+        It has a second tokenizer, since that texts are cut is a setting of this one.
+        """
+        return UncutTokens(
+            Tokenizer.from_str(self._tokenizer.to_str()),
+            self._name,
+            limit=self._most_tokens,
+            prompt=prompt,
+            adds_special_tokens=self._adds_special_tokens,
+            is_local=self._excerpts.knows_borders,
+            most_characters=self._most_characters or 0,
+        )
 
     def check_fits(self, vocabulary: int) -> None:
         """Raise ModelError if there are more tokens than the `vocabulary` rows of the weights."""
@@ -121,6 +142,11 @@ class Tokenization:
         """See `CuttingTokenizer.tokenize`; each text has its role's prompt before it."""
         prompt = self._description.prompt(role)
         return self._tokenizer.tokenize([prompt + text for text in texts])
+
+    @functools.cached_property
+    def counts(self) -> UncutTokens:
+        """Counts the tokens of documents, however many."""
+        return self._tokenizer.counts(self._description.prompt("document"))
 
     def prompt_tokens(self, role: Role) -> int:
         """How many tokens at the start pooling leaves out: those of the prompt alone, except a closing token."""

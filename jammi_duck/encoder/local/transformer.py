@@ -30,6 +30,7 @@ from jammi_duck.types import Role
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from jammi_duck.encoder.token_counts import TokenCounts
     from jammi_duck.types import Vectors
 
 # A pass of fewer products than this stays on one core: several would save a tenth of its time, and those that wait
@@ -97,6 +98,11 @@ class TransformerEncoder(Encoder):
                 f"the model '{description.name}' does not fit into memory, or its vectors are not numbers (NaN): its "
                 "weights are damaged, or too large for bfloat16, where precision = 'float32' helps"
             )
+
+    @property
+    def token_counts(self) -> TokenCounts:
+        """See `Encoder.token_counts`."""
+        return self._tokens.counts
 
     def stream(self) -> TransformerEncoder:
         """See `LocalEncoder.stream`."""

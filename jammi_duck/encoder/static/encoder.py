@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from jammi_duck.types import Role
 if TYPE_CHECKING:
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.local.batch import Tokens
+    from jammi_duck.encoder.token_counts import TokenCounts
 
 _CHUNK_TEXTS = 1024
 _CHUNK_CHARACTERS = 4_000_000
@@ -42,6 +44,11 @@ class StaticEncoder(Encoder):
         self._table = Table(description.table, description.tensor, description.dimensions, description.name)
         self._tokenizer = LookUpTokenizer(description)
         self._tokenizer.check_fits(self._table.tokens)
+
+    @functools.cached_property
+    def token_counts(self) -> TokenCounts:
+        """See `Encoder.token_counts`."""
+        return self._tokenizer.counts(self.description.prompt("document"))
 
     def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
         """See `Encoder.encode_rows`."""

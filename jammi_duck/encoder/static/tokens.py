@@ -32,7 +32,6 @@ class LookUpTokenizer(CuttingTokenizer):
         super().__init__(description, adds_special_tokens=False, file=description.tokenizer)
         is_model2vec = description.family == MODEL2VEC
         self._unknown = self._unknown_token() if is_model2vec else None
-        self._most_characters: int | None = None
         if is_model2vec and description.max_tokens:
             self._most_characters = description.max_tokens * self._middle_length()
 
