@@ -210,6 +210,13 @@ class TestRanking:
             found = [(hit[0], hit[6]) for hit in ask(con, "words", {"k": 3, "per_row": 2, **options})]
             assert found == [("0", 0), ("0", 1), ("1", 0), ("1", 1), ("10", 0), ("10", 1)]
 
+    def test_numbers_beyond_all_bounds(self, long):
+        con, passages = long
+        most = 10**80
+        for verb, asked in (("search", "'alpha'"), ("similar", "3")):
+            rows = con.execute(f"SELECT id FROM jammi_{verb}('t', {asked}, {most}, per_row := {most})").fetchall()
+            assert len(rows) == sum(verb == "search" or row != 3 for row, _ in passages)
+
     def test_the_order_of_rows_with_several_passages(self, long):
         """In the answer as it comes, without an ORDER BY, and with a filter, too."""
         con, _ = long

@@ -332,6 +332,17 @@ class TestImports:
         found = made.execute("SELECT id FROM jammi_search('t', ?, 3)", [text_vector("one " + PARAGRAPHS[2]).tolist()])
         assert len(set(found.fetchall())) == 3
 
+    def test_where_some_places_are_not_known(self, made):
+        made.execute("UPDATE made SET s = NULL, e = NULL WHERE id = 1")
+        options = "cols := ['body'], passages := {'tokens': 8, 'title': 'title', 'start': 's', 'end': 'e'}"
+        assert self.imported(made, options) == [(len(BEFORE), len(expected(BEFORE)))]
+        found = made.execute("SELECT id, _passage_text IS NULL FROM jammi_search('t', 'one red green', 10)").fetchall()
+        assert sorted(found) == [(key, key == 1) for key in BEFORE]
+        found = made.execute("SELECT id FROM jammi_search('t', 'here', 10, mode := 'text')").fetchall()
+        assert sorted(found) == [(key,) for key in BEFORE if key != 1]
+        made.execute("FROM jammi_refresh('t')").fetchall()
+        assert made.execute("SELECT advice FROM jammi_status('t')").fetchall() == [(None,)]
+
     def test_mistakes(self, made):
         for options, message in {
             "cols := 'body'": "the key 'id' of 'made' is not unique.*passages := true",

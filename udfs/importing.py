@@ -72,14 +72,18 @@ _VECTOR_CENSUS = packed(
     misplaced=sql("m.misplaced"),
     misplaced_key=sql("m.misplaced_key"),
 )
-# Whether a passage is nowhere in its text, though it is said where; and its text, after the title.
+# Whether a passage is nowhere in its text, though it is said where.
 _IS_MISPLACED = sql(
     "(v.is_placed AND (v.start IS NOT NULL AND v.end_ IS NOT NULL AND v.start >= 0 AND v.start < v.end_ "
-    "AND v.end_ <= length(k.body)) IS NOT TRUE)"
+    "AND v.end_ <= k.characters) IS NOT TRUE)"
 )
-_PASSAGE = sql(
-    "CASE WHEN v.start IS NOT NULL THEN concat(k.title, CASE WHEN k.title <> '' THEN ' ' ELSE '' END, "
-    'substring(k.body, "+"(v.start, 1), "-"(v.end_, v.start))) END'
+# What was embedded of each passage, after the title. A long text is gone through once, and not for each of them.
+_PARTS = sql(
+    "SELECT key, unnest(numbers) AS passage, unnest(slices) AS slice, title FROM (SELECT key, numbers, title, "
+    "_jammi_slices(body, starts, ends) AS slices FROM (SELECT v.key, any_value(k.body) AS body, "
+    "any_value(CASE WHEN k.title <> '' THEN concat(k.title, ' ') ELSE '' END) AS title, list(v.passage) AS numbers, "
+    "list(v.start) AS starts, list(v.end_) AS ends FROM _jammi_vectors v JOIN _jammi_keys k USING (key) "
+    "WHERE v.start IS NOT NULL GROUP BY v.key))"
 )
 
 
@@ -106,6 +110,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     language = None if pictures or (passages and not places) else language_of(call.words, call.language)
     asked = Request(resolved.written, columns, key, model, language=language, pictures=pictures, passages=passages)
     title = passages.title if passages else ()
+    parts = sql(" LEFT JOIN ({}) s ON s.key = v.key AND s.passage = v.passage", _PARTS) if places else sql("")
     request = json.dumps(dataclasses.asdict(asked))
     imported = packed(
         ImportArguments,
@@ -121,7 +126,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     return sql(
         "WITH _jammi_rows AS NOT MATERIALIZED ({rows}), "
         "_jammi_keys AS MATERIALIZED (SELECT {key} AS key, {digest} AS digest, {text} AS text, {title} AS title, "
-        "{body} AS body FROM _jammi_rows r), "
+        "{body} AS body, length({body}) AS characters FROM _jammi_rows r), "
         "_jammi_theirs AS NOT MATERIALIZED ({theirs}), "
         "_jammi_vectors AS NOT MATERIALIZED (SELECT {key} AS key, "
         "CASE WHEN suffix(typeof(c1), ']') THEN TRY_CAST(c1 AS DOUBLE[]) END AS vector, {placed} "
@@ -140,7 +145,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
         "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
         "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest, {embedded}, v.passage, v.start, v.end_)) "
         "AS pushed "
-        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key), _jammi_build b WHERE k.digest IS NOT NULL) p, "
+        "FROM _jammi_vectors v JOIN _jammi_keys k USING (key){parts}, _jammi_build b WHERE k.digest IS NOT NULL) p, "
         "_jammi_build b",
         rows=texts_picked(resolved, columns, key, pictures=pictures),
         key=KEY,
@@ -150,7 +155,8 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
         body=parts_of(columns, title)[1] if passages and places else _NO_TEXT,
         placed=_placed(is_cut=passages is not None, has_places=places is not None),
         is_misplaced=_IS_MISPLACED if places else sql("false"),
-        embedded=_PASSAGE if passages else sql("k.text"),
+        embedded=_EMBEDDED if parts else _NO_TEXT if passages else sql("k.text"),
+        parts=parts,
         theirs=picked(theirs, [vector, *(places or ())], key),
         imported=imported,
         census=CENSUS,
@@ -158,6 +164,7 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
 
 
 _NO_TEXT = sql("NULL::VARCHAR")
+_EMBEDDED = sql("CASE WHEN s.slice IS NOT NULL THEN concat(s.title, s.slice) END")
 
 
 def _check_places(columns: Sequence[str], places: Places | None) -> None:
@@ -175,9 +182,10 @@ def _placed(*, is_cut: bool, has_places: bool) -> Sql:
     start, end = (sql("TRY_CAST({} AS BIGINT)", place) for place in places)
     number = (
         sql(
-            '"-"(row_number() OVER (PARTITION BY {key} ORDER BY {start} ASC NULLS LAST), 1)::INTEGER',
+            '"-"(row_number() OVER (PARTITION BY {key} ORDER BY {start} ASC NULLS LAST, {end} ASC), 1)::INTEGER',
             key=KEY,
             start=start,
+            end=end,
         )
         if is_cut
         else sql("NULL::INTEGER")
@@ -208,9 +216,10 @@ def take(
         # A NULL among the numbers becomes a NaN.
         numbers = lists.flatten().to_numpy(zero_copy_only=False)
         lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-        words = None if texts.null_count else texts.to_pylist()
         passages = [column.combine_chunks() for column in places]
-        engine.importer.push(token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist(), words, passages)
+        engine.importer.push(
+            token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist(), texts.to_pylist(), passages
+        )
     return pa.array(np.zeros(len(token), np.int32))
 
 

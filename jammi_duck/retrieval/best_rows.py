@@ -59,6 +59,8 @@ def best_rows(table: Table, ask: Ask, queries: int, wanted: Wanted, subset: RowS
     """
     if not wanted.itself and not table.entry.definition.passages:
         return ask(np.arange(queries), wanted.rows, None)
+    most = table.rows + 1
+    wanted = dataclasses.replace(wanted, rows=min(wanted.rows, most), per_row=min(wanted.per_row, most))
     best, asked = _widened(table, ask, queries, wanted)
     if not table.entry.definition.passages or wanted.per_row == 1:
         return best

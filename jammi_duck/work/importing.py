@@ -113,12 +113,12 @@ class Importer:
         numbers: NDArray[np.float64],
         lengths: NDArray[np.int32],
         digests: Sequence[str],
-        texts: Sequence[str] | None,
+        texts: Sequence[str | None],
         places: Sequence[pa.Array],
     ) -> None:
         """Take n rows: the numbers of their vectors one after another, how many each has, and digests in hexadecimal.
 
-        `texts` are what was embedded, if that is known. Where the rows are passages, the `places` are their numbers,
+        `texts` are what was embedded, where that is known. Where the rows are passages, the `places` are their numbers,
         and where they begin and end, and the digests are of the whole texts.
 
         Raises BuildError for a vector that was not there when they were checked.
@@ -135,12 +135,14 @@ class Importer:
                 raise BuildError(SOURCE_CHANGED)
             unit = (vectors / norms[:, None]).astype(np.float32)
             hashes = list(map(bytes.fromhex, digests))
+            # A passage that is nobody knows where has no words.
+            words = [text or "" for text in texts] if job.work.definition.words else None
             if job.work.definition.passages is None:
-                job.write(keys, unit, hashes, texts)
+                job.write(keys, unit, hashes, words)
             else:
                 columns = [*places, pa.array(hashes, pa.binary(16))]
                 passages = pa.RecordBatch.from_arrays(columns, schema=PASSAGE_SCHEMA)
-                job.write(keys, unit, _digests(texts, len(keys)), texts, passages)
+                job.write(keys, unit, _digests(texts), words, passages)
                 with job.lock:
                     job.work.texts += int((places[0].to_numpy(zero_copy_only=False) == 0).sum())
             job.advance(len(keys))
@@ -173,9 +175,9 @@ class Importer:
         return define(request, encoder.identity, dimensions, rule_of(request, encoder))
 
 
-def _digests(texts: Sequence[str] | None, count: int) -> list[bytes]:
+def _digests(texts: Sequence[str | None]) -> list[bytes]:
     """The digests of texts; of none where they are not known."""
-    return [_NO_DIGEST] * count if texts is None else list(map(digest, texts))
+    return [_NO_DIGEST if text is None else digest(text) for text in texts]
 
 
 _NO_DIGEST = bytes(16)
