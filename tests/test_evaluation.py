@@ -577,6 +577,7 @@ class TestTune:
         weight, held_out = tuning.cross_validated(scores)
         assert (weight, list(held_out)) == (tuning.DEFAULT_WEIGHT, [0.5] * 9)
 
+    @pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
     @pytest.mark.parametrize("options", ["", ", k1 := 0.2, b := 1.0", ", min_similarity := 0.3, exact := true"])
     def test_each_weight_is_searched_as_by_a_search(self, jammi, monkeypatch, options):
         """Many rows, so that the arms' lists end long before the table does, and many ties."""
@@ -744,6 +745,7 @@ def test_the_stock_shell_evaluates(folder):  # noqa: F811
     assert "did you mean 'exact'?" in shell("FROM jammi_eval_compare('t', 'q', 'j', [{'exat': 1}, {'exat': 2}])").stderr
 
 
+@pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
 @pytest.mark.minilm
 @pytest.mark.shared_data
 def test_real_questions_are_scored_as_by_trec_eval(shared_data, tmp_path):

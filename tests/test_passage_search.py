@@ -1,6 +1,7 @@
 """Searches for passages: rows by their best passage, as brute force over all passages ranks them, whatever the mode."""
 
 import contextlib
+import json
 import math
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from jammi_duck.storage.index import graph, plan
 from tests.fakes import text_vector
 from tests.histories import Database
 from tests.plain_bm25 import bm25, meets
+from tests.test_cli import call, folder  # noqa: F401
 from tests.test_cross_encoder import make_reranker, reranker
 from tests.test_words_search import ENGLISH, FILTERS, KEYS, QUERIES, VOCABULARY, sql_of
 
@@ -358,20 +360,24 @@ class TestColumns:
         con.execute("CREATE TABLE plain AS SELECT id, 'word' || id AS body, 1 AS _start, 'x' AS _passage_text FROM t")
         con.execute("FROM jammi_generate('plain', 'body', 'id')").fetchall()
 
-        def columns(call):
-            found = con.execute(f"FROM {call}")
+        def columns(searched):
+            found = con.execute(f"FROM {searched}")
             names = [column[0] for column in found.description]
             assert found.fetchall()
             return names
 
         types = con.sql("SELECT COLUMNS('_(passage|start|end|passage_text)$') FROM jammi_search('t', 'alpha', 3)").types
         assert list(map(str, types)) == ["INTEGER", "BIGINT", "BIGINT", "VARCHAR"]
-        for call in ("jammi_search('t', 'alpha')", "jammi_similar('t', 3)", "jammi_search('t', 'a', filter := 'true')"):
-            assert columns(call) == ["id", "body", *HIT, *PLACE]
+        for searched in (
+            "jammi_search('t', 'alpha')",
+            "jammi_similar('t', 3)",
+            "jammi_search('t', 'a', filter := 'true')",
+        ):
+            assert columns(searched) == ["id", "body", *HIT, *PLACE]
         assert columns("jammi_matches('t', 'alpha')") == ["_row_id", "_source_id", *HIT[1:], *PLACE[:3]]
         own = ["id", "body", "_start", "_passage_text"]
-        for call in ("jammi_search('plain', 'a')", "jammi_search('plain', 'a', filter := 'true')"):
-            assert columns(call) == [*own, *HIT]
+        for searched in ("jammi_search('plain', 'a')", "jammi_search('plain', 'a', filter := 'true')"):
+            assert columns(searched) == [*own, *HIT]
         assert columns("jammi_matches('plain', 'alpha')") == ["_row_id", "_source_id", *HIT[1:]]
         assert jammi.search("t", "alpha").columns == ["id", "body", *HIT, *PLACE]
         assert jammi.search("plain", "alpha").columns == [*own, *HIT]
@@ -612,6 +618,27 @@ class TestMistakes:
         with pytest.raises(InputError):
             jammi.search("plain", "alpha", per_row=2)
         assert jammi.encoders.loaded["fake/small"].encoded == []
+
+
+class TestCommandLine:
+    def test_several_passages_of_a_row(self, folder, capsys):  # noqa: F811
+        texts = {row: f"the duck {row}. " * (row * 3) for row in range(1, 6)}
+        lines = ["id,body", *(f"{row},{text}" for row, text in texts.items())]
+        (folder / "long.csv").write_text("\n".join(lines) + "\n")
+        code, _, err = call(capsys, "generate long.csv --columns body --key id --passages --tokens 14")
+        assert code == 0, err
+        code, out, _ = call(capsys, "search long.csv 'the duck' -k 2 --per-row 2 --json --columns id")
+        rows = json.loads(out)
+        assert code == 0
+        assert [row["_rank"] for row in rows] == [1, 1, 2, 2]
+        assert list(rows[0]) == ["_rank", "_score", "_similarity", "_bm25", *PLACE, "id"]
+        for row in rows:
+            assert row["_passage_text"] == texts[row["id"]].strip()[row["_start"] : row["_end"]]
+        _, out, _ = call(capsys, "search long.csv 'the duck' -k 2 --columns id")
+        assert "_passage_text" in out
+        code, _, err = call(capsys, "search long.csv 'the duck' --per-row 0")
+        assert code == 2
+        assert "per_row is 0; it must be at least 1" in err
 
 
 class TestWordsOnly:

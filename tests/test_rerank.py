@@ -12,6 +12,7 @@ from tests.stock_shell import folder, needs_extension, rows, shell  # noqa: F401
 from tests.test_cli import call
 from tests.test_cross_encoder import make_reranker, reranker
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
 MODES = ["hybrid", "text", "vector"]
 
 

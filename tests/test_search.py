@@ -95,6 +95,7 @@ class TestAnswers:
         assert animals.execute("SELECT id FROM jammi_search('animals', 'owl'::animal, 1)").fetchall() == [(5,)]
         assert len(animals.execute("FROM jammi_search('animals', 42, 1)").fetchall()) == 1
 
+    @pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
     def test_columns_with_the_names_of_ours(self, con):
         names = [
             "t",

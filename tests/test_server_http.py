@@ -31,6 +31,7 @@ from tests.serving import config_of, make_database
 pytestmark = [
     # The server's own process leaves this out; DuckDB gives such advice once.
     pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads"),
 ]
 _KINDS = """CREATE TABLE kinds AS SELECT
     1 AS id, 'a duck in water' AS "te xt", 'NaN'::DOUBLE AS nothing, '-Infinity'::FLOAT AS least, 1.10::DECIMAL(9, 2)

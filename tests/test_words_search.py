@@ -121,6 +121,7 @@ class History(RuleBasedStateMachine):
         self.quiet = contextlib.ExitStack()
         self.quiet.enter_context(warnings.catch_warnings())
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".* of the texts are longer than the model reads")
 
     @initialize(texts=st.lists(TEXTS, min_size=6, max_size=16), by_graph=st.booleans(), few=st.booleans())
     def build(self, texts, by_graph, few):

@@ -81,8 +81,8 @@ def with_title(columns: Sequence[str], cutting: Cutting | None) -> tuple[tuple[s
     """
     if cutting is None or not cutting.title:
         return tuple(columns), cutting
-    spelt = {folded(name): name for name in columns}
-    title = tuple(dict.fromkeys(spelt.get(folded(name), name) for name in cutting.title))
+    spelt = {folded(name): name for name in (*reversed(cutting.title), *columns)}
+    title = tuple(dict.fromkeys(spelt[folded(name)] for name in cutting.title))
     if set(columns) <= set(title):
         raise InputError(
             f"title is {enumerated(title)}, and there is no other column whose text is to be cut: name the columns "

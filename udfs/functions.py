@@ -45,7 +45,7 @@ from jammi_duck.udfs.rows import which_column
 from jammi_duck.udfs.sources import SearchPath
 from jammi_duck.udfs.table_lookup import Choice
 from jammi_duck.work.compact import Compacted
-from jammi_duck.work.generate import Generated
+from jammi_duck.work.generate import Census, Generated
 from jammi_duck.work.index_words import WordsIndexed
 from jammi_duck.work.refresh import Refreshed
 from jammi_duck.work.sync import Synced
@@ -125,7 +125,13 @@ FUNCTIONS = (
         True,
         renewing.add_words_of_passages,
     ),
-    _function("cut", (_TEXT, _TEXT, _TEXT), struct_type(renewing.CutRow), True, renewing.cut),
+    _function(
+        "cut",
+        (_TEXT, _TEXT, _TEXT, _TEXT, struct_type(Census)),
+        struct_type(renewing.CutRow),
+        True,
+        renewing.cut,
+    ),
     _function(
         "renew_passages",
         (_TEXT, "VARCHAR[]", _TEXT, _TEXT, _TEXT, "BIGINT[]", "BIGINT[]", "INTEGER[]", "BIGINT[]"),
@@ -152,7 +158,7 @@ FUNCTIONS = (
     _function("import", (struct_type(importing.ImportArguments),), _TEXT, True, importing.begin_import),
     _function(
         "take",
-        (_TEXT, _TEXT, "DOUBLE[]", _TEXT, _TEXT, "INTEGER", _NUMBER, _NUMBER),
+        (_TEXT, _TEXT, "DOUBLE[]", _TEXT, _TEXT, "INTEGER", _NUMBER, _NUMBER, _NUMBER, _TEXT),
         "INTEGER",
         True,
         importing.take,

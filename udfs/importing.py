@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from jammi_duck.errors import InputError
+from jammi_duck.errors import InputError, enumerated
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.types import Caller
 from jammi_duck.udfs.arguments import parse_model
@@ -19,10 +19,12 @@ from jammi_duck.udfs.columns import Column, packed, records, rows_of
 from jammi_duck.udfs.cutting import Places, cutting_of, places_of, with_title
 from jammi_duck.udfs.disambiguation import disambiguate_new, identified
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.refreshing import CENSUS, caller_sql, counted
+from jammi_duck.udfs.refreshing import CENSUS, caller_sql
+from jammi_duck.udfs.renewing import counted
 from jammi_duck.udfs.rows import KEY, column_names, digest_of, packed_text_of, parts_of, picked, texts_picked
 from jammi_duck.udfs.sources import SearchPath, resolve
 from jammi_duck.work.generate import Census, Request
+from jammi_duck.work.imported_passages import Place
 from jammi_duck.work.importing import VectorCensus, Vectored
 
 
@@ -75,15 +77,14 @@ _VECTOR_CENSUS = packed(
 # Whether a passage is nowhere in its text, though it is said where.
 _IS_MISPLACED = sql(
     "(v.is_placed AND (v.start IS NOT NULL AND v.end_ IS NOT NULL AND v.start >= 0 AND v.start < v.end_ "
-    "AND v.end_ <= k.characters) IS NOT TRUE)"
+    "AND v.end_ <= k.characters AND v.is_whole) IS NOT TRUE)"
 )
-# What was embedded of each passage, after the title. A long text is gone through once, and not for each of them.
+# The text of each passage. A long one of a row is gone through once, and not for each of them.
 _PARTS = sql(
-    "SELECT key, unnest(numbers) AS passage, unnest(slices) AS slice, title FROM (SELECT key, numbers, title, "
+    "SELECT key, unnest(numbers) AS passage, unnest(slices) AS slice FROM (SELECT key, numbers, "
     "_jammi_slices(body, starts, ends) AS slices FROM (SELECT v.key, any_value(k.body) AS body, "
-    "any_value(CASE WHEN k.title <> '' THEN concat(k.title, ' ') ELSE '' END) AS title, list(v.passage) AS numbers, "
-    "list(v.start) AS starts, list(v.end_) AS ends FROM _jammi_vectors v JOIN _jammi_keys k USING (key) "
-    "WHERE v.start IS NOT NULL GROUP BY v.key))"
+    "list(v.passage) AS numbers, list(v.start) AS starts, list(v.end_) AS ends "
+    "FROM _jammi_vectors v JOIN _jammi_keys k USING (key) WHERE v.start IS NOT NULL GROUP BY v.key))"
 )
 
 
@@ -105,8 +106,9 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
     if pictures and passages:
         raise InputError(f"passages are of texts, and the model '{model}' takes pictures: leave passages out")
     if passages:
-        columns, passages = with_title(columns, passages) if columns else (columns, passages)
-        _check_places(columns, places)
+        _check_places(columns, passages.title, places)
+    if passages and columns:
+        columns, passages = with_title(columns, passages)
     language = None if pictures or (passages and not places) else language_of(call.words, call.language)
     asked = Request(resolved.written, columns, key, model, language=language, pictures=pictures, passages=passages)
     title = passages.title if passages else ()
@@ -143,19 +145,19 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
         "arg_min(v.key, v.key) FILTER ({is_misplaced}) AS misplaced_key "
         "FROM _jammi_vectors v JOIN _jammi_keys k USING (key)) m) "
         "SELECT unnest(_jammi_imported(b.token, p.pushed), recursive := true) FROM "
-        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest, {embedded}, v.passage, v.start, v.end_)) "
-        "AS pushed "
+        "(SELECT count(_jammi_take(b.token, v.key, v.vector, k.digest, {part}, v.passage, v.start, v.end_, "
+        "v.passages, k.title)) AS pushed "
         "FROM _jammi_vectors v JOIN _jammi_keys k USING (key){parts}, _jammi_build b WHERE k.digest IS NOT NULL) p, "
         "_jammi_build b",
         rows=texts_picked(resolved, columns, key, pictures=pictures),
         key=KEY,
         digest=digest_of(columns, title, pictures=pictures),
         text=packed_text_of(columns) if columns and language and not passages else _NO_TEXT,
-        title=parts_of(columns, title)[0] if passages and places else _NO_TEXT,
+        title=parts_of(columns, title)[0] if passages and columns else _NO_TEXT,
         body=parts_of(columns, title)[1] if passages and places else _NO_TEXT,
         placed=_placed(is_cut=passages is not None, has_places=places is not None),
         is_misplaced=_IS_MISPLACED if places else sql("false"),
-        embedded=_EMBEDDED if parts else _NO_TEXT if passages else sql("k.text"),
+        part=sql("s.slice") if parts else _NO_TEXT if passages else sql("k.text"),
         parts=parts,
         theirs=picked(theirs, [vector, *(places or ())], key),
         imported=imported,
@@ -164,11 +166,15 @@ def import_plan(engine: Engine, call: ImportCall) -> Sql:
 
 
 _NO_TEXT = sql("NULL::VARCHAR")
-_EMBEDDED = sql("CASE WHEN s.slice IS NOT NULL THEN concat(s.title, s.slice) END")
 
 
-def _check_places(columns: Sequence[str], places: Places | None) -> None:
-    """Raise InputError if it is said where passages are in texts that are not known."""
+def _check_places(columns: Sequence[str], title: Sequence[str], places: Places | None) -> None:
+    """Raise InputError if it is said where passages are in texts that are not known, or what stands before these."""
+    if title and not columns:
+        raise InputError(
+            f"title is {enumerated(title)}, and the columns of the texts are not known: name them with cols := [...] "
+            "(columns=[...] in Python, --columns on the command line)"
+        )
     if places and not columns:
         raise InputError(
             f"start and end ({places.start}, {places.end}) say where passages are in their texts: name the columns of "
@@ -180,18 +186,28 @@ def _placed(*, is_cut: bool, has_places: bool) -> Sql:
     """SQL for where a vector's passage is in its text, and its number among those of the text."""
     places = (sql("c2"), sql("c3")) if has_places else (NULL, NULL)
     start, end = (sql("TRY_CAST({} AS BIGINT)", place) for place in places)
-    number = (
-        sql(
-            '"-"(row_number() OVER (PARTITION BY {key} ORDER BY {start} ASC NULLS LAST, {end} ASC), 1)::INTEGER',
-            key=KEY,
-            start=start,
-            end=end,
+    number, count = sql("NULL::INTEGER"), sql("NULL::BIGINT")
+    if is_cut:
+        # Of these, DuckDB gives the rows of a key one after another.
+        order = sql("ORDER BY {} ASC NULLS LAST, {} ASC", start, end)
+        number, count = (
+            sql('"-"(row_number() OVER (PARTITION BY {} {}), 1)::INTEGER', KEY, order),
+            sql("count(*) OVER (PARTITION BY {})", KEY),
         )
-        if is_cut
-        else sql("NULL::INTEGER")
+    # A number that is not whole is no place.
+    is_placed, is_whole = sql("false"), sql("true")
+    if has_places:
+        is_placed = sql("(c2 IS NOT NULL OR c3 IS NOT NULL)")
+        is_whole = sql("({} = TRY_CAST(c2 AS DOUBLE) AND {} = TRY_CAST(c3 AS DOUBLE))", start, end)
+    return sql(
+        "{} AS start, {} AS end_, {} AS passage, {} AS passages, {} AS is_placed, {} AS is_whole",
+        start,
+        end,
+        number,
+        count,
+        is_placed,
+        is_whole,
     )
-    is_placed = sql("(c2 IS NOT NULL OR c3 IS NOT NULL)") if has_places else sql("false")
-    return sql("{} AS start, {} AS end_, {} AS passage, {} AS is_placed", start, end, number, is_placed)
 
 
 def begin_import(engine: Engine, imported: Column) -> pa.Array:
@@ -216,9 +232,9 @@ def take(
         # A NULL among the numbers becomes a NaN.
         numbers = lists.flatten().to_numpy(zero_copy_only=False)
         lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-        passages = [column.combine_chunks() for column in places]
+        placed = [Place(*row) for row in rows_of(places)]
         engine.importer.push(
-            token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist(), texts.to_pylist(), passages
+            token[0].as_py(), keys.to_pylist(), numbers, lengths, digests.to_pylist(), texts.to_pylist(), placed
         )
     return pa.array(np.zeros(len(token), np.int32))
 

@@ -26,7 +26,7 @@ from jammi_duck.udfs.arguments import parse_model
 from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, rows_of, table
 from jammi_duck.udfs.disambiguation import disambiguate, disambiguate_new, proven
 from jammi_duck.udfs.engine import Engine
-from jammi_duck.udfs.renewing import live_of, new_texts, words_pushed
+from jammi_duck.udfs.renewing import counted, live_of, new_texts, words_pushed
 from jammi_duck.udfs.rows import KEY, digest_of, texts_picked
 from jammi_duck.udfs.sources import Source, SourceCandidate, resolve
 from jammi_duck.udfs.table_lookup import Choice, find_embeddings, telling_renames
@@ -335,17 +335,6 @@ def compact_tables(engine: Engine, *columns: Column) -> pa.Array:
         entry = engine.tables.ready(name)
         done.append([compact(engine.tables, engine.jobs, entry, Caller(session, transaction))])
     return table(done, Compacted)
-
-
-def counted(rows: Sql, of: Sql) -> Sql:
-    """SQL for the census of a table `of` keys as `c0`, whose counts the row `rows` has."""
-    return packed(
-        Census,
-        rows=sql("{}.row_count", rows),
-        non_null_keys=sql("{}.non_null_keys", rows),
-        distinct_keys=sql("{}.distinct_keys", rows),
-        key_type=sql("coalesce((SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {} LIMIT 1)), '')", of),
-    )
 
 
 def caller_sql(caller: Caller) -> Sql:

@@ -14,15 +14,17 @@ import pyarrow as pa
 
 from jammi_duck.encoder.passages import Cutter, embedded_text
 from jammi_duck.encoder.recorded import DOCUMENT, recorded_encoder
+from jammi_duck.errors import BuildError
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.files.manifest import Segment
 from jammi_duck.storage.tables.catalog import Entry, live_rows
 from jammi_duck.storage.tables.snapshot import PinnedSnapshot
 from jammi_duck.types import Definition
-from jammi_duck.udfs.columns import Column, rows_in_turn, table
+from jammi_duck.udfs.columns import Column, packed, records, rows_in_turn, table
 from jammi_duck.udfs.engine import Engine
 from jammi_duck.udfs.rows import KEY, digest_of, packed_text_of
 from jammi_duck.work.cut_texts import unpacked
+from jammi_duck.work.generate import GENERATE_ANEW, SOURCE_CHANGED, Census, check_keys
 from jammi_duck.work.refresh import Renewed
 from jammi_duck.work.text_buffer import digest
 
@@ -58,7 +60,9 @@ def new_texts(entry: Entry, pinned: PinnedSnapshot, *, has_words: bool) -> NewTe
     if pinned.spare:
         spare = live_rows(_PLACES, [(number, str(path)) for number, path in pinned.spare], ())
         pool = sql("{} UNION ALL {}", pool, spare)
-    return _cut(entry, pool) if definition.passages else _whole(definition, pool, has_words=has_words)
+    if definition.passages and definition.columns:
+        return _cut(entry, pool)
+    return _whole(definition, pool, has_words=has_words)
 
 
 def live_of(entry: Entry, pinned: PinnedSnapshot, columns: Sql, only: Sequence[int] | None = None) -> Sql:
@@ -116,11 +120,12 @@ def _whole(definition: Definition, pool: Sql, *, has_words: bool) -> NewTexts:
 def _cut(entry: Entry, pool: Sql) -> NewTexts:
     """The texts are read and cut first, since that says which passages there are; then they are read again."""
     definition = entry.definition
-    text = packed_text_of(definition.columns, definition.title_columns) if definition.columns else NULL
+    text = packed_text_of(definition.columns, definition.title_columns)
     return NewTexts(
         expressions=sql(
             "{wanted}, _jammi_cuts AS MATERIALIZED (SELECT w.digest, w.keys, w.key, "
-            "_jammi_cut({table}, {build}, {text}) AS parts FROM _jammi_rows r JOIN _jammi_wanted w ON {key} = w.key), "
+            "_jammi_cut({table}, {build}, lower(hex(w.digest)), {text}, {census}) AS parts "
+            "FROM _jammi_rows r JOIN _jammi_wanted w ON {key} = w.key, _jammi_census c), "
             "_jammi_parts AS MATERIALIZED (SELECT digest, unnest(struct_extract(parts, 'numbers')) AS number, "
             "unhex(unnest(struct_extract(parts, 'digests'))) AS part FROM _jammi_cuts), "
             "_jammi_known AS (SELECT _text_digest AS part, "
@@ -135,6 +140,7 @@ def _cut(entry: Entry, pool: Sql) -> NewTexts:
             table=literal(entry.name),
             build=literal(entry.build),
             text=text,
+            census=counted(sql("c"), sql("_jammi_rows")),
             key=KEY,
             pool=pool,
         ),
@@ -146,6 +152,17 @@ def _cut(entry: Entry, pool: Sql) -> NewTexts:
             text=text,
             key=KEY,
         ),
+    )
+
+
+def counted(rows: Sql, of: Sql) -> Sql:
+    """SQL for the census of a table `of` keys as `c0`, whose counts the row `rows` has."""
+    return packed(
+        Census,
+        rows=sql("{}.row_count", rows),
+        non_null_keys=sql("{}.non_null_keys", rows),
+        distinct_keys=sql("{}.distinct_keys", rows),
+        key_type=sql("coalesce((SELECT any_value(typeof(c0)) FROM (SELECT c0 FROM {} LIMIT 1)), '')", of),
     )
 
 
@@ -183,21 +200,28 @@ def words_pushed(entry: Entry, pinned: PinnedSnapshot, lacking: Sequence[Segment
     )
 
 
+def _entry(engine: Engine, name: str, build: str) -> Entry:
+    entries = engine.tables.catalog.entries("building", "failed", "ready", name=name)
+    return next((entry for entry in entries if entry.build == build), None) or engine.tables.ready(name)
+
+
 def _cutter(engine: Engine, name: str, build: str) -> tuple[Cutter, Definition]:
     """What cuts the texts of a table, whether it is ready or not. Raises as `recorded_encoder` does."""
-    entries = engine.tables.catalog.entries("building", "failed", "ready", name=name)
-    entry = next((entry for entry in entries if entry.build == build), None) or engine.tables.ready(name)
+    entry = _entry(engine, name, build)
     encoder = recorded_encoder(engine.encoders, entry.name, entry.definition, DOCUMENT)
     assert entry.definition.passages is not None
     return Cutter(encoder, entry.definition.passages), entry.definition
 
 
-def cut(engine: Engine, name: Column, build: Column, texts: Column) -> pa.Array:
-    """How texts of a table are cut."""
+def cut(engine: Engine, name: Column, build: Column, of: Column, texts: Column, censuses: Column) -> pa.Array:
+    """How texts of a table are cut, which must be `of` these digests; once all rows of the source can be told apart."""
     rows = []
     if len(name):
         cutter, definition = _cutter(engine, name[0].as_py(), build[0].as_py())
-        for (packed,) in rows_in_turn((texts,)):
+        check_keys(definition.source, definition.key, records(censuses.slice(0, 1), Census)[0], GENERATE_ANEW)
+        for digested, packed in rows_in_turn((of, texts)):
+            if digest(packed).hex() != digested:
+                raise BuildError(SOURCE_CHANGED)
             title, text = unpacked(packed, has_title=bool(definition.title_columns))
             title = cutter.title(title)
             cuts = cutter.cut(text, title)
@@ -226,10 +250,13 @@ def add_words_of_passages(engine: Engine, token: Column, name: Column, build: Co
     """Take the texts of rows of passages whose words are indexed; gives how many passages these are."""
     taken = []
     if len(token):
-        cutter, definition = _cutter(engine, name[0].as_py(), build[0].as_py())
+        definition = _entry(engine, name[0].as_py(), build[0].as_py()).definition
+        has_title = bool(definition.title_columns)
+        # The model's tokenizer says how much of a title is embedded, and is not needed for anything else here.
+        cutter = _cutter(engine, name[0].as_py(), build[0].as_py())[0] if has_title else None
         for segments, positions, starts, ends, packed in rows_in_turn(columns):
-            title, text = unpacked(packed, has_title=bool(definition.title_columns))
-            title = cutter.title(title)
+            title, text = unpacked(packed, has_title=has_title)
+            title = cutter.title(title) if cutter else title
             parts = (embedded_text(title, text[start:end]) for start, end in zip(starts, ends, strict=True))
             engine.refresher.add_words(token[0].as_py(), zip(segments, positions, parts, strict=True))
             taken.append(len(segments))

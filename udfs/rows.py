@@ -114,8 +114,8 @@ def parts_of(columns: Sequence[str], title: Sequence[str], column: Template = _C
 
 
 def _text_of_some(columns: Sequence[str], names: Sequence[str], column: Template, *, is_in: bool) -> Sql:
-    """The text of those of the columns that are, or are not, among these names."""
-    places = [place for place, name in enumerate(columns, start=1) if (name in names) == is_in]
+    """The text of the columns of these names, in their order, or of the others."""
+    places = [columns.index(name) + 1 for name in (names if is_in else (each for each in columns if each not in names))]
     return sql("concat_ws(' ', {})", joined(", ", (sql("{}::VARCHAR", column(place)) for place in places)))
 
 

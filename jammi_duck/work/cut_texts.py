@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoder, Encodings
 from jammi_duck.encoder.dimensions import cut
@@ -58,32 +57,58 @@ class CutText:
         """What the model embeds of a passage."""
         return embedded_text(self.title, self._text[self.cuts.starts[passage] : self.cuts.ends[passage]])
 
-    def take(self, passages: Sequence[int] | NDArray[np.int64], vectors: Vectors, digests: Sequence[bytes]) -> bool:
-        """Take the vectors of passages; returns whether the text is whole now."""
+    def take(
+        self,
+        passages: Sequence[int],
+        vectors: Vectors,
+        digests: Sequence[bytes],
+        *,
+        has_failed: bool = False,
+        is_truncated: bool = False,
+    ) -> bool:
+        """Take the vectors of passages, which may have failed; returns whether these were the last of the text."""
         self.vectors[passages] = vectors
         for passage, each in zip(passages, digests, strict=True):
             self.digests[passage] = each
-        return self.note(len(passages))
-
-    def note(self, done: int) -> bool:
-        """Note that so many more passages have come to their end; returns whether these were the last."""
         with self._counting:
-            self._left -= done
+            self.has_failed |= has_failed
+            self.is_truncated |= is_truncated
+            self._left -= len(passages)
             return self._left == 0
 
 
-# A passage of a text, by its number.
+# Passages of texts, by their numbers, that are embedded as one since they are equal.
 Part: TypeAlias = tuple[CutText, int]
+Parts: TypeAlias = list[Part]
 # The same for one of the rows that have the text, by its key.
 Row: TypeAlias = tuple[str, CutText, int]
 
 
-class PassageBuffer(Buffer[Part]):
+class PassageBatch(Batch[Parts]):
+    """Passages to be embedded together; equal ones are embedded once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: dict[str, Parts] = {}
+
+    def add(self, owner: Parts, text: str) -> None:
+        """One more passage."""
+        if text in self._parts:
+            self._parts[text] += owner
+            self.characters += len(text)
+        else:
+            self._parts[text] = owner
+            super().add(owner, text)
+
+
+class PassageBuffer(Buffer[Parts]):
     """Of texts that are embedded by their passages; a text is written once all of these have come to their end."""
 
     def __init__(self, encoder: Encoder, definition: Definition, cutter: Cutter, room: Room | None = None) -> None:
         """For a table of this definition."""
         super().__init__(encoder, definition.dimensions, room)
+        # How many passages the encoder was given.
+        self.encoded = 0
         self._has_title = bool(definition.title_columns)
         self._cutter = cutter
 
@@ -93,18 +118,22 @@ class PassageBuffer(Buffer[Part]):
         title = self._cutter.title(title)
         return CutText(keys, packed, title, text, self._cutter.cut(text, title), self._dimensions)
 
-    def _take(self, batch: Batch[Part], encodings: Encodings, sink: Sink) -> Counts:
+    def _new_batch(self) -> PassageBatch:
+        return PassageBatch()
+
+    def _take(self, batch: Batch[Parts], encodings: Encodings, sink: Sink) -> Counts:
         vectors = cut(encodings.vectors, self._dimensions)
         whole = []
-        for i, (text, passage) in enumerate(batch.owners):
-            text.has_failed |= bool(encodings.failed[i])
-            text.is_truncated |= bool(encodings.truncated[i])
-            if text.take([passage], vectors[i : i + 1], [digest(batch.texts[i])]):
-                whole.append(text)
+        for i, parts in enumerate(batch.owners):
+            flags = {"has_failed": bool(encodings.failed[i]), "is_truncated": bool(encodings.truncated[i])}
+            of = [digest(batch.texts[i])]
+            whole += [text for text, passage in parts if text.take([passage], vectors[i : i + 1], of, **flags)]
+        with self._gathering:
+            self.encoded += len(batch.texts)
         return write_whole(whole, sink)
 
-    def _share(self, owners: Sequence[Part]) -> float:
-        return sum(1 / len(text) for text, _ in owners) / len(owners)
+    def _share(self, owners: Sequence[Parts]) -> float:
+        return sum(1 / len(text) for parts in owners for text, _ in parts) / len(owners)
 
 
 def write_whole(texts: Sequence[CutText], sink: Sink) -> Counts:
@@ -174,5 +203,10 @@ def add_texts(
     if isinstance(buffer, TextBuffer):
         return buffer.add(rows, sink, progress)
     cut_texts = (buffer.cut(keys, packed) for keys, packed in rows)
-    parts = (((text, passage), text.embedded(passage)) for text in cut_texts for passage in range(len(text)))
+    parts = (part for text in cut_texts for part in parts_of(text, range(len(text))))
     return buffer.add(parts, sink, progress)
+
+
+def parts_of(text: CutText, passages: Iterable[int]) -> Iterator[tuple[Parts, str]]:
+    """Passages of a text for a `PassageBuffer`."""
+    return (([(text, passage)], text.embedded(passage)) for passage in passages)

@@ -200,8 +200,10 @@ class Generator:
         # An older name of the source, another spelling of its columns, and another name or revision of the same model,
         # do not change its vectors.
         same = dataclasses.replace(made.definition, source=definition.source, revision=definition.revision)
-        if _has_same_columns(made.definition, request):
-            same = dataclasses.replace(same, columns=definition.columns, key=definition.key)
+        if _has_same_columns(made.definition, definition):
+            same = dataclasses.replace(
+                same, columns=definition.columns, key=definition.key, passages=definition.passages
+            )
         if definition.weights:
             same = dataclasses.replace(same, model=definition.model)
         if same != definition or not has_same_words(made.definition, definition.words):
@@ -333,8 +335,8 @@ def matching_entries(entries: Sequence[Entry], encoders: Encoders, request: Requ
     dimensions, rule = resolve_dims(request.dims, encoder), rule_of(request, encoder)
     for entry in entries:
         made = entry.definition
-        is_cut_so = (made.dimensions, made.passages) == (dimensions, rule)
-        is_same = is_cut_so and _has_same_columns(made, request) and _is_same_one(made, request)
+        wanted = dataclasses.replace(made, columns=request.columns, key=request.key, passages=rule)
+        is_same = made.dimensions == dimensions and _has_same_columns(made, wanted) and _is_same_one(made, request)
         is_called = request.name is None or layout.is_called(entry.name, request.name)
         is_of_model = _embeds_as(encoder.identity, made) if made.weights else made.model in names
         if is_same and is_called and is_of_model and has_same_words(made, words):
@@ -348,10 +350,16 @@ def has_same_words(made: Definition, words: Analysis | None) -> bool:
     return (made.words.analyser, made.words.language) == (words.analyser, words.language)
 
 
-def _has_same_columns(made: Definition, request: Request) -> bool:
-    """Whether a table is of the columns and the key of a request, as DuckDB compares names."""
-    theirs, wanted = ((*each.columns, each.key) for each in (made, request))
-    return [*map(folded, theirs)] == [*map(folded, wanted)]
+def _has_same_columns(made: Definition, wanted: Definition) -> bool:
+    """Whether two tables are of the same columns and key, as DuckDB compares names, and their texts are cut alike."""
+
+    def read(definition: Definition) -> tuple[object, ...]:
+        rule = definition.passages
+        named = (*definition.text_columns, definition.key)
+        cut_so = None if rule is None else dataclasses.replace(rule, title=tuple(map(folded, rule.title)))
+        return [*map(folded, named)], cut_so
+
+    return read(made) == read(wanted)
 
 
 def _is_same_one(made: Definition, request: Request) -> bool:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoders, Identity
 from jammi_duck.encoder.no_vectors import NO_VECTORS
+from jammi_duck.encoder.passages import Cutter
 from jammi_duck.errors import BuildError, InputError, NoModelError
-from jammi_duck.storage.files.parquet import PASSAGE_SCHEMA
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.types import Caller, Counts, Definition
@@ -31,9 +30,9 @@ from jammi_duck.work.generate import (
     report,
     rule_of,
 )
+from jammi_duck.work.imported_passages import Given, ImportedPassages, Place
 from jammi_duck.work.jobs import Job, Jobs
 from jammi_duck.work.progress import Progress
-from jammi_duck.work.text_buffer import digest
 
 # Types in which equal numbers have the same text.
 _SIZES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
@@ -98,7 +97,7 @@ class Importer:
 
         def start() -> Job[_Import]:
             progress = Progress("importing", definition.label, found.with_text)
-            build = _Import(self._tables, definition, owner, source, found)
+            build = _Import(self._tables, definition, owner, source, found, self._cutter(definition))
             return Job(build, "import", caller, progress)
 
         job = self._jobs.start(caller, start)
@@ -114,12 +113,12 @@ class Importer:
         lengths: NDArray[np.int32],
         digests: Sequence[str],
         texts: Sequence[str | None],
-        places: Sequence[pa.Array],
+        places: Sequence[Place],
     ) -> None:
         """Take n rows: the numbers of their vectors one after another, how many each has, and digests in hexadecimal.
 
-        `texts` are what was embedded, where that is known. Where the rows are passages, the `places` are their numbers,
-        and where they begin and end, and the digests are of the whole texts.
+        `texts` are there where they are known. Where the rows are passages, `places` say which, and the digests are of
+        the whole texts.
 
         Raises BuildError for a vector that was not there when they were checked.
         """
@@ -135,16 +134,12 @@ class Importer:
                 raise BuildError(SOURCE_CHANGED)
             unit = (vectors / norms[:, None]).astype(np.float32)
             hashes = list(map(bytes.fromhex, digests))
-            # A passage that is nobody knows where has no words.
-            words = [text or "" for text in texts] if job.work.definition.words else None
-            if job.work.definition.passages is None:
-                job.write(keys, unit, hashes, words)
+            if job.work.passages is None:
+                # Where words are indexed, the texts are known.
+                job.write(keys, unit, hashes, [text or "" for text in texts])
             else:
-                columns = [*places, pa.array(hashes, pa.binary(16))]
-                passages = pa.RecordBatch.from_arrays(columns, schema=PASSAGE_SCHEMA)
-                job.write(keys, unit, _digests(texts), words, passages)
-                with job.lock:
-                    job.work.texts += int((places[0].to_numpy(zero_copy_only=False) == 0).sum())
+                given = map(Given, unit, texts, hashes, places)
+                job.work.passages.add(zip(keys, given, strict=True), job)
             job.advance(len(keys))
 
     def finish(self, token: str, pushed: int) -> Generated:
@@ -152,7 +147,8 @@ class Importer:
         job = self._jobs.find(token, _Import)
         build = job.work
         with self._jobs.ending_on_error(job):
-            if not build.rows == pushed == build.found.with_text:
+            is_whole = build.passages is None or build.passages.is_empty
+            if not is_whole or not build.rows == pushed == build.found.with_text:
                 raise BuildError(SOURCE_CHANGED)
             job.progress.done()
             with indexing(job, pushed) as advance:
@@ -162,6 +158,15 @@ class Importer:
         generated = report(finished, build.began, self._tables.store.location)
         log_built(generated)
         return generated
+
+    def _cutter(self, definition: Definition) -> Cutter | None:
+        """What says how much of a title is embedded; None where there is none, or the model is not at hand."""
+        if not definition.title_columns or definition.passages is None:
+            return None
+        try:
+            return Cutter(self._encoders.get(definition.model), definition.passages)
+        except NoModelError:
+            return None
 
     def _define(self, request: Request, dimensions: int) -> Definition:
         """As far as the model is at hand; where it is not, its name is all that is known."""
@@ -175,21 +180,15 @@ class Importer:
         return define(request, encoder.identity, dimensions, rule_of(request, encoder))
 
 
-def _digests(texts: Sequence[str | None]) -> list[bytes]:
-    """The digests of texts; of none where they are not known."""
-    return [_NO_DIGEST if text is None else digest(text) for text in texts]
-
-
-_NO_DIGEST = bytes(16)
-
-
 def _dimensions(request: Request, source: Census, vectors: Vectored) -> int:
     """How many dimensions the vectors have. Raises InputError where anything is wrong with them."""
     name, census, found = vectors.name, vectors.census, vectors.found
     if request.passages:
         # Several vectors are of one text.
         census = dataclasses.replace(census, distinct_keys=census.non_null_keys)
-    check_keys(name, request.key, census, "choose another key, or write passages := true if they are of its passages")
+    is_repeated = census.distinct_keys < census.non_null_keys == census.rows
+    passages = ", or write passages := true if they are of its passages" if is_repeated else ""
+    check_keys(name, request.key, census, f"choose another key{passages}")
     if not census.rows:
         raise InputError(f"'{name}' has no vectors")
     if not found.kind.endswith("]"):
@@ -231,17 +230,23 @@ class _Import(Build):
     """A build, and what was found before it began."""
 
     def __init__(
-        self, tables: EmbeddingTables, definition: Definition, owner: str, source: Census, found: VectorCensus
+        self,
+        tables: EmbeddingTables,
+        definition: Definition,
+        owner: str,
+        source: Census,
+        found: VectorCensus,
+        cutter: Cutter | None,
     ) -> None:
         super().__init__(tables, definition, owner)
         self.source = source
         self.found = found
-        # Where the vectors are of passages.
-        self.texts = 0
+        self.passages = None if definition.passages is None else ImportedPassages(cutter)
         self.began = time.monotonic()
 
     def counts(self, vectors: int) -> Counts:
         """The counts of so many vectors; rows of the source that have none count as skipped."""
-        if self.definition.passages is None:
+        if self.passages is None:
             return Counts(rows=vectors, skipped=self.source.rows - vectors)
-        return Counts(rows=self.texts, skipped=self.source.rows - self.texts, passages=vectors)
+        texts = self.passages.texts
+        return Counts(rows=texts, skipped=self.source.rows - texts, passages=vectors)

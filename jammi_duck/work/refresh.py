@@ -38,7 +38,7 @@ from jammi_duck.storage.tables.recovery import release_snapshot
 from jammi_duck.storage.tables.snapshot import changed_since, pinned_snapshot, present
 from jammi_duck.types import Caller, Counts, Integer
 from jammi_duck.work.compact import advice
-from jammi_duck.work.cut_texts import CutText, PassageBuffer, add_texts, buffer_of, unpacked, write_whole
+from jammi_duck.work.cut_texts import CutText, PassageBuffer, add_texts, buffer_of, parts_of, unpacked, write_whole
 from jammi_duck.work.generate import (
     GENERATE_ANEW,
     SOURCE_CHANGED,
@@ -208,25 +208,23 @@ class Refresher:
         with self._jobs.ending_on_error(job):
             job.raise_if_stopped()
             counts, whole = Counts(), list[CutText]()
-            renewed = encoded = 0
+            renewed = 0
             for each in texts:
                 text, wanted = change.cut(each)
-                renewed, encoded = renewed + len(each.keys), encoded + len(wanted)
+                renewed += len(each.keys)
                 if not wanted:
                     whole.append(text)
                     if sum(map(len, whole)) >= ROWS:
                         counts += write_whole(whole, job)
                         whole = []
                 elif isinstance(change.buffer, PassageBuffer):
-                    parts = (((text, passage), text.embedded(passage)) for passage in wanted)
-                    counts += change.buffer.add(parts, job, job.advance)
+                    counts += change.buffer.add(parts_of(text, wanted), job, job.advance)
                 else:
                     raise BuildError(SOURCE_CHANGED)
             counts += write_whole(whole, job)
             with job.lock:
                 change.counts += counts
                 change.renewed += renewed
-                change.encoded += encoded
 
     def renew_cut(
         self,
@@ -238,15 +236,17 @@ class Refresher:
 
         `find` says where the table has vectors of passages, by the digests of these: the segment, and the position.
         """
-        change = self._jobs.find(token, _Change).work
+        job = self._jobs.find(token, _Change)
         rows = list(texts)
         if not rows:
             return
-        if not isinstance(change.buffer, PassageBuffer):
-            raise BuildError(SOURCE_CHANGED)
-        cut_texts = [change.buffer.cut(keys, packed) for keys, packed in rows]
-        digests = [[digest(text.embedded(passage)).hex() for passage in range(len(text))] for text in cut_texts]
-        places = find([each for of_text in digests for each in of_text])
+        with self._jobs.ending_on_error(job):
+            buffer = job.work.buffer
+            if not isinstance(buffer, PassageBuffer):
+                raise BuildError(SOURCE_CHANGED)
+            cut_texts = [buffer.cut(keys, packed) for keys, packed in rows]
+            digests = [[digest(text.embedded(passage)).hex() for passage in range(len(text))] for text in cut_texts]
+            places = find([each for of_text in digests for each in of_text])
         nowhere = (None, None)
         self.renew_passages(
             token,
@@ -287,7 +287,7 @@ class Refresher:
             deleted=found.deleted,
             unchanged=change.unchanged,
             failed=change.counts.failed,
-            encoded=change.encoded if change.definition.has_vectors else 0,
+            encoded=change.texts_encoded if change.definition.has_vectors else 0,
             seconds=round(time.monotonic() - found.began, 3),
             advice=advice(self._tables, finished, found.source),
             requests=change.usage.requests if change.usage else None,
@@ -346,6 +346,11 @@ class _Change(Change):
         without_words = set(found.without_words)
         self.index_words([segment for segment in self.base.segments if segment.number in without_words])
         self.buffer = buffer_of(encoder, entry.definition) if encoder else None
+
+    @property
+    def texts_encoded(self) -> int:
+        """How many texts, or passages, the encoder was given."""
+        return self.buffer.encoded if isinstance(self.buffer, PassageBuffer) else self.encoded
 
     @property
     def usage(self) -> Usage | None:

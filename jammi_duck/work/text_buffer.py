@@ -86,7 +86,7 @@ class Buffer(ABC, Generic[Owner]):
         """Vectors are cut to so many dimensions. The `room` is this buffer's own, unless others share it."""
         self._encoder = encoder
         self._dimensions = dimensions
-        self._waiting: Batch[Owner] = Batch()
+        self._waiting = self._new_batch()
         self._gathering = threading.Lock()
         self._room = room or Room()
         # What other threads embed: while a provider is waited for, the next batch is gathered.
@@ -115,6 +115,9 @@ class Buffer(ABC, Generic[Owner]):
     def usage(self) -> Usage | None:
         """What was asked of a provider for these texts."""
         return self._encoder.usage
+
+    def _new_batch(self) -> Batch[Owner]:
+        return Batch()
 
     @abstractmethod
     def _take(self, batch: Batch[Owner], encodings: Encodings, sink: Sink) -> Counts:
@@ -145,7 +148,8 @@ class Buffer(ABC, Generic[Owner]):
         with self._gathering:
             # Another thread may have taken it.
             is_wanted = not only_full or self._room.is_full(self._waiting)
-            batch, self._waiting = (self._waiting, Batch()) if is_wanted else (Batch(), self._waiting)
+            batch, rest = self._waiting, self._new_batch()
+            batch, self._waiting = (batch, rest) if is_wanted else (rest, batch)
         if not batch.texts:
             self._room.in_flight.release()
             return counts

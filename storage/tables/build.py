@@ -33,6 +33,8 @@ class Build:
 
         The name begins with the label, by default with that of the source.
         """
+        # What could not be read again must not be built first.
+        Definition.from_json(definition.to_json())
         self.id = uuid.uuid4().hex
         self.definition = definition
         self._label = label or definition.label

@@ -16,7 +16,7 @@ DEFAULT_TOKENS = 256
 DEFAULT_OVERLAP = 0
 DEFAULT_BY = "paragraph"
 BORDERS = ("paragraph", "sentence", "word")
-_LEAST_TOKENS = 16
+_LEAST_TOKENS, _MOST_TOKENS = 16, 1_000_000
 
 
 def resolve_rule(
@@ -51,7 +51,7 @@ def _checked_tokens(encoder: Encoder, tokens: int, reads: int | None) -> int:
         raise InputError(
             f"tokens is {tokens}, and '{name}' reads {counts.limit} tokens{fixed}: it must be from {least} to {reads}"
         )
-    if tokens < least:
-        upto = f"from {least} to {reads}" if reads is not None else f"at least {least}"
-        raise InputError(f"tokens is {tokens}; it must be {upto}")
+    most = _MOST_TOKENS if reads is None else reads
+    if not least <= tokens <= most:
+        raise InputError(f"tokens is {tokens}; it must be from {least} to {most:,}")
     return tokens
