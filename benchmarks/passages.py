@@ -1,6 +1,7 @@
 """Passages of long texts: what is found that whole texts hide, and what they cost.
 
-facts       300 made-up facts, hidden in long texts and asked for in other words: alone, and within a paragraph
+facts       300 made-up facts, hidden in long texts and asked for in other words: alone, within a paragraph, and so with
+            the name of whom or what the fact is about in the question
 sweep       the same, of texts cut in many ways, with fewer facts
 collections nDCG@10 of SciFact and Cranfield: whole texts, their passages, and these with titles
 cutting     the cutter against the encoder on the same texts; its memory
@@ -88,7 +89,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "sweep"])
     parser.add_argument("--facts", type=int, default=FACTS)
-    parser.add_argument("--around", nargs="+", choices=("alone", "around"), default=("around", "alone"))
+    parser.add_argument(
+        "--around", nargs="+", choices=("alone", "around", "named"), default=("named", "around", "alone")
+    )
     parser.add_argument("--words", type=int, nargs=2, default=(LEAST, MOST), help="of a text")
     parser.add_argument("--title", action="store_true", help="also find facts in texts with titles")
     parser.add_argument("--sweep", nargs="+", default=SWEEP, help="what `passages` is in the sweep")
@@ -110,7 +113,7 @@ def _options() -> argparse.Namespace:
 
 
 def _hidden(options: argparse.Namespace, around: str) -> LongTexts:
-    return hide(facts(options.facts, around=around == "around"), pieces(), tuple(options.words))
+    return hide(facts(options.facts, around=around != "alone", named=around == "named"), pieces(), tuple(options.words))
 
 
 def _facts(options: argparse.Namespace, report: Report) -> None:

@@ -347,10 +347,12 @@ class Fact:
     after: str = ""
 
 
-def facts(count: int = FACTS, *, around: bool = False, seed: int = 0) -> list[Fact]:
+def facts(count: int = FACTS, *, around: bool = False, named: bool = False, seed: int = 0) -> list[Fact]:
     """So many facts, of all templates as evenly as possible, in a seeded order.
 
-    The sentences stand alone, unless `around` each, a paragraph says other things of the same.
+    The sentences stand alone, unless `around` each, a paragraph says other things of the same. If they are `named`, a
+    question names the town, company or person that its fact is about, as people do who know of it, unless that is what
+    it asks for.
     """
     chance = random.Random(seed)
     names, sides = _Names(chance), random.Random(seed)
@@ -359,7 +361,9 @@ def facts(count: int = FACTS, *, around: bool = False, seed: int = 0) -> list[Fa
     for number, (things, template) in enumerate(kinds):
         share = (count + len(kinds) - 1 - number) // len(kinds)
         for pair in chance.sample(things, share):
-            told, asked, thing = _made(template, pair, names)
+            told, asked, thing, name = _made(template, pair, names)
+            if named and name and not asked.startswith(_ASKS_FOR_NAMES):
+                asked = f"{name}: {asked}"
             sentences = sides.sample(AROUND[things], len(AROUND[things]))
             place = sides.randint(0, len(sentences))
             before, after = (" ".join(part).format(thing=thing) for part in (sentences[:place], sentences[place:]))
@@ -368,12 +372,25 @@ def facts(count: int = FACTS, *, around: bool = False, seed: int = 0) -> list[Fa
     return made
 
 
-def _made(template: Pair, things: Pair, names: _Names) -> tuple[str, str, str]:
-    """A fact, its question, and what the fact is about: a thing, or what has the made-up name."""
+_ASKS_FOR_NAMES = (
+    "Who",
+    "Where",
+    "Which town",
+    "Which company",
+    "Which firm",
+    "In which",
+    "At which",
+    "By whom",
+    "What is the origin",
+)
+
+
+def _made(template: Pair, things: Pair, names: _Names) -> tuple[str, str, str, str]:
+    """A fact, its question, what the fact is about, which is a thing or has the made-up name, and that name."""
     values = names.values(template[0])
     told, asked = (text.format_map({**values, "thing": thing}) for text, thing in zip(template, things, strict=True))
     name = next((values[kind] for kind in ("town", "company", "person") if kind in values), "")
-    return told[0].upper() + told[1:], asked, things[0] or name
+    return told[0].upper() + told[1:], asked, things[0] or name, name
 
 
 class _Names:

@@ -63,7 +63,7 @@ class PassageMethods:
 
         Args:
             text: any text.
-            tokens: how many tokens of the model's a passage has at most; by default 256, or fewer if it reads fewer.
+            tokens: how many tokens of the model's a passage has at most; by default 128, or fewer if it reads fewer.
             overlap: each passage begins with up to so many tokens of the one before; by default none.
             by: what is kept together where it fits: a `paragraph`, a `sentence`, or only a `word`.
             model: a name, or a directory; by default that of `install`.

@@ -441,7 +441,7 @@ class TestRules:
     def test_defaults(self):
         rule = resolve_rule(encoder_of("word pieces"), None, None, None, ("a",))
         assert rule == PassageRule(CUTTER, LIMIT - 2, 0, "paragraph", ("a",))
-        assert resolve_rule(Counting(EstimatedTokens(0)), None, None, None).tokens == 256
+        assert resolve_rule(Counting(EstimatedTokens(0)), None, None, None).tokens == 128
         assert resolve_rule(words(9), None, None, None).tokens == 9
         assert resolve_rule(words(9), 9, 4, "word").overlap == 4
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # The algorithm. Another name says that the same rule cuts elsewhere.
 CUTTER = "jammi 1"
-DEFAULT_TOKENS = 256
+DEFAULT_TOKENS = 128
 DEFAULT_OVERLAP = 0
 DEFAULT_BY = "paragraph"
 BORDERS = ("paragraph", "sentence", "word")
