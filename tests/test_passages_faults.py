@@ -184,3 +184,26 @@ def test_words_of_passages_need_no_model(fake, monkeypatch):
     jammi.encoders.loaded.clear()
     assert con.execute("SELECT row_count FROM jammi_index_words('t')").fetchall() == [(3,)]
     assert resolve_rule(FakeEncoder("m"), None, None, None).tokens == 8
+
+
+@pytest.mark.parametrize("collation", ["NOCASE", "NOACCENT", "C"])
+def test_keys_are_compared_letter_by_letter(fake, collation):
+    """Whatever collation there is, rows whose keys are equal by it are rows of their own."""
+    con = fake().con
+    con.execute(f"PRAGMA default_collation = '{collation}'")
+    texts = {"A": f"{ONE}\n\n{TWO}", "a": "eleven twelve", "á": "thirteen fourteen"}
+    con.execute("CREATE TABLE t (id VARCHAR, body VARCHAR)")
+    con.executemany("INSERT INTO t VALUES (?, ?)", list(texts.items()))
+    con.execute(f"{GENERATE[:-1]}, words := false)").fetchall()
+
+    def cut():
+        return con.execute("SELECT _row_id, _passage_text FROM jammi_passages('t')").fetchall()
+
+    assert sorted(cut()) == [("A", TWO), ("A", ONE), ("a", "eleven twelve"), ("á", "thirteen fourteen")]
+    con.execute("FROM jammi_index_words('t')").fetchall()
+    for word, key in (("eleven", "a"), ("three", "A"), ("fourteen", "á")):
+        hits = con.execute("SELECT _row_id FROM jammi_matches('t', ?, mode := 'text')", [word]).fetchall()
+        assert hits == [(key,)]
+    con.execute("UPDATE t SET body = 'fifteen' WHERE body = 'eleven twelve'")
+    assert con.execute("SELECT changed, encoded FROM jammi_refresh('t')").fetchall() == [(1, 1)]
+    assert sorted(cut()) == [("A", TWO), ("A", ONE), ("a", "fifteen"), ("á", "thirteen fourteen")]

@@ -31,9 +31,10 @@ def passages_plan(engine: Engine, choice: Choice, session: str) -> Sql:
         )
     pinned = pin_snapshot(engine.tables, entry, Caller(session, choice.transaction))
     return sql(
-        "WITH _jammi_cuts AS NOT MATERIALIZED (SELECT _row_id, any_value(_row_digest) AS digest, "
+        'WITH _jammi_cuts AS NOT MATERIALIZED (SELECT _row_id COLLATE "C" AS _row_id, '
+        "any_value(_row_digest) AS digest, "
         "list(_passage ORDER BY _passage ASC) AS numbers, list(_start ORDER BY _passage ASC) AS starts, "
-        "list(_end ORDER BY _passage ASC) AS ends FROM ({live}) GROUP BY _row_id) "
+        'list(_end ORDER BY _passage ASC) AS ends FROM ({live}) GROUP BY _row_id COLLATE "C") '
         "SELECT _row_id, _passage, _start, _end, _passage_text FROM (SELECT _row_id, unnest(numbers) AS _passage, "
         "unnest(starts) AS _start, unnest(ends) AS _end, unnest(texts) AS _passage_text FROM ({cut})), "
         "(SELECT {proof} AS proof) WHERE proof IS NOT NULL ORDER BY _row_id ASC, _passage ASC",

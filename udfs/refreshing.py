@@ -151,7 +151,8 @@ def _gone(entry: Entry, pinned: PinnedSnapshot) -> Sql:
     if not entry.definition.passages:
         return sql("SELECT _row_id, _segment, _place FROM _jammi_changes WHERE _row_id IS NOT NULL")
     return sql(
-        "SELECT l._row_id, l._segment, l._place FROM ({}) l JOIN _jammi_changes c ON l._row_id = c._row_id",
+        "SELECT l._row_id, l._segment, l._place FROM ({}) l JOIN _jammi_changes c "
+        'ON l._row_id COLLATE "C" = c._row_id COLLATE "C"',
         live_of(entry, pinned, sql("_row_id, _segment, _place")),
     )
 

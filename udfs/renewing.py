@@ -186,8 +186,9 @@ def words_pushed(entry: Entry, pinned: PinnedSnapshot, lacking: Sequence[Segment
         )
         each = live_of(entry, pinned, sql("_row_id, _row_digest, _segment, _place, _start, _end"), numbers)
         live = sql(
-            "SELECT _row_id, any_value(_row_digest) AS digest, list(_segment) AS segments, list(_place) AS places, "
-            "list(_start) AS starts, list(_end) AS ends FROM ({}) WHERE _start IS NOT NULL GROUP BY _row_id",
+            'SELECT _row_id COLLATE "C" AS _row_id, any_value(_row_digest) AS digest, list(_segment) AS segments, '
+            "list(_place) AS places, list(_start) AS starts, list(_end) AS ends FROM ({}) WHERE _start IS NOT NULL "
+            'GROUP BY _row_id COLLATE "C"',
             each,
         )
     return sql(
