@@ -598,7 +598,9 @@ class TestModelsOfTexts:
 
     def test_a_text_that_looks_like_one(self, con, tiny_model):
         con.execute("CREATE TABLE docs AS SELECT 1 AS id, 'data:;base64,aGVsbG8=' AS body")
-        assert one(con, f"SELECT row_count FROM jammi_generate('docs', 'body', 'id', model := '{tiny_model}')") == (1,)
+        with pytest.warns(match="longer than the model reads"):
+            made = one(con, f"SELECT row_count FROM jammi_generate('docs', 'body', 'id', model := '{tiny_model}')")
+        assert made == (1,)
         assert one(con, f"SELECT embed(body, '{tiny_model}') IS NOT NULL FROM docs") == (True,)
 
 

@@ -172,6 +172,7 @@ class TestReplaced:
         assert old in jammi.explain("t", "water", 1, model="./ft").fetchall()[0][1]
         assert search(jammi, model="./ft") == before
 
+    @pytest.mark.filterwarnings("ignore:.*longer than the model reads")
     @pytest.mark.parametrize("differs", ["weights", "pooling", "prompt"])
     def test_a_sync_embeds_anew_and_then_refreshes_that(self, opened, place, differs):
         old = opened().sync("t", "text", "id", "./ft")
