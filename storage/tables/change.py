@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,9 @@ from jammi_duck.types import Analysis, Counts, Shape
 
 if TYPE_CHECKING:
     from jammi_duck.types import Vectors
+
+# A segment's number, and the ids and positions of rows in it.
+Found: TypeAlias = "tuple[int, pa.StringArray, NDArray[np.int64]]"
 
 
 class StoredRows(NamedTuple):
@@ -499,10 +502,10 @@ class Change:
 
     def _merged(self, mine: pa.StringArray) -> Manifest:
         """The newest state, of which rows are undone that only another change touched, and not `mine`."""
-        newest, touched, table = self._rival_changes(mine)
+        newest, touched, table, found = self._rival_changes(mine)
         others = touched.filter(pa.array(~RowIds(touched).mask(mine)))
         before = Table.of(self._store, self.entry, self.base).find(others) if len(others) else []
-        for number, row_ids, positions in table.find(pa.concat_arrays([mine, touched])):
+        for number, row_ids, positions in found:
             self.forget(row_ids, [number] * len(positions), positions.tolist(), of=table)
         for segment, (_, _, positions) in zip(self.base.segments, before, strict=False):
             mask = _mask(segment.rows, positions)
@@ -523,8 +526,8 @@ class Change:
         written = [read_row_ids(self._store.checked(segment.parquet)) for segment in self._files.written]
         return pa.concat_arrays([pa.array([], pa.string()), *gone, *written])
 
-    def _rival_changes(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, Table]:
-        """The newest state, the rows that it touched, and its table, in which these and `mine` can be found.
+    def _rival_changes(self, mine: pa.StringArray) -> tuple[Manifest, pa.StringArray, Table, list[Found]]:
+        """The newest state, the rows that it touched, its table, and where that has these and `mine`.
 
         Where files of it are gone before they are read, there is a later one, which is taken then.
         """
@@ -534,8 +537,7 @@ class Change:
             try:
                 touched = _touched(self._store, self.base, newest)
                 table = Table.of(self._store, self.entry, newest)
-                table.find(pa.concat_arrays([mine, touched]))
-                return newest, touched, table
+                return newest, touched, table, table.find(pa.concat_arrays([mine, touched]))
             except DamagedError:
                 if before and before.number == newest.number:
                     raise
