@@ -1,0 +1,113 @@
+/* Attention within one sequence. */
+
+#ifndef ATTENTION_H
+#define ATTENTION_H
+
+#include "products.h"
+
+#define UNSEEN (-1e30f) /* a score whose power of two is nothing */
+
+/* Room for the attention of one head, for sequences up to some length. */
+struct attention_room {
+    char *keys, *values;    /* of a head, packed as a matrix is */
+    float *scores;          /* [TILE_ROWS, padded length] */
+    score_number *weights;  /* the same */
+};
+
+INLINE int64_t padded(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
+
+/* Keys become a matrix of [length, size], of which a step has so many numbers as fill 4 bytes. */
+static void pack_keys(char *to, const score_number *keys, int64_t stride, int64_t length, int64_t size) {
+    int64_t steps = size * (int64_t)sizeof(score_number) / 4;
+    for (int64_t first = 0; first < length; first += PANEL, to += steps * PANEL * 4) {
+        int64_t count = length - first < PANEL ? length - first : PANEL;
+        for (int64_t place = 0; place < count; place++) {
+            const char *from = (const char *)(keys + (first + place) * stride);
+            for (int64_t step = 0; step < steps; step++) memcpy(to + (step * PANEL + place) * 4, from + step * 4, 4);
+        }
+    }
+}
+
+/* Values become a matrix of [size, length]; `steps` of 4 bytes hold the tokens, of which the last may be nothing. */
+static void pack_values(char *to, const score_number *values, int64_t stride, int64_t length, int64_t size,
+                        int64_t steps) {
+    const int64_t tokens = 4 / (int64_t)sizeof(score_number);
+    for (int64_t first = 0; first < size; first += PANEL, to += steps * PANEL * 4) {
+        int64_t count = size - first < PANEL ? size - first : PANEL;
+        for (int64_t token = 0; token < length; token++) {
+            const score_number *from = values + token * stride + first;
+            score_number *out = (score_number *)to + token / tokens * PANEL * tokens + token % tokens;
+            for (int64_t i = 0; i < count; i++) out[i * tokens] = from[i];
+        }
+        if (length % tokens) {
+            score_number *out = (score_number *)to + length / tokens * PANEL * tokens + length % tokens;
+            for (int64_t i = 0; i < count; i++) out[i * tokens] = 0;
+        }
+    }
+}
+
+/* 2^score for the keys `from` to `to`, which are vectors, of a query that sees those from `low` to `high`; the sum. */
+INLINE float weigh(const float *scores, score_number *weights, int64_t from, int64_t to) {
+    floats most = all(UNSEEN);
+    for (int64_t key = from; key < to; key += LANES) most = larger(most, load(scores + key));
+    floats highest = all(largest(most)), total = all(0.0f);
+    for (int64_t key = from; key < to; key += LANES) {
+        floats x = power_of_two(load(scores + key) - highest);
+        total += x;
+        store_score_numbers(weights + key, x);
+    }
+    return sum(total);
+}
+
+/* The attention of the queries of one head. `qkv` is the head's part of the first token's row; rows have `stride`
+ * numbers, and `hidden` apart in a row are queries, keys and values. `distances` is what is added to the score of a
+ * key by its distance from the query, or NULL. `out` takes [queries, size], its rows `hidden` numbers apart. */
+static void attend(const score_number *qkv, int64_t stride, int64_t hidden, int64_t size, int64_t length,
+                   int64_t queries, int64_t reach, const float *distances, const struct attention_room *room,
+                   float *out) {
+    const int64_t numbers = 4 / (int64_t)sizeof(score_number);
+    int64_t width = padded(length, PANEL), key_steps = size / numbers, value_steps = padded(length, numbers) / numbers;
+    pack_keys(room->keys, qkv + hidden, stride, length, size);
+    pack_values(room->values, qkv + 2 * hidden, stride, length, size, value_steps);
+    for (int64_t first = 0; first < queries; first += TILE_ROWS) {
+        int64_t count = queries - first < TILE_ROWS ? queries - first : TILE_ROWS;
+        int64_t from = 0, to = length;
+        if (reach >= 0) {
+            from = first > reach ? (first - reach) / PANEL * PANEL : 0;
+            to = first + count + reach < length ? first + count + reach : length;
+        }
+        int64_t end = padded(to, LANES);
+        float sums[TILE_ROWS * PANEL] __attribute__((aligned(64)));
+        for (int64_t key = from; key < to; key += PANEL) {
+            SCORE_TILES[count]((const char *)(qkv + first * stride), stride * (int64_t)sizeof(score_number),
+                               room->keys + key * key_steps * 4, key_steps, sums);
+            for (int64_t r = 0; r < count; r++) memcpy(room->scores + r * width + key, sums + r * PANEL, 4 * PANEL);
+        }
+        float totals[TILE_ROWS];
+        for (int64_t r = 0; r < count; r++) {
+            float *scores = room->scores + r * width;
+            int64_t query = first + r, low = from, high = to;
+            if (reach >= 0) {
+                low = query - reach > from ? query - reach : from;
+                high = query + reach + 1 < to ? query + reach + 1 : to;
+            }
+            if (distances)
+                for (int64_t key = from; key < to; key++) scores[key] += distances[key - query];
+            for (int64_t key = from; key < low; key++) scores[key] = UNSEEN;
+            for (int64_t key = high; key < end; key++) scores[key] = UNSEEN;
+            totals[r] = weigh(scores, room->weights + r * width, from, end);
+        }
+        int64_t steps = padded(to, numbers) / numbers - from / numbers;
+        for (int64_t place = 0; place < size; place += PANEL) {
+            SCORE_TILES[count]((const char *)(room->weights + from), width * (int64_t)sizeof(score_number),
+                               room->values + (place * value_steps + from / numbers * PANEL) * 4, steps, sums);
+            int64_t wide = size - place < PANEL ? size - place : PANEL;
+            for (int64_t r = 0; r < count; r++) {
+                float share = 1.0f / totals[r], *to_row = out + (first + r) * hidden + place;
+                for (int64_t i = 0; i < wide; i++) to_row[i] = sums[r * PANEL + i] * share;
+            }
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,6 @@
+#ifdef __x86_64__
+#pragma GCC target("avx2,fma")
+#define WITH_AVX2
+#include "../forward.h"
+KERNEL_SET(avx2_float32)
+#endif

@@ -1,0 +1,2 @@
+#include "../forward.h"
+KERNEL_SET(plain_float32)

@@ -1,0 +1,3 @@
+#define IN_INT8
+#include "../forward.h"
+KERNEL_SET(plain_int8)
