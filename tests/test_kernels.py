@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.encoder.loaded import LoadedEncoders, _loaded
-from jammi_duck.encoder.local import linear as kernels
-from jammi_duck.encoder.local.attention import LOG2E, attend, query_scale
-from jammi_duck.encoder.local.linear import ACTIVATIONS, PackedLinear, PlainLinear, packs
+from jammi_duck.encoder.torch_engine import linear as kernels
+from jammi_duck.encoder.torch_engine.attention import LOG2E, attend, query_scale
+from jammi_duck.encoder.torch_engine.linear import ACTIVATIONS, PackedLinear, PlainLinear, packs
 from tests.conftest import make_tiny_model
 
 TYPES = [torch.float32, torch.bfloat16]

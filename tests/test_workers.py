@@ -1,6 +1,7 @@
 """The threads that forward passes run on: who goes first, how many cores, and nothing else disturbed."""
 
 import multiprocessing
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,13 @@ import torch
 
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local.workers import Workers, workers
+from jammi_duck.encoder.torch_engine.threads import use_cores
+
+
+def cores():
+    """On how many cores torch computes here."""
+    use_cores()
+    return torch.get_num_threads()
 
 
 def test_what_is_urgent_goes_before_what_waits():
@@ -26,12 +34,12 @@ def test_what_is_urgent_goes_before_what_waits():
 
 def test_a_pass_takes_all_cores_where_there_are_no_others_and_one_where_there_are():
     pool = Workers(3)
-    assert pool.submit(torch.get_num_threads).result(10) == 1
-    assert pool.submit(torch.get_num_threads, spread=True).result(10) == 3
+    assert pool.submit(cores).result(10) == 1
+    assert pool.submit(cores, spread=True).result(10) == 3
     together = threading.Barrier(3)
-    cores = [pool.submit(lambda: (together.wait(10), torch.get_num_threads())[1], spread=True) for _ in range(3)]
-    assert [future.result(10) for future in cores] == [3, 1, 1]
-    assert pool.submit(torch.get_num_threads, spread=True).result(10) == 3
+    found = [pool.submit(lambda: (together.wait(10), cores())[1], spread=True) for _ in range(3)]
+    assert [future.result(10) for future in found] == [3, 1, 1]
+    assert pool.submit(cores, spread=True).result(10) == 3
 
 
 def test_errors_reach_who_asked_and_the_pool_goes_on():
@@ -68,7 +76,7 @@ def test_many_pools_that_start_at_once_leave_torch_as_it_was():
 
     def start_all_threads():
         pool, together = Workers(4), threading.Barrier(4)
-        for job in [pool.submit(lambda: together.wait(10)) for _ in range(4)]:
+        for job in [pool.submit(lambda: (use_cores(), together.wait(10))) for _ in range(4)]:
             job.result(10)
 
     before = in_a_new_thread()
@@ -78,7 +86,7 @@ def test_many_pools_that_start_at_once_leave_torch_as_it_was():
 
 
 def test_a_thread_that_cannot_set_itself_up_says_so_and_tries_again(monkeypatch):
-    from jammi_duck.encoder.local import workers as module
+    from jammi_duck.encoder.torch_engine import threads as module
 
     pool = Workers(1)
     real, failures = module._use_threads, ["can't start new thread"]
@@ -90,8 +98,8 @@ def test_a_thread_that_cannot_set_itself_up_says_so_and_tries_again(monkeypatch)
 
     monkeypatch.setattr(module, "_use_threads", use_threads)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        pool.submit(lambda: 1).result(10)
-    assert pool.submit(lambda: 2).result(10) == 2
+        pool.submit(cores).result(10)
+    assert pool.submit(cores).result(10) == 1
 
 
 def test_the_number_of_threads_does_not_change_the_vectors(tiny_model):
@@ -102,7 +110,7 @@ def test_the_number_of_threads_does_not_change_the_vectors(tiny_model):
 
 def test_one_pool_for_the_whole_process():
     assert workers(2) is workers(2)
-    assert workers(None).threads == torch.get_num_threads()
+    assert workers(None).threads == len(os.sched_getaffinity(0))
 
 
 def _encode_in_child(path, answers):

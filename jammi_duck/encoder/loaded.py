@@ -37,17 +37,15 @@ from jammi_duck.encoder.names import (
 from jammi_duck.encoder.providers import PROVIDERS
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.encoder.wrappers import Wrappers
-from jammi_duck.errors import ConfigError, JammiError, ModelError, NoModelError
+from jammi_duck.errors import JammiError, ModelError, NoModelError
 
 if TYPE_CHECKING:
-    import torch
-
     from jammi_duck.encoder import Encoder, LocalEncoder, Reranker
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.functions import EmbeddingFunction
     from jammi_duck.encoder.images.places import PictureLimits
-    from jammi_duck.encoder.local.linear import Placement
     from jammi_duck.encoder.local.workers import Workers
+    from jammi_duck.encoder.torch_engine.linear import Placement
     from jammi_duck.encoder.vector_cache import VectorCache
     from jammi_duck.types import Definition
 
@@ -301,14 +299,18 @@ class LoadedEncoders:
         from jammi_duck.encoder.images.clip_description import ClipDescription
 
         place, pool = self._place()
-        named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
-        if isinstance(named, ClipDescription):
+        at_once = None if place.device.type == "cpu" else 2
+        if isinstance(description, ClipDescription):
             from jammi_duck.encoder.images.clip_encoder import ClipEncoder
 
-            return ClipEncoder(named, place, pool, self._batch_size)
+            named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
+            return ClipEncoder(named, place, pool, self._batch_size, at_once)
         from jammi_duck.encoder.local.transformer import TransformerEncoder
+        from jammi_duck.encoder.torch_engine.engine import TorchEngine
 
-        return TransformerEncoder(named, place, pool, self._batch_size)
+        # On one core: the many small steps take several times as long if cores have to wait for each other.
+        engine = pool.submit(lambda: TorchEngine(description, place)).result()
+        return TransformerEncoder(description, engine, pool, self._batch_size, at_once)
 
     def _reading(self, encoder: Encoder) -> Encoder:
         """An encoder that all installations share, but which reads pictures only where this one may."""
@@ -319,16 +321,26 @@ class LoadedEncoders:
     def _load_reranker(self, found: Found) -> Reranker:
         description = describe_cross_encoder(found.path, found.name, found.revision)
         from jammi_duck.encoder.local.cross_encoder import CrossEncoder
+        from jammi_duck.encoder.torch_engine.engine import TorchPairEngine
 
-        return CrossEncoder(description, *self._place(), self._batch_size)
+        place, pool = self._place()
+        engine = pool.submit(lambda: TorchPairEngine(description, place)).result()
+        return CrossEncoder(description, engine, pool, self._batch_size, None if place.device.type == "cpu" else 2)
 
     def _place(self) -> tuple[Placement, Workers]:
         from jammi_duck.encoder.local.workers import workers
+        from jammi_duck.encoder.torch_engine.placement import limit_memory, placement
+        from jammi_duck.encoder.torch_engine.threads import threads, use_cores
 
-        precision, threads, device = self._options
-        pool = workers(threads)
+        precision, wanted, device = self._options
+        pool = workers(wanted or threads())
+
+        def chosen() -> Placement:
+            use_cores()
+            return placement(precision, device)
+
         # On that thread, because a thread that has once spread its work slows down others that do so later.
-        place = pool.submit(lambda: placement(precision, device)).result()
+        place = pool.submit(chosen).result()
         if place.device.type == "cuda" and self._gpu_memory is not None:
             limit_memory(place.device, self._gpu_memory)
         return place, pool
@@ -385,43 +397,3 @@ def _computes(encoder: Encoder, wanted: tuple[str, str]) -> bool:
 def _checked_digest(found: Found, description: ModelDescription) -> str:
     verify(found)
     return weights_digest(description)
-
-
-def placement(precision: str, device: int | None) -> Placement:
-    """The device and the precision for models; see `LoadedEncoders`.
-
-    Raises:
-        ConfigError: the device does not exist, or does not support the precision.
-    """
-    import torch
-
-    from jammi_duck.encoder.local.linear import Placement, packs
-
-    devices = torch.cuda.device_count()
-    if device is not None and device >= devices:
-        have = f"only 0 to {devices - 1}" if devices else "none that this torch can use"
-        raise ConfigError(f"device is {device}, and there are CUDA devices: {have}; -1 is the CPU")
-    on_cpu = device == -1 or devices == 0
-    place = torch.device("cpu") if on_cpu else torch.device("cuda", device or 0)
-    if precision == "auto":
-        is_native = _has_bfloat16() and packs(torch.bfloat16) if on_cpu else torch.cuda.is_bf16_supported()
-        precision = "bfloat16" if is_native else "float32"
-    return Placement(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-
-
-def limit_memory(device: torch.device, most: int | float) -> None:
-    """Limit this process to `most` of a CUDA device's memory: bytes or a fraction. The last call counts."""
-    import torch
-
-    total = torch.cuda.get_device_properties(device).total_memory
-    fraction = most if isinstance(most, float) else min(most / total, 1.0)
-    torch.cuda.set_per_process_memory_fraction(fraction, device)
-
-
-def _has_bfloat16() -> bool:
-    """Whether the CPU has instructions to multiply bfloat16, according to Linux."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return False
-    return not words.isdisjoint({"avx512_bf16", "amx_bf16"})

@@ -22,10 +22,13 @@ from jammi_duck.encoder.images.pictures import Pictures
 from jammi_duck.encoder.images.places import PictureLimits
 from jammi_duck.encoder.images.towers import TextTower, VisionTower
 from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget
-from jammi_duck.encoder.local.linear import PASS_TOKENS, Placement
-from jammi_duck.encoder.local.transformer import Parts, TransformerEncoder, is_out_of_memory
-from jammi_duck.encoder.local.weights import Weights
+from jammi_duck.encoder.local.engine import is_out_of_memory
+from jammi_duck.encoder.local.transformer import TransformerEncoder
 from jammi_duck.encoder.local.workers import Workers
+from jammi_duck.encoder.torch_engine.engine import Parts, TorchEngine, tokens_of_pass
+from jammi_duck.encoder.torch_engine.linear import Placement
+from jammi_duck.encoder.torch_engine.threads import use_cores
+from jammi_duck.encoder.torch_engine.weights import Weights
 from jammi_duck.errors import EncodingError, InputError, ModelError
 from jammi_duck.types import Role
 
@@ -65,9 +68,12 @@ class ClipEncoder(Encoder):
         placement: Placement,
         workers: Workers,
         batch_size: int,
+        at_once: int | None = None,
         limits: PictureLimits = PictureLimits(),  # noqa: B008 - it cannot change
     ) -> None:
         """Load the model. `batch_size` texts of full length, or pictures, fit one forward pass.
+
+        `at_once` passes run or wait for a thread; by default one more than the `workers` have threads.
 
         Raises:
             ModelError: the tokenizer or the weights cannot be read, or do not fit each other or the configuration.
@@ -79,9 +85,8 @@ class ClipEncoder(Encoder):
         self._preprocessing = description.preprocessing
         self._picture_tokens = description.picture_tokens
         self._workers = workers
-        self._is_on_cpu = placement.device.type == "cpu"
-        full = batch_size * description.picture_tokens
-        self._pass_tokens = min(full, PASS_TOKENS) if self._is_on_cpu else full
+        self._at_once = at_once or workers.threads + 1
+        self._pass_tokens = min(batch_size * description.picture_tokens, tokens_of_pass(placement))
         of_text, of_vision = OPEN_CLIP if description.format == "open_clip" else TRANSFORMERS
         weights = Weights(description.path, description.name, description.weights_file)
 
@@ -89,8 +94,15 @@ class ClipEncoder(Encoder):
             tower = TextTower(description, of_text, weights, placement)
             return tower, lambda vectors, *_: vectors, description.text.products
 
-        self._texts = TransformerEncoder(description, placement, workers, batch_size, text_parts)
-        self._vision = workers.submit(lambda: VisionTower(description, of_vision, weights, placement)).result()
+        # On one core: the many small steps take several times as long if cores have to wait for each other.
+        engine = workers.submit(lambda: TorchEngine(description, placement, text_parts)).result()
+        self._texts = TransformerEncoder(description, engine, workers, batch_size, at_once)
+
+        def vision() -> VisionTower:
+            use_cores()
+            return VisionTower(description, of_vision, weights, placement)
+
+        self._vision = workers.submit(vision).result()
         size = description.image_size
         black = _Pixels(np.zeros((3, size, size), np.float32), self._picture_tokens)
         # Damaged weights cause an error now, not in the middle of a build.
@@ -141,9 +153,8 @@ class ClipEncoder(Encoder):
         def start(pictures: Sequence[_Pixels]) -> Future[Vectors]:
             return self._workers.submit(lambda: self._forward(pictures), spread=len(texts) == 1)
 
-        at_once = self._workers.threads + 1 if self._is_on_cpu else 2
         budget = self.budget or TokenBudget(self._pass_tokens)
-        passes = Passes(start, done.vectors, budget, is_out_of_memory, at_once=at_once)
+        passes = Passes(start, done.vectors, budget, is_out_of_memory, at_once=self._at_once)
         passes.run(self._read(texts, done.reasons, progress), progress)
         for place in np.flatnonzero(passes.failed | ~np.isfinite(done.vectors).all(1)).tolist():
             done.reasons.setdefault(place, _NO_VECTOR)
@@ -177,6 +188,7 @@ class ClipEncoder(Encoder):
 
     def _forward(self, pictures: Sequence[_Pixels]) -> Vectors:
         """One pass."""
+        use_cores()
         with torch.inference_mode():
             pixels = torch.from_numpy(np.stack([each.values for each in pictures]))
             vectors: Vectors = self._vision(pixels).cpu().numpy()

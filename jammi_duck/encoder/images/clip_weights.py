@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from jammi_duck.encoder.local.weights import Weights
+from jammi_duck.encoder.torch_engine.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from jammi_duck.encoder.images.clip_weights import (
     pair,
     projection,
 )
-from jammi_duck.encoder.local.batch import Batch, Group, each_group
-from jammi_duck.encoder.local.families import Norm, attention, queries_keys_values
-from jammi_duck.encoder.local.linear import Linear, Placement, linear
-from jammi_duck.encoder.local.weights import Weights
+from jammi_duck.encoder.torch_engine.batch import Batch, Group, each_group
+from jammi_duck.encoder.torch_engine.families import Norm, attention, queries_keys_values
+from jammi_duck.encoder.torch_engine.linear import Linear, Placement, linear
+from jammi_duck.encoder.torch_engine.weights import Weights
 
 # quick_gelu is x * sigmoid(1.702 x), so silu(1.702 x) / 1.702: the factors go into the weights around it.
 _QUICK = 1.702
@@ -77,7 +77,7 @@ class _Layers:
 
 
 class TextTower:
-    """See `jammi_duck.encoder.local.families.Transformer`, but gives the vectors of texts, not of tokens."""
+    """See `jammi_duck.encoder.torch_engine.families.Transformer`, but gives the vectors of texts, not of tokens."""
 
     def __init__(self, description: ClipDescription, names: TextNames, weights: Weights, placement: Placement) -> None:
         """Raises ModelError if the weights do not fit."""

@@ -1,1 +1,1 @@
-"""Local models: their tokenizers, and their forward passes with torch."""
+"""Local models: their tokenizers, and which texts go into which forward pass, whatever engine computes it."""

@@ -7,19 +7,12 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from jammi_duck.encoder import Reranker
 from jammi_duck.encoder.cross_encoder_description import CrossEncoderDescription
-from jammi_duck.encoder.local.batch import pack
 from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget, longest_first
-from jammi_duck.encoder.local.families import Transformer, transformer
-from jammi_duck.encoder.local.heads import Head
-from jammi_duck.encoder.local.linear import PASS_TOKENS, Placement
+from jammi_duck.encoder.local.engine import PairEngine, is_out_of_memory
 from jammi_duck.encoder.local.pairs import PairTokenization, PairTokens
-from jammi_duck.encoder.local.pooling import activation_named
-from jammi_duck.encoder.local.transformer import is_out_of_memory
-from jammi_duck.encoder.local.weights import read_model
 from jammi_duck.encoder.local.workers import Workers
 from jammi_duck.errors import EncodingError, ModelError
 
@@ -33,24 +26,28 @@ class CrossEncoder(Reranker):
     """See `Reranker`: a model in this process. Its scores are those of CrossEncoder in sentence-transformers."""
 
     def __init__(
-        self, description: CrossEncoderDescription, placement: Placement, workers: Workers, batch_size: int
+        self,
+        description: CrossEncoderDescription,
+        engine: PairEngine,
+        workers: Workers,
+        batch_size: int,
+        at_once: int | None = None,
     ) -> None:
-        """Load the model. `batch_size` pairs of full length fit one forward pass.
+        """Read the tokenizer; `engine` has the model. `batch_size` pairs of full length fit one forward pass.
+
+        `at_once` passes run or wait for a thread; by default one more than the `workers` have threads.
 
         Raises:
-            ModelError: the tokenizer or the weights cannot be read, do not fit each other or config.json, or are of no
-                supported family.
+            ModelError: the tokenizer cannot be read, or does not fit the weights; or what they give are no numbers.
         """
         self.description = description
         self.name = description.name
-        self._device = placement.device
+        self.engine = engine
         self._workers = workers
-        full = batch_size * description.max_tokens
-        self._pass_tokens = min(full, PASS_TOKENS) if placement.device.type == "cpu" else full
+        self._at_once = at_once or workers.threads + 1
+        self._pass_tokens = min(batch_size * description.max_tokens, engine.tokens_of_pass)
         self._tokens = PairTokenization(description)
-        self._activation = activation_named(description.activation, f"the model '{description.name}' makes scores")
-        self._transformer, self._head = workers.submit(lambda: _load(description, placement)).result()
-        self._tokens.tokenizer.check_fits(self._transformer.vocabulary)
+        self._tokens.tokenizer.check_fits(engine.vocabulary)
         # Damaged weights cause an error now, not in the middle of a search.
         if self._scored([("a", "b")])[1].any():
             raise ModelError(
@@ -79,8 +76,7 @@ class CrossEncoder(Reranker):
             is_only_one = len(sequences) == len(pairs)
             return self._workers.submit(lambda: self._forward(sequences), urgent=True, spread=is_only_one)
 
-        at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
-        passes = Passes(start, scores, TokenBudget(self._pass_tokens), is_out_of_memory, at_once=at_once)
+        passes = Passes(start, scores, TokenBudget(self._pass_tokens), is_out_of_memory, at_once=self._at_once)
         passes.run(self._tokenized(pairs, passes.failed), lambda _: None)
         return scores[:, 0], passes.failed | ~np.isfinite(scores[:, 0])
 
@@ -94,24 +90,6 @@ class CrossEncoder(Reranker):
             yield [(i, tokens) for i, tokens in zip(chunk, sequences, strict=True) if tokens]
 
     def _forward(self, sequences: Sequence[PairTokens]) -> Vectors:
-        with torch.inference_mode():
-            ids = [pair.ids for pair in sequences]
-            if max(map(max, ids)) >= self._transformer.vocabulary:
-                raise ModelError(f"the tokenizer of '{self.name}' does not fit its weights: a token id is too high")
-            types = [pair.types for pair in sequences] if self.description.has_types else None
-            batch = pack(ids, self._device, types)
-            wanted, pooled = (None, batch) if self._head.pools_mean else batch.firsts()
-            scores: Vectors = self._activation(self._head(self._transformer(batch, wanted), pooled)).cpu().numpy()
-        return scores
-
-
-def _load(description: CrossEncoderDescription, placement: Placement) -> tuple[Transformer, Head]:
-    config, weights = read_model(description)
-    head = Head(config, description, weights, placement.device)
-    compact = transformer(config, weights, placement)
-    if compact is None:
-        raise ModelError(
-            f"the model '{description.name}' has a setting in its config.json that is not supported for a re-ranker, "
-            "such as another activation than GELU, or relative positions"
-        )
-    return compact, head
+        if max(max(pair.ids) for pair in sequences) >= self.engine.vocabulary:
+            raise ModelError(f"the tokenizer of '{self.name}' does not fit its weights: a token id is too high")
+        return self.engine.scores(sequences)

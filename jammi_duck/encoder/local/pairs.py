@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jammi_duck.encoder.description import TransformerDescription
-from jammi_duck.encoder.local.batch import Tokens
+from jammi_duck.encoder.local.engine import Tokens
 from jammi_duck.encoder.local.tokens import CuttingTokenizer
 from jammi_duck.errors import ModelError
 

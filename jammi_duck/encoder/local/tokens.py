@@ -20,7 +20,7 @@ from jammi_duck.errors import EncodingError, ModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from jammi_duck.encoder.local.batch import Tokens
+    from jammi_duck.encoder.local.engine import Tokens
     from jammi_duck.types import Role
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import threading
 from collections import OrderedDict
@@ -11,18 +12,13 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from jammi_duck.encoder import Encoder, Encodings
 from jammi_duck.encoder.description import ModelDescription
-from jammi_duck.encoder.local.batch import Batch, Tokens, pack
 from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget, longest_first
-from jammi_duck.encoder.local.families import Transformer, transformer
+from jammi_duck.encoder.local.engine import Engine, Tokens, is_out_of_memory
 from jammi_duck.encoder.local.gathering import Gathering
-from jammi_duck.encoder.local.linear import PASS_TOKENS, Placement
-from jammi_duck.encoder.local.pooling import Pooling
 from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
-from jammi_duck.encoder.local.weights import products_of_token, read_model
 from jammi_duck.encoder.local.workers import Workers
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Role
@@ -33,18 +29,8 @@ if TYPE_CHECKING:
     from jammi_duck.encoder.token_counts import TokenCounts
     from jammi_duck.types import Vectors
 
-# A pass of fewer products than this stays on one core: several would save a tenth of its time, and those that wait
-# keep their cores busy for milliseconds after it.
-_SPREAD_PRODUCTS = 1 << 28
 _RECENT_QUERIES = 1024
 _RECENT_CHARACTERS = 10_000
-# Messages of torch's allocator on the CPU, of CUDA, and of CUDA's matrix products.
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
-# The layers of a model, what makes the vectors of texts of those of their tokens (and leaves out so many, which are the
-# prompt), and about how many products a token takes.
-Parts = tuple[Transformer, Callable[[torch.Tensor, Batch, int], torch.Tensor], int]
 
 _remembering = threading.Lock()
 
@@ -65,31 +51,28 @@ class TransformerEncoder(Encoder):
     def __init__(
         self,
         description: ModelDescription,
-        placement: Placement,
+        engine: Engine,
         workers: Workers,
         batch_size: int,
-        load: Callable[[], Parts] | None = None,
+        at_once: int | None = None,
     ) -> None:
-        """Load the model, by `load` if it is given. `batch_size` texts of full length fit one forward pass.
+        """Read the tokenizer; `engine` has the model. `batch_size` texts of full length fit one forward pass.
+
+        `at_once` passes run or wait for a thread; by default one more than the `workers` have threads.
 
         Raises:
-            ModelError: the tokenizer or the weights cannot be read, do not fit each other or config.json, or are of no
-                supported architecture.
+            ModelError: the tokenizer cannot be read, or does not fit the weights; or what they give are no numbers.
         """
-        self.description = description
-        self.identity = description.identity
+        self.description = dataclasses.replace(description, precision=engine.precision)
+        self.identity = self.description.identity
         self.dimensions = description.dimensions
-        self._device = placement.device
+        self.engine = engine
         self._workers = workers
-        full = batch_size * description.max_tokens
-        self._pass_tokens = min(full, PASS_TOKENS) if placement.device.type == "cpu" else full
+        self._at_once = at_once or workers.threads + 1
+        self._pass_tokens = min(batch_size * description.max_tokens, engine.tokens_of_pass)
         tokenizer = CuttingTokenizer(description)
         self._tokens = Tokenization(description, tokenizer)
-        # On one core: the many small steps take several times as long if cores have to wait for each other.
-        parts = workers.submit(load or (lambda: _load(description, placement))).result()
-        self._transformer, self._pooling, products = parts
-        self._spread_tokens = _SPREAD_PRODUCTS // products
-        tokenizer.check_fits(self._transformer.vocabulary)
+        tokenizer.check_fits(engine.vocabulary)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._gathering = Gathering()
         # Damaged weights cause an error now, not in the middle of a build.
@@ -124,14 +107,13 @@ class TransformerEncoder(Encoder):
 
         def start(sequences: Sequence[Tokens]) -> Future[Vectors]:
             is_only_one = len(sequences) == len(distinct)
-            spread = is_only_one and sum(map(len, sequences)) >= self._spread_tokens
+            spread = is_only_one and sum(map(len, sequences)) >= self.engine.spread_tokens
             return self._workers.submit(
                 lambda: self._forward(sequences, skipped), urgent=role == "query", spread=spread
             )
 
-        at_once = self._workers.threads + 1 if self._device.type == "cpu" else 2
         budget = self.budget or TokenBudget(self._pass_tokens)
-        passes = Passes(start, vectors, budget, is_out_of_memory, at_once=at_once)
+        passes = Passes(start, vectors, budget, is_out_of_memory, at_once=self._at_once)
         passes.run(self._tokenized(distinct, role, cut, passes.failed), progress)
         damaged = ~np.isfinite(vectors).all(1)
         vectors[damaged] = 0
@@ -174,33 +156,8 @@ class TransformerEncoder(Encoder):
 
     def _forward(self, sequences: Sequence[Tokens], skipped: int) -> Vectors:
         """One pass. Pooling leaves out the first `skipped` tokens of each sequence, which are the prompt."""
-        with torch.inference_mode():
-            if max(map(max, sequences)) >= self._transformer.vocabulary:
-                raise ModelError(
-                    f"the tokenizer of '{self.description.name}' does not fit its weights: a token id is too high"
-                )
-            batch = pack(sequences, self._device)
-            wanted, pooled = None, batch
-            if self.description.pooling == "cls" and not skipped:
-                # Most of the last layer's work would be for tokens that pooling does not use.
-                wanted, pooled = batch.firsts()
-            hidden = self._transformer(batch, wanted)
-            vectors: Vectors = self._pooling(hidden, pooled, skipped).cpu().numpy()
-        return vectors
-
-
-def _load(description: ModelDescription, placement: Placement) -> Parts:
-    config, weights = read_model(description)
-    layers = transformer(config, weights, placement)
-    if layers is None:
-        from jammi_duck.encoder.local.through_transformers import ThroughTransformers
-
-        layers = ThroughTransformers(config, description, placement)
-    return layers, Pooling(description, placement.device), products_of_token(config)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or Python says that there is not enough memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+        if max(map(max, sequences)) >= self.engine.vocabulary:
+            raise ModelError(
+                f"the tokenizer of '{self.description.name}' does not fit its weights: a token id is too high"
+            )
+        return self.engine.vectors(sequences, skipped)

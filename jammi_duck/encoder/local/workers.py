@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-import torch
-
 from jammi_duck.lifetime import at_work
 
 T = TypeVar("T")
@@ -57,16 +55,13 @@ class Workers:
         return future
 
     def _work(self, jobs: queue.PriorityQueue[_Job], cores: int) -> None:
-        is_ready = False
+        _here.cores = cores
         while True:
             _, _, future, work = jobs.get()
             error: BaseException | None = None
             result = None
             is_wanted = future.set_running_or_notify_cancel()
             try:
-                if not is_ready:
-                    _use_threads(cores)
-                    is_ready = True
                 if is_wanted:
                     with at_work(), _passes.one():
                         result = work()
@@ -81,22 +76,9 @@ class Workers:
             del future, work, error, result
 
 
-def _use_threads(count: int) -> None:
-    """Let torch compute on `count` cores when this thread calls it, without changing other threads.
-
-    torch has a number for each thread, and a global one that a thread copies when it first computes. The global number
-    is restored once this thread has copied it.
-    """
-    with _setting:
-        others: list[int] = []
-        unseen = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
-        unseen.start()
-        unseen.join()
-        torch.set_num_threads(count)
-        torch.get_num_threads()
-        restored = threading.Thread(target=torch.set_num_threads, args=others)
-        restored.start()
-        restored.join()
+def cores_here() -> int | None:
+    """On how many cores the calling thread may compute; None if it is no thread of a pool."""
+    return getattr(_here, "cores", None)
 
 
 class _Passes:
@@ -141,12 +123,12 @@ _FORK_SECONDS = 5.0
 _passes = _Passes()
 _pools: dict[int, Workers] = {}
 _starting = threading.Lock()
-_setting = threading.Lock()
+_here = threading.local()
 
 
 def _after_fork() -> None:
-    global _passes, _starting, _setting
-    _passes, _starting, _setting = _Passes(), threading.Lock(), threading.Lock()
+    global _passes, _starting
+    _passes, _starting = _Passes(), threading.Lock()
     for pool in _pools.values():
         pool.start()
 
@@ -157,12 +139,17 @@ os.register_at_fork(
 
 
 def workers(threads: int | None) -> Workers:
-    """The process's pool of `threads` threads, by default as many as torch would use; started when first asked for.
+    """The process's pool of `threads` threads, by default one for each CPU that it may use; started when first needed.
 
     Each number of threads has its own pool.
     """
-    wanted = threads or torch.get_num_threads()
+    wanted = threads or cpus()
     with _starting:
         if wanted not in _pools:
             _pools[wanted] = Workers(wanted)
         return _pools[wanted]
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

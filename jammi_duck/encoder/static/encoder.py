@@ -17,7 +17,7 @@ from jammi_duck.types import Role
 
 if TYPE_CHECKING:
     from jammi_duck.encoder.description import ModelDescription
-    from jammi_duck.encoder.local.batch import Tokens
+    from jammi_duck.encoder.local.engine import Tokens
     from jammi_duck.encoder.token_counts import TokenCounts
 
 _CHUNK_TEXTS = 1024

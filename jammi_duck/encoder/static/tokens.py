@@ -15,7 +15,7 @@ from jammi_duck.errors import ModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from jammi_duck.encoder.local.batch import Tokens
+    from jammi_duck.encoder.local.engine import Tokens
 
 _TOO_LONG = "it is too long for this model, which reads texts whole"
 

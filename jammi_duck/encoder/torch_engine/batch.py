@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Tokens = Sequence[int]
+from jammi_duck.encoder.local.engine import Tokens
 
 
 @dataclass(frozen=True)

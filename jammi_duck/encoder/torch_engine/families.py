@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from jammi_duck.encoder.description import hidden_size
-from jammi_duck.encoder.local.attention import LOG2E, attend, query_scale
-from jammi_duck.encoder.local.batch import Batch, each_group
-from jammi_duck.encoder.local.linear import ACTIVATIONS, Linear, Placement, linear
-from jammi_duck.encoder.local.weights import Weights
+from jammi_duck.encoder.torch_engine.attention import LOG2E, attend, query_scale
+from jammi_duck.encoder.torch_engine.batch import Batch, each_group
+from jammi_duck.encoder.torch_engine.linear import ACTIVATIONS, Linear, Placement, linear
+from jammi_duck.encoder.torch_engine.weights import Weights
 
 Config = Mapping[str, Any]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from jammi_duck.encoder.description import TransformerDescription, hidden_size
-from jammi_duck.encoder.local.batch import Batch, each_group
-from jammi_duck.encoder.local.families import Norm
-from jammi_duck.encoder.local.linear import ACTIVATIONS, Placement, PlainLinear
-from jammi_duck.encoder.local.weights import Weights
+from jammi_duck.encoder.torch_engine.batch import Batch, each_group
+from jammi_duck.encoder.torch_engine.families import Norm
+from jammi_duck.encoder.torch_engine.linear import ACTIVATIONS, Placement, PlainLinear
+from jammi_duck.encoder.torch_engine.weights import Weights
 from jammi_duck.errors import ModelError
 
 Config = Mapping[str, Any]

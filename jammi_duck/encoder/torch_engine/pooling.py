@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from jammi_duck.encoder.description import ModelDescription, Module
-from jammi_duck.encoder.local.batch import Batch, each_group
-from jammi_duck.encoder.local.weights import Weights
 from jammi_duck.encoder.model_files import read_json
+from jammi_duck.encoder.torch_engine.batch import Batch, each_group
+from jammi_duck.encoder.torch_engine.weights import Weights
 from jammi_duck.errors import ModelError
 
 Step = Callable[[Tensor], Tensor]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from jammi_duck.encoder.description import ModelDescription
-from jammi_duck.encoder.local.batch import Batch, each_group
-from jammi_duck.encoder.local.linear import Placement
+from jammi_duck.encoder.torch_engine.batch import Batch, each_group
+from jammi_duck.encoder.torch_engine.linear import Placement
 from jammi_duck.errors import ModelError
 
 
