@@ -72,10 +72,12 @@ def test_the_context():
     patterns = (CHECKOUT / ".dockerignore").read_text().splitlines()[1:]
     for name in ("pyproject.toml", "setup.py", "constraints.txt", "README.md", "LICENSE"):
         assert is_in_context(name, patterns)
-    for name in ("jammi_duck/doors/server/http.py", "storage/__init__.py", "udfs/native/jammi.c"):
+    for name in ("jammi_duck/doors/server/http.py", "storage/__init__.py", "udfs/native/jammi.c",
+                 "jammi_duck/encoder/native/kernels/plain_int8.c"):  # fmt: skip
         assert is_in_context(name, patterns)
     for name in (".git/config", ".venv/bin/python", "tests/conftest.py", "jammi_duck/__pycache__/jammi.pyc",
-                 "udfs/native/jammi.duckdb_extension", "artifacts/x", "my.duckdb", "tokens.json"):  # fmt: skip
+                 "udfs/native/jammi.duckdb_extension", "jammi_duck/encoder/native/libjammi_encoder.so", "artifacts/x",
+                 "my.duckdb", "tokens.json"):  # fmt: skip
         assert not is_in_context(name, patterns), name
 
 

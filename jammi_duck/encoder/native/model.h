@@ -68,8 +68,10 @@ struct kernel_set {
 
 extern const struct kernel_set plain_float32, plain_int8;
 #ifdef __x86_64__
-extern const struct kernel_set avx2_float32, avx2_int8;
-extern const struct kernel_set avx512_float32, avx512_bfloat16, avx512_int8, avx512_int8_bfloat16;
+/* NULL is the address of those that the compiler did not know. */
+#define IF_COMPILED __attribute__((weak, visibility("hidden")))
+extern const struct kernel_set avx2_float32 IF_COMPILED, avx2_int8 IF_COMPILED, avx512_float32 IF_COMPILED,
+    avx512_bfloat16 IF_COMPILED, avx512_int8 IF_COMPILED, avx512_int8_bfloat16 IF_COMPILED;
 #endif
 
 /* The set that computes in a precision, or NULL if this CPU has none. */
