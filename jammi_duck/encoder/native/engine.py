@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from jammi_duck.types import Vectors
 
-__all__ = ["NotCovered", "native_engine", "native_pair_engine"]
+__all__ = ["NotCovered", "native_engine", "native_pair_engine", "why_not_covered"]
 
 # More tokens in a pass do not fit into the caches of a core.
 _PASS_TOKENS = 2048
@@ -151,6 +151,20 @@ def native_pair_engine(description: CrossEncoderDescription, precision: str) -> 
     pairs = PairTokenization(description).tokenize(list(zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)))
     found = [each for each in pairs if each]
     return _proven(made, lambda engine: unit(engine.pooled(found)), description.name)
+
+
+def why_not_covered(description: ModelDescription) -> str | None:
+    """Why `native_engine` does not compute a model, as its files say without being loaded; None if it does."""
+    try:
+        plan(*_read(description), description.max_tokens)
+        for module in description.modules:
+            step(module, description.name)
+    except NotCovered as error:
+        return str(error)
+    # What is damaged is said when the model is loaded.
+    except Exception:
+        return None
+    return None
 
 
 def _check_here(precision: str) -> None:

@@ -66,6 +66,8 @@ class Forward:
             ModelError: a token id, a type or a length is more than the model has.
             MemoryError: there is not enough memory.
         """
+        if not sequences:
+            return np.empty((0, len(poolings) * self._hidden), np.float32)
         lengths = np.fromiter(map(len, sequences), np.int32, len(sequences))
         tokens = int(lengths.sum(dtype=np.int64))
         ids = self._flat(sequences, tokens)

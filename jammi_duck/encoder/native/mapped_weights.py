@@ -61,7 +61,7 @@ class Tensor:
             return (values.astype(np.uint32) << 16).view(np.float32)
         # What is too large becomes infinite, as it does in torch.
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values, np.float32)
+            return np.require(values, np.float32, ("C", "A"))
 
 
 @dataclass(frozen=True)

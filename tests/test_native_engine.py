@@ -1,0 +1,777 @@
+"""The engine in C gives the vectors of sentence-transformers, the same in any company, and crashes on no file.
+
+Each kernel that this CPU has is forced in turn.
+"""
+
+import concurrent.futures
+import functools
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules import Normalize
+
+from jammi_duck.encoder.cross_encoder_description import describe_cross_encoder
+from jammi_duck.encoder.description import describe
+from jammi_duck.encoder.local.pairs import PairTokenization
+from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
+from jammi_duck.encoder.names import MINILM, find
+from jammi_duck.encoder.native import engine as native
+from jammi_duck.encoder.native import families as native_families
+from jammi_duck.encoder.native import library, mapped_weights
+from jammi_duck.encoder.native.engine import NotCovered, native_engine, native_pair_engine
+from jammi_duck.encoder.native.int8_texts import TEXTS
+from jammi_duck.encoder.native.mapped_weights import MappedWeights
+from jammi_duck.errors import ConfigError, ModelError
+from tests import models
+from tests.conftest import REAL_RERANKER
+from tests.models import FAMILIES, POOLING, change_tensors, dense, edit, layer_norm, save
+from tests.test_cross_encoder import expected as scores_of_peer
+from tests.test_cross_encoder import make_reranker, pairs_for
+from tests.test_parity import case, reference, texts_for, unit
+
+pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no native engine: {library.why_not()}")
+
+OURS = [family for family in FAMILIES if family != "electra"]
+# The lowest cosine to sentence-transformers, and the lowest mean.
+LOWEST = {"float32": 0.999999, "bfloat16": 0.9998, "int8": 0.95}
+MEAN = {"float32": 0.999999, "bfloat16": 0.9998, "int8": 0.995}
+DISTANCE = 1e-5
+# In standard deviations of the scores.
+NEAR = {"float32": 1e-4, "bfloat16": 0.2, "int8": 0.5}
+PROMPTS = {"query": "search for: ", "document": "Represent this passage: "}
+
+
+def _variants():
+    """The kernels and precisions that this CPU has."""
+    if library.why_not() is None:
+        for kernels, precision in itertools.product(enumerate(library.KERNELS), enumerate(library.PRECISIONS)):
+            if library.functions().encoder_supports(kernels[0], precision[0]):
+                yield kernels[1], precision[1]
+
+
+VARIANTS = list(_variants())
+KERNELS = list(dict.fromkeys(kernels for kernels, _ in VARIANTS))
+needs_bfloat16 = pytest.mark.skipif(not any("bfloat16" in each for each in VARIANTS), reason="no bfloat16 here")
+
+
+@pytest.fixture
+def force(monkeypatch):
+    """Chooses the kernels."""
+    return lambda kernels: monkeypatch.setenv(library.VARIABLE, kernels)
+
+
+@pytest.fixture
+def unproven(monkeypatch):
+    """Models of random weights lose more in int8 than trained ones."""
+    monkeypatch.setattr(native, "_LEAST_COSINE", -1)
+    monkeypatch.setattr(native, "_LEAST_MEAN", -1)
+
+
+@pytest.fixture(scope="module")
+def plain(families, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    return functools.cache(lambda name: save(families[name], folder / name))
+
+
+@pytest.fixture(scope="module")
+def rerankers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rerankers")
+    return functools.cache(lambda family: make_reranker(family, folder / family))
+
+
+class Encoder:
+    """A model in the native engine, and the tokens of texts."""
+
+    def __init__(self, path, precision="float32"):
+        self.description = describe(path, "m")
+        self.engine = native_engine(self.description, precision)
+        self.tokens = Tokenization(self.description, CuttingTokenizer(self.description))
+
+    def sequences(self, texts, role="document"):
+        return self.tokens.tokenize(texts, role)[0]
+
+    def encode(self, texts, role="document", at_once=64):
+        sequences = self.sequences(texts, role)
+        vectors = np.zeros((len(texts), self.description.dimensions), np.float32)
+        places = [place for place, tokens in enumerate(sequences) if tokens]
+        for some in (places[first : first + at_once] for first in range(0, len(places), at_once)):
+            vectors[some] = self.engine.vectors([sequences[place] for place in some], self.tokens.prompt_tokens(role))
+        assert vectors.dtype == np.float32
+        return vectors
+
+
+def check(vectors, expected, precision="float32", what=""):
+    assert vectors.shape == expected.shape
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    cosines = (unit(vectors) * expected).sum(1)
+    print(f"{what} {precision}: lowest {cosines.min():.6f}, mean {cosines.mean():.6f}")
+    assert cosines.min() >= LOWEST[precision], what
+    assert cosines.mean() >= MEAN[precision], what
+    if precision == "float32":
+        assert np.linalg.norm(vectors - expected, axis=1).max() <= DISTANCE, what
+
+
+def same(path, force, chosen=None, role="document", prompt_name=None):
+    """In float32, by each of the kernels."""
+    chosen = texts_for(path) if chosen is None else chosen
+    expected = reference(path, chosen, role, prompt_name)
+    for kernels in KERNELS:
+        force(kernels)
+        check(Encoder(path).encode(chosen, role), expected, what=kernels)
+
+
+class TestFamilies:
+    @pytest.mark.parametrize("family", OURS)
+    def test_texts_of_every_kind(self, plain, force, unproven, family):
+        chosen, expected = case(plain(family), 2000)
+        for kernels, precision in VARIANTS:
+            force(kernels)
+            encoder = Encoder(plain(family), precision)
+            assert (encoder.engine.precision, encoder.engine.kernels) == (precision, kernels)
+            check(encoder.encode(chosen), expected, precision, f"{family} {kernels}")
+
+    @pytest.mark.parametrize("family", OURS)
+    def test_the_same_bits_in_any_company(self, plain, force, unproven, family):
+        chance = random.Random(3)
+        chosen = texts_for(plain(family), 300)
+        for kernels, precision in VARIANTS:
+            force(kernels)
+            encoder = Encoder(plain(family), precision)
+            together = encoder.encode(chosen, at_once=300)
+            order = chance.sample(range(300), 300)
+            others = encoder.encode([chosen[place] for place in order], at_once=7)
+            assert np.array_equal(others, together[order]), (kernels, precision)
+            for place in order[:20]:
+                assert np.array_equal(encoder.encode([chosen[place]])[0], together[place]), (kernels, precision)
+
+    def test_weights_that_were_saved_with_a_head(self, force, tmp_path):
+        for family in OURS:
+            path = models.make(FAMILIES[family], tmp_path / family, transformers.AutoModelForMaskedLM)
+            same(path, force)
+
+    def test_many_threads_at_once(self, plain):
+        encoder = Encoder(plain("bert"), library.best_precision())
+        sequences = encoder.sequences(texts_for(plain("bert"), 200))
+        passes = [sequences[first::11] for first in range(11)] * 4
+        alone = [encoder.engine.vectors(each, 0) for each in passes]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for found, expected in zip(
+                pool.map(lambda each: encoder.engine.vectors(each, 0), passes), alone, strict=True
+            ):
+                assert np.array_equal(found, expected)
+
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_after_a_fork(self, plain):
+        encoder = Encoder(plain("bert"))
+        before = encoder.encode(["water", "duck"])
+        child = os.fork()
+        if not child:
+            os._exit(0 if np.array_equal(encoder.encode(["water", "duck"]), before) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+class TestPooling:
+    @pytest.mark.parametrize("mode", [*POOLING, ("cls", "mean"), ("lasttoken", "max", "weightedmean")])
+    def test_each_mode(self, families, force, tmp_path, mode):
+        for family in ("bert", "modernbert"):
+            same(save(families[family], tmp_path / family, mode), force)
+
+    @pytest.mark.parametrize("mode", POOLING)
+    def test_without_the_prompt(self, families, force, tmp_path, mode):
+        path = save(families["roberta"], tmp_path / "model", mode, include_prompt=False, prompts=PROMPTS)
+        same(path, force, role="query")
+
+    def test_a_prompt_that_leaves_one_token(self, families, force, tmp_path):
+        prompts = {"document": "water duck " * 80}
+        same(save(families["bert"], tmp_path / "model", include_prompt=False, prompts=prompts), force)
+
+    def test_where_nothing_is_left(self, families, force, tmp_path):
+        path = save(families["bert"], tmp_path / "model", POOLING)
+        for kernels in KERNELS:
+            force(kernels)
+            encoder = Encoder(path)
+            found = encoder.engine.vectors([[2, 9, 3], [2, 9, 9, 3]], 3)
+            assert not found[0].any()
+            assert np.linalg.norm(found[1]) == pytest.approx(1, abs=1e-6)
+
+
+class TestModules:
+    @pytest.mark.parametrize(
+        "modules",
+        {
+            "tanh, smaller": [dense(48, 20)],
+            "identity, larger": [dense(48, 80, torch.nn.Identity())],
+            "gelu, no bias": [dense(48, 48, torch.nn.GELU(), bias=False)],
+            "sigmoid": [dense(48, 37, torch.nn.Sigmoid())],
+            "silu": [dense(48, 16, torch.nn.SiLU())],
+            "residual": [dense(48, 48, use_residual=True)],
+            "residual, projected": [dense(48, 20, use_residual=True)],
+            "two": [dense(48, 80), dense(80, 16, torch.nn.Identity())],
+            "layer norm": [layer_norm(48)],
+            "all": [dense(48, 32), layer_norm(32), Normalize()],
+            "normalised first": [Normalize(), dense(48, 32, torch.nn.ReLU()), layer_norm(32)],
+            "normalised": [Normalize()],
+        }.items(),
+        ids=lambda modules: modules[0],
+    )
+    def test_each(self, families, force, tmp_path, modules):
+        path = save(families["bert"], tmp_path / "model", "mean", *modules[1])
+        same(path, force)
+        encoder, chosen = Encoder(path), texts_for(path)
+        together = encoder.encode(chosen, at_once=120)
+        assert np.array_equal(encoder.encode(chosen[::-1], at_once=7)[::-1], together)
+        assert np.array_equal(encoder.encode(chosen, at_once=1), together)
+
+    def test_after_a_concatenation(self, families, force, tmp_path):
+        same(save(families["roberta"], tmp_path / "model", ("cls", "mean"), dense(96, 24), Normalize()), force)
+
+    def test_fewer_dimensions(self, families, force, tmp_path):
+        path = save(families["bert"], tmp_path / "model", "mean", truncate_dim=16)
+        assert Encoder(path).encode(["duck"]).shape == (1, 16)
+        same(path, force)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("family", "changes"),
+        [
+            ("bert", {"hidden_act": "gelu_new"}),
+            ("bert", {"hidden_act": "silu", "num_attention_heads": 2, "num_hidden_layers": 1}),
+            ("roberta", {"hidden_act": "relu", "layer_norm_eps": 1e-3}),
+            ("roberta", {"hidden_size": 80, "num_attention_heads": 5, "intermediate_size": 112}),
+            ("distilbert", {"activation": "relu"}),
+            ("distilbert", {"sinusoidal_pos_embds": True}),
+            ("mpnet", {"hidden_act": "gelu_pytorch_tanh"}),
+            ("modernbert", {"attention_bias": True, "mlp_bias": True, "norm_bias": True}),
+            ("modernbert", {"hidden_activation": "silu", "local_attention": 7, "norm_eps": 1e-3}),
+            ("modernbert", {"global_attn_every_n_layers": 2}),
+            ("modernbert", {"global_rope_theta": 500.0, "local_rope_theta": 90.0}),
+        ],
+        ids=str,
+    )
+    def test_what_config_json_says(self, force, tmp_path, family, changes):
+        same(models.make(FAMILIES[family], tmp_path / "model", **changes), force)
+
+    def test_modernbert_as_older_versions_wrote_it(self, families, force, tmp_path):
+        path = shutil.copytree(families["modernbert"], tmp_path / "model")
+        thetas = {"global_rope_theta": 500.0, "local_rope_theta": 90.0}
+        edit(path / "config.json", rope_parameters=None, layer_types=None, **thetas, global_attn_every_n_layers=2)
+        same(path, force)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    @pytest.mark.parametrize("family", ["bert", "modernbert"])
+    def test_weights_of_other_types(self, force, tmp_path, family, dtype):
+        same(models.make(FAMILIES[family], tmp_path / "other", dtype=dtype), force)
+
+    def test_old_names_of_tensors(self, plain, tmp_path):
+        path = shutil.copytree(plain("bert"), tmp_path / "model")
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        tensors = {"embeddings.position_ids": torch.arange(80).unsqueeze(0)}
+        for name, tensor in load_file(path / "model.safetensors").items():
+            now = next((now for now in old if name.endswith(now)), name)
+            tensors[f"bert.{name.replace(now, old.get(now, now))}"] = tensor
+        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+        chosen = texts_for(path)
+        assert np.array_equal(Encoder(path).encode(chosen), Encoder(plain("bert")).encode(chosen))
+
+    def test_texts_of_a_modernbert_beyond_its_window(self, force, tmp_path):
+        path = models.make(FAMILIES["modernbert"], tmp_path / "model", max_position_embeddings=2048)
+        edit(path / "tokenizer_config.json", model_max_length=2000)
+        same(path, force, ["water duck " * 300, "water and more ducks in the river " * 300, "one"])
+
+
+class TestCrossEncoders:
+    @pytest.mark.parametrize("family", OURS)
+    def test_scores_are_those_of_sentence_transformers(self, rerankers, force, unproven, family):
+        self.same(rerankers(family), force, VARIANTS, family)
+
+    @pytest.mark.parametrize(
+        ("family", "changes"),
+        [
+            ("bert", {"hidden_act": "relu", "type_vocab_size": 3}),
+            ("bert", {"sentence_transformers": {"version": "4.0.0"}}),
+            ("bert", {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}}),
+            ("roberta", {"hidden_act": "gelu_new"}),
+            ("modernbert", {"classifier_pooling": "mean"}),
+            ("modernbert", {"classifier_bias": True, "norm_bias": True, "classifier_activation": "silu"}),
+            ("modernbert", {"classifier_activation": "gelu_new"}),
+        ],
+        ids=str,
+    )
+    def test_follow_config_json(self, tmp_path, force, family, changes):
+        variants = [(kernels, "float32") for kernels in KERNELS]
+        self.same(make_reranker(family, tmp_path / "model", **changes), force, variants, family)
+
+    def test_do_without_token_types_where_the_tokenizer_has_none(self, rerankers, force, tmp_path):
+        path = shutil.copytree(rerankers("bert"), tmp_path / "model")
+        edit(path / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
+        self.same(path, force, [(library.kernels(), "float32")], "bert")
+
+    def test_in_any_company(self, rerankers, force, unproven):
+        for family, (kernels, precision) in itertools.product(("bert", "modernbert"), VARIANTS):
+            force(kernels)
+            engine, pairs = self.load(rerankers(family), precision)
+            together = engine.scores(pairs)
+            alone = np.concatenate([engine.scores([pair]) for pair in pairs[::-1]])
+            assert np.array_equal(alone[::-1], together), (family, kernels, precision)
+
+    def test_a_type_that_the_weights_do_not_have(self, rerankers):
+        engine, pairs = self.load(rerankers("bert"), "float32")
+        wrong = [type(pairs[0])(pairs[0].ids, [7] * len(pairs[0].ids))]
+        with pytest.raises(ModelError, match="token id or type is too high"):
+            engine.scores(wrong)
+
+    @staticmethod
+    def load(path, precision):
+        description = describe_cross_encoder(path, "m")
+        return native_pair_engine(description, precision), PairTokenization(description).tokenize(pairs_for(path))
+
+    def same(self, path, force, variants, what):
+        theirs = scores_of_peer(path, pairs_for(path))
+        spread = float(theirs.std())
+        assert spread > 0.001
+        for kernels, precision in variants:
+            force(kernels)
+            engine, pairs = self.load(path, precision)
+            scores = engine.scores(pairs)
+            assert (scores.shape, scores.dtype, engine.precision) == ((len(pairs), 1), np.float32, precision)
+            furthest = np.abs(scores[:, 0] - theirs).max() / spread
+            print(f"{what} {kernels} {precision}: furthest {furthest:.6f} standard deviations")
+            assert furthest <= NEAR[precision], (kernels, precision)
+
+
+def lossy(path):
+    """One unit of each inner layer is enormous, and nothing comes of it: what is beside it gets no digits in 8 bits."""
+
+    def change(tensors):
+        for layer in range(3):
+            tensors[f"encoder.layer.{layer}.intermediate.dense.bias"][5] = 1e5
+            tensors[f"encoder.layer.{layer}.output.dense.weight"][:, 5] = 0
+
+    change_tensors(path, change)
+
+
+class TestInt8:
+    def test_the_texts(self):
+        assert len(TEXTS) == len(set(TEXTS)) == 64
+
+    def test_is_refused_where_too_much_is_lost(self, plain, force, tmp_path, caplog):
+        path = shutil.copytree(plain("bert"), tmp_path / "model")
+        lossy(path)
+        for kernels in [kernels for kernels, precision in VARIANTS if precision == "int8"]:
+            force(kernels)
+            caplog.clear()
+            encoder = Encoder(path, "int8")
+            other = "bfloat16" if (kernels, "bfloat16") in VARIANTS else "float32"
+            assert encoder.engine.precision == other
+            [told] = [record.getMessage() for record in caplog.records]
+            assert re.fullmatch(
+                r"the model 'm' loses too much in int8: over 64 texts, the cosine to float32 is -?0\.\d{4} at least "
+                rf"and -?0\.\d{{4}} on average, and has to be 0\.99 and 0\.995; it is computed in {other}",
+                told,
+            )
+            chosen = texts_for(path, 50)
+            assert np.array_equal(encoder.encode(chosen), Encoder(path, other).encode(chosen))
+
+    def test_is_refused_for_a_cross_encoder(self, rerankers, force, tmp_path, caplog):
+        path = shutil.copytree(rerankers("bert"), tmp_path / "model")
+
+        def change(tensors):
+            for layer in range(3):
+                tensors[f"bert.encoder.layer.{layer}.intermediate.dense.bias"][5] = 1e5
+                tensors[f"bert.encoder.layer.{layer}.output.dense.weight"][:, 5] = 0
+
+        change_tensors(path, change)
+        kernels = next(kernels for kernels, precision in VARIANTS[::-1] if precision == "int8")
+        force(kernels)
+        engine, _ = TestCrossEncoders.load(path, "int8")
+        assert engine.precision != "int8"
+        assert "loses too much in int8" in caplog.text
+
+    def test_weights_that_are_no_numbers_are_told_as_such(self, plain, tmp_path):
+        path = shutil.copytree(plain("bert"), tmp_path / "model")
+        models.not_a_number(path)
+        for precision in ("float32", "int8"):
+            if library.supports(precision):
+                encoder = Encoder(path, precision)
+                assert encoder.engine.precision != "int8"
+                assert not np.isfinite(encoder.encode(["duck"])).all()
+
+    @pytest.mark.minilm
+    def test_a_trained_model_proves_itself(self, force, caplog):
+        for kernels in [kernels for kernels, precision in VARIANTS if precision == "int8" and kernels != "plain"]:
+            force(kernels)
+            assert native_engine(describe(find(MINILM.name).path, "m"), "int8").precision == "int8"
+        assert not caplog.records
+
+
+class TestRealModels:
+    @pytest.mark.minilm
+    def test_all_minilm_l6_v2(self, force):
+        path = find(MINILM.name).path
+        chosen, expected = case(path, 2000, 256)
+        chosen, expected = chosen[:600], expected[:600]
+        for kernels, precision in VARIANTS:
+            force(kernels)
+            # The plain kernels take a minute for these texts.
+            count = 60 if kernels == "plain" and precision == "int8" else 600
+            encoder = Encoder(path, precision)
+            check(encoder.encode(chosen[:count]), expected[:count], precision, f"MiniLM {kernels}")
+
+    @pytest.mark.ms_marco
+    def test_ms_marco_minilm(self, force):
+        path = REAL_RERANKER
+        pairs = pairs_for(path, 512)[:60]
+        theirs = scores_of_peer(path, pairs)
+        description = describe_cross_encoder(path, "m")
+        tokens = PairTokenization(description).tokenize(pairs)
+        for kernels, precision in VARIANTS:
+            if kernels != "plain":
+                force(kernels)
+                scores = native_pair_engine(description, precision).scores(tokens)[:, 0]
+                assert scores == pytest.approx(theirs, abs={"float32": 1e-4, "bfloat16": 0.3, "int8": 1.0}[precision])
+
+
+def refused(path, precision="float32"):
+    """Why a model is not covered."""
+    with pytest.raises(NotCovered) as caught:
+        native_engine(describe(path, "m"), precision)
+    return str(caught.value)
+
+
+class TestNotCovered:
+    def test_another_family(self, plain):
+        assert "the family 'electra'" in refused(plain("electra"))
+
+    @pytest.mark.parametrize(
+        ("family", "changes", "words"),
+        [
+            ("bert", {"hidden_act": "tanh"}, "a setting"),
+            ("bert", {"hidden_size": 40}, "hidden size is 40"),
+            ("bert", {"intermediate_size": 100}, "inner layers is 100"),
+            ("bert", {"num_attention_heads": 16}, "48 numbers cannot be shared by 16 heads"),
+            ("modernbert", {"hidden_activation": "tanh"}, "a setting"),
+        ],
+        ids=str,
+    )
+    def test_settings(self, tmp_path, family, changes, words):
+        assert words in refused(models.make(FAMILIES[family], tmp_path / "model", **changes))
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"position_embedding_type": "relative_key"}, "a setting"),
+            ({"num_attention_heads": 7}, "cannot be shared by 7 heads"),
+            ({"num_attention_heads": "four"}, "num_attention_heads is 'four'"),
+            ({"num_hidden_layers": 2.5}, "num_hidden_layers is 2.5"),
+            ({"vocab_size": -4}, "vocab_size is -4"),
+            ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+            ({"type_vocab_size": -1}, "type_vocab_size is -1"),
+            ({"max_position_embeddings": 0}, "max_position_embeddings is 0"),
+        ],
+        ids=str,
+    )
+    def test_config_json_of_no_model(self, plain, tmp_path, changes, words):
+        path = shutil.copytree(plain("bert"), tmp_path / "model")
+        edit(path / "config.json", **changes)
+        assert words in refused(path)
+
+    def test_a_module_with_another_activation(self, families, tmp_path):
+        path = save(families["bert"], tmp_path / "model", "mean", dense(48, 20, torch.nn.Softplus()))
+        assert "torch.nn.modules.activation.Softplus" in refused(path)
+
+    def test_a_module_that_names_code(self, families, tmp_path):
+        path = save(families["bert"], tmp_path / "model", "mean", dense(48, 20))
+        [config] = path.glob("2_Dense/config.json")
+        edit(config, activation_function="os.system")
+        assert "'os.system'" in refused(path)
+
+    def test_more_positions_than_there_is_room_for(self, plain, tmp_path):
+        path = shutil.copytree(plain("modernbert"), tmp_path / "model")
+        edit(path / "sentence_bert_config.json", max_seq_length=50_000_000)
+        assert "texts of 50000000 tokens" in refused(path)
+
+    def test_a_head_of_another_kind(self, tmp_path):
+        path = make_reranker("modernbert", tmp_path / "model", classifier_activation="tanh")
+        with pytest.raises(NotCovered, match="with the activation 'tanh'"):
+            native_pair_engine(describe_cross_encoder(path, "m"), "float32")
+
+    def test_a_precision_that_the_kernels_do_not_have(self, plain, force):
+        force("plain")
+        assert not library.supports("bfloat16")
+        assert refused(plain("bert"), "bfloat16") == "this CPU has no kernels for bfloat16 (it has plain)"
+
+    def test_a_precision_that_there_is_not(self, plain):
+        assert not library.supports("float8")
+        assert "no kernels for float8" in refused(plain("bert"), "float8")
+
+
+class TestTheLibrary:
+    def test_the_numbers_are_those_of_the_header(self):
+        header = Path(library.__file__).with_name("encoder.h").read_text()
+        header = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+
+        def enum(name):
+            [body] = re.findall(rf"enum {name} {{(.*?)}};", header, re.DOTALL)
+            numbers, last = {}, -1
+            for entry in filter(None, (entry.strip() for entry in body.split(","))):
+                key, _, value = (part.strip() for part in entry.partition("="))
+                last = numbers[value] if value else last + 1
+                numbers[key] = last
+            return numbers
+
+        def of_ours(kind):
+            return {each.name: each.value for each in kind}
+
+        assert enum("result") == of_ours(library.Result)
+        assert enum("activation") == {**of_ours(library.Activation), "ACTIVATIONS": 4}
+        assert enum("matrix_slot") == {**of_ours(library.MatrixSlot), "MATRICES": 4}
+        vectors = enum("vector_slot")
+        assert vectors.pop("VECTORS") == 16
+        assert vectors.pop("LAYER_VECTORS") == 8
+        assert vectors == of_ours(library.VectorSlot)
+        for name, ours, count in (
+            ("precision", library.PRECISIONS, "PRECISIONS"),
+            ("kernels", library.KERNELS, "KERNELS"),
+        ):
+            assert [key.lower() for key in enum(name)] == [*ours, count.lower()]
+        assert list(enum("number")) == ["OF_FLOAT32", "OF_FLOAT16", "OF_BFLOAT16", "NUMBERS"]
+        pooling = ["mean", "cls", "max", "last_token", "weighted_mean", "mean_sqrt_length", "poolings"]
+        assert [key.lower() for key in enum("pooling")] == pooling
+        [body] = re.findall(r"struct shape {(.*?)};", header, re.DOTALL)
+        fields = re.findall(r"\w+(?=[,;])", body)
+        assert fields == [name for name, _ in library.CShape._fields_]
+        assert f"#define ENCODER_VERSION {library.functions().encoder_version()}\n" in header
+
+    def test_kernels_by_their_names(self, force):
+        fastest = library.kernels()
+        assert fastest == KERNELS[-1]
+        for kernels in KERNELS:
+            force(kernels)
+            assert library.kernels() == kernels
+            assert {p for p in library.PRECISIONS if library.supports(p)} == {p for k, p in VARIANTS if k == kernels}
+            assert library.supports(library.best_precision())
+        force("")
+        assert library.kernels() == fastest
+        force("sse9")
+        with pytest.raises(ConfigError, match=r"JAMMI_KERNELS is 'sse9'; on this CPU it can be plain"):
+            library.kernels()
+
+    @pytest.fixture
+    def other_library(self, monkeypatch):
+        def use(path):
+            monkeypatch.setattr(library, "FILE", path)
+            library._loaded.cache_clear()
+
+        yield use
+        library._loaded.cache_clear()
+
+    def test_where_there_is_none(self, plain, other_library, tmp_path):
+        other_library(tmp_path / "none.so")
+        assert "it was not compiled when the package was installed" in library.why_not()
+        assert not library.supports("float32")
+        assert "not compiled" in refused(plain("bert"))
+        with pytest.raises(ConfigError, match="the native engine cannot be used: it was not compiled"):
+            library.kernels()
+
+    def test_one_of_another_system(self, plain, other_library, tmp_path):
+        (tmp_path / "other.so").write_bytes(b"MZ of another system")
+        other_library(tmp_path / "other.so")
+        assert "made for another system" in refused(plain("bert")) or "another system" in library.why_not()
+
+    def test_one_of_another_version(self, plain, other_library, monkeypatch):
+        monkeypatch.setattr(library, "_VERSION", 99)
+        other_library(library.FILE)
+        assert "version" in refused(plain("bert"))
+
+    def test_memory_that_runs_out(self, plain):
+        encoder = Encoder(plain("bert"))
+        none_left = types.SimpleNamespace(encoder_forward=lambda *_: library.Result.NO_MEMORY)
+        encoder.engine._forward._library = none_left
+        with pytest.raises(MemoryError, match="not enough memory for the model 'm'"):
+            encoder.encode(["duck"])
+
+    def test_relative_positions_are_counted_as_torch_counts_them(self):
+        from jammi_duck.encoder.torch_engine.families import _buckets
+
+        distances = np.arange(-600, 601)
+        theirs = _buckets(torch.from_numpy(distances)).numpy()
+        assert np.array_equal(native_families.buckets(distances), theirs)
+
+    @pytest.mark.parametrize(
+        ("sequences", "skipped"), [([[2, 9999, 3]], 0), ([[2, -1, 3]], 0), ([[2] * 81], 0), ([[2, 1 << 40]], 0)]
+    )
+    def test_tokens_that_a_model_does_not_have(self, plain, force, sequences, skipped):
+        for kernels in KERNELS:
+            force(kernels)
+            encoder = Encoder(plain("bert"))
+            with pytest.raises(ModelError, match="the tokenizer of 'm' does not fit its weights"):
+                encoder.engine.vectors(sequences, skipped)
+
+    def test_no_sequences(self, plain):
+        assert Encoder(plain("bert")).engine.vectors([], 0).shape == (0, 48)
+
+
+ALONE = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "pandas", "sentence_transformers"):
+            raise ModuleNotFoundError(f"no {name} here")
+
+sys.meta_path.insert(0, Hidden())
+from pathlib import Path
+from jammi_duck.encoder.cross_encoder_description import describe_cross_encoder
+from jammi_duck.encoder.description import describe
+from jammi_duck.encoder.local.pairs import PairTokenization
+from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
+from jammi_duck.encoder.native.engine import native_engine, native_pair_engine
+from jammi_duck.encoder.native.library import best_precision
+
+description = describe(Path(sys.argv[1]), "m")
+engine = native_engine(description, best_precision())
+tokens = Tokenization(description, CuttingTokenizer(description)).tokenize(["duck"], "document")[0]
+assert engine.vectors(tokens, 0).shape == (1, 48)
+description = describe_cross_encoder(Path(sys.argv[2]), "m")
+pairs = PairTokenization(description).tokenize([("duck", "water")])
+assert native_pair_engine(description, best_precision()).scores(pairs).shape == (1, 1)
+assert not {"torch", "transformers", "pandas"} & set(sys.modules)
+"""
+
+
+def test_without_torch(plain, rerankers):
+    command = [sys.executable, "-c", ALONE, plain("modernbert"), rerankers("bert")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def damaged(path, precision="float32"):
+    with pytest.raises(ModelError) as caught:
+        native_engine(describe(path, "m"), precision)
+    return str(caught.value)
+
+
+class TestHostileWeights:
+    @pytest.fixture
+    def copy(self, plain, tmp_path):
+        return shutil.copytree(plain("bert"), tmp_path / "model")
+
+    @pytest.mark.parametrize("kind", ["cut short", "another shape", "without a tensor"])
+    def test_is_told_as_torch_tells_it(self, copy, kind):
+        from jammi_duck.encoder.torch_engine.engine import TorchEngine
+        from jammi_duck.encoder.torch_engine.linear import Placement
+
+        change, words = models.BROKEN[kind]
+        change(copy)
+        told = damaged(copy)
+        assert re.search(words, told.lower())
+        with pytest.raises(ModelError) as theirs:
+            TorchEngine(describe(copy, "m"), Placement(torch.device("cpu"), torch.float32))
+        assert told == str(theirs.value)
+
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.uint8])
+    def test_quantized(self, copy, dtype):
+        change_tensors(copy, lambda tensors: tensors.update({models.TENSOR: tensors[models.TENSOR].to(dtype)}))
+        assert damaged(copy) == f"the weights of 'm' are quantized ('{models.TENSOR}' is {dtype}): not supported"
+
+    def test_a_type_that_is_not_read(self, copy):
+        half = torch.float8_e4m3fn
+        change_tensors(copy, lambda tensors: tensors.update({models.TENSOR: tensors[models.TENSOR].to(half)}))
+        assert refused(copy) == f"'{models.TENSOR}' is F8_E4M3"
+
+    def test_a_shard_that_is_missing(self, plain, tmp_path):
+        path = shutil.copytree(plain("roberta"), tmp_path / "model")
+        shard = min(path.glob("model-*.safetensors"))
+        shard.unlink()
+        assert damaged(path) == f"the weights of 'm' are not all there: '{shard.name}' is missing in '{path}'"
+
+    @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd"])
+    def test_a_shard_elsewhere(self, plain, tmp_path, name):
+        path = shutil.copytree(plain("roberta"), tmp_path / "model")
+        index = json.loads((path / "model.safetensors.index.json").read_text())
+        index["weight_map"] = dict.fromkeys(index["weight_map"], name)
+        (path / "model.safetensors.index.json").write_text(json.dumps(index))
+        assert "are not all there" in damaged(path)
+
+    def test_tensors_at_odd_addresses(self, copy, plain):
+        whole = (copy / "model.safetensors").read_bytes()
+        size = int.from_bytes(whole[:8], "little")
+        chosen = texts_for(copy, 40)
+        for shift in (1, 2, 3):
+            header = whole[8 : 8 + size] + b" " * shift
+            (copy / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + whole[8 + size :])
+            for precision in ("float32", library.best_precision()):
+                found = Encoder(copy, precision).encode(chosen)
+                assert np.array_equal(found, Encoder(plain("bert"), precision).encode(chosen))
+
+    def test_another_file_than_the_one_that_was_checked(self, copy, monkeypatch):
+        """It is replaced between the check and the mapping."""
+        whole = (copy / "model.safetensors").read_bytes()
+        opened = mapped_weights.safe_open
+
+        def replacing(path, framework):
+            file = opened(path, framework=framework)
+            Path(path).write_bytes(whole[:-50_000])
+            return file
+
+        monkeypatch.setattr(mapped_weights, "safe_open", replacing)
+        assert "does not lie within the file" in damaged(copy)
+
+    def test_headers_of_no_sense(self, copy):
+        """Bytes of the header are changed at random: what is refused is told, and what is taken is computed."""
+        file = copy / "model.safetensors"
+        whole, chance = file.read_bytes(), random.Random(9)
+        size = int.from_bytes(whole[:8], "little")
+        outcomes = {"taken": 0, "refused": 0}
+        for _ in range(400):
+            changed = bytearray(whole)
+            for _ in range(chance.choice((1, 1, 2, 5))):
+                place = chance.randrange(8 + size) if chance.random() < 0.95 else chance.randrange(8)
+                changed[place] = chance.choice(b'0123456789[]{},":-FIBU') if place >= 8 else chance.randrange(256)
+            file.write_bytes(changed)
+            try:
+                Encoder(copy).encode(["duck"])
+                outcomes["taken"] += 1
+            except (ModelError, NotCovered):
+                outcomes["refused"] += 1
+        assert outcomes["refused"] > 300
+
+    def test_files_that_end_anywhere(self, copy):
+        file = copy / "model.safetensors"
+        whole, chance = file.read_bytes(), random.Random(9)
+        for end in [0, 1, 7, 8, 9, *(chance.randrange(len(whole)) for _ in range(60))]:
+            file.write_bytes(whole[:end])
+            assert damaged(copy)
+
+    def test_a_tensor_without_numbers(self, tmp_path):
+        save_file({"none": torch.zeros(0, 4), "one": torch.zeros(())}, tmp_path / "model.safetensors")
+        weights = MappedWeights(tmp_path, "m")
+        assert weights.take("none", 0, 4).floats().shape == (0, 4)
+        assert weights.take("one").floats().shape == ()
+
+    @pytest.mark.parametrize("huge", [float("nan"), float("inf"), 1e38, -3e38, 1e-44])
+    def test_numbers_of_no_sense(self, copy, force, huge):
+        """They end in vectors that are no numbers, or in any vectors, and in no crash."""
+        change_tensors(
+            copy,
+            lambda tensors: [
+                tensor.view(-1)[::3].fill_(huge) for tensor in tensors.values() if tensor.is_floating_point()
+            ],
+        )
+        for kernels, precision in VARIANTS:
+            force(kernels)
+            Encoder(copy, precision).encode(["duck", "water " * 50])
