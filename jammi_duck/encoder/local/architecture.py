@@ -28,7 +28,10 @@ ACTIVATIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Names:
-    """The names that a family gives to the parts of a layer, and the prefix of a model with a head."""
+    """The names that a family gives to the parts of a layer, and the prefix of a model with a head.
+
+    It may also have vectors for the types of tokens, and biases for buckets of relative positions.
+    """
 
     prefix: str
     layer: str
@@ -40,13 +43,15 @@ class Names:
     up: str
     down: str
     output_norm: str
+    has_types: bool = False
+    has_buckets: bool = False
 
 
 def _of_bert(prefix: str) -> Names:
     return Names(
         prefix, "encoder.layer.{}.", "attention.self.query", "attention.self.key", "attention.self.value",
         "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense",
-        "output.LayerNorm",
+        "output.LayerNorm", has_types=True,
     )  # fmt: skip
 
 
@@ -56,7 +61,7 @@ NAMES: Mapping[str, Names] = {
     **dict.fromkeys(("roberta", "camembert", "xlm-roberta"), _of_bert("roberta.")),
     "mpnet": Names(
         "mpnet.", "encoder.layer.{}.", "attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o",
-        "attention.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
+        "attention.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm", has_buckets=True,
     ),
     "distilbert": Names(
         "distilbert.", "transformer.layer.{}.", "attention.q_lin", "attention.k_lin", "attention.v_lin",
@@ -66,8 +71,7 @@ NAMES: Mapping[str, Names] = {
 
 # MPNet's relative positions.
 BUCKETS = 32
-# The token id from which MPNet counts its positions.
-MPNET_PADDING = 1
+_PADDING_OF_MPNET = 1
 
 # Defaults for settings that a config.json leaves out.
 _OF_BERT = {
@@ -114,6 +118,15 @@ def completed(config: Config) -> dict[str, Any] | None:
     if family == "modernbert":
         settings |= {"layer_norm_eps": settings["norm_eps"], "hidden_act": settings["hidden_activation"]}
     return settings
+
+
+def padding(config: Config) -> int | None:
+    """The token id from which RoBERTa and MPNet count their positions; None in other families."""
+    family = config["model_type"]
+    if family == "mpnet":
+        return _PADDING_OF_MPNET
+    found: int | None = None if family in ("bert", "distilbert") else config["pad_token_id"]
+    return found
 
 
 def local_layers(config: Config) -> list[bool]:

@@ -40,11 +40,6 @@ def name_in(tensors: Collection[str], name: str) -> str:
     return name
 
 
-def prefix_in(tensors: Collection[str], prefixes: tuple[str, ...], sign: str) -> str:
-    """The first of `prefixes` that has a tensor called `sign`; empty if none has."""
-    return next((prefix for prefix in prefixes if prefix + sign in tensors), "")
-
-
 def misfit(model: str, what: str) -> ModelError:
     """The error that the weights of a model are not those that its config.json says."""
     return ModelError(f"the weights of '{model}' do not fit its config.json: {what}")

@@ -13,12 +13,12 @@ from jammi_duck.encoder.description import hidden_size
 from jammi_duck.encoder.local.architecture import (
     ACTIVATIONS,
     BUCKETS,
-    MPNET_PADDING,
     NAMES,
     Config,
     Names,
     completed,
     local_layers,
+    padding,
     rotary_bases,
 )
 from jammi_duck.encoder.native.library import Activation, CShape, MatrixSlot, VectorSlot
@@ -116,7 +116,10 @@ def _sizes(config: Config) -> _Sizes:
 
 
 def _whole(config: Config, key: str, least: int = 0) -> int:
-    value = config[key]
+    return _within(key, config[key], least)
+
+
+def _within(key: str, value: object, least: int) -> int:
     if not isinstance(value, int) or not least <= value <= _MOST:
         raise NotCovered(f"{key} is {value!r} in its config.json")
     return value
@@ -134,12 +137,13 @@ def _shape(config: Config, sizes: _Sizes, **others: int) -> CShape:
 def _post_norm(config: Config, sizes: _Sizes, weights: MappedWeights, family: str) -> Plan:
     """BERT, RoBERTa and their kin, DistilBERT, MPNet: x = norm(x + attention(x)); x = norm(x + down(up(x)))."""
     hidden, inner, names = sizes.hidden, sizes.inner, NAMES[family]
-    has_types, has_buckets = names.prefix in ("bert.", "roberta."), family == "mpnet"
     positions = _whole(config, "max_position_embeddings", 1)
-    padding = {"bert": -1, "distilbert": -1, "mpnet": MPNET_PADDING}.get(family)
-    padding = _whole(config, "pad_token_id", -1) if padding is None else padding
-    types = _whole(config, "type_vocab_size", 1) if has_types else 0
-    shape = _shape(config, sizes, positions=positions, types=types, padding=padding, relative=int(has_buckets))
+    begin = padding(config)
+    counted_from = -1 if begin is None else _within("pad_token_id", begin, -1)
+    types = _whole(config, "type_vocab_size", 1) if names.has_types else 0
+    shape = _shape(
+        config, sizes, positions=positions, types=types, padding=counted_from, relative=int(names.has_buckets)
+    )
     made = Plan(shape, weights.take(f"{_WORDS}.weight", sizes.vocabulary, hidden))
     table = weights.take("embeddings.position_embeddings.weight", positions, hidden)
     made.vectors[-1, VectorSlot.POSITION_TABLE] = [Part(table)]
@@ -163,7 +167,7 @@ def _post_norm(config: Config, sizes: _Sizes, weights: MappedWeights, family: st
         ):
             made.put_norm(number, slot, bias, _norm(config, weights, layer + name))
         made.layers.append((0, -1))
-    if has_buckets:
+    if names.has_buckets:
         biases = weights.take("encoder.relative_attention_bias.weight", BUCKETS, sizes.heads)
         made.vectors[-1, VectorSlot.RELATIVE_TABLE] = [Part(_made(relative_table(biases.floats(), positions)))]
     return made

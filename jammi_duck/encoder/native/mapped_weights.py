@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from jammi_duck.encoder.description import WEIGHTS
-from jammi_duck.encoder.local.weight_files import misfit, name_in, prefix_in, weight_files
+from jammi_duck.encoder.local.weight_files import misfit, name_in, weight_files
 from jammi_duck.encoder.native.library import NUMBERS
 from jammi_duck.encoder.native.not_covered import NotCovered
 from jammi_duck.errors import ModelError
@@ -96,7 +96,7 @@ class MappedWeights:
         """The same tensors by their names after `prefix`, if there is one called `sign` there."""
         found = MappedWeights.__new__(MappedWeights)
         found._model, found._places = self._model, self._places
-        found._prefix = prefix_in(self._places, (prefix,), sign)
+        found._prefix = prefix if prefix + sign in self._places else ""
         return found
 
     def take(self, name: str, *shape: int) -> Tensor:

@@ -1,27 +1,33 @@
 """Forward passes of the most common model families, without the transformers library.
 
-Each turns a `Batch` into its tokens' vectors, [rows, hidden]. The arithmetic is that of the papers and of the
-published checkpoints: BERT (Devlin et al. 2018), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), MPNet (Song
-et al. 2020), ModernBERT (Warner et al. 2024).
+Each turns a `Batch` into its tokens' vectors, [rows, hidden]. The arithmetic is that of the papers, which
+`local/architecture.py` names, and of the published checkpoints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from jammi_duck.encoder.description import hidden_size
+from jammi_duck.encoder.local.architecture import (
+    BUCKETS,
+    NAMES,
+    Config,
+    Names,
+    completed,
+    local_layers,
+    padding,
+    rotary_bases,
+)
 from jammi_duck.encoder.torch_engine.attention import LOG2E, attend, query_scale
 from jammi_duck.encoder.torch_engine.batch import Batch, each_group
-from jammi_duck.encoder.torch_engine.linear import ACTIVATIONS, Linear, Placement, linear
+from jammi_duck.encoder.torch_engine.linear import Linear, Placement, linear
 from jammi_duck.encoder.torch_engine.weights import Weights
-
-Config = Mapping[str, Any]
 
 
 class Transformer(Protocol):
@@ -34,60 +40,21 @@ class Transformer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Names:
-    """The names that a family gives to the parts of a layer."""
-
-    layer: str
-    query: str
-    key: str
-    value: str
-    mixed: str
-    attention_norm: str
-    up: str
-    down: str
-    output_norm: str
-
-
-_BERT = _Names(
-    "encoder.layer.{}.", "attention.self.query", "attention.self.key", "attention.self.value",
-    "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
-)  # fmt: skip
-_MPNET = _Names(
-    "encoder.layer.{}.", "attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o",
-    "attention.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
-)  # fmt: skip
-_DISTILBERT = _Names(
-    "transformer.layer.{}.", "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
-    "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm",
-)  # fmt: skip
-
-
 def transformer(config: Config, weights: Weights, placement: Placement) -> Transformer | None:
     """The forward pass for a config.json, or None if its family or a setting is not supported here.
 
     Raises:
         ModelError: the weights do not fit the config.
     """
-    family = config["model_type"]
-    build = _FAMILIES.get(family)
-    if build is None or not _is_usual(config):
+    settings = completed(config)
+    if settings is None:
         return None
-    return build({**_DEFAULTS.get(family, {}), **config}, weights, placement)
-
-
-def _is_usual(config: Config) -> bool:
-    """Whether the passes below support all settings."""
-    activation = config.get("hidden_act", config.get("hidden_activation", config.get("activation", "gelu")))
-    ropes = [config.get("rope_scaling"), *(config.get("rope_parameters") or {}).values()]
-    return (
-        activation in ACTIVATIONS
-        and config.get("position_embedding_type", "absolute") == "absolute"
-        and not config.get("add_cross_attention")
-        and config.get("embedding_size", hidden_size(config)) == hidden_size(config)
-        and all(rope is None or rope.get("rope_type", "default") == "default" for rope in ropes)
-        and config.get("local_attention", 128) >= 2
-    )
+    family = config["model_type"]
+    if family in NAMES:
+        weights.below(NAMES[family].prefix, "embeddings.word_embeddings.weight")
+        return Bert(settings, weights, placement, family)
+    weights.below("model.", "embeddings.tok_embeddings.weight")
+    return ModernBert(settings, weights, placement)
 
 
 class Norm:
@@ -106,7 +73,7 @@ class Norm:
 class _PostNormLayer:
     """x = norm(x + attention(x)); x = norm(x + down(activation(up(x))))."""
 
-    def __init__(self, config: Config, number: int, weights: Weights, names: _Names, placement: Placement) -> None:
+    def __init__(self, config: Config, number: int, weights: Weights, names: Names, placement: Placement) -> None:
         hidden, inner = hidden_size(config) or 0, config["intermediate_size"]
         layer = names.layer.format(number)
         self._heads = config["num_attention_heads"]
@@ -132,20 +99,18 @@ class _PostNormLayer:
 class Bert:
     """BERT, RoBERTa and their kin, DistilBERT, MPNet: learned positions, and norms after each part."""
 
-    def __init__(
-        self, config: Config, weights: Weights, placement: Placement, names: _Names, padding: int | None = None
-    ) -> None:
-        """`padding` is the token id from which RoBERTa and MPNet count their positions."""
-        hidden = hidden_size(config) or 0
+    def __init__(self, config: Config, weights: Weights, placement: Placement, family: str) -> None:
+        """See `transformer`."""
+        hidden, names = hidden_size(config) or 0, NAMES[family]
         self.vocabulary = config["vocab_size"]
         self._placement = placement
-        self._padding = padding
+        self._padding = padding(config)
         self._words = weights.take("embeddings.word_embeddings.weight", self.vocabulary, hidden)
         shape = (config["max_position_embeddings"], hidden)
         self._positions = weights.take("embeddings.position_embeddings.weight", *shape)
         exact = Placement(placement.device, torch.float32)
         self._types = None
-        if names is _BERT:
+        if names.has_types:
             types = weights.take("embeddings.token_type_embeddings.weight", config["type_vocab_size"], hidden)
             self._positions = self._positions + types[0]
             self._types = exact.put(types - types[0])
@@ -154,9 +119,9 @@ class Bert:
         numbers = range(config["num_hidden_layers"])
         self._layers = [_PostNormLayer(config, number, weights, names, placement) for number in numbers]
         self._relative = None
-        if names is _MPNET:
+        if names.has_buckets:
             heads = config["num_attention_heads"]
-            table = weights.take("encoder.relative_attention_bias.weight", _BUCKETS, heads)
+            table = weights.take("encoder.relative_attention_bias.weight", BUCKETS, heads)
             self._relative = placement.put(table * LOG2E)
 
     def __call__(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
@@ -191,7 +156,6 @@ class Bert:
         return {group.length: whole[:, : group.length, : group.length] for group in batch.groups}
 
 
-_BUCKETS = 32
 _FARTHEST = 128
 
 
@@ -201,7 +165,7 @@ def _buckets(distance: Tensor) -> Tensor:
     Half of the buckets are for keys behind the query. In each half, the first half of the buckets has one distance
     each, and the others have ranges that grow by equal factors, up to `_FARTHEST`.
     """
-    half = _BUCKETS // 2
+    half = BUCKETS // 2
     exact = half // 2
     far = distance.abs()
     factor = torch.log(far.float() / exact) / math.log(_FARTHEST / exact)
@@ -215,7 +179,7 @@ class _PreNormLayer:
     def __init__(self, config: Config, number: int, weights: Weights, placement: Placement) -> None:
         hidden, inner, layer = config["hidden_size"], config["intermediate_size"], f"layers.{number}."
         self._heads = config["num_attention_heads"]
-        self._activation = config["hidden_activation"]
+        self._activation = config["hidden_act"]
         self._attention_norm = _norm(weights, layer + "attn_norm", config, placement) if number else None
         matrices = weights.take(layer + "attn.Wqkv.weight", 3 * hidden, hidden).chunk(3)
         shifts = weights.take(layer + "attn.Wqkv.bias", 3 * hidden).chunk(3) if config["attention_bias"] else None
@@ -270,12 +234,8 @@ class ModernBert:
         self._norm = _norm(weights, "embeddings.norm", config, exact)
         self._layers = [_PreNormLayer(config, number, weights, placement) for number in range(layers)]
         self._final_norm = _norm(weights, "final_norm", config, placement)
-        every = config["global_attn_every_n_layers"]
-        kinds = ["sliding_attention" if number % every else "full_attention" for number in range(layers)]
-        self._is_local = [kind == "sliding_attention" for kind in config.get("layer_types") or kinds]
-        ropes = config.get("rope_parameters") or {}
-        self._global_theta = _theta(ropes.get("full_attention"), config["global_rope_theta"])
-        self._local_theta = _theta(ropes.get("sliding_attention"), config["local_rope_theta"])
+        self._is_local = local_layers(config)
+        self._global_theta, self._local_theta = rotary_bases(config)
         self._reach = config["local_attention"] // 2
 
     def __call__(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
@@ -288,10 +248,6 @@ class ModernBert:
             rotation, reach = (nearby, self._reach) if is_local else (everywhere, None)
             x = layer(x, batch, rotation, reach, wanted if layer is self._layers[-1] else None)
         return self._final_norm(x)
-
-
-def _theta(rope: Mapping[str, Any] | None, default: float) -> float:
-    return float((rope or {}).get("rope_theta", default))
 
 
 def attention(
@@ -330,70 +286,3 @@ def _norm(weights: Weights, name: str, config: Config, placement: Placement) -> 
     hidden = hidden_size(config) or 0
     bias = weights.take(f"{name}.bias", hidden) if config.get("norm_bias", True) else None
     return Norm(weights.take(f"{name}.weight", hidden), bias, config["layer_norm_eps"], placement)
-
-
-def _bert(config: Config, weights: Weights, placement: Placement) -> Transformer:
-    weights.below(("bert.",), "embeddings.word_embeddings.weight")
-    return Bert(config, weights, placement, _BERT)
-
-
-def _roberta(config: Config, weights: Weights, placement: Placement) -> Transformer:
-    weights.below(("roberta.",), "embeddings.word_embeddings.weight")
-    return Bert(config, weights, placement, _BERT, config["pad_token_id"])
-
-
-def _mpnet(config: Config, weights: Weights, placement: Placement) -> Transformer:
-    weights.below(("mpnet.",), "embeddings.word_embeddings.weight")
-    return Bert(config, weights, placement, _MPNET, padding=1)
-
-
-def _distilbert(config: Config, weights: Weights, placement: Placement) -> Transformer:
-    weights.below(("distilbert.",), "embeddings.word_embeddings.weight")
-    usual = {
-        "num_attention_heads": config["n_heads"],
-        "num_hidden_layers": config["n_layers"],
-        "intermediate_size": config["hidden_dim"],
-        "hidden_act": config["activation"],
-        "layer_norm_eps": 1e-12,
-    }
-    return Bert({**config, **usual}, weights, placement, _DISTILBERT)
-
-
-def _modernbert(config: Config, weights: Weights, placement: Placement) -> Transformer:
-    weights.below(("model.",), "embeddings.tok_embeddings.weight")
-    return ModernBert({**config, "layer_norm_eps": config["norm_eps"]}, weights, placement)
-
-
-_FAMILIES: dict[str, Callable[[Config, Weights, Placement], Transformer]] = {
-    "bert": _bert,
-    "roberta": _roberta,
-    "camembert": _roberta,
-    "xlm-roberta": _roberta,
-    "mpnet": _mpnet,
-    "distilbert": _distilbert,
-    "modernbert": _modernbert,
-}
-
-# Defaults for settings that a config.json leaves out.
-_OF_BERT = {
-    "vocab_size": 30522, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
-    "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
-}  # fmt: skip
-_OF_ROBERTA = {**_OF_BERT, "vocab_size": 50265, "pad_token_id": 1}
-_DEFAULTS: dict[str, Mapping[str, Any]] = {
-    "bert": _OF_BERT,
-    "roberta": _OF_ROBERTA,
-    "camembert": {**_OF_ROBERTA, "vocab_size": 30522},
-    "xlm-roberta": {**_OF_ROBERTA, "vocab_size": 30522},
-    "mpnet": {**_OF_BERT, "vocab_size": 30527},
-    "distilbert": {
-        "vocab_size": 30522, "max_position_embeddings": 512, "n_layers": 6, "n_heads": 12, "dim": 768,
-        "hidden_dim": 3072, "activation": "gelu",
-    },
-    "modernbert": {
-        "vocab_size": 50368, "num_hidden_layers": 22, "num_attention_heads": 12, "hidden_size": 768,
-        "intermediate_size": 1152, "hidden_activation": "gelu", "norm_eps": 1e-5, "norm_bias": False,
-        "attention_bias": False, "mlp_bias": False, "local_attention": 128, "global_attn_every_n_layers": 3,
-        "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0,
-    },
-}  # fmt: skip

@@ -10,12 +10,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jammi_duck.encoder.config_check import check_size, checked
-from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX, TransformerDescription, hidden_size
+from jammi_duck.encoder.description import WEIGHTS, TransformerDescription, hidden_size
+from jammi_duck.encoder.local.weight_files import misfit, name_in, weight_files
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import ModelError
-
-# The names of a norm's tensors in older checkpoints.
-_OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
 
 class Weights:
@@ -29,7 +27,7 @@ class Weights:
         """
         self._model = model
         self._files: dict[str, Any] = {}
-        for path in _files(folder, model, name):
+        for path in weight_files(folder, model, name):
             try:
                 file = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
@@ -37,9 +35,9 @@ class Weights:
             self._files.update(dict.fromkeys(file.keys(), file))  # type: ignore[no-untyped-call]
         self._prefix = ""
 
-    def below(self, prefixes: tuple[str, ...], sign: str) -> None:
-        """Use the first of `prefixes` that has a tensor called `sign`, or no prefix if none has."""
-        self._prefix = next((prefix for prefix in prefixes if prefix + sign in self._files), "")
+    def below(self, prefix: str, sign: str) -> None:
+        """Use the names after `prefix` if there is a tensor called `sign` there; otherwise those of the file."""
+        self._prefix = prefix if prefix + sign in self._files else ""
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A tensor of this shape in float32; if the file has float32, it is mapped and not copied.
@@ -47,28 +45,17 @@ class Weights:
         Raises:
             ModelError: it does not exist, or has another shape.
         """
-        found = self._found(name)
+        found = name_in(self._files, self._prefix + name)
         if found not in self._files:
-            raise ModelError(f"the weights of '{self._model}' do not fit its config.json: there is no '{name}'")
+            raise misfit(self._model, f"there is no '{name}'")
         tensor: Tensor = self._files[found].get_tensor(found)
         if tuple(tensor.shape) != shape:
-            raise ModelError(
-                f"the weights of '{self._model}' do not fit its config.json: '{name}' is {list(tensor.shape)}, "
-                f"not {list(shape)}"
-            )
+            raise misfit(self._model, f"'{name}' is {list(tensor.shape)}, not {list(shape)}")
         if not tensor.is_floating_point():
             raise ModelError(
                 f"the weights of '{self._model}' are quantized ('{name}' is {tensor.dtype}): not supported"
             )
         return tensor.float()
-
-    def _found(self, name: str) -> str:
-        found = self._prefix + name
-        if found not in self._files:
-            for new, old in _OLD_NAMES.items():
-                if found.endswith(new) and found.removesuffix(new) + old in self._files:
-                    return found.removesuffix(new) + old
-        return found
 
 
 def products_of_token(config: Mapping[str, Any]) -> int:
@@ -88,16 +75,3 @@ def read_model(description: TransformerDescription) -> tuple[dict[str, Any], Wei
     weights = Weights(path, name)
     check_size(config, sum(file.stat().st_size for file in path.glob("*.safetensors")), name)
     return config, weights
-
-
-def _files(folder: Path, model: str, name: str) -> list[Path]:
-    if (folder / name).is_file():
-        return [folder / name]
-    try:
-        names = sorted(set(read_json(folder / WEIGHTS_INDEX)["weight_map"].values()))
-    except (KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"'{folder / WEIGHTS_INDEX}' cannot be read: {error}") from error
-    for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise ModelError(f"the weights of '{model}' are not all there: '{name}' is missing in '{folder}'")
-    return [folder / name for name in names]
