@@ -25,7 +25,8 @@ static bool is_possible(const struct shape *s) {
         if (sizes[i] < 1 || (sizes[i] > MOST && sizes + i != &sizes[4])) return false;
     return s->layers <= MOST_LAYERS && s->hidden % 16 == 0 && s->inner % 16 == 0 && s->hidden % s->heads == 0 &&
            s->hidden / s->heads % 2 == 0 && s->types >= 0 && s->types <= MOST && s->padding >= -1 &&
-           s->activation >= 0 && s->activation < ACTIVATIONS && s->rotations >= 0 && s->rotations <= 16 &&
+           s->padding < s->positions - 1 && s->activation >= 0 && s->activation < ACTIVATIONS &&
+           s->rotations >= 0 && s->rotations <= 16 &&
            s->eps >= 0;
 }
 
