@@ -45,6 +45,19 @@ def bm25(analyser, texts, query, k1=1.2, b=0.75):
     return {key: score for key, score in scores.items() if meets(analyser, texts[key], query)}
 
 
+def shares(analyser, texts, query):
+    """The share of a query that the rows have which match, by key: the weights and idf of what they match, of all."""
+    analysed = {key: words_of(analyser, text)[0] for key, text in texts.items()}
+    had, every = dict.fromkeys(texts, 0.0), 0.0
+    for clause, weight in query.scored:
+        found = [key for key, occurrences in analysed.items() if frequency(clause, occurrences)]
+        idf = math.log1p((len(analysed) - len(found) + 0.5) / (len(found) + 0.5))
+        every += weight * idf
+        for key in found:
+            had[key] += weight * idf
+    return {key: value / (every or 1) for key, value in had.items()}
+
+
 def meets(analyser, text, query):
     """Whether a text has what a query says that it must have, and nothing that it must not."""
     occurrences, _ = words_of(analyser, text)

@@ -22,7 +22,7 @@ from jammi_duck.retrieval.text_query import parse
 from jammi_duck.storage.index import graph, plan
 from tests.fakes import text_vector
 from tests.histories import Database
-from tests.plain_bm25 import bm25, meets
+from tests.plain_bm25 import bm25, meets, shares
 from tests.test_cli import call, folder  # noqa: F401
 from tests.test_cross_encoder import make_reranker, reranker
 from tests.test_words_search import ENGLISH, FILTERS, KEYS, QUERIES, VOCABULARY, sql_of
@@ -78,7 +78,8 @@ def scored(passages, query, *, mode="auto", fusion=None, depth=100, weight=0.7, 
                     scores[key] += 1 / (61 + int(np.searchsorted(falling, np.float32(-values[key]))))
         return scores, near, own
     highest = max(matched.values(), default=0) or 1
-    return {key: weight * near[key] + (1 - weight) * own[key] / highest for key in met}, near, own
+    share = shares(ENGLISH, passages, parsed)
+    return {key: weight * near[key] + (1 - weight) * own[key] / highest * share[key] for key in met}, near, own
 
 
 def ask(con, query, options, verb="jammi_search", columns=(*HIT, *PLACE[:3])):
@@ -420,6 +421,7 @@ class TestColumns:
         assert by_stage["passages"] == (f"the best {math.ceil(4 * len(passages) / 60) + 16} passages asked for: each "
                                         "row by its best", 4)  # fmt: skip
         assert by_stage["fetch"][1] == [rows for stage, _, rows, _ in stages if stage == "passages"][1] > 4
+        assert by_stage["fuse"][0].endswith(" * its share of the words")
 
     def test_a_plan_without_the_text_does_not_cut_it(self, long):
         con, _ = long

@@ -1,6 +1,8 @@
 """Ranks rows by their words, or by their words and their vectors: the arms of a search, and the fusion of these.
 
 The weighted fusion scores a row with weight * cosine + (1 - weight) * BM25 / the highest BM25 of any row for the query.
+Where rows are passages, BM25 / the highest is multiplied by the share of the query's words that the passage has: among
+so many short texts, some passage has two of ten words by chance, and that would count as much as all ten.
 Reciprocal rank fusion adds 1 / (60 + rank) for each arm that has the row: Cormack, Clarke, Buettcher: Reciprocal Rank
 Fusion Outperforms Condorcet and Individual Rank Learning Methods, 2009.
 """
@@ -76,6 +78,8 @@ def by_both(arms: Arms, query: TextQuery, vector: NDArray[np.float32], fusion: F
     else:
         scores = both.weighted(fusion.weight)
         how = f"{fusion.weight:g} * cosine + {1 - fusion.weight:g} * BM25 / {both.highest:.3g}"
+        if arms.table.entry.definition.passages:
+            how += " * its share of the words"
     rows = len(both.rows)
     fused = Stage("fuse", f"{rows:,} rows scored in both: {how}", rows, time.perf_counter() - began)
     return both.found(scores), [*stages, fused]
@@ -107,7 +111,8 @@ def _candidates(
     order = np.argsort(found.positions[0])
     rows, near = found.positions[0][order], found.similarities[0][order].astype(np.float64)
     rows, near = rows[rows >= 0], near[rows >= 0]
-    both = _Both(arms, vector, rows, near, matches, highest)
+    parts = _parts(arms, query, matches, highest) if weights else matches.values
+    both = _Both(arms, vector, rows, near, matches, parts, highest)
     both.add(_best(matches.values, wanted))
     # No other row is nearer than the last of these.
     last = np.partition(near, -wanted)[-wanted] if len(near) >= wanted else -1.0
@@ -119,7 +124,7 @@ def _candidates(
 class _Both:
     """Rows in rising order with what both arms say of them; at first, those that are nearest to the vector.
 
-    `bm25` is 0 for rows that do not match.
+    `bm25`, and `parts`, which are what it counts in a weighted sum, are 0 for rows that do not match.
     """
 
     def __init__(
@@ -129,13 +134,17 @@ class _Both:
         rows: NDArray[np.int64],
         near: NDArray[np.float64],
         matches: Matches,
+        parts: NDArray[np.float32],
         highest: float,
     ) -> None:
         self.rows, self.near, self.highest = rows, near, highest
         self._nearest = rows
-        self._arms, self._vector, self._matches = arms, vector, matches
+        self._arms, self._vector, self._matches, self._parts = arms, vector, matches, parts
         there, places = _places(rows, matches.rows)
-        self.bm25 = np.where(there, matches.values[places], 0.0) if len(matches.rows) else np.zeros(len(rows))
+        self.bm25, self.parts = (
+            np.where(there, values[places], 0.0) if len(values) else np.zeros(len(rows))
+            for values in (matches.values, parts)
+        )
 
     def add(self, matching: NDArray[np.int64]) -> None:
         """More rows, by their places among those that match, which rise."""
@@ -145,18 +154,19 @@ class _Both:
             every = np.concatenate([self.rows, new])
             near = np.concatenate([self.near, self._arms.table.similarities(new, self._vector)])
             bm25 = np.concatenate([self.bm25, self._matches.values[matching]])
+            parts = np.concatenate([self.parts, self._parts[matching]])
             order = np.argsort(every)
-            self.rows, self.near, self.bm25 = every[order], near[order], bm25[order]
+            self.rows, self.near, self.bm25, self.parts = every[order], near[order], bm25[order], parts[order]
 
     def weighted(self, weight: float) -> NDArray[np.float64]:
         """The weighted sums; -inf for rows that are not similar enough."""
-        return self._similar(weight * self.near + (1 - weight) * self.bm25 / (self.highest or 1))
+        return self._similar(weight * self.near + (1 - weight) * self.parts)
 
     def missed(self, weight: float, last: float) -> NDArray[np.int64]:
         """The places of matching rows that may be among the best, if none not here is more similar than `last`."""
         scores, k = self.weighted(weight), self._arms.k
         bar = np.partition(scores, -k)[-k] if len(scores) > k else -np.inf
-        most = weight * last + (1 - weight) * self._matches.values / (self.highest or 1)
+        most = weight * last + (1 - weight) * self._parts
         return np.flatnonzero(most >= bar - _TIE)
 
     def found(self, scores: NDArray[np.float64]) -> Found:
@@ -192,6 +202,15 @@ def _matching(arms: Arms, query: TextQuery) -> tuple[Matches, float, Stage]:
         matches = Matches(matches.rows[kept], matches.values[kept])
     detail = f"{len(query.scored):,} words and phrases: {found:,} rows match, the highest BM25 is {highest:.3g}"
     return matches, highest, Stage("words", detail, len(matches.rows), time.perf_counter() - began)
+
+
+def _parts(arms: Arms, query: TextQuery, matches: Matches, highest: float) -> NDArray[np.float32]:
+    """What the words of the rows that match count in a weighted sum, from 0 to 1."""
+    parts = matches.values / np.float32(highest or 1)
+    if arms.table.entry.definition.passages:
+        shares = arms.words.shares(query)
+        parts *= shares.values[np.searchsorted(shares.rows, matches.rows)]
+    return parts
 
 
 def _meeting(arms: Arms, query: TextQuery) -> RowSubset | None:

@@ -12,6 +12,7 @@ Relevance Framework: BM25 and Beyond, 2009.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -155,7 +156,7 @@ class Words:
         for clause, weight in query.scored:
             matches = self.matching(clause)
             rows, counts = matches.rows, matches.values
-            idf = np.log1p((count - len(rows) + 0.5) / (len(rows) + 0.5))
+            idf = _idf(count, len(rows))
             values = of_one[rows]
             several = np.flatnonzero(counts > 1)
             values[several] = counts[several] / (counts[several] + norms[rows[several]])
@@ -167,6 +168,17 @@ class Words:
         for clause in query.without:
             summed = _kept(summed, self.matching(clause).rows, is_in=False)
         return summed
+
+    def shares(self, query: WordsQuery) -> Matches:
+        """For each row of `scores` the share of the query that it has: weight * idf of the clauses that it matches.
+
+        Of all clauses, also those that no row matches, this is 1. Raises DamagedError.
+        """
+        # With a k1 of 0, it does not count how often a row matches, nor how long it is.
+        had = self.scores(query, 0.0, 0.0)
+        count, _ = self._counted
+        every = sum(weight * _idf(count, len(self.matching(clause).rows)) for clause, weight in query.scored)
+        return Matches(had.rows, had.values / np.float32(every or 1))
 
     def matching(self, clause: Clause) -> Matches:
         """The live rows that match a clause, with how often each does. Raises DamagedError."""
@@ -200,6 +212,10 @@ class Words:
             np.add.at(dense, mine, scores)
         there = np.flatnonzero(dense > 0)
         return Matches(there, dense[there])
+
+
+def _idf(rows: int, matching: int) -> float:
+    return math.log1p((rows - matching + 0.5) / (matching + 0.5))
 
 
 def _matching(segment: WordsFile, clause: Clause) -> Matches:
