@@ -77,12 +77,9 @@ static void attend(const score_number *qkv, int64_t stride, int64_t hidden, int6
             to = first + count + reach < length ? first + count + reach : length;
         }
         int64_t end = padded(to, LANES);
-        float sums[TILE_ROWS * PANEL] __attribute__((aligned(64)));
-        for (int64_t key = from; key < to; key += PANEL) {
+        for (int64_t key = from; key < to; key += PANEL)
             SCORE_TILES[count]((const char *)(qkv + first * stride), stride * (int64_t)sizeof(score_number),
-                               room->keys + key * key_steps * 4, key_steps, sums);
-            for (int64_t r = 0; r < count; r++) memcpy(room->scores + r * width + key, sums + r * PANEL, 4 * PANEL);
-        }
+                               room->keys + key * key_steps * 4, key_steps, room->scores + key, width);
         float totals[TILE_ROWS];
         for (int64_t r = 0; r < count; r++) {
             float *scores = room->scores + r * width;
@@ -99,8 +96,9 @@ static void attend(const score_number *qkv, int64_t stride, int64_t hidden, int6
         }
         int64_t steps = padded(to, numbers) / numbers - from / numbers;
         for (int64_t place = 0; place < size; place += PANEL) {
+            float sums[TILE_ROWS * PANEL] __attribute__((aligned(64)));
             SCORE_TILES[count]((const char *)(room->weights + from), width * (int64_t)sizeof(score_number),
-                               room->values + (place * value_steps + from / numbers * PANEL) * 4, steps, sums);
+                               room->values + (place * value_steps + from / numbers * PANEL) * 4, steps, sums, PANEL);
             int64_t wide = size - place < PANEL ? size - place : PANEL;
             for (int64_t r = 0; r < count; r++) {
                 float share = 1.0f / totals[r], *to_row = out + (first + r) * hidden + place;

@@ -188,15 +188,16 @@ int encoder_put_matrix(struct encoder *e, int layer, int slot, int64_t first, in
         columns != inputs_of(e, slot) || !is_within(first, rows, outputs_of(e, slot)))
         return BAD_TENSOR;
     struct source from = {numbers, number};
-    float *row = memory((size_t)columns * 4);
-    if (!row) return NO_MEMORY;
-    for (int64_t r = 0; r < rows; r++) {
-        read_numbers(from, r * columns, columns, row);
+    float *some = memory((size_t)(PACKED_ROWS * columns) * 4);
+    if (!some) return NO_MEMORY;
+    for (int64_t r = 0; r < rows; r += PACKED_ROWS) {
+        int64_t count = rows - r < PACKED_ROWS ? rows - r : PACKED_ROWS;
+        read_numbers(from, r * columns, count * columns, some);
         if (scale != 1.0f)
-            for (int64_t i = 0; i < columns; i++) row[i] *= scale;
-        e->set->pack(&e->layers[layer].matrices[slot], first + r, 1, row);
+            for (int64_t i = 0; i < count * columns; i++) some[i] *= scale;
+        e->set->pack(&e->layers[layer].matrices[slot], first + r, count, some);
     }
-    release(row);
+    release(some);
     __atomic_fetch_add(&e->rows_put[layer * MATRICES + slot], rows, __ATOMIC_RELAXED);
     return DONE;
 }

@@ -7,7 +7,9 @@
 #include "pooling.h"
 
 /* Rows that go through a layer together, so that what is between its matrices stays in the second cache. */
+#ifndef BLOCK_ROWS
 #define BLOCK_ROWS (padded(112, TILE_ROWS))
+#endif
 
 struct room {
     float *x, *mixed;           /* [tokens, hidden] */

@@ -57,10 +57,13 @@ struct pass {
     float *out;
 };
 
+/* Rows of a matrix that are packed together. */
+#define PACKED_ROWS 32
+
 struct kernel_set {
     int64_t panel; /* outputs that a panel of a matrix has room for */
     int64_t lanes;
-    void (*pack)(struct matrix *matrix, int64_t first, int64_t rows, const float *numbers);
+    void (*pack)(struct matrix *matrix, int64_t first, int64_t rows, float *numbers);
     int (*forward)(const struct encoder *encoder, const struct pass *pass);
     void (*linear)(int64_t rows, int64_t inputs, int64_t outputs, const float *x, const float *weights,
                    const float *bias, float *y);

@@ -144,7 +144,7 @@ INLINE void multiply(const struct matrix *matrix, const struct inputs *in, int64
         for (int64_t row = 0; row < rows; row += TILE_ROWS) {
             int64_t count = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
             float sums[TILE_ROWS * PANEL] __attribute__((aligned(64)));
-            MATRIX_TILES[count](in->numbers + row * in->stride, in->stride, panel, matrix->steps, sums);
+            MATRIX_TILES[count](in->numbers + row * in->stride, in->stride, panel, matrix->steps, sums, PANEL);
             for (int64_t r = 0; r < count; r++) {
 #ifdef IN_INT8
                 float step = in->steps[row + r], lowest = in->lowest[row + r];
@@ -197,38 +197,46 @@ static int64_t place_of(const struct matrix *matrix, int64_t output) {
     return within / LANES * 2 * LANES + second * LANES + within % LANES;
 }
 
-static void pack(struct matrix *matrix, int64_t first, int64_t rows, const float *numbers) {
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t place = place_of(matrix, first + row);
-        const float *from = numbers + row * matrix->inputs;
-        char *to = matrix->packed + (place / PANEL * matrix->steps * PANEL + place % PANEL) * 4;
+/* A row of a matrix as it is multiplied, in place of its numbers; the output at `place` remembers what one of it is. */
+static void round_row(struct matrix *matrix, int64_t place, float *row) {
 #if defined(IN_INT8)
-        float most = 0;
-        for (int64_t i = 0; i < matrix->inputs; i++) {
-            float size = from[i] < 0 ? -from[i] : from[i];
-            most = size > most || size != size ? size : most;
-        }
-        float scale = most > 0 ? 127.0f / most : 0.0f;
-        int64_t total = 0;
-        for (int64_t step = 0; step < matrix->steps; step++)
-            for (int64_t i = 0; i < 4; i++) {
-                float x = from[4 * step + i] * scale;
-                int8_t rounded = x == x ? (int8_t)(x < 0 ? x - 0.5f : x + 0.5f) : 0;
-                total += rounded;
-                to[step * 4 * PANEL + i] = (char)rounded;
-            }
-        matrix->scales[place] = most / 127.0f;
-        matrix->sums[place] = (float)total * (most / 127.0f);
-#elif defined(IN_BFLOAT16)
-        for (int64_t i = 0; i < matrix->inputs; i += LANES) {
-            halves rounded = to_bfloat16(load(from + i));
-            for (int64_t pair = 0; pair < LANES / 2; pair++)
-                memcpy(to + (i / 2 + pair) * 4 * PANEL, (char *)&rounded + 4 * pair, 4);
-        }
-#else
-        for (int64_t i = 0; i < matrix->inputs; i++) memcpy(to + i * 4 * PANEL, from + i, 4);
-#endif
+    floats size = all(0.0f), unreal = all(0.0f);
+    for (int64_t i = 0; i < matrix->inputs; i += LANES) {
+        floats x = load(row + i);
+        size = larger(size, larger(x, -x));
+        unreal += x * 0.0f; /* see write_inputs */
     }
+    float most = largest(size), scale = most > 1e-36f ? 127.0f / most : 0.0f, one = most / 127.0f + sum(unreal);
+    const float shift = 12582912.0f; /* see power_of_two */
+    words total = all_words(0);
+    for (int64_t i = 0; i < matrix->inputs; i += LANES) {
+        words rounded = (words)(load(row + i) * scale + shift) - (words)all(shift);
+        bytes narrow = __builtin_convertvector(rounded, bytes);
+        total += rounded;
+        memcpy((char *)row + i, &narrow, sizeof narrow);
+    }
+    matrix->scales[place] = one;
+    matrix->sums[place] = sum(__builtin_convertvector(total, floats)) * one;
+#elif defined(IN_BFLOAT16)
+    for (int64_t i = 0; i < matrix->inputs; i += LANES) {
+        halves rounded = to_bfloat16(load(row + i));
+        memcpy((uint16_t *)row + i, &rounded, sizeof rounded);
+    }
+#endif
+    (void)matrix, (void)place, (void)row;
+}
+
+/* Takes up to PACKED_ROWS rows, and does not leave their numbers as they are. */
+static void pack(struct matrix *matrix, int64_t first, int64_t rows, float *numbers) {
+    char *to[PACKED_ROWS];
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t place = place_of(matrix, first + r);
+        to[r] = matrix->packed + (place / PANEL * matrix->steps * PANEL + place % PANEL) * 4;
+        round_row(matrix, place, numbers + r * matrix->inputs);
+    }
+    for (int64_t step = 0; step < matrix->steps; step++)
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(to[r] + step * 4 * PANEL, (char *)(numbers + r * matrix->inputs) + 4 * step, 4);
 }
 
 #endif

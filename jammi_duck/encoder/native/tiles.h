@@ -54,18 +54,27 @@ INLINE words add_int8(words sum, const char *row, const char *panel) {
 #endif
 }
 
-/* `sums` takes [rows, PANEL]; rows are `stride` bytes apart. */
-typedef void tile(const char *rows, int64_t stride, const char *panel, int64_t steps, void *sums);
+/* `sums` takes [rows, PANEL], its rows `apart` numbers apart; the rows that are multiplied are `stride` bytes apart. */
+typedef void tile(const char *rows, int64_t stride, const char *panel, int64_t steps, float *sums, int64_t apart);
 
+#ifndef AHEAD
+#define AHEAD(panel) __builtin_prefetch(panel + 8192); __builtin_prefetch(panel + 8256);
+#endif
 #define TILE(name, type, add, count)                                                                                   \
-    static void name##_##count(const char *rows, int64_t stride, const char *panel, int64_t steps, void *sums) {       \
-        type s[count][TILE_VECTORS] = {0};                                                                             \
+    static void name##_##count(const char *rows, int64_t stride, const char *panel, int64_t steps, float *sums,        \
+                               int64_t apart) {                                                                        \
+        type s[count][TILE_VECTORS];                                                                                   \
+        _Pragma("GCC unroll 14") for (int r = 0; r < count; r++)                                                       \
+            _Pragma("GCC unroll 2") for (int v = 0; v < TILE_VECTORS; v++) s[r][v] = (type){0};                        \
         for (int64_t step = 0; step < steps; step++, rows += 4, panel += 4 * PANEL) {                                  \
+            AHEAD(panel)                                                                                               \
             _Pragma("GCC unroll 14") for (int r = 0; r < count; r++)                                                   \
                 _Pragma("GCC unroll 2") for (int v = 0; v < TILE_VECTORS; v++)                                         \
                     s[r][v] = add(s[r][v], rows + r * stride, panel + v * 4 * LANES);                                  \
         }                                                                                                              \
-        memcpy(sums, s, sizeof s);                                                                                     \
+        _Pragma("GCC unroll 14") for (int r = 0; r < count; r++)                                                       \
+            _Pragma("GCC unroll 2") for (int v = 0; v < TILE_VECTORS; v++)                                             \
+                memcpy(sums + r * apart + v * LANES, &s[r][v], sizeof(type));                                          \
     }
 
 #if TILE_ROWS == 14
