@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no nativ
 
 OURS = [family for family in FAMILIES if family != "electra"]
 # The lowest cosine to sentence-transformers, and the lowest mean.
-LOWEST = {"float32": 0.999999, "bfloat16": 0.9998, "int8": 0.95}
+LOWEST = {"float32": 0.999999, "bfloat16": 0.9998, "int8": 0.98}
 MEAN = {"float32": 0.999999, "bfloat16": 0.9998, "int8": 0.995}
 DISTANCE = 1e-5
 # In standard deviations of the scores.
@@ -422,12 +422,11 @@ class TestRealModels:
     @pytest.mark.minilm
     def test_all_minilm_l6_v2(self, force):
         path = find(MINILM.name).path
-        chosen, expected = case(path, 2000, 256)
-        chosen, expected = chosen[:600], expected[:600]
+        chosen, expected = case(path, 400, 256)
         for kernels, precision in VARIANTS:
             force(kernels)
-            # The plain kernels take a minute for these texts.
-            count = 60 if kernels == "plain" and precision == "int8" else 600
+            # The plain kernels take a minute for all of these.
+            count = 60 if kernels == "plain" else 400
             encoder = Encoder(path, precision)
             check(encoder.encode(chosen[:count]), expected[:count], precision, f"MiniLM {kernels}")
 

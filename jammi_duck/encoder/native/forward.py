@@ -139,8 +139,8 @@ class Forward:
 _SIZES = (4, 2, 2)
 
 
-def linear(x: Floats, weights: Floats, bias: Floats | None) -> Floats:
-    """A linear layer, x W^T + bias, in float32; x is [rows, inputs], W [outputs, inputs].
+def linear(kernels: int, x: Floats, weights: Floats, bias: Floats | None) -> Floats:
+    """A linear layer, x W^T + bias, in float32; x is [rows, inputs], W [outputs, inputs], by `enum kernels`.
 
     A row of the result does not depend on the other rows.
 
@@ -152,7 +152,7 @@ def linear(x: Floats, weights: Floats, bias: Floats | None) -> Floats:
         raise ModelError(f"a layer for {weights.shape[1]} numbers comes after {x.shape[1]} of them")
     y = np.empty((len(x), len(weights)), np.float32)
     result = functions().encoder_linear(
-        kernels_number(), *x.shape, len(weights), x.ctypes.data, weights.ctypes.data,
+        kernels, *x.shape, len(weights), x.ctypes.data, weights.ctypes.data,
         None if bias is None else bias.ctypes.data, y.ctypes.data,
     )  # fmt: skip
     if result == Result.NO_MEMORY:

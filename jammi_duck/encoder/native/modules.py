@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from jammi_duck.encoder.description import Module
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.encoder.native.forward import linear
+from jammi_duck.encoder.native.library import kernels_number
 from jammi_duck.encoder.native.mapped_weights import Floats, MappedWeights
 from jammi_duck.encoder.native.not_covered import NotCovered
 from jammi_duck.errors import ModelError
@@ -111,7 +112,8 @@ def dense(weights: MappedWeights, name: str, inputs: int, outputs: int, *, with_
     """A linear layer. Raises ModelError if the weights have none of this size."""
     matrix = weights.take(f"{name}.weight", outputs, inputs).floats()
     bias = weights.take(f"{name}.bias", outputs).floats() if with_bias else None
-    return lambda x: linear(x, matrix, bias)
+    kernels = kernels_number()
+    return lambda x: linear(kernels, x, matrix, bias)
 
 
 def step(module: Module, model: str) -> Step:
