@@ -850,7 +850,7 @@ class Jammi(FollowMethods, EvalMethods, ColumnMethods, ModelMethods, PassageMeth
         Returns:
             A relation: name VARCHAR, label VARCHAR, licence VARCHAR, family VARCHAR, dimensions INTEGER,
             max_tokens INTEGER, pooling VARCHAR, query_prompt VARCHAR, document_prompt VARCHAR, location VARCHAR,
-            origin VARCHAR, error VARCHAR, needs VARCHAR.
+            origin VARCHAR, error VARCHAR, needs VARCHAR, engine VARCHAR, engine_reason VARCHAR.
 
         Example:
             >>> jammi.models().filter("error IS NULL").project("name").fetchall()

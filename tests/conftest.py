@@ -167,7 +167,7 @@ def tiny_model(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-bert")
 
 
-def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16) -> Path:
+def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16, hidden: int = 32) -> Path:
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
@@ -184,7 +184,7 @@ def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16)
     torch.manual_seed(7)
     shape = BertConfig(
         vocab_size=len(words),
-        hidden_size=32,
+        hidden_size=hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
@@ -201,7 +201,7 @@ def make_tiny_model(path: Path, pooling: str = "mean", max_seq_length: int = 16)
     (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_seq_length}))
     (path / "1_Pooling").mkdir()
     flags = {
-        "word_embedding_dimension": 32,
+        "word_embedding_dimension": hidden,
         f"pooling_mode_{'cls_token' if pooling == 'cls' else pooling + '_tokens'}": True,
     }
     (path / "1_Pooling" / "config.json").write_text(json.dumps(flags))

@@ -91,6 +91,8 @@ class TestDesc:
         assert told.startswith("It maps sentences to 32 numbers. And on.")
         assert max(map(len, told.splitlines())) <= 60
         facts = dict(re.split(r"\s{2,}", line) for line in facts.splitlines() if not line.startswith("maximum"))
+        engine = facts.pop("engine")
+        assert engine == "native" or engine.startswith("torch, because ")
         assert facts == {
             "name": "acme/good", "family": "bert", "dimensions": "32", "pooling": "mean", "document prompt": "none",
             "query prompt": "none", "licence": "apache-2.0", "location": str(good),

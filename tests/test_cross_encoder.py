@@ -90,8 +90,8 @@ def expected(path, pairs):
         torch.set_num_threads(before)
 
 
-def reranker(path, precision="float32", batch_size=32):
-    return LoadedEncoders(batch_size, 2, precision).reranker(str(path))
+def reranker(path, precision="float32", batch_size=32, engine="torch"):
+    return LoadedEncoders(batch_size, 2, precision, engine=engine).reranker(str(path))
 
 
 def same(path, precision="float32"):

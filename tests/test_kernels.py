@@ -48,7 +48,7 @@ class TestLinear:
     def test_without_torchs_private_operators_the_vectors_are_the_same(self, tmp_path, monkeypatch, precision):
         model = str(make_tiny_model(tmp_path / "tiny"))
         texts = ["duck", "the water", "a " * 40, "héllo"]
-        usual = LoadedEncoders(4, 2, precision).get(model).encode(texts)
+        usual = LoadedEncoders(4, 2, precision, engine="torch").get(model).encode(texts)
         _loaded.clear()
         kernels.packs.cache_clear()
         tried = []
@@ -61,7 +61,7 @@ class TestLinear:
         monkeypatch.setattr(kernels, "PackedLinear", Missing)
         try:
             assert not packs(torch.float32)
-            plain = LoadedEncoders(4, 2, precision).get(model).encode(texts)
+            plain = LoadedEncoders(4, 2, precision, engine="torch").get(model).encode(texts)
             assert 1 <= len(tried) <= 2
         finally:
             kernels.packs.cache_clear()

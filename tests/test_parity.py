@@ -55,7 +55,7 @@ def unit(vectors):
 
 
 def ours(path, chosen, role="document", precision="float32", batch_size=32):
-    vectors = LoadedEncoders(batch_size, 2, precision=precision).get(str(path)).encode(chosen, role)
+    vectors = LoadedEncoders(batch_size, 2, precision=precision, engine="torch").get(str(path)).encode(chosen, role)
     assert vectors.dtype == np.float32
     return vectors
 
@@ -118,7 +118,7 @@ class TestFamilies:
         chosen = texts_for(plain(family), 500)
         model = load(plain(family))
         longer = [len(tokens) > model.max_seq_length for tokens in model.tokenizer(chosen)["input_ids"]]
-        encoder = LoadedEncoders(32, 2, precision="float32").get(str(plain(family)))
+        encoder = LoadedEncoders(32, 2, precision="float32", engine="torch").get(str(plain(family)))
         told = encoder.encode_rows(chosen, "document", lambda _: None)
         assert encoder.description.max_tokens == model.max_seq_length == models.LIMIT
         assert told.truncated.tolist() == longer
@@ -359,7 +359,7 @@ class TestTheTextAlone:
     @given(st.lists(kinds, min_size=1, max_size=24), st.randoms())
     @settings(max_examples=20, deadline=None)
     def test_decides_its_vector(self, plain, family, chosen, chance):
-        encoder = LoadedEncoders(4, 4, precision="float32").get(str(plain(family)))
+        encoder = LoadedEncoders(4, 4, precision="float32", engine="torch").get(str(plain(family)))
         together = encoder.encode(chosen)
         others = [*chosen[::2], *chance.choices(ODD, k=3)]
         chance.shuffle(others)

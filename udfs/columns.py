@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.arrays import flags, numbers
 from jammi_duck.sql import Sql, joined, quoted, sql
 from jammi_duck.types import Caller, Vectors
 
@@ -114,17 +115,17 @@ def table_type(kind: type) -> str:
 def vector_column(rows: int, parts: Sequence[tuple[Sequence[int], Vectors]]) -> pa.Array:
     """A column of vectors: each part's at its row numbers, NULL elsewhere. A single part is not copied."""
     lengths = np.zeros(rows, np.int32)
-    for numbers, vectors in parts:
-        lengths[numbers] = vectors.shape[1]
+    for places, vectors in parts:
+        lengths[places] = vectors.shape[1]
     offsets = offsets_of(lengths)
     if len(parts) == 1:
         flat = parts[0][1].reshape(-1)
     else:
         flat = np.empty(offsets[-1], np.float32)
-        for numbers, vectors in parts:
-            for number, vector in zip(numbers, vectors, strict=True):
-                flat[offsets[number] : offsets[number + 1]] = vector
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=pa.array(lengths == 0))
+        for places, vectors in parts:
+            for place, vector in zip(places, vectors, strict=True):
+                flat[offsets[place] : offsets[place + 1]] = vector
+    return pa.ListArray.from_arrays(numbers(offsets), numbers(flat), mask=flags(lengths == 0))
 
 
 def offsets_of(lengths: NDArray[Any]) -> NDArray[np.int32]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import numpy as np
 import pyarrow as pa
 
+from jammi_duck.arrays import flags, numbers
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, resolve_dims
 from jammi_duck.errors import InputError
@@ -59,7 +60,7 @@ def embed(engine: Engine, text: Column, model: Column, role: Column, dims: Colum
 def takes_images(engine: Engine, model: Column) -> pa.Array:
     """Whether models take pictures."""
     names = (name or engine.default_model for name in model.to_pylist())
-    return pa.array([engine.encoders.takes_images(name) for name in names], pa.bool_())
+    return flags(engine.encoders.takes_images(name) for name in names)
 
 
 def rerank(engine: Engine, query: Column, text: Column, model: Column) -> pa.Array:
@@ -69,13 +70,12 @@ def rerank(engine: Engine, query: Column, text: Column, model: Column) -> pa.Arr
     for i, name in enumerate(model.to_pylist()):
         if name is not None:
             groups[name].append(i)
-    scores: list[float | None] = [None] * len(texts)
+    scores = np.full(len(texts), np.nan, np.float32)
     for name, rows in groups.items():
         reranker = engine.encoders.reranker(name)
         mine = [i for i in rows if not any(each is None or is_blank(each) for each in (queries[i], texts[i]))]
-        for i, score in zip(mine, reranker.scores([(queries[i], texts[i]) for i in mine]), strict=True):
-            scores[i] = score
-    return pa.array(scores, pa.float32())
+        scores[mine] = reranker.scores([(queries[i], texts[i]) for i in mine])
+    return numbers(scores, nan_is_null=True)
 
 
 @dataclass(frozen=True)

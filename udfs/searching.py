@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.arrays import numbers, texts, values_of
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.check import Checked, check
 from jammi_duck.retrieval.query_vectors import Like, Query
@@ -75,12 +76,12 @@ def select(engine: Engine, arguments: Column, row_ids: Column, row_numbers: Colu
         chosen = [each[i].values for each in lists if each[i].is_valid]
         rows = SourceRows(chosen, given.key_type, given.source_row_count)
         tokens.append(engine.selections.keep(given.caller, given.build, rows, given.began, traced=given.traced))
-    return pa.array(tokens, pa.string())
+    return texts(tokens)
 
 
 def clock(engine: Engine, each: Column) -> pa.Array:
     """Seconds on the clock that stages are timed by."""
-    return pa.array([time.perf_counter()] * len(each))
+    return numbers(np.full(len(each), time.perf_counter()))
 
 
 def search_rows(engine: Engine, token: Column, text: Column, vector: Column, given: Column, *asked: Column) -> pa.Array:
@@ -207,21 +208,21 @@ def _hits(rows: int, answered: Sequence[tuple[list[int], str, Answers]]) -> pa.A
     for mine, _, answers in answered:
         lengths[mine] = answers.counts
     row_ids = pa.concat_arrays([answers.row_ids for _, _, answers in answered])
-    names = pa.concat_arrays([pa.repeat(pa.scalar(name), len(answers.row_ids)) for _, name, answers in answered])
+    names = pa.concat_arrays([pa.repeat(texts([name])[0], len(answers.row_ids)) for _, name, answers in answered])
     scores, near, bm25 = (
         np.concatenate([getattr(answers, name) for _, _, answers in answered])
         for name in ("scores", "similarities", "bm25")
     )
     ranks = np.concatenate([ranks_of(answers) for _, _, answers in answered])
     # What was not computed is NULL.
-    numbers = (pa.array(each, from_pandas=True) for each in (scores, near, np.float32(1) - near, bm25))
+    computed = (numbers(each, nan_is_null=True) for each in (scores, near, np.float32(1) - near, bm25))
     places = (pa.concat_arrays(each) for each in zip(*(places_of(answers) for _, _, answers in answered), strict=True))
-    columns = [row_ids, names, pa.array(ranks), *numbers, *places]
+    columns = [row_ids, names, numbers(ranks), *computed, *places]
     hits = pa.StructArray.from_arrays(columns, names=list(fields_of(Hit)))
     if len(answered) > 1:
         of_row = np.concatenate([np.repeat(mine, answers.counts) for mine, _, answers in answered])
-        hits = hits.take(pa.array(np.argsort(of_row, kind="stable")))
-    return pa.ListArray.from_arrays(pa.array(offsets_of(lengths)), hits)
+        hits = hits.take(numbers(np.argsort(of_row, kind="stable")))
+    return pa.ListArray.from_arrays(numbers(offsets_of(lengths)), hits)
 
 
 def ranks_of(answers: Answers) -> NDArray[np.int32]:
@@ -230,7 +231,7 @@ def ranks_of(answers: Answers) -> NDArray[np.int32]:
     begins = np.repeat(ends - answers.counts, answers.counts)
     places = np.arange(len(begins))
     if answers.passages is not None and len(places):
-        ids = answers.row_ids.dictionary_encode().indices.to_numpy()
+        ids = values_of(answers.row_ids.dictionary_encode().indices)
         is_next = np.concatenate([[True], (ids[1:] != ids[:-1]) | (begins[1:] != begins[:-1])])
         places = np.cumsum(is_next) - 1
         begins = places[begins]
@@ -243,4 +244,4 @@ def places_of(answers: Answers) -> list[pa.Array]:
     if passages is None:
         return [pa.nulls(rows, kind) for kind in (pa.int32(), pa.int64(), pa.int64(), pa.string())]
     digests = [digest.hex() for digest in passages.column("_row_digest").to_pylist()]
-    return [*(passages.column(name) for name in ("_passage", "_start", "_end")), pa.array(digests, pa.string())]
+    return [*(passages.column(name) for name in ("_passage", "_start", "_end")), texts(digests)]

@@ -163,7 +163,8 @@ Bytes = Annotated[int, Kind("a size such as '32 MB' or '32 MiB'", _size)]
 Models = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of models' names, no URLs", _models)]
 Sources = Annotated[tuple[Annotated[str, _SOMETHING], ...], Kind("a list of sources' names", _models)]
 Address = Annotated[str, Meta(pattern=rf"^\S*:{_PORT}$"), Kind("a host and a port, such as '0.0.0.0:8080'")]
-Precision = Annotated[Literal["auto", "float32", "bfloat16"], Kind("one of auto, float32, bfloat16")]
+Precision = Annotated[Literal["auto", "float32", "bfloat16", "int8"], Kind("one of auto, float32, bfloat16, int8")]
+EngineName = Annotated[Literal["auto", "native", "torch"], Kind("one of auto, native, torch")]
 Level = Annotated[Literal["debug", "info", "warning", "error"], Kind("one of debug, info, warning, error")]
 Format = Annotated[Literal["text", "json"], Kind("one of text, json")]
 
@@ -200,7 +201,12 @@ class Config:
     )
     model: Annotated[Model, Key("inference.model", "the default model")] = DEFAULT_MODEL
     batch_size: Annotated[Count, Key("inference.batch_size", "texts of full length in one forward pass")] = 32
-    precision: Annotated[Precision, Key("inference.precision", "auto is bfloat16 if the hardware supports it")] = "auto"
+    engine: Annotated[
+        EngineName, Key("inference.engine", "auto is native on a CPU, and torch for what that does not compute")
+    ] = "auto"
+    precision: Annotated[
+        Precision, Key("inference.precision", "auto is bfloat16 if the hardware supports it, or else int8")
+    ] = "auto"
     threads: Annotated[Threads | None, Key("inference.threads", "cores that models compute on; all by default")] = None
     max_loaded_models: Annotated[Count, Key("inference.max_loaded_models", "models that stay in memory")] = 3
     preload_models: Annotated[Models, Key("inference.preload_models", "models that install loads at once")] = ()

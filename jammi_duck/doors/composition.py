@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from jammi_duck.config.options import Config
 from jammi_duck.encoder import Encoders
+from jammi_duck.encoder.engines import Engines, Wanted
 from jammi_duck.encoder.images.places import PictureLimits
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.waits import INTERRUPTS
@@ -32,6 +33,11 @@ from jammi_duck.work.jobs import Jobs
 from jammi_duck.work.refresh import Refresher
 
 
+def engines(config: Config) -> Engines:
+    """Which engine computes a model, with the options of the configuration."""
+    return Engines(Wanted(config.engine, config.precision, config.threads, config.device, config.gpu_memory))
+
+
 def loaded_encoders(config: Config) -> LoadedEncoders:
     """The models of this process, with the options of the configuration."""
     return LoadedEncoders(
@@ -48,6 +54,7 @@ def loaded_encoders(config: Config) -> LoadedEncoders:
         config.vectors_path,
         config.modules,
         PictureLimits.of(config),
+        config.engine,
     )
 
 

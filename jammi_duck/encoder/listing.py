@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from jammi_duck.encoder.card import Card, read_card
 from jammi_duck.encoder.description import ModelDescription, describe
+from jammi_duck.encoder.engines import Engines
 from jammi_duck.encoder.names import WORDLLAMA, Found, available, gone, is_model
 from jammi_duck.errors import ModelError
 from jammi_duck.types import Integer
@@ -29,6 +30,8 @@ class ModelRow:
     licence: str | None = None
     error: str | None = None
     needs: str | None = None
+    engine: str | None = None
+    engine_reason: str | None = None
 
 
 _FACTS = ("family", "dimensions", "max_tokens", "pooling", "query_prompt", "document_prompt")
@@ -43,15 +46,18 @@ class Listed:
     description: ModelDescription | None
     error: str | None = None
 
-    def row(self) -> ModelRow:
-        """The row of `jammi_models()` for it."""
+    def row(self, engines: Engines) -> ModelRow:
+        """The row of `jammi_models()` for it; `engines` would compute it."""
         row = ModelRow(self.found.name, location=str(self.found.path), origin=self.found.origin, error=self.error)
         if self.description is None:
             return row
         facts = {fact: getattr(self.description, fact) for fact in _FACTS}
         # A model without a limit has 0 there.
         facts["max_tokens"] = facts["max_tokens"] or None
-        return replace(row, label=self.card.label, licence=self.card.licence, **facts)
+        engine, reason = engines.of(self.description)
+        return replace(
+            row, label=self.card.label, licence=self.card.licence, engine=engine, engine_reason=reason, **facts
+        )
 
 
 def listed(default: str, path: Sequence[str] = ()) -> list[Listed]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jammi_duck.encoder.cross_encoder_description import describe_cross_encoder
 from jammi_duck.encoder.description import describe, weights_digest
+from jammi_duck.encoder.engines import Engines, Wanted
 from jammi_duck.encoder.functions_found import Functions
 from jammi_duck.encoder.images.clip_description import is_clip
 from jammi_duck.encoder.listing import ModelRow, listed, look_at
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.functions import EmbeddingFunction
     from jammi_duck.encoder.images.places import PictureLimits
-    from jammi_duck.encoder.local.workers import Workers
-    from jammi_duck.encoder.torch_engine.linear import Placement
     from jammi_duck.encoder.vector_cache import VectorCache
     from jammi_duck.types import Definition
 
@@ -83,22 +82,24 @@ class LoadedEncoders:
         vectors_path: Path | None = None,
         modules: Sequence[str] = (),
         images: PictureLimits | None = None,
+        engine: str = "auto",
     ) -> None:
         """`batch_size` texts of full length fit one forward pass; at most `most_loaded` models stay.
 
-        `precision` is float32, bfloat16, or auto: bfloat16 where the hardware computes it natively. `threads` is the
-        number of cores to use, by default all. `device` is the number of a CUDA device, -1 for the CPU, by default the
-        first CUDA device, if there is one. `gpu_memory` is the most of its memory that this process uses: a number of
-        bytes, or a fraction. `path` lists directories with model folders and wrappers; of these, only the `wrappers` of
-        these names may run, or all, if that is None. `providers` has the arguments of each provider by its id; those of
+        `engine` is native, torch, or auto, which `engines.py` explains. `precision` is float32, bfloat16, int8, or
+        auto: bfloat16 where the hardware computes it natively. `threads` is the number of cores to use, by default all.
+        `device` is the number of a CUDA device, -1 for the CPU, by default the first CUDA device, if there is one.
+        `gpu_memory` is the most of its memory that this process uses: a number of bytes, or a fraction. `path` lists
+        directories with model folders and wrappers; of these, only the `wrappers` of these names may run, or all, if
+        that is None. `providers` has the arguments of each provider by its id; those of
         `foreign_providers` get no key that the user has elsewhere. What they answer is kept in the file `vectors_path`.
         `modules` are imported before an embedding function of the user's own is looked for. `images` says where
         pictures may be read from; by default, that is nowhere.
         """
         self._batch_size = batch_size
         self._most_loaded = most_loaded
-        self._options = (precision, threads, device)
-        self._gpu_memory = gpu_memory
+        self._options = Wanted(engine, precision, threads, device, gpu_memory)
+        self._engines = Engines(self._options)
         self._path = path
         self._wrappers = Wrappers(path, wrappers)
         self._functions = Functions(providers or {}, foreign_providers, modules)
@@ -263,7 +264,7 @@ class LoadedEncoders:
         """What `load` makes of a model; the process keeps it for all who ask for the same."""
         # A directory may hold another model by now.
         is_now = state(found.path) if found.is_local else None
-        key = (load.__name__, found, is_now, self._batch_size, *self._options)
+        key = (load.__name__, found, is_now, self._batch_size, self._options)
         with _sharing:
             loading = _loading.setdefault(key, threading.Lock())
         # Only callers that need this model wait while it is loaded.
@@ -298,19 +299,13 @@ class LoadedEncoders:
             return StaticEncoder(description)
         from jammi_duck.encoder.images.clip_description import ClipDescription
 
-        place, pool = self._place()
-        at_once = None if place.device.type == "cpu" else 2
         if isinstance(description, ClipDescription):
             from jammi_duck.encoder.images.clip_encoder import ClipEncoder
 
-            named = dataclasses.replace(description, precision=str(place.dtype).removeprefix("torch."))
-            return ClipEncoder(named, place, pool, self._batch_size, at_once)
+            return ClipEncoder(description, *self._engines.for_pictures(description), self._batch_size)
         from jammi_duck.encoder.local.transformer import TransformerEncoder
-        from jammi_duck.encoder.torch_engine.engine import TorchEngine
 
-        # On one core: the many small steps take several times as long if cores have to wait for each other.
-        engine = pool.submit(lambda: TorchEngine(description, place)).result()
-        return TransformerEncoder(description, engine, pool, self._batch_size, at_once)
+        return TransformerEncoder(description, *self._engines.for_texts(description), self._batch_size)
 
     def _reading(self, encoder: Encoder) -> Encoder:
         """An encoder that all installations share, but which reads pictures only where this one may."""
@@ -321,29 +316,8 @@ class LoadedEncoders:
     def _load_reranker(self, found: Found) -> Reranker:
         description = describe_cross_encoder(found.path, found.name, found.revision)
         from jammi_duck.encoder.local.cross_encoder import CrossEncoder
-        from jammi_duck.encoder.torch_engine.engine import TorchPairEngine
 
-        place, pool = self._place()
-        engine = pool.submit(lambda: TorchPairEngine(description, place)).result()
-        return CrossEncoder(description, engine, pool, self._batch_size, None if place.device.type == "cpu" else 2)
-
-    def _place(self) -> tuple[Placement, Workers]:
-        from jammi_duck.encoder.local.workers import workers
-        from jammi_duck.encoder.torch_engine.placement import limit_memory, placement
-        from jammi_duck.encoder.torch_engine.threads import threads, use_cores
-
-        precision, wanted, device = self._options
-        pool = workers(wanted or threads())
-
-        def chosen() -> Placement:
-            use_cores()
-            return placement(precision, device)
-
-        # On that thread, because a thread that has once spread its work slows down others that do so later.
-        place = pool.submit(chosen).result()
-        if place.device.type == "cuda" and self._gpu_memory is not None:
-            limit_memory(place.device, self._gpu_memory)
-        return place, pool
+        return CrossEncoder(description, *self._engines.for_pairs(description), self._batch_size)
 
     def takes_images(self, name: str) -> bool:
         """See `Encoders.takes_images`."""
@@ -369,7 +343,7 @@ class LoadedEncoders:
 
     def available(self, default: str) -> list[ModelRow]:
         """See `Encoders.available`."""
-        return [*(each.row() for each in listed(default, self._path)), *self._functions.rows()]
+        return [*(each.row(self._engines) for each in listed(default, self._path)), *self._functions.rows()]
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.arrays import texts, values_of
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 from jammi_duck.fields import Id, Number, Record, check_understood, convert, naming, parsed, record
 from jammi_duck.storage.files.parquet_checks import (
@@ -222,7 +223,7 @@ def joined_passages(batches: Sequence[Passages]) -> Passages:
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    return column.chunk(0) if column.num_chunks else pa.nulls(0, column.type)
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -249,7 +250,7 @@ def _matrix(path: Path, batch: pa.RecordBatch) -> Vectors:
     if "vector" not in batch.schema.names:
         return np.empty((len(batch), 0), np.float32)
     vectors = batch.column("vector")
-    matrix: Vectors = vectors.flatten().to_numpy(zero_copy_only=True).reshape(len(vectors), vectors.type.list_size)
+    matrix: Vectors = values_of(vectors.flatten()).reshape(len(vectors), vectors.type.list_size)
     check_numbers(matrix, path.name)
     return matrix
 
@@ -257,7 +258,7 @@ def _matrix(path: Path, batch: pa.RecordBatch) -> Vectors:
 def read_row_ids(path: Path) -> pa.StringArray:
     """The row ids of a segment, in the order of its rows. Raises as `read_vectors` does."""
     ids = [batch.column("_row_id") for batch in _batches(path, ["_row_id"])]
-    return pa.concat_arrays([pa.array([], pa.string()), *ids])
+    return pa.concat_arrays([texts([]), *ids])
 
 
 @dataclass(frozen=True)
@@ -307,7 +308,7 @@ class TombstoneWriter:
 def read_tombstones(path: Path) -> Iterator[tuple[pa.StringArray, NDArray[np.int32], NDArray[np.int64]]]:
     """The row ids, segments and positions that tombstones list. Raises as `read_vectors` does."""
     for batch in _batches(path, ["_row_id", "_segment", "_place"]):
-        yield batch.column("_row_id"), batch.column("_segment").to_numpy(), batch.column("_place").to_numpy()
+        yield batch.column("_row_id"), values_of(batch.column("_segment")), values_of(batch.column("_place"))
 
 
 class Closing(NamedTuple):

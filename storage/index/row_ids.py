@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.arrays import values_of
 from jammi_duck.errors import UnsupportedError
 from jammi_duck.storage.files.parquet import Passages
 from jammi_duck.storage.index.exact import Mask
@@ -31,13 +32,12 @@ class RowIds:
         import pyarrow.compute as pc
 
         if pa.types.is_integer(wanted.type):
-            numbers: NDArray[np.int64] | None = wanted.drop_null().to_numpy()
+            numbers: NDArray[np.int64] | None = values_of(wanted.drop_null())
         else:
             numbers = _whole_numbers(wanted) if self._places is not None else None
         if self._places is None or numbers is None:
             texts = wanted.cast(self._row_ids.type)
-            mask: Mask = pc.is_in(self._row_ids, value_set=texts).to_numpy(zero_copy_only=False)
-            return mask
+            return values_of(pc.is_in(self._row_ids, value_set=texts))
         return self._places.mask(numbers)
 
     def alike(self, wanted: pa.StringArray, form: Form) -> NDArray[np.int64]:
@@ -108,8 +108,8 @@ def checked_ids(row_ids: pa.Array, file: str, passages: Passages | None = None) 
 
 def _distinct(row_ids: pa.StringArray, passages: Passages) -> int:
     """How many different passages there are."""
-    numbers = passages.column("_passage").to_numpy(zero_copy_only=False).astype(np.int64)
-    texts = row_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    numbers = values_of(passages.column("_passage")).astype(np.int64)
+    texts = values_of(row_ids.dictionary_encode().indices).astype(np.int64)
     return len(np.unique(texts << 32 | numbers))
 
 
@@ -122,5 +122,4 @@ def _whole_numbers(texts: pa.StringArray) -> NDArray[np.int64] | None:
         return None
     if not numbers.cast(texts.type).equals(texts):
         return None
-    found: NDArray[np.int64] = numbers.to_numpy()
-    return found
+    return values_of(numbers)

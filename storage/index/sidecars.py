@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from jammi_duck.arrays import texts
 from jammi_duck.errors import DamagedError, StorageError
 from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.parquet import PASSAGE_SCHEMA, read_passages, read_vectors
@@ -75,7 +76,7 @@ def build(
     schema = pa.schema(fields)
     with pa.OSFile(str(files["rowmap"]), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         # One batch, so that a reader gets the row ids in one piece, without a copy.
-        column = checked_ids(pa.concat_arrays([pa.array([], pa.string()), *row_ids]), parquet.name, passages)
+        column = checked_ids(pa.concat_arrays([texts([]), *row_ids]), parquet.name, passages)
         writer.write_batch(pa.record_batch([column, *([] if passages is None else passages.columns)], schema=schema))
     for builder in builders:
         builder.save()

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jammi_duck.arrays import flags, numbers, texts
 from jammi_duck.errors import DamagedError, JammiWarning, UnsupportedError
 from jammi_duck.sql import literal
 from jammi_duck.storage.files import manifest
@@ -77,7 +78,7 @@ class Answers:
     def take(self, positions: NDArray[np.int64], counts: NDArray[np.int64]) -> Answers:
         """Some of the rows, in another order, as answers of so many rows."""
         values = (self.scores[positions], self.similarities[positions], self.bm25[positions], self.positions[positions])
-        return Answers(counts, self.row_ids.take(pa.array(positions)), *values, self.stages)
+        return Answers(counts, self.row_ids.take(numbers(positions)), *values, self.stages)
 
 
 @dataclass(frozen=True)
@@ -236,8 +237,8 @@ class Table:
         """How many ids the rows of these masks have."""
         if not self.entry.definition.passages:
             return sum(int(mask.sum()) for mask in masks)
-        parts = [each.row_ids.filter(pa.array(mask)) for each, mask in zip(self.segments, masks, strict=True)]
-        return len(pa.concat_arrays([pa.array([], pa.string()), *parts]).unique())
+        parts = [each.row_ids.filter(flags(mask)) for each, mask in zip(self.segments, masks, strict=True)]
+        return len(pa.concat_arrays([texts([]), *parts]).unique())
 
     def _add_alike(self, masks: Sequence[Mask], row_ids: Sequence[pa.Array], form: Form) -> None:
         """Add the rows to masks whose id is written in another way than the wanted one of the same value."""
@@ -245,7 +246,7 @@ class Table:
 
         wanted = pa.concat_arrays([each.drop_null().cast(pa.string()) for each in row_ids])
         for segment, mask in zip(self.segments, masks, strict=True):
-            there = segment.row_ids.filter(pa.array(mask)).cast(pa.string())
+            there = segment.row_ids.filter(flags(mask)).cast(pa.string())
             wanted = wanted.filter(pc.invert(pc.is_in(wanted, value_set=there)))
         wanted = form.texts(wanted)
         for ids, live, mask in zip(self._row_ids, self.live, masks, strict=True):
@@ -256,7 +257,7 @@ class Table:
         """The ids of the rows of a selection, which `subset` has looked up here."""
         masks = (np.unpackbits(mask, count=each.rows) for mask, each in zip(subset.masks, self.segments, strict=True))
         return [
-            ids.filter(pa.array(mask.view(bool)))
+            ids.filter(flags(mask.view(bool)))
             for ids, mask in zip((s.row_ids for s in self.segments), masks, strict=True)
         ]
 
@@ -267,9 +268,7 @@ class Table:
         """
         found: dict[str, NDArray[np.float32]] = {}
         sums: defaultdict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(self.entry.definition.dimensions))
-        for segment, (_, names, positions) in zip(
-            self.segments, self.find(pa.array(row_ids, pa.string())), strict=True
-        ):
+        for segment, (_, names, positions) in zip(self.segments, self.find(texts(row_ids)), strict=True):
             if not len(positions):
                 continue
             vectors = zip(names.to_pylist(), segment.vectors(positions), strict=True)
@@ -286,12 +285,12 @@ class Table:
         form = form_of(key_type)
         if form is None:
             return {}
-        wanted = form.texts(pa.array(keys, pa.string()))
+        wanted = form.texts(texts(keys))
         key_of = dict(zip(wanted.to_pylist(), keys, strict=True))
         found = {}
         for segment, ids, live in zip(self.segments, self._row_ids, self.live, strict=True):
             positions = ids.alike(wanted, form)
-            row_ids = segment.row_ids.take(pa.array(positions if live is None else positions[live[positions]]))
+            row_ids = segment.row_ids.take(numbers(positions if live is None else positions[live[positions]]))
             for row_id, value in zip(row_ids.to_pylist(), form.texts(row_ids).to_pylist(), strict=True):
                 found[key_of[value]] = row_id
         return found
@@ -309,14 +308,14 @@ class Table:
         found = []
         for number, segment, ids, live in zip(self.numbers, self.segments, self._row_ids, self.live, strict=True):
             positions = np.flatnonzero(ids.mask(row_ids) & (True if live is None else live))
-            found.append((number, segment.row_ids.take(pa.array(positions)), positions))
+            found.append((number, segment.row_ids.take(numbers(positions)), positions))
         return found
 
     def stored(self, row_ids: pa.StringArray) -> tuple[NDArray[np.int64], pa.StringArray]:
         """The numbers of the stored rows that have these ids, and the id of each. Raises DamagedError."""
         found = self.find(row_ids)
         positions = [mine + start for (_, _, mine), start in zip(found, self._starts, strict=False)]
-        names = [pa.array([], pa.string()), *(mine for _, mine, _ in found)]
+        names = [texts([]), *(mine for _, mine, _ in found)]
         return np.concatenate([np.empty(0, np.int64), *positions]), pa.concat_arrays(names)
 
     def sample(self, count: int) -> Vectors:
@@ -451,18 +450,18 @@ class Table:
 
     def _named(self, positions: NDArray[np.int64]) -> pa.StringArray:
         if len(self.segments) == 1:
-            return self.segments[0].row_ids.take(pa.array(positions))
+            return self.segments[0].row_ids.take(numbers(positions))
         order = np.argsort(positions)
         rising = positions[order]
         ends = np.searchsorted(rising, self._starts)
         parts = [
-            segment.row_ids.take(pa.array(rising[start:end] - first))
+            segment.row_ids.take(numbers(rising[start:end] - first))
             for segment, first, start, end in zip(self.segments, self._starts, ends, ends[1:], strict=False)
             if start < end
         ]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return pa.concat_arrays([pa.array([], pa.string()), *parts]).take(pa.array(back))
+        return pa.concat_arrays([texts([]), *parts]).take(numbers(back))
 
     def passages(self, positions: NDArray[np.int64]) -> Passages | None:
         """Which places of which texts rows are, by their numbers; None if they are no passages. Raises DamagedError."""
@@ -473,10 +472,10 @@ class Table:
         for number in np.unique(segments).tolist():
             there = self.segments[number].passages
             if there is not None:
-                parts.append(there.take(pa.array(positions[segments == number] - self._starts[number])))
+                parts.append(there.take(numbers(positions[segments == number] - self._starts[number])))
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return joined_passages(parts).take(pa.array(back))
+        return joined_passages(parts).take(numbers(back))
 
     def _warn_of_damage(self) -> None:
         if self.damage:
@@ -505,7 +504,7 @@ def no_answers(queries: int) -> Answers:
     """No rows at all for each of so many queries."""
     values = np.empty(0, np.float32)
     none = np.empty(0, np.int64)
-    return Answers(np.zeros(queries, np.int64), pa.array([], pa.string()), values, values, values, none)
+    return Answers(np.zeros(queries, np.int64), texts([]), values, values, values, none)
 
 
 def smallest(min_similarity: float) -> np.float32:

@@ -12,6 +12,7 @@ from jammi_duck.config.redaction import HIDDEN, redacted
 from jammi_duck.config.settings import Settings, paths
 from jammi_duck.doors.cli.commands import Commands, add_command, add_json
 from jammi_duck.doors.cli.output import print_objects
+from jammi_duck.doors.composition import engines
 
 _CONFIG = """\
 Show every option, its value, and where it came from.
@@ -22,7 +23,7 @@ Show every option, its value, and where it came from.
 Options come from arguments, then from variables such as JAMMI_INFERENCE__BATCH_SIZE, then
 from jammi.toml in the working directory, in the user's configuration directory and in
 /etc/jammi. Secret values are hidden. Options that are not used, because the location was
-set by somebody else, are listed with the reason.
+set by somebody else, are listed with the reason. A line says what computes models here.
 """
 _UNITS = ("days", "hours", "minutes", "seconds")
 
@@ -42,6 +43,7 @@ def _config(called: argparse.Namespace) -> None:
         print(f"#   {path}{'' if path.is_file() else ' (not there)'}")
     for line in settings.unused:
         print(f"# Not used: {line}")
+    print(f"# Models are computed by the engine {engines(settings.config).in_words()}")
     section = ""
     for option in options().values():
         if option.key.partition(".")[0] != section:

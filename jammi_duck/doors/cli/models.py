@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from jammi_duck.config.logs import log
 from jammi_duck.doors.cli.commands import Commands, add_command, add_group, add_json, add_models
 from jammi_duck.doors.cli.output import fact_lines, print_objects
+from jammi_duck.doors.composition import engines
 from jammi_duck.encoder.functions_found import functions_of
 from jammi_duck.encoder.listing import Listed, ModelRow, listed, look_at
 from jammi_duck.encoder.named import add_name, remove_name
@@ -23,6 +24,7 @@ from jammi_duck.encoder.wrappers import Wrapper, Wrappers
 from jammi_duck.errors import ModelError, did_you_mean
 
 if TYPE_CHECKING:
+    from jammi_duck.encoder.engines import Engines
     from jammi_duck.encoder.functions import EmbeddingFunction
 
 _MODELS = """\
@@ -93,7 +95,11 @@ def _list(options: argparse.Namespace) -> None:
     wrappers = list(Wrappers(config.models_path, config.wrappers).listed(examples=False))
     models = listed(config.model, config.models_path)
     if options.json:
-        rows = (*starmap(_wrapper_row, wrappers), *(model.row() for model in models), *functions_of(config).rows())
+        rows = (
+            *starmap(_wrapper_row, wrappers),
+            *(model.row(engines(config)) for model in models),
+            *functions_of(config).rows(),
+        )
         print_objects(asdict(row) for row in rows)
         return
     print_wrappers(wrappers)
@@ -125,7 +131,8 @@ def _desc(options: argparse.Namespace) -> None:
         print(*function_lines(function), sep="\n")
         return
     wrapper = wrapper_here(options)
-    for line in wrapper_lines(wrapper) if wrapper else _described(look_at(found_here(options))):
+    config = options.settings.config
+    for line in wrapper_lines(wrapper) if wrapper else _described(look_at(found_here(options)), engines(config)):
         print(line)
 
 
@@ -172,7 +179,7 @@ def found_here(options: argparse.Namespace) -> Found:
     return found
 
 
-def _described(model: Listed) -> Iterator[str]:
+def _described(model: Listed, engines: Engines) -> Iterator[str]:
     """The lines that describe a model, at most as wide as the terminal."""
     description, card = model.description, model.card
     if description is None:
@@ -187,12 +194,14 @@ def _described(model: Listed) -> Iterator[str]:
         yield ""
         yield from textwrap.wrap(card.description, width)
     yield ""
+    engine, reason = engines.of(description)
     facts = {
         "name": description.name,
         "family": description.family,
         "dimensions": description.dimensions,
         "maximum tokens": description.max_tokens or "no maximum",
         "pooling": description.pooling,
+        "engine": f"{engine}, because {reason}" if engine and reason else engine or reason or "none: it is looked up",
         "document prompt": _quoted(description.document_prompt),
         "query prompt": _quoted(description.query_prompt),
         "licence": card.licence or "not stated",

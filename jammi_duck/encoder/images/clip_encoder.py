@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget
 from jammi_duck.encoder.local.engine import is_out_of_memory
 from jammi_duck.encoder.local.transformer import TransformerEncoder
 from jammi_duck.encoder.local.workers import Workers
-from jammi_duck.encoder.torch_engine.engine import Parts, TorchEngine, tokens_of_pass
+from jammi_duck.encoder.torch_engine.engine import Parts, TorchEngine, precision_of, tokens_of_pass
 from jammi_duck.encoder.torch_engine.linear import Placement
 from jammi_duck.encoder.torch_engine.threads import use_cores
 from jammi_duck.encoder.torch_engine.weights import Weights
@@ -67,19 +68,20 @@ class ClipEncoder(Encoder):
         description: ClipDescription,
         placement: Placement,
         workers: Workers,
+        at_once: int | None,
         batch_size: int,
-        at_once: int | None = None,
         limits: PictureLimits = PictureLimits(),  # noqa: B008 - it cannot change
     ) -> None:
         """Load the model. `batch_size` texts of full length, or pictures, fit one forward pass.
 
-        `at_once` passes run or wait for a thread; by default one more than the `workers` have threads.
+        `at_once` passes run or wait for a thread; None is one more than the `workers` have threads.
 
         Raises:
             ModelError: the tokenizer or the weights cannot be read, or do not fit each other or the configuration.
         """
-        self.description: ModelDescription = description
-        self.identity = description.identity
+        precision = precision_of(placement)
+        self.description: ModelDescription = dataclasses.replace(description, precision=precision)
+        self.identity = self.description.identity
         self.dimensions = description.dimensions
         self._pictures = Pictures(limits)
         self._preprocessing = description.preprocessing
@@ -96,7 +98,7 @@ class ClipEncoder(Encoder):
 
         # On one core: the many small steps take several times as long if cores have to wait for each other.
         engine = workers.submit(lambda: TorchEngine(description, placement, text_parts)).result()
-        self._texts = TransformerEncoder(description, engine, workers, batch_size, at_once)
+        self._texts = TransformerEncoder(description, engine, workers, at_once, batch_size)
 
         def vision() -> VisionTower:
             use_cores()

@@ -30,12 +30,12 @@ class CrossEncoder(Reranker):
         description: CrossEncoderDescription,
         engine: PairEngine,
         workers: Workers,
+        at_once: int | None,
         batch_size: int,
-        at_once: int | None = None,
     ) -> None:
         """Read the tokenizer; `engine` has the model. `batch_size` pairs of full length fit one forward pass.
 
-        `at_once` passes run or wait for a thread; by default one more than the `workers` have threads.
+        `at_once` passes run or wait for a thread; None is one more than the `workers` have threads.
 
         Raises:
             ModelError: the tokenizer cannot be read, or does not fit the weights; or what they give are no numbers.

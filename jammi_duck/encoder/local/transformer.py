@@ -53,12 +53,12 @@ class TransformerEncoder(Encoder):
         description: ModelDescription,
         engine: Engine,
         workers: Workers,
+        at_once: int | None,
         batch_size: int,
-        at_once: int | None = None,
     ) -> None:
         """Read the tokenizer; `engine` has the model. `batch_size` texts of full length fit one forward pass.
 
-        `at_once` passes run or wait for a thread; by default one more than the `workers` have threads.
+        `at_once` passes run or wait for a thread; None is one more than the `workers` have threads.
 
         Raises:
             ModelError: the tokenizer cannot be read, or does not fit the weights; or what they give are no numbers.

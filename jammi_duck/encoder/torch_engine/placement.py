@@ -27,6 +27,11 @@ def placement(precision: str, device: int | None) -> Placement:
     return Placement(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 
+def cuda_devices() -> int:
+    """How many CUDA devices torch can use."""
+    return torch.cuda.device_count()
+
+
 def limit_memory(device: torch.device, most: int | float) -> None:
     """Limit this process to `most` of a CUDA device's memory: bytes or a fraction. The last call counts."""
     total = torch.cuda.get_device_properties(device).total_memory
