@@ -3,7 +3,6 @@ udfs/wire.py; its conversations from several threads."""
 
 import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -16,41 +15,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.udfs import wire
+from tests.c_programs import build, run
 from tests.native.seeds import CORPUS, arrow_type, seeds
 
 NATIVE = Path(__file__).with_name("native")
-COMPILER = shutil.which(os.environ.get("CC", "cc"))
+BUILD = NATIVE / "build.sh"
 NONE = (1 << 64) - 1
 SANITIZERS = {"UBSAN_OPTIONS": "print_stacktrace=1"}
 PLAIN = ["BOOLEAN", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "TIMESTAMP", "VARCHAR"]
 
 
-def build(folder, what, sanitizers):
-    """One of the programs of tests/native. Skips where it cannot be built."""
-    if COMPILER is None:
-        pytest.skip("no C compiler: set CC, or install gcc or clang")
-    probe = folder / "probe.c"
-    probe.write_text("int main(void) { return 0; }\n")
-    flags = [f"-fsanitize={sanitizers}", "-o", str(folder / "probe")]
-    linked = subprocess.run([COMPILER, str(probe), *flags], capture_output=True)
-    # Some kernels lay memory out as some sanitizers cannot bear.
-    if linked.returncode or subprocess.run([str(folder / "probe")], capture_output=True).returncode:
-        pytest.skip(f"no program of {COMPILER} -fsanitize={sanitizers} runs here")
-    command = ["bash", str(NATIVE / "build.sh"), str(folder / what), what, "-Werror"]
-    made = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CC": COMPILER})
-    assert made.returncode == 0, made.stderr
-    return folder / what
-
-
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("native"), "harness", "address,undefined")
-
-
-def run(harness, *words):
-    ran = subprocess.run([str(harness), *words], capture_output=True, text=True, env={**os.environ, **SANITIZERS})
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    return build(BUILD, tmp_path_factory.mktemp("native"), "harness", "harness", "address,undefined")
 
 
 def test_columns_are_the_same_after_they_were_encoded_and_decoded(harness):
@@ -71,7 +48,9 @@ def test_what_the_worker_and_the_extension_say_today_is_decoded(harness, tmp_pat
 
 
 def test_threads_have_calls_of_their_own_whatever_the_worker_does(tmp_path):
-    told = run(build(tmp_path, "threads", "thread"), "200", sys.executable, str(NATIVE / "flaky_worker.py"))
+    told = run(
+        build(BUILD, tmp_path, "threads", "threads", "thread"), "200", sys.executable, str(NATIVE / "flaky_worker.py")
+    )
     found = re.fullmatch(r"(\d+) answered, (\d+) failed, (\d+) workers, 0 files open\n", told)
     assert found, told
     answered, failed, workers = map(int, found.groups())
