@@ -28,9 +28,8 @@ from jammi_duck.encoder.description import describe
 from jammi_duck.encoder.local.pairs import PairTokenization
 from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
 from jammi_duck.encoder.names import MINILM, find
-from jammi_duck.encoder.native import engine as native
 from jammi_duck.encoder.native import families as native_families
-from jammi_duck.encoder.native import library, mapped_weights
+from jammi_duck.encoder.native import library, mapped_weights, proof
 from jammi_duck.encoder.native.engine import NotCovered, native_engine, native_pair_engine
 from jammi_duck.encoder.native.int8_texts import TEXTS
 from jammi_duck.encoder.native.mapped_weights import MappedWeights
@@ -64,6 +63,8 @@ def _variants():
 
 VARIANTS = list(_variants())
 KERNELS = list(dict.fromkeys(kernels for kernels, _ in VARIANTS))
+# The fastest that compute in 8 bits.
+INT8 = next((kernels for kernels, precision in VARIANTS[::-1] if precision == "int8"), "")
 needs_bfloat16 = pytest.mark.skipif(not any("bfloat16" in each for each in VARIANTS), reason="no bfloat16 here")
 
 
@@ -73,11 +74,18 @@ def force(monkeypatch):
     return lambda kernels: monkeypatch.setenv(library.VARIABLE, kernels)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Where proofs are kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/jammi_duck/int8"
+
+
 @pytest.fixture
 def unproven(monkeypatch):
     """Models of random weights lose more in int8 than trained ones."""
-    monkeypatch.setattr(native, "_LEAST_COSINE", -1)
-    monkeypatch.setattr(native, "_LEAST_MEAN", -1)
+    monkeypatch.setattr(proof, "LEAST_COSINE", -1)
+    monkeypatch.setattr(proof, "LEAST_MEAN", -1)
 
 
 @pytest.fixture(scope="module")
@@ -395,8 +403,7 @@ class TestInt8:
                 tensors[f"bert.encoder.layer.{layer}.output.dense.weight"][:, 5] = 0
 
         change_tensors(path, change)
-        kernels = next(kernels for kernels, precision in VARIANTS[::-1] if precision == "int8")
-        force(kernels)
+        force(INT8)
         engine, _ = TestCrossEncoders.load(path, "int8")
         assert engine.precision != "int8"
         assert "loses too much in int8" in caplog.text
@@ -409,6 +416,44 @@ class TestInt8:
                 encoder = Encoder(path, precision)
                 assert encoder.engine.precision != "int8"
                 assert not np.isfinite(encoder.encode(["duck"])).all()
+
+    def test_the_proof_is_kept(self, plain, force, monkeypatch, tmp_path, cache, caplog):
+        """As long as the files and the kernels are the same, and what is kept can be read."""
+        path = shutil.copytree(plain("bert"), tmp_path / "model")
+        compared = []
+
+        def counted(description, make):
+            def told():
+                compared.append(description.name)
+                return make()
+
+            return proof.proof(description, told)
+
+        monkeypatch.setattr("jammi_duck.encoder.native.engine.proof", counted)
+        force(INT8)
+        first = Encoder(path, "int8").encode(["duck"])
+        [kept] = cache.iterdir()
+        assert json.loads(kept.read_text()).keys() == {"lowest", "mean"}
+        assert np.array_equal(Encoder(path, "int8").encode(["duck"]), first)
+        assert len(compared) == 1
+        for wrong in (b"", b"[]", b'{"lowest": "x", "mean": 1}', b'{"lowest": NaN, "mean": 1}', b"\xff" * 2000):
+            kept.write_bytes(wrong)
+            Encoder(path, "int8")
+        assert len(compared) == 6
+        assert json.loads(kept.read_text())["mean"] > 0.9
+        kept.write_text('{"lowest": 0.9, "mean": 0.999}')
+        assert Encoder(path, "int8").engine.precision != "int8"
+        assert "is 0.9000 at least and 0.9990 on average" in caplog.text
+        os.utime(path / "model.safetensors", ns=(1, 1))
+        assert Encoder(path, "int8").engine.precision == "int8"
+        assert len(compared) == 7
+        assert len(list(cache.iterdir())) == 2
+
+    def test_where_nothing_can_be_kept(self, plain, force, monkeypatch, tmp_path):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        force(INT8)
+        assert Encoder(plain("bert"), "int8").engine.precision == "int8"
 
     @pytest.mark.minilm
     def test_a_trained_model_proves_itself(self, force, caplog):

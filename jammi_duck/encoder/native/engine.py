@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from jammi_duck.config.logs import log
 from jammi_duck.encoder.config_check import check_size, checked
 from jammi_duck.encoder.cross_encoder_description import CrossEncoderDescription
@@ -25,8 +23,10 @@ from jammi_duck.encoder.native.library import kernels, supports, why_not
 from jammi_duck.encoder.native.mapped_weights import Floats, MappedWeights
 from jammi_duck.encoder.native.modules import Step, activation_of_torch, step, unit
 from jammi_duck.encoder.native.not_covered import NotCovered
+from jammi_duck.encoder.native.proof import LEAST_COSINE, LEAST_MEAN, proof
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from jammi_duck.types import Vectors
@@ -35,10 +35,6 @@ __all__ = ["NotCovered", "native_engine", "native_pair_engine", "why_not_covered
 
 # More tokens in a pass do not fit into the caches of a core.
 _PASS_TOKENS = 2048
-# What 8 bits must keep: the cosine to float32 of each of the texts, and of all on average.
-_LEAST_COSINE = 0.99
-_LEAST_MEAN = 0.995
-
 E = TypeVar("E", "NativeEngine", "NativePairEngine")
 
 
@@ -129,10 +125,14 @@ def native_engine(description: ModelDescription, precision: str) -> NativeEngine
 
     if precision != "int8":
         return made(precision)
-    tokens = Tokenization(description, CuttingTokenizer(description))
-    sequences = [each for each in tokens.tokenize(TEXTS, "document")[0] if each]
-    skipped = tokens.prompt_tokens("document")
-    return _proven(made, lambda engine: engine.vectors(sequences, skipped), description.name)
+
+    def probe() -> Callable[[NativeEngine], Floats]:
+        tokens = Tokenization(description, CuttingTokenizer(description))
+        sequences = [each for each in tokens.tokenize(TEXTS, "document")[0] if each]
+        skipped = tokens.prompt_tokens("document")
+        return lambda engine: engine.vectors(sequences, skipped)
+
+    return _proven(made, probe, description)
 
 
 def native_pair_engine(description: CrossEncoderDescription, precision: str) -> NativePairEngine:
@@ -149,9 +149,13 @@ def native_pair_engine(description: CrossEncoderDescription, precision: str) -> 
 
     if precision != "int8":
         return made(precision)
-    pairs = PairTokenization(description).tokenize(list(zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)))
-    found = [each for each in pairs if each]
-    return _proven(made, lambda engine: unit(engine.pooled(found)), description.name)
+
+    def probe() -> Callable[[NativePairEngine], Floats]:
+        pairs = PairTokenization(description).tokenize(list(zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)))
+        found = [each for each in pairs if each]
+        return lambda engine: unit(engine.pooled(found))
+
+    return _proven(made, probe, description)
 
 
 def why_not_covered(description: ModelDescription) -> str | None:
@@ -184,20 +188,25 @@ def _read(description: TransformerDescription) -> tuple[dict[str, Any], MappedWe
     return config, weights
 
 
-def _proven(made: Callable[[str], E], vectors: Callable[[E], Floats], model: str) -> E:
-    """The engine in int8, if its vectors are near those in float32; otherwise in bfloat16 or float32."""
-    engine, exact = made("int8"), made("float32")
-    # Each pass takes a core; the rows of both have length 1.
-    with ThreadPoolExecutor(2) as pool:
-        found, expected = pool.map(vectors, (engine, exact))
-    cosines = np.add.reduce(found.astype(np.float64) * expected, axis=1)
-    lowest, mean = float(cosines.min()), float(cosines.mean())
-    if lowest >= _LEAST_COSINE and mean >= _LEAST_MEAN:
-        return engine
-    other = "bfloat16" if supports("bfloat16") else "float32"
-    log.warning(
-        "the model '%s' loses too much in int8: over %d texts, the cosine to float32 is %.4f at least and %.4f on "
-        "average, and has to be %s and %s; it is computed in %s",
-        model, len(cosines), lowest, mean, _LEAST_COSINE, _LEAST_MEAN, other,
-    )  # fmt: skip
-    return exact if other == "float32" else made(other)
+def _proven(
+    made: Callable[[str], E], probe: Callable[[], Callable[[E], Floats]], description: TransformerDescription
+) -> E:
+    """The engine in int8, if the vectors that a `probe` makes with it are near those in float32; otherwise another."""
+    engines: dict[str, E] = {}
+
+    def compare() -> tuple[Floats, Floats]:
+        engines.update({precision: made(precision) for precision in ("int8", "float32")})
+        # Each pass takes a core.
+        with ThreadPoolExecutor(2) as pool:
+            found, exact = pool.map(probe(), engines.values())
+        return found, exact
+
+    shown, precision = proof(description, compare), "int8"
+    if not shown.holds:
+        precision = "bfloat16" if supports("bfloat16") else "float32"
+        log.warning(
+            "the model '%s' loses too much in int8: over %d texts, the cosine to float32 is %.4f at least and %.4f on "
+            "average, and has to be %s and %s; it is computed in %s",
+            description.name, len(TEXTS), shown.lowest, shown.mean, LEAST_COSINE, LEAST_MEAN, precision,
+        )  # fmt: skip
+    return engines[precision] if precision in engines else made(precision)
