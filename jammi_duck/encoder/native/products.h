@@ -210,7 +210,9 @@ static void round_row(struct matrix *matrix, int64_t place, float *row) {
     const float shift = 12582912.0f; /* see power_of_two */
     words total = all_words(0);
     for (int64_t i = 0; i < matrix->inputs; i += LANES) {
-        words rounded = (words)(load(row + i) * scale + shift) - (words)all(shift);
+        /* What is no number becomes one, so that the total is one. */
+        floats x = smaller(larger(load(row + i) * scale, all(-127.0f)), all(127.0f));
+        words rounded = (words)(x + shift) - (words)all(shift);
         bytes narrow = __builtin_convertvector(rounded, bytes);
         total += rounded;
         memcpy((char *)row + i, &narrow, sizeof narrow);
