@@ -16,14 +16,50 @@ struct attention_room {
 
 INLINE int64_t padded(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
 
+/* Swaps squares of `size` rows and columns, for all rows; both loops are unrolled, so that the lanes are constants. */
+INLINE void swap_squares(words *rows, const int size) {
+    words upper, lower;
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES; lane++) {
+        upper[lane] = lane & size ? LANES + lane - size : lane;
+        lower[lane] = lane & size ? LANES + lane : lane + size;
+    }
+#pragma GCC unroll 16
+    for (int row = 0; row < LANES; row++)
+        if (!(row & size)) {
+            words above = rows[row], below = rows[row + size];
+            rows[row] = __builtin_shuffle(above, below, upper);
+            rows[row + size] = __builtin_shuffle(above, below, lower);
+        }
+}
+
+/* Rows of words, [LANES, LANES], become columns. */
+INLINE void transpose(words *rows) {
+    if (LANES > 8) swap_squares(rows, 8);
+    if (LANES > 4) swap_squares(rows, 4);
+    swap_squares(rows, 2);
+    swap_squares(rows, 1);
+}
+
 /* Keys become a matrix of [length, size], of which a step has so many numbers as fill 4 bytes. */
 static void pack_keys(char *to, const score_number *keys, int64_t stride, int64_t length, int64_t size) {
     int64_t steps = size * (int64_t)sizeof(score_number) / 4;
-    for (int64_t first = 0; first < length; first += PANEL, to += steps * PANEL * 4) {
-        int64_t count = length - first < PANEL ? length - first : PANEL;
-        for (int64_t place = 0; place < count; place++) {
-            const char *from = (const char *)(keys + (first + place) * stride);
-            for (int64_t step = 0; step < steps; step++) memcpy(to + (step * PANEL + place) * 4, from + step * 4, 4);
+    for (int64_t first = 0; first < length; first += LANES) {
+        int64_t count = length - first < LANES ? length - first : LANES;
+        char *panel = to + (first / PANEL * steps * PANEL + first % PANEL) * 4;
+        for (int64_t step = 0; step < steps; step += LANES) {
+            int64_t wide = steps - step < LANES ? steps - step : LANES;
+            words square[LANES] = {0};
+            const char *from = (const char *)(keys + first * stride) + 4 * step;
+            if (count == LANES && wide == LANES)
+#pragma GCC unroll 16
+                for (int place = 0; place < LANES; place++)
+                    memcpy(&square[place], from + place * stride * (int64_t)sizeof *keys, sizeof *square);
+            else
+                for (int64_t place = 0; place < count; place++)
+                    memcpy(&square[place], from + place * stride * (int64_t)sizeof *keys, (size_t)wide * 4);
+            transpose(square);
+            for (int64_t i = 0; i < wide; i++) memcpy(panel + (step + i) * 4 * PANEL, &square[i], sizeof *square);
         }
     }
 }
@@ -34,14 +70,15 @@ static void pack_values(char *to, const score_number *values, int64_t stride, in
     const int64_t tokens = 4 / (int64_t)sizeof(score_number);
     for (int64_t first = 0; first < size; first += PANEL, to += steps * PANEL * 4) {
         int64_t count = size - first < PANEL ? size - first : PANEL;
-        for (int64_t token = 0; token < length; token++) {
-            const score_number *from = values + token * stride + first;
-            score_number *out = (score_number *)to + token / tokens * PANEL * tokens + token % tokens;
-            for (int64_t i = 0; i < count; i++) out[i * tokens] = from[i];
-        }
-        if (length % tokens) {
-            score_number *out = (score_number *)to + length / tokens * PANEL * tokens + length % tokens;
-            for (int64_t i = 0; i < count; i++) out[i * tokens] = 0;
+        for (int64_t step = 0; step < steps; step++) {
+            const score_number *even = values + step * tokens * stride + first, *odd = even + stride;
+            uint32_t *out = (uint32_t *)(to + step * PANEL * 4);
+            if (tokens == 1)
+                memcpy(out, even, (size_t)count * 4);
+            else if (2 * step + 1 < length)
+                for (int64_t i = 0; i < count; i++) out[i] = (uint16_t)even[i] | (uint32_t)odd[i] << 16;
+            else
+                for (int64_t i = 0; i < count; i++) out[i] = (uint16_t)even[i];
         }
     }
 }
