@@ -1,6 +1,7 @@
 """Arrow's arrays of values of Python and numpy, without pandas.
 
-`pyarrow.array` imports pandas where that is installed, to know its types, which takes half a second.
+`pyarrow.array` imports pandas where that is installed, to know its types, which takes half a second, and masks of lists
+import all that Arrow computes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ def texts(values: Iterable[str]) -> pa.StringArray:
     np.cumsum([len(each) for each in encoded], out=ends[1:])
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def lists(offsets: NDArray[np.int32], values: pa.Array, there: NDArray[np.bool_]) -> pa.ListArray:
+    """Lists of values, each from one offset to the next; NULL where none is `there`."""
+    missing = None if there.all() else _bits(there)
+    buffers = [missing, pa.py_buffer(np.ascontiguousarray(offsets))]
+    return pa.Array.from_buffers(pa.list_(values.type), len(there), buffers, children=[values])
 
 
 def values_of(array: pa.Array) -> NDArray[Any]:

@@ -59,13 +59,15 @@ def at_work() -> Iterator[None]:
         if _life.is_ending:
             raise ExitingError("Python exits; what was done so far is kept as after a crash")
         _life.at_work += 1
+        is_inner = _life.called.get(threading.get_ident()) == math.inf
         _life.called[threading.get_ident()] = math.inf
     try:
         yield
     finally:
         with _life.changed:
             _life.at_work -= 1
-            _life.called[threading.get_ident()] = time.monotonic()
+            if not is_inner:
+                _life.called[threading.get_ident()] = time.monotonic()
             _life.changed.notify_all()
 
 

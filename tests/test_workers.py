@@ -42,6 +42,22 @@ def test_a_pass_takes_all_cores_where_there_are_no_others_and_one_where_there_ar
     assert pool.submit(cores, spread=True).result(10) == 3
 
 
+def test_what_may_run_here_does_so_only_where_nothing_else_runs():
+    pool = Workers(1)
+    here = threading.get_ident()
+    assert pool.submit(threading.get_ident, here=True).result(10) == here
+    assert pool.submit(threading.get_ident).result(10) != here
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 / 0, here=True).result(10)
+    gate = threading.Event()
+    pool.submit(gate.wait)
+    waiting = pool.submit(threading.get_ident, here=True)
+    assert not waiting.done()
+    gate.set()
+    assert waiting.result(10) != here
+    assert pool.submit(threading.get_ident, here=True).result(10) == here
+
+
 def test_errors_reach_who_asked_and_the_pool_goes_on():
     pool = Workers(1)
     with pytest.raises(ZeroDivisionError):

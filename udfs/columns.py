@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.arrays import flags, numbers
+from jammi_duck.arrays import lists, numbers
 from jammi_duck.sql import Sql, joined, quoted, sql
 from jammi_duck.types import Caller, Vectors
 
@@ -125,7 +125,7 @@ def vector_column(rows: int, parts: Sequence[tuple[Sequence[int], Vectors]]) -> 
         for places, vectors in parts:
             for place, vector in zip(places, vectors, strict=True):
                 flat[offsets[place] : offsets[place + 1]] = vector
-    return pa.ListArray.from_arrays(numbers(offsets), numbers(flat), mask=flags(lengths == 0))
+    return lists(offsets, numbers(flat), lengths > 0)
 
 
 def offsets_of(lengths: NDArray[Any]) -> NDArray[np.int32]:

@@ -77,6 +77,9 @@ class Gathering:
 
 def _run(together: Sequence[_Caller], encode: Callable[[Sequence[str]], Vectors]) -> None:
     try:
+        if len(together) == 1:
+            together[0].vectors = encode(together[0].texts)
+            return
         vectors = encode([text for caller in together for text in caller.texts])
         ends = np.cumsum([len(caller.texts) for caller in together])[:-1]
         for caller, part in zip(together, np.split(vectors, ends), strict=True):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from jammi_duck.encoder.token_counts import TokenCounts
     from jammi_duck.types import Vectors
 
+# A lone pass of so many tokens takes milliseconds, and runs on the caller's thread.
+_TOKENS_HERE = 256
 _RECENT_QUERIES = 1024
 _RECENT_CHARACTERS = 10_000
 
@@ -70,6 +72,8 @@ class TransformerEncoder(Encoder):
         self._workers = workers
         self._at_once = at_once or workers.threads + 1
         self._pass_tokens = min(batch_size * description.max_tokens, engine.tokens_of_pass)
+        # How torch computes is a setting of each thread.
+        self._tokens_here = _TOKENS_HERE if engine.name == "native" else 0
         tokenizer = CuttingTokenizer(description)
         self._tokens = Tokenization(description, tokenizer)
         tokenizer.check_fits(engine.vocabulary)
@@ -106,10 +110,12 @@ class TransformerEncoder(Encoder):
         skipped = self._tokens.prompt_tokens(role)
 
         def start(sequences: Sequence[Tokens]) -> Future[Vectors]:
-            is_only_one = len(sequences) == len(distinct)
-            spread = is_only_one and sum(map(len, sequences)) >= self.engine.spread_tokens
+            tokens = sum(map(len, sequences)) if len(sequences) == len(distinct) else None
             return self._workers.submit(
-                lambda: self._forward(sequences, skipped), urgent=role == "query", spread=spread
+                lambda: self._forward(sequences, skipped),
+                urgent=role == "query",
+                spread=tokens is not None and tokens >= self.engine.spread_tokens,
+                here=tokens is not None and tokens <= self._tokens_here,
             )
 
         budget = self.budget or TokenBudget(self._pass_tokens)

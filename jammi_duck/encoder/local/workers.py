@@ -42,38 +42,49 @@ class Workers:
         for jobs, cores, name in [*threads, (self._spread_jobs, self.threads, "jammi-encoder-spread")]:
             threading.Thread(target=self._work, args=(jobs, cores), name=name, daemon=True).start()
 
-    def submit(self, work: Callable[[], T], *, urgent: bool = False, spread: bool = False) -> Future[T]:
+    def submit(
+        self, work: Callable[[], T], *, urgent: bool = False, spread: bool = False, here: bool = False
+    ) -> Future[T]:
         """Run `work` as soon as a thread is free; urgent work goes first.
 
-        With `spread`, it runs on all cores if nothing else is running.
+        If nothing else is running, it runs on all cores with `spread`, and with `here` at once on the calling thread:
+        to wake another one takes as long as a short pass.
         """
         future: Future[T] = Future()
         with self._counting:
-            jobs = self._spread_jobs if spread and not self._unfinished else self._jobs
+            is_alone = not self._unfinished
             self._unfinished += 1
-            jobs.put((not urgent, next(self._numbers), future, work))
+            if not (here and is_alone):
+                jobs = self._spread_jobs if spread and is_alone else self._jobs
+                jobs.put((not urgent, next(self._numbers), future, work))
+                return future
+        self._run(future, work)
         return future
 
     def _work(self, jobs: queue.PriorityQueue[_Job], cores: int) -> None:
         _here.cores = cores
         while True:
             _, _, future, work = jobs.get()
-            error: BaseException | None = None
-            result = None
-            is_wanted = future.set_running_or_notify_cancel()
-            try:
-                if is_wanted:
-                    with at_work(), _passes.one():
-                        result = work()
-            except BaseException as raised:
-                error = raised
-            with self._counting:
-                self._unfinished -= 1
-            if is_wanted and error is None:
-                future.set_result(result)
-            elif is_wanted:
-                future.set_exception(error)
-            del future, work, error, result
+            self._run(future, work)
+            del future, work
+
+    def _run(self, future: Future[T], work: Callable[[], T]) -> None:
+        if not future.set_running_or_notify_cancel():
+            self._finish()
+            return
+        try:
+            with at_work(), _passes.one():
+                result = work()
+        except BaseException as error:
+            self._finish()
+            future.set_exception(error)
+        else:
+            self._finish()
+            future.set_result(result)
+
+    def _finish(self) -> None:
+        with self._counting:
+            self._unfinished -= 1
 
 
 def cores_here() -> int | None:
