@@ -1,6 +1,8 @@
 #ifdef __x86_64__
-#pragma GCC target("avx2,fma")
+#include "../target.h"
+TARGET("avx2,fma")
 #define WITH_AVX2
 #include "../forward.h"
 KERNEL_SET(avx2_float32)
+END_TARGET
 #endif

@@ -1,9 +1,11 @@
 #ifdef __x86_64__
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,avx512vnni,avx512bf16")
+#include "../target.h"
+TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma,avx512vnni,avx512bf16")
 #define WITH_AVX512
 #define WITH_AVX512_VNNI
 #define WITH_AVX512_BF16
 #define IN_INT8
 #include "../forward.h"
 KERNEL_SET(avx512_int8_bfloat16)
+END_TARGET
 #endif
