@@ -469,11 +469,12 @@ class TestRealModels:
         path = find(MINILM.name).path
         chosen, expected = case(path, 400, 256)
         for kernels, precision in VARIANTS:
-            force(kernels)
-            # The plain kernels take a minute for all of these.
-            count = 60 if kernels == "plain" else 400
-            encoder = Encoder(path, precision)
-            check(encoder.encode(chosen[:count]), expected[:count], precision, f"MiniLM {kernels}")
+            # The plain kernels take a minute for all of these, and another for the proof in int8.
+            if (kernels, precision) != ("plain", "int8"):
+                force(kernels)
+                count = 60 if kernels == "plain" else 400
+                found = Encoder(path, precision).encode(chosen[:count])
+                check(found, expected[:count], precision, f"MiniLM {kernels}")
 
     @pytest.mark.ms_marco
     def test_ms_marco_minilm(self, force):
