@@ -24,7 +24,7 @@ struct room {
 /* Parts of one piece of memory; with NULL, they say how much is needed. */
 static char *part(char **from, int64_t bytes) {
     char *here = *from;
-    *from += padded(bytes, 64);
+    *from = (char *)((uintptr_t)*from + (uintptr_t)padded(bytes, 64));
     return here;
 }
 
@@ -52,7 +52,7 @@ static int64_t lay_out(struct room *room, const struct shape *shape, const struc
     room->heads.values = part(&next, longest * padded(size, PANEL) * (int64_t)sizeof(score_number));
     room->heads.scores = (float *)part(&next, TILE_ROWS * longest * 4);
     room->heads.weights = (score_number *)part(&next, TILE_ROWS * longest * (int64_t)sizeof(score_number));
-    return next - memory;
+    return (int64_t)((uintptr_t)next - (uintptr_t)memory);
 }
 
 static void normalise(const float *from, float *to, const float *scales, const float *shifts, int64_t count,
