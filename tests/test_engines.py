@@ -131,9 +131,10 @@ class TestModels:
 
     @needs_native
     def test_a_precision_that_a_model_has_not_is_not_recorded(self, tmp_path, monkeypatch):
-        from jammi_duck.encoder.native import engine
+        from jammi_duck.encoder.native import proof
 
-        monkeypatch.setattr(engine, "_LEAST_COSINE", 1.1)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(proof, "LEAST_COSINE", 1.1)
         encoder = self.of(make_tiny_model(tmp_path / "tiny"), precision="int8")
         assert encoder.identity.precision in ("float32", "bfloat16")
 
@@ -175,10 +176,11 @@ con.sql("FROM jammi_generate('t', 'text', 'id')").fetchall()
 _EMBED_AND_SEARCH = """
 import duckdb, jammi_duck, json
 con = duckdb.connect({database!r})
-jammi_duck.install(con, storage={storage!r}, model={model!r})
+jammi = jammi_duck.install(con, storage={storage!r}, model={model!r})
 vector = con.sql("SELECT embed('a duck')").fetchall()[0][0]
 found = con.sql("FROM jammi_search('t', 'duck 7', 3)").fetchall()
 found += con.sql("FROM jammi_search('t', 'duck 7', 3, filter := 'id < 9')").fetchall()
+found += jammi.search("t", "duck 8", 3).fetchall()
 print(json.dumps([len(vector), len(found), [name for name in {hidden!r} if name in sys.modules]]))
 """
 
@@ -200,7 +202,7 @@ class TestWithoutTorch:
         out, err = run(_GENERATE, **filled)
         assert not out, err
         out, err = run(_EMBED_AND_SEARCH, **filled)
-        assert json.loads(out or "[]") == [32, 6, []], err
+        assert json.loads(out or "[]") == [32, 9, []], err
 
     def test_who_needs_it_says_so(self, tmp_path):
         model = make_tiny_model(tmp_path / "odd", hidden=24)

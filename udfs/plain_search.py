@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from jammi_duck.arrays import numbers
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
 from jammi_duck.retrieval.query_vectors import Query
@@ -174,11 +174,11 @@ def answer_of(
     if key_type != "VARCHAR" and not all(map(_WHOLE.fullmatch, keys)):
         return None
     near = answers.similarities
-    numbers = (answers.scores, near, np.float32(1) - near, answers.bm25)
+    computed = (answers.scores, near, np.float32(1) - near, answers.bm25)
     values = [
         keys,
         ranks_of(answers).tolist(),
-        *(pa.array(each, from_pandas=True).to_pylist() for each in numbers),
+        *(numbers(each, nan_is_null=True).to_pylist() for each in computed),
     ]
     if definition.passages:
         values += [each.to_pylist() for each in places_of(answers)]

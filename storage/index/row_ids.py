@@ -16,6 +16,7 @@ from jammi_duck.storage.index.key_values import Form
 
 # Whole numbers are looked up in an array over their range, if it has at most this many positions per id.
 _SPARSEST = 4
+_FEW = 20_000
 
 
 class RowIds:
@@ -99,11 +100,17 @@ def checked_ids(row_ids: pa.Array, file: str, passages: Passages | None = None) 
         raise UnsupportedError(f"'{file}' has row ids that are no texts: {error}") from None
     if row_ids.null_count:
         raise UnsupportedError(f"'{file}' has {row_ids.null_count:,} rows without an id")
-    again = len(row_ids) - (len(row_ids.unique()) if passages is None else _distinct(row_ids, passages))
+    again = len(row_ids) - (_different(row_ids) if passages is None else _distinct(row_ids, passages))
     if again:
         what = "row ids" if passages is None else "passages"
         raise UnsupportedError(f"'{file}' has {again:,} {what} more than once")
     return row_ids
+
+
+def _different(row_ids: pa.StringArray) -> int:
+    """How many different ids there are."""
+    # To count some by Arrow takes as long as to import what computes in it.
+    return len(set(row_ids.to_pylist())) if len(row_ids) <= _FEW else len(row_ids.unique())
 
 
 def _distinct(row_ids: pa.StringArray, passages: Passages) -> int:
