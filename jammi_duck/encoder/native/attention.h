@@ -18,7 +18,7 @@ INLINE int64_t padded(int64_t count, int64_t to) { return (count + to - 1) / to 
 
 /* Swaps squares of `size` rows and columns, for all rows; both loops are unrolled, so that the lanes are constants. */
 INLINE void swap_squares(words *rows, const int size) {
-    words upper, lower;
+    words upper = {0}, lower = {0};
 #pragma GCC unroll 16
     for (int lane = 0; lane < LANES; lane++) {
         upper[lane] = lane & size ? LANES + lane - size : lane;
