@@ -116,7 +116,7 @@ class BuildEncoder(BuildNative):
 
     folder = Path("jammi_duck", "encoder", "native")
     file = "libjammi_encoder.so"
-    flags = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
+    flags = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-pthread")
     loss = "local models will be computed by torch, which is slower"
 
     def compile(self, compiler: list[str], target: Path) -> bool:
@@ -131,7 +131,7 @@ class BuildEncoder(BuildNative):
         for source in missing:
             self.warn(f"the C compiler is too old for {source}: CPUs that could use it will use the next best")
         there = [str(made) for source, made in objects.items() if results[source]]
-        return self.compiled([*compiler, "-shared", "-o", str(target), *there])
+        return self.compiled([*compiler, "-shared", "-pthread", "-o", str(target), *there])
 
     def _is_needed(self, source: Path) -> bool:
         return source.parent.name != "kernels" or source.name.startswith("plain_")

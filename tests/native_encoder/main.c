@@ -32,18 +32,19 @@ static int64_t compared[KERNELS][PRECISIONS];
 
 struct asked {
     int count, modes[POOLINGS];
-    int64_t skipped;
+    int64_t skipped, threads;
 };
 
 static struct asked random_asked(void) {
     struct asked asked = {.count = one_in(2) ? 1 : (int)between(1, POOLINGS), .skipped = one_in(3) ? between(0, 6) : 0};
+    asked.threads = one_in(3) ? between(2, 9) : 1;
     for (int i = 0; i < asked.count; i++) asked.modes[i] = (int)between(0, POOLINGS - 1);
     return asked;
 }
 
 static int pass(const struct encoder *encoder, const struct texts *texts, const struct asked *asked, float *out) {
     return encoder_forward(encoder, texts->count, texts->lengths, texts->ids, texts->types, asked->count, asked->modes,
-                           asked->skipped, out);
+                           asked->skipped, asked->threads, out);
 }
 
 static size_t out_bytes(const struct model *model, const struct texts *texts, const struct asked *asked) {
@@ -97,7 +98,7 @@ static void check_equal(const struct encoder *encoder, const struct model *model
     disown(out);
     free_texts(shuffled);
     int mode = (int)between(0, asked->count - 1);
-    struct asked only = {1, {asked->modes[mode]}, asked->skipped};
+    struct asked only = {1, {asked->modes[mode]}, asked->skipped, 1};
     out = vectors(encoder, model, texts, &only);
     for (int64_t i = 0; i < texts->count; i++)
         if (!are_equal(out + i * model->shape.hidden, expected + i * size + mode * model->shape.hidden,
@@ -238,13 +239,13 @@ static void check_wrong_shape(const struct model *model, int precision, int kern
     if (encoder_check(encoder) != INCOMPLETE) fail("an empty encoder is complete");
     int32_t length = 1, id = 0, pooling = MEAN;
     float *out = own((size_t)shape.hidden * 4);
-    int done = encoder_forward(encoder, 1, &length, &id, NULL, 1, &pooling, 0, out);
+    int done = encoder_forward(encoder, 1, &length, &id, NULL, 1, &pooling, 0, 1, out);
     if (done != INCOMPLETE) fail("an empty encoder computes: %d", done);
     if (matrix_rows(&shape, UP) <= 1024 && shape.hidden <= 512 && shape.positions <= 1024 && shape.layers <= 8 &&
         shape.types <= 1024) {
         fill_with_zeros(encoder, &shape);
         int expected = encoder_check(encoder);
-        done = encoder_forward(encoder, 1, &length, &id, NULL, 1, &pooling, 0, out);
+        done = encoder_forward(encoder, 1, &length, &id, NULL, 1, &pooling, 0, 1, out);
         if (done != expected && done != NO_MEMORY) fail("a pass gives %d, not %d", done, expected);
     }
     disown(out);
@@ -390,7 +391,7 @@ static void check_poisoned(struct model *model, int precision, int kernels) {
 static void check_one_word(int precision, int kernels) {
     struct model *model = random_model();
     struct texts texts = random_texts(&model->shape, 60);
-    struct asked mean = {1, {MEAN}, 0};
+    struct asked mean = {1, {MEAN}, 0, 1};
     struct encoder *encoder = made(model, precision, kernels);
     float *before = vectors(encoder, model, &texts, &mean);
     int64_t hidden = model->shape.hidden, place = texts.ids[0] * hidden + between(0, hidden - 1);

@@ -47,8 +47,8 @@ class Workers:
     ) -> Future[T]:
         """Run `work` as soon as a thread is free; urgent work goes first.
 
-        If nothing else is running, it runs on all cores with `spread`, and with `here` at once on the calling thread:
-        to wake another one takes as long as a short pass.
+        If nothing else is running, it may use all cores with `spread`, and with `here` runs at once on the calling
+        thread: to wake another one takes as long as a short pass.
         """
         future: Future[T] = Future()
         with self._counting:
@@ -58,7 +58,11 @@ class Workers:
                 jobs = self._spread_jobs if spread and is_alone else self._jobs
                 jobs.put((not urgent, next(self._numbers), future, work))
                 return future
-        self._run(future, work)
+        before, _here.cores = cores_here(), self.threads if spread else 1
+        try:
+            self._run(future, work)
+        finally:
+            _here.cores = before
         return future
 
     def _work(self, jobs: queue.PriorityQueue[_Job], cores: int) -> None:

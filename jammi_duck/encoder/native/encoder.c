@@ -278,9 +278,10 @@ static bool is_readable(const struct encoder *e, struct pass *pass) {
 }
 
 int encoder_forward(const struct encoder *e, int64_t count, const int32_t *lengths, const int32_t *ids,
-                    const int32_t *types, int poolings, const int32_t *pooling, int64_t skipped, float *out) {
+                    const int32_t *types, int poolings, const int32_t *pooling, int64_t skipped, int64_t threads,
+                    float *out) {
     struct pass pass = {.count = count, .lengths = lengths, .ids = ids, .types = types, .poolings = poolings,
-                        .pooling = pooling, .skipped = skipped, .out = out};
+                        .pooling = pooling, .skipped = skipped, .out = out, .members = threads};
     if (encoder_check(e) != DONE) return INCOMPLETE;
     if (!is_readable(e, &pass)) return BAD_INPUT;
     return e->set->forward(e, &pass);

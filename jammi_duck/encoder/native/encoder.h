@@ -101,10 +101,10 @@ ENCODER_API int encoder_check(const struct encoder *encoder);
 
 /* One pass over `count` sequences, one after the other in `ids` (and in `types`, which may be NULL). `out` takes
  * [count, poolings, hidden]: what each pooling makes of a sequence's tokens, of which the first `skipped` are left out;
- * zeros if there are no others. */
+ * zeros if there are no others. Up to `threads` threads share the work, which changes no number. */
 ENCODER_API int encoder_forward(const struct encoder *encoder, int64_t count, const int32_t *lengths,
                                 const int32_t *ids, const int32_t *types, int poolings, const int32_t *pooling,
-                                int64_t skipped, float *out);
+                                int64_t skipped, int64_t threads, float *out);
 
 /* y = x W^T + bias in float32; x is [rows, inputs], W [outputs, inputs], bias NULL or [outputs]. */
 ENCODER_API int encoder_linear(int kernels, int64_t rows, int64_t inputs, int64_t outputs, const float *x,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +13,7 @@ from jammi_duck.encoder.description import ModelDescription, TransformerDescript
 from jammi_duck.encoder.local.engine import Engine, PairEngine, Tokens
 from jammi_duck.encoder.local.pairs import PairTokenization, PairTokens
 from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
+from jammi_duck.encoder.local.workers import cores_here
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.encoder.native.families import plan
 from jammi_duck.encoder.native.forward import Forward
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NotCovered", "native_engine", "native_pair_engine", "why_not_covered"]
 
+# A lone pass of fewer products than this stays on one core: to start threads takes as long as they save.
+_SPREAD_PRODUCTS = {"float32": 50_000_000, "bfloat16": 100_000_000, "int8": 250_000_000}
 # More tokens in a pass do not fit into the caches of a core.
 _PASS_TOKENS = 2048
 E = TypeVar("E", "NativeEngine", "NativePairEngine")
@@ -43,14 +45,13 @@ class NativeEngine(Engine):
 
     name = "native"
     tokens_of_pass = _PASS_TOKENS
-    # No pass is spread over several cores.
-    spread_tokens = sys.maxsize
 
     def __init__(self, forward: Forward, precision: str, description: ModelDescription, steps: Sequence[Step]) -> None:
         """`steps` come after pooling."""
         self.precision = precision
         self.kernels = kernels()
         self.vocabulary = forward.vocabulary
+        self.spread_tokens = _SPREAD_PRODUCTS[precision] // forward.products
         self._forward = forward
         self._poolings = description.pooling.split("+")
         self._dimensions = description.dimensions
@@ -63,7 +64,7 @@ class NativeEngine(Engine):
             MemoryError: there is not enough memory.
             ModelError: a token id is too high, or there are more tokens than positions.
         """
-        x = self._forward.pooled(sequences, self._poolings, skipped)
+        x = self._forward.pooled(sequences, self._poolings, skipped, threads=cores_here() or 1)
         for each in self._steps:
             x = each(x)
         # Only the first numbers if the model says so (truncate_dim).

@@ -18,7 +18,8 @@ struct room {
     char *inner;                /* [block, inner], as UP leaves it */
     struct inputs inner_in;     /* the same, as DOWN wants it */
     float *normed;              /* [hidden] */
-    struct attention_room heads;
+    struct attention_room heads[MOST_MEMBERS];
+    struct team *team;
 };
 
 /* Parts of one piece of memory; with NULL, they say how much is needed. */
@@ -48,10 +49,13 @@ static int64_t lay_out(struct room *room, const struct shape *shape, const struc
     room->inner = part(&next, block * shape->inner * 4);
     room->inner_in = inputs_in(&next, block, shape->inner);
     room->normed = (float *)part(&next, hidden * 4);
-    room->heads.keys = part(&next, longest * size * (int64_t)sizeof(score_number));
-    room->heads.values = part(&next, longest * padded(size, PANEL) * (int64_t)sizeof(score_number));
-    room->heads.scores = (float *)part(&next, TILE_ROWS * longest * 4);
-    room->heads.weights = (score_number *)part(&next, TILE_ROWS * longest * (int64_t)sizeof(score_number));
+    for (int64_t member = 0; member < team_size(room->team); member++) {
+        struct attention_room *mine = &room->heads[member];
+        mine->keys = part(&next, longest * size * (int64_t)sizeof(score_number));
+        mine->values = part(&next, longest * padded(size, PANEL) * (int64_t)sizeof(score_number));
+        mine->scores = (float *)part(&next, TILE_ROWS * longest * 4);
+        mine->weights = (score_number *)part(&next, TILE_ROWS * longest * (int64_t)sizeof(score_number));
+    }
     return (int64_t)((uintptr_t)next - (uintptr_t)memory);
 }
 
@@ -152,25 +156,44 @@ static void into_layer(const struct encoder *encoder, const struct layer *layer,
         }
         write_inputs(&room->in, r, row, hidden);
     }
-    multiply_to_scores(&layer->matrices[QKV], &room->in, rows, layer->vectors[QKV_BIAS],
-                       (char *)(room->qkv + first * 3 * hidden), 3 * hidden * (int64_t)sizeof(score_number));
+    multiply(room->team, (struct product){.matrix = &layer->matrices[QKV], .in = &room->in, .rows = rows,
+                                          .bias = layer->vectors[QKV_BIAS], .finish = TO_SCORES,
+                                          .to = (char *)(room->qkv + first * 3 * hidden),
+                                          .stride = 3 * hidden * (int64_t)sizeof(score_number)});
+}
+
+struct attention {
+    const struct encoder *encoder;
+    const struct layer *layer;
+    const struct pass *pass;
+    const struct room *room;
+    int only_first;
+    int64_t heads; /* that a member of a team takes at a time */
+};
+
+static void attend_part(const void *work, int64_t part, int member) {
+    const struct attention *a = work;
+    const struct shape *shape = &a->encoder->shape;
+    int64_t hidden = shape->hidden, size = hidden / shape->heads, token = 0;
+    int64_t last = (part + 1) * a->heads < shape->heads ? (part + 1) * a->heads : shape->heads;
+    for (int64_t sequence = 0; sequence < a->pass->count; token += a->pass->lengths[sequence++]) {
+        int64_t length = a->pass->lengths[sequence];
+        for (int64_t head = part * a->heads; head < last; head++) {
+            const float *distances = a->encoder->vectors[RELATIVE_TABLE];
+            if (distances) distances += head * (2 * shape->positions - 1) + shape->positions - 1;
+            attend(a->room->qkv + token * 3 * hidden + head * size, 3 * hidden, hidden, size, length,
+                   a->only_first ? 1 : length, a->layer->reach, distances, &a->room->heads[member],
+                   a->room->mixed + token * hidden + head * size);
+        }
+    }
 }
 
 static void attend_all(const struct encoder *encoder, const struct layer *layer, const struct pass *pass,
                        const struct room *room, int only_first) {
-    const struct shape *shape = &encoder->shape;
-    int64_t hidden = shape->hidden, size = hidden / shape->heads, token = 0;
-    for (int64_t sequence = 0; sequence < pass->count; sequence++) {
-        int64_t length = pass->lengths[sequence];
-        for (int64_t head = 0; head < shape->heads; head++) {
-            const float *distances = encoder->vectors[RELATIVE_TABLE];
-            if (distances) distances += head * (2 * shape->positions - 1) + shape->positions - 1;
-            attend(room->qkv + token * 3 * hidden + head * size, 3 * hidden, hidden, size, length,
-                   only_first ? 1 : length, layer->reach, distances, &room->heads,
-                   room->mixed + token * hidden + head * size);
-        }
-        token += length;
-    }
+    int64_t heads = encoder->shape.heads, members = team_size(room->team);
+    struct attention all = {encoder, layer, pass, room, only_first, (heads + 2 * members - 1) / (2 * members)};
+    if (members == 1) all.heads = heads;
+    team_do(room->team, (heads + all.heads - 1) / all.heads, attend_part, &all);
 }
 
 /* All of a layer after its attention, for `rows` rows from number `first` on. */
@@ -180,7 +203,9 @@ static void out_of_layer(const struct encoder *encoder, const struct layer *laye
     int64_t hidden = shape->hidden;
     float *x = room->x + first * hidden;
     for (int64_t r = 0; r < rows; r++) write_inputs(&room->in, r, room->mixed + (first + r) * hidden, hidden);
-    multiply_and_add(&layer->matrices[MIXED], &room->in, rows, layer->vectors[MIXED_BIAS], x, hidden * 4);
+    multiply(room->team, (struct product){.matrix = &layer->matrices[MIXED], .in = &room->in, .rows = rows,
+                                          .bias = layer->vectors[MIXED_BIAS], .finish = ADD, .to = (char *)x,
+                                          .stride = hidden * 4});
     const float *scales = layer->vectors[shape->pre_norm ? OUTPUT_NORM : ATTENTION_NORM];
     const float *shifts = layer->vectors[shape->pre_norm ? OUTPUT_NORM_BIAS : ATTENTION_NORM_BIAS];
     for (int64_t r = 0; r < rows; r++) {
@@ -188,18 +213,21 @@ static void out_of_layer(const struct encoder *encoder, const struct layer *laye
         normalise(row, to, scales, shifts, hidden, shape->eps);
         write_inputs(&room->in, r, to, hidden);
     }
-    struct inputs inner = room->inner_in;
+    struct product up = {.matrix = &layer->matrices[UP], .in = &room->in, .rows = rows,
+                         .bias = layer->vectors[UP_BIAS], .finish = ACTIVATE, .activation = shape->activation,
+                         .to = room->inner_in.numbers, .stride = room->inner_in.stride};
 #ifdef IN_INT8
-    int64_t stride = shape->inner * 4;
-    multiply_and_activate(&layer->matrices[UP], &room->in, rows, layer->vectors[UP_BIAS], shape->activation,
-                          room->inner, stride);
+    up.to = room->inner;
+    up.stride = shape->inner * 4;
+    multiply(room->team, up);
     for (int64_t r = 0; r < rows; r++)
-        write_inputs(&inner, r, (const float *)(room->inner + r * stride), shape->inner);
+        write_inputs(&room->inner_in, r, (const float *)(room->inner + r * up.stride), shape->inner);
 #else
-    multiply_and_activate(&layer->matrices[UP], &room->in, rows, layer->vectors[UP_BIAS], shape->activation,
-                          inner.numbers, inner.stride);
+    multiply(room->team, up);
 #endif
-    multiply_and_add(&layer->matrices[DOWN], &inner, rows, layer->vectors[DOWN_BIAS], x, hidden * 4);
+    multiply(room->team, (struct product){.matrix = &layer->matrices[DOWN], .in = &room->inner_in, .rows = rows,
+                                          .bias = layer->vectors[DOWN_BIAS], .finish = ADD, .to = (char *)x,
+                                          .stride = hidden * 4});
     if (!shape->pre_norm)
         for (int64_t r = 0; r < rows; r++)
             normalise(x + r * hidden, x + r * hidden, layer->vectors[OUTPUT_NORM], layer->vectors[OUTPUT_NORM_BIAS],
@@ -222,10 +250,13 @@ static int64_t block_rows(int64_t tokens) {
 
 static int forward(const struct encoder *encoder, const struct pass *pass) {
     const struct shape *shape = &encoder->shape;
-    struct room room;
+    struct room room = {.team = team_start(pass->members)};
     int64_t bytes = lay_out(&room, shape, pass, NULL);
     char *space = memory((size_t)bytes);
-    if (!space) return NO_MEMORY;
+    if (!space) {
+        team_end(room.team);
+        return NO_MEMORY;
+    }
     lay_out(&room, shape, pass, space);
     embed(encoder, pass, room.x);
     int64_t rows = pass->tokens, step = block_rows(rows);
@@ -259,6 +290,7 @@ static int forward(const struct encoder *encoder, const struct pass *pass) {
     else
         pool(pass, room.x, shape->hidden);
     release(space);
+    team_end(room.team);
     return DONE;
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import os
 import weakref
 from collections.abc import Sequence
@@ -28,7 +29,10 @@ _MOST_THREADS = 4
 
 
 class Forward:
-    """Token ids to what poolings make of the vectors of a sequence's tokens. Threads may share it."""
+    """Token ids to what poolings make of the vectors of a sequence's tokens. Threads may share it.
+
+    Token ids are below `vocabulary`, and a token takes `products` products in the layers' matrices.
+    """
 
     def __init__(self, plan: Plan, precision: str, model: str) -> None:
         """Pack the tensors of a plan; `model` is the model's name in messages.
@@ -41,6 +45,8 @@ class Forward:
         self._library = functions()
         self._hidden = int(plan.shape.hidden)
         self.vocabulary = int(plan.shape.vocabulary)
+        matrices = itertools.chain.from_iterable(plan.matrices.values())
+        self.products = sum(math.prod(part.tensor.shape) for part in matrices)
         result = ctypes.c_int()
         made = self._library.encoder_new(
             ctypes.byref(plan.shape), PRECISIONS.index(precision), kernels_number(), ctypes.byref(result)
@@ -55,12 +61,17 @@ class Forward:
         self._put(plan)
 
     def pooled(
-        self, sequences: Sequence[Tokens], poolings: Sequence[str], skipped: int, types: Sequence[Tokens] | None = None
+        self,
+        sequences: Sequence[Tokens],
+        poolings: Sequence[str],
+        skipped: int,
+        types: Sequence[Tokens] | None = None,
+        threads: int = 1,
     ) -> Floats:
         """One pass: what each pooling makes of each sequence's tokens without the first `skipped`, one after the other.
 
         `types` has the token types of each sequence; without them, all are 0. The result is [n, poolings * hidden],
-        zeros where no tokens are left.
+        zeros where no tokens are left. Up to `threads` threads share the work, which changes no number.
 
         Raises:
             ModelError: a token id, a type or a length is more than the model has.
@@ -77,7 +88,8 @@ class Forward:
         self._check(
             self._library.encoder_forward(
                 self._encoder, len(sequences), lengths.ctypes.data, ids.ctypes.data,
-                None if kinds is None else kinds.ctypes.data, len(modes), modes.ctypes.data, skipped, out.ctypes.data,
+                None if kinds is None else kinds.ctypes.data, len(modes), modes.ctypes.data, skipped, threads,
+                out.ctypes.data,
             )
         )  # fmt: skip
         return out

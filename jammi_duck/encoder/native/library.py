@@ -177,6 +177,6 @@ def _declare(library: ctypes.CDLL) -> None:
     library.encoder_set_layer.argtypes = (pointer, int32, int32, int32)
     library.encoder_check.argtypes = (pointer,)
     library.encoder_forward.argtypes = (
-        pointer, int64, pointer, pointer, pointer, int32, pointer, int64, pointer,
+        pointer, int64, pointer, pointer, pointer, int32, pointer, int64, int64, pointer,
     )  # fmt: skip
     library.encoder_linear.argtypes = (int32, int64, int64, int64, pointer, pointer, pointer, pointer)

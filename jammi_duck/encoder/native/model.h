@@ -55,6 +55,7 @@ struct pass {
     const int32_t *pooling;
     int64_t skipped;
     float *out;
+    int64_t members; /* threads that share the pass */
 };
 
 /* Rows of a matrix that are packed together. */

@@ -7,6 +7,7 @@
 
 #include "activations.h"
 #include "model.h"
+#include "team.h"
 #include "tiles.h"
 
 TILES(float32_tiles, floats, add_float32)
@@ -134,60 +135,73 @@ INLINE void finish_row(const struct matrix *matrix, const void *tile_row, float 
     }
 }
 
-/* rows of `in` times the matrix, plus `bias`, to rows that are `stride` bytes apart. */
-INLINE void multiply(const struct matrix *matrix, const struct inputs *in, int64_t rows, const float *bias, int finish,
-                     int activation, int gated, char *to, int64_t stride) {
-    for (int64_t first = 0; first < matrix->outputs; first += PANEL) {
-        const char *panel = matrix->packed + first * matrix->steps * 4;
-        int64_t left = (matrix->outputs - first) / LANES;
-        int vectors = left < TILE_VECTORS ? (int)left : TILE_VECTORS;
-        for (int64_t row = 0; row < rows; row += TILE_ROWS) {
-            int64_t count = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
-            float sums[TILE_ROWS * PANEL] __attribute__((aligned(64)));
-            MATRIX_TILES[count](in->numbers + row * in->stride, in->stride, panel, matrix->steps, sums, PANEL);
-            for (int64_t r = 0; r < count; r++) {
+/* `rows` rows of `in` times a matrix, plus `bias`, to rows that are `stride` bytes apart. */
+struct product {
+    const struct matrix *matrix;
+    const struct inputs *in;
+    int64_t rows;
+    const float *bias;
+    int finish, activation;
+    char *to;
+    int64_t stride;
+    int64_t panels; /* that a member of a team takes at a time */
+};
+
+INLINE void multiply_panel(const struct product *p, int64_t first, int finish, int activation, int gated) {
+    const struct matrix *matrix = p->matrix;
+    const char *panel = matrix->packed + first * matrix->steps * 4;
+    int64_t left = (matrix->outputs - first) / LANES;
+    int vectors = left < TILE_VECTORS ? (int)left : TILE_VECTORS;
+    for (int64_t row = 0; row < p->rows; row += TILE_ROWS) {
+        int64_t count = p->rows - row < TILE_ROWS ? p->rows - row : TILE_ROWS;
+        float sums[TILE_ROWS * PANEL] __attribute__((aligned(64)));
+        MATRIX_TILES[count](p->in->numbers + row * p->in->stride, p->in->stride, panel, matrix->steps, sums, PANEL);
+        for (int64_t r = 0; r < count; r++) {
+            char *to = p->to + (row + r) * p->stride;
 #ifdef IN_INT8
-                float step = in->steps[row + r], lowest = in->lowest[row + r];
+            float step = p->in->steps[row + r], lowest = p->in->lowest[row + r];
 #else
-                float step = 1, lowest = 0;
+            float step = 1, lowest = 0;
 #endif
-                if (vectors == TILE_VECTORS)
-                    finish_row(matrix, sums + r * PANEL, step, lowest, bias, first, TILE_VECTORS, finish, activation,
-                               gated, to + (row + r) * stride);
-                else
-                    finish_row(matrix, sums + r * PANEL, step, lowest, bias, first, vectors, finish, activation, gated,
-                               to + (row + r) * stride);
-            }
+            if (vectors == TILE_VECTORS)
+                finish_row(matrix, sums + r * PANEL, step, lowest, p->bias, first, TILE_VECTORS, finish, activation,
+                           gated, to);
+            else
+                finish_row(matrix, sums + r * PANEL, step, lowest, p->bias, first, vectors, finish, activation, gated,
+                           to);
         }
     }
 }
 
-static void multiply_to_scores(const struct matrix *matrix, const struct inputs *in, int64_t rows, const float *bias,
-                               char *to, int64_t stride) {
-    multiply(matrix, in, rows, bias, TO_SCORES, 0, 0, to, stride);
+INLINE void activate_panel(const struct product *p, int64_t first, int gated) {
+    switch (p->activation) {
+    case GELU: multiply_panel(p, first, ACTIVATE, GELU, gated); break;
+    case GELU_TANH: multiply_panel(p, first, ACTIVATE, GELU_TANH, gated); break;
+    case RELU: multiply_panel(p, first, ACTIVATE, RELU, gated); break;
+    default: multiply_panel(p, first, ACTIVATE, SILU, gated);
+    }
 }
 
-static void multiply_and_add(const struct matrix *matrix, const struct inputs *in, int64_t rows, const float *bias,
-                             float *to, int64_t stride) {
-    multiply(matrix, in, rows, bias, ADD, 0, 0, (char *)to, stride);
+static void multiply_part(const void *work, int64_t part, int member) {
+    const struct product *p = work;
+    int64_t first = part * p->panels * PANEL, last = first + p->panels * PANEL;
+    (void)member;
+    for (; first < last && first < p->matrix->outputs; first += PANEL)
+        if (p->finish == ADD)
+            multiply_panel(p, first, ADD, 0, 0);
+        else if (p->finish == TO_SCORES)
+            multiply_panel(p, first, TO_SCORES, 0, 0);
+        else if (p->matrix->gated)
+            activate_panel(p, first, 1);
+        else
+            activate_panel(p, first, 0);
 }
 
-static void multiply_and_activate(const struct matrix *matrix, const struct inputs *in, int64_t rows,
-                                  const float *bias, int activation, char *to, int64_t stride) {
-    if (matrix->gated)
-        switch (activation) {
-        case GELU: multiply(matrix, in, rows, bias, ACTIVATE, GELU, 1, to, stride); break;
-        case GELU_TANH: multiply(matrix, in, rows, bias, ACTIVATE, GELU_TANH, 1, to, stride); break;
-        case RELU: multiply(matrix, in, rows, bias, ACTIVATE, RELU, 1, to, stride); break;
-        default: multiply(matrix, in, rows, bias, ACTIVATE, SILU, 1, to, stride);
-        }
-    else
-        switch (activation) {
-        case GELU: multiply(matrix, in, rows, bias, ACTIVATE, GELU, 0, to, stride); break;
-        case GELU_TANH: multiply(matrix, in, rows, bias, ACTIVATE, GELU_TANH, 0, to, stride); break;
-        case RELU: multiply(matrix, in, rows, bias, ACTIVATE, RELU, 0, to, stride); break;
-        default: multiply(matrix, in, rows, bias, ACTIVATE, SILU, 0, to, stride);
-        }
+/* Each member of a team takes panels some four times. */
+static void multiply(struct team *team, struct product product) {
+    int64_t panels = (product.matrix->outputs + PANEL - 1) / PANEL, members = team_size(team);
+    product.panels = members > 1 ? (panels + 4 * members - 1) / (4 * members) : panels;
+    team_do(team, (panels + product.panels - 1) / product.panels, multiply_part, &product);
 }
 
 /* The output of a matrix that stands at a place of its panels: of gated ones, a vector of each half in turn. */
