@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["NotCovered", "native_engine", "native_pair_engine", "why_not_covered"]
 
 # A lone pass of fewer products than this stays on one core: to start threads takes as long as they save.
-_SPREAD_PRODUCTS = {"float32": 50_000_000, "bfloat16": 100_000_000, "int8": 250_000_000}
+_SPREAD_PRODUCTS = {"float32": 300_000_000, "bfloat16": 600_000_000, "int8": 1_200_000_000}
 # More tokens in a pass do not fit into the caches of a core.
 _PASS_TOKENS = 2048
 E = TypeVar("E", "NativeEngine", "NativePairEngine")
