@@ -6,6 +6,9 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+# After each part, a thread waits for the interpreter's lock, which another that loads the model holds for milliseconds.
+_PART = 1 << 22
+
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
@@ -15,5 +18,9 @@ def sha256(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    part = memoryview(bytearray(min(size, _PART) or 1))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(part):
+            digest.update(part[:count])
+    return digest.hexdigest()
