@@ -1,10 +1,11 @@
 """Takes one measure in a new process, started by benchmarks.encode, and prints a number, without interpreter start.
 
 child.py install                            seconds to equip a connection
+child.py vector                             seconds to equip a connection, and to embed a first text in SQL
 child.py first CONTENDER MODEL              seconds to import, load, and encode a first text
 child.py peak CONTENDER MODEL TEXTS.json    peak memory in MB, after encoding all texts
 
-A contender is `sentence-transformers`, or a precision of ours.
+A contender is `sentence-transformers`, or one of ours in contenders.py.
 """
 
 import sys
@@ -16,12 +17,15 @@ BEGAN = time.perf_counter()
 def main() -> None:
     """Run the measure that the arguments name."""
     measure, *rest = sys.argv[1:]
-    if measure == "install":
+    if measure in ("install", "vector"):
         import duckdb
 
         import jammi_duck
 
-        jammi_duck.install(duckdb.connect())
+        con = duckdb.connect()
+        jammi_duck.install(con)
+        if measure == "vector":
+            con.execute("SELECT embed('a first text')").fetchall()
         print(time.perf_counter() - BEGAN)
         return
 

@@ -7,12 +7,15 @@ graph, in batches of consecutive texts: who gives them texts sorted by length sp
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import numpy as np
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
@@ -38,12 +41,47 @@ def default_model() -> ModelDescription:
     return describe(found.path, found.name, found.revision)
 
 
-def ours(precision: str, role: Role = "document") -> Encode:
-    """This project's encoder of its default model, on the CPU."""
+class Own(NamedTuple):
+    """How one of ours is set up; `kernels` are those that the native engine is held to."""
+
+    engine: str
+    precision: str
+    kernels: str | None = None
+
+
+AUTO = "auto"
+NATIVE_BFLOAT16, NATIVE_FLOAT32, NATIVE_INT8 = "native bfloat16", "native float32", "native int8"
+NATIVE_AVX2 = "native float32, AVX2"
+TORCH_BFLOAT16, TORCH_FLOAT32 = "torch bfloat16", "torch float32"
+OWN = {
+    NATIVE_BFLOAT16: Own("native", "bfloat16"),
+    NATIVE_FLOAT32: Own("native", "float32"),
+    NATIVE_INT8: Own("native", "int8"),
+    NATIVE_AVX2: Own("native", "float32", "avx2"),
+    TORCH_BFLOAT16: Own("torch", "bfloat16"),
+    TORCH_FLOAT32: Own("torch", "float32"),
+    AUTO: Own("auto", "auto"),
+}
+
+
+def ours(name: str, role: Role = "document") -> Encode:
+    """One of OWN: this project's encoder of its default model, on the CPU. The kernels are held for the whole process.
+
+    Raises:
+        JammiError: this engine, precision or these kernels cannot be had here.
+    """
     from jammi_duck.config.options import DEFAULT_MODEL
     from jammi_duck.encoder.loaded import LoadedEncoders
+    from jammi_duck.encoder.native.library import VARIABLE
+    from jammi_duck.errors import ConfigError
 
-    encoder = LoadedEncoders(BATCH, 3, precision=precision, device=-1).get(DEFAULT_MODEL)
+    engine, precision, kernels = OWN[name]
+    if kernels:
+        os.environ[VARIABLE] = kernels
+    encoder = LoadedEncoders(BATCH, 3, precision=precision, device=-1, engine=engine).get(DEFAULT_MODEL)
+    found = encoder.identity.precision
+    if precision not in (AUTO, found):
+        raise ConfigError(f"it is computed in {found}")
     return lambda texts: encoder.encode(texts, role)
 
 
@@ -66,12 +104,34 @@ def sentence_transformers(model: ModelDescription | Path) -> Encode:
 
 def onnx_runtime(model: ModelDescription) -> Encode:
     """ONNX Runtime in float32, as it comes."""
-    import numpy as np
     import onnxruntime
 
     from benchmarks.export import exported
 
-    session = onnxruntime.InferenceSession(exported(model) / "model.onnx", providers=["CPUExecutionProvider"])
+    return _in_onnx_runtime(onnxruntime, exported(model) / "model.onnx", model)
+
+
+def onnx_runtime_avx2(model: ModelDescription) -> Encode:
+    """ONNX Runtime in float32, held to AVX2."""
+    from benchmarks.export import exported
+    from benchmarks.held import onnxruntime_of_avx2
+
+    return _in_onnx_runtime(onnxruntime_of_avx2(), exported(model) / "model.onnx", model)
+
+
+def onnx_runtime_int8(model: ModelDescription) -> Encode:
+    """ONNX Runtime with dynamic int8."""
+    import onnxruntime
+
+    from benchmarks import quantized
+
+    return _in_onnx_runtime(onnxruntime, quantized.dynamic(model), model)
+
+
+def _in_onnx_runtime(onnxruntime: ModuleType, file: Path, model: ModelDescription) -> Encode:
+    import numpy as np
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     tokenizer = model_tokenizer(model)
 
     def encode(texts: Sequence[str]) -> Vectors:
@@ -108,19 +168,32 @@ def fastembed(model: ModelDescription) -> Encode:
 
 
 def openvino(
-    model: ModelDescription, precision: Literal["f32", "bf16"], hint: Literal["LATENCY", "THROUGHPUT"]
+    model: ModelDescription, precision: Literal["f32", "bf16", "int8"], hint: Literal["LATENCY", "THROUGHPUT"]
 ) -> Encode:
-    """OpenVINO: one batch at a time on all cores (LATENCY), or several batches side by side (THROUGHPUT)."""
+    """OpenVINO: one batch at a time on all cores (LATENCY), or several batches side by side (THROUGHPUT).
+
+    What is not in int8 is then in bfloat16, where that is faster.
+    """
     import numpy as np
     from openvino import AsyncInferQueue, Core
 
-    from benchmarks.export import exported
+    tokenizer = model_tokenizer(model)
+    options: dict[str, str] = {"PERFORMANCE_HINT": hint}
+    if precision == "int8":
+        from benchmarks import quantized
 
-    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": hint}
-    compiled = Core().compile_model(exported(model) / "model.onnx", "CPU", options)
+        def inputs(texts: list[str]) -> dict[str, NDArray[np.int64]]:
+            return dict(zip(("input_ids", "attention_mask"), next(_batches(tokenizer, texts)), strict=True))
+
+        file = quantized.calibrated(model, inputs)
+    else:
+        from benchmarks.export import exported
+
+        file = exported(model) / "model.onnx"
+        options["INFERENCE_PRECISION_HINT"] = precision
+    compiled = Core().compile_model(file, "CPU", options)
     # A queue of one request is the same as calling it in a loop.
     queue = AsyncInferQueue(compiled, 1 if hint == "LATENCY" else 0)
-    tokenizer = model_tokenizer(model)
 
     def encode(texts: Sequence[str]) -> Vectors:
         outputs: dict[int, Vectors] = {}
@@ -159,11 +232,16 @@ def _batches(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Batch]:
 
 
 SENTENCE_TRANSFORMERS = "sentence-transformers"
+ONNX_AVX2, ONNX_INT8, OPENVINO_INT8 = "ONNX Runtime float32, AVX2", "ONNX Runtime dynamic int8", "OpenVINO int8"
 RIVALS: dict[str, Callable[[ModelDescription], Encode]] = {
     SENTENCE_TRANSFORMERS: sentence_transformers,
     "ONNX Runtime float32": onnx_runtime,
+    ONNX_AVX2: onnx_runtime_avx2,
+    ONNX_INT8: onnx_runtime_int8,
     "fastembed float32": fastembed,
     "OpenVINO bfloat16": partial(openvino, precision="bf16", hint="LATENCY"),
     "OpenVINO bfloat16, hint THROUGHPUT": partial(openvino, precision="bf16", hint="THROUGHPUT"),
     "OpenVINO float32": partial(openvino, precision="f32", hint="LATENCY"),
+    OPENVINO_INT8: partial(openvino, precision="int8", hint="LATENCY"),
+    f"{OPENVINO_INT8}, hint THROUGHPUT": partial(openvino, precision="int8", hint="THROUGHPUT"),
 }

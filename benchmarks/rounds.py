@@ -62,7 +62,7 @@ class Contender:
     """
 
     def __init__(self, name: str, role: Role = "document") -> None:
-        """One of RIVALS, or a precision of ours. Nothing is loaded yet."""
+        """One of RIVALS or of OWN. Nothing is loaded yet."""
         self._what = (name, role)
         self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
@@ -71,6 +71,7 @@ class Contender:
 
         Raises:
             ImportError: its packages are not installed.
+            JammiError: one of ours cannot be had here.
         """
         return self._process.submit(_encode, *self._what, texts).result()
 
