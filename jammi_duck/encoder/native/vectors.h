@@ -94,7 +94,8 @@ INLINE floats part_of_power(floats x) {
     return p * x + 1.0f;
 }
 
-/* 2^x, within 2 units in the last place; below 2^-126 it may be 0 or 2^-126, and above 2^127 that. Not a number stays so. */
+/* 2^x, within 2 units in the last place; below 2^-126 it may be 0 or 2^-126, and above 2^127 that. What is not a number
+ * stays so. */
 INLINE floats power_of_two(floats x) {
 #if defined(WITH_AVX512)
     __m512 whole = _mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
