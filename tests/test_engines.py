@@ -14,6 +14,7 @@ from jammi_duck.encoder.engines import Engines, Wanted
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.native import library
 from tests.conftest import make_tiny_model
+from tests.test_cross_encoder import make_reranker
 
 needs_native = pytest.mark.skipif(library.why_not() is not None, reason="the native engine is not here")
 TEXTS = ["duck", "the water", "a " * 40, "héllo wörld", ""]
@@ -81,6 +82,35 @@ class TestChoice:
         assert Engines(Wanted(precision="float32")).choice().is_native
 
     @needs_native
+    def test_torch_where_only_the_plain_kernels_run(self, monkeypatch):
+        monkeypatch.setattr(library, "is_plain", lambda: True)
+        monkeypatch.setenv(library.VARIABLE, "plain")
+        for precision in ("auto", "float32", "bfloat16"):
+            choice = Engines(Wanted(precision=precision, device=-1)).choice()
+            assert choice.reason == (
+                "the native engine has no code for the instructions of this CPU, so torch is faster"
+            )
+        assert Engines(Wanted(precision="int8")).choice().is_native
+        asked = Engines(Wanted("native"))
+        assert (asked.choice().engine, asked.choice().precision) == ("native", "float32")
+        assert asked.in_words() == "native (plain, float32)"
+
+    @needs_native
+    @pytest.mark.parametrize("kind", ["plain", "amx"])
+    def test_the_native_engine_on_any_cpu_without_torch(self, monkeypatch, kind):
+        monkeypatch.setattr(engines, "_has_torch", lambda: False)
+        monkeypatch.setattr(engines, "has_amx", lambda: kind == "amx")
+        monkeypatch.setattr(library, "is_plain", lambda: kind == "plain")
+        assert Engines(Wanted()).choice().is_native
+
+    def test_whether_torch_is_installed_is_seen_without_it(self):
+        asked = "from jammi_duck.encoder import engines\nprint(engines._has_torch(), 'torch' in sys.modules)"
+        assert [run(asked, absent=absent)[0].split() for absent in (False, True)] == [
+            ["True", "False"],
+            ["False", "False"],
+        ]
+
+    @needs_native
     def test_torch_for_a_precision_that_the_cpu_has_no_instructions_for(self, monkeypatch):
         monkeypatch.setattr(library, "supports", lambda precision: precision == "float32")
         assert Engines(Wanted(precision="bfloat16")).choice().reason == (
@@ -95,6 +125,15 @@ class TestChoice:
     def test_in_words(self, absent):
         assert Engines(Wanted()).in_words() == "torch: the native engine cannot be used: it was not compiled"
         assert Engines(Wanted("native")).in_words().startswith("none: engine is 'native'")
+
+    @needs_native
+    def test_forced_kernels_are_no_wrong_option(self, tiny_model, tmp_path, monkeypatch):
+        monkeypatch.setenv(library.VARIABLE, "plain")
+        con = duckdb.connect()
+        jammi_duck.install(con, storage=tmp_path / "artifacts", model=str(tiny_model), engine="native")
+        found = con.execute("SELECT engine FROM jammi_models() WHERE name = ?", [str(tiny_model)]).fetchall()
+        assert found == [("native",)]
+        assert len(con.execute("SELECT embed('a duck')").fetchone()[0]) == 32
 
     @needs_native
     def test_the_native_one_in_words(self):
@@ -128,6 +167,14 @@ class TestModels:
         encoder = self.of(model, precision="int8")
         assert encoder.identity.precision in ("float32", "bfloat16")
         assert "is not computed in int8, because" in caplog.text
+
+    @needs_native
+    def test_other_kernels_are_another_model(self, tmp_path, monkeypatch):
+        model = make_tiny_model(tmp_path / "tiny")
+        fastest = self.of(model, engine="native", precision="float32")
+        assert self.of(model, engine="native", precision="float32") is fastest
+        monkeypatch.setenv(library.VARIABLE, "plain")
+        assert self.of(model, engine="native", precision="float32") is not fastest
 
     @needs_native
     def test_a_precision_that_a_model_has_not_is_not_recorded(self, tmp_path, monkeypatch):
@@ -166,47 +213,94 @@ class Hidden:
 if {absent!r}:
     sys.meta_path.insert(0, Hidden())
 """
-_GENERATE = """
-import duckdb, jammi_duck
-con = duckdb.connect({database!r})
-jammi_duck.install(con, storage={storage!r}, model={model!r})
-con.execute("CREATE TABLE t AS SELECT range AS id, 'a duck ' || range AS text FROM range(20)")
-con.sql("FROM jammi_generate('t', 'text', 'id')").fetchall()
-"""
-_EMBED_AND_SEARCH = """
+_CONNECT = """
 import duckdb, jammi_duck, json
 con = duckdb.connect({database!r})
 jammi = jammi_duck.install(con, storage={storage!r}, model={model!r})
+"""
+_WRITE = (
+    _CONNECT
+    + """
+con.execute("CREATE TABLE t AS SELECT range AS id, 'a duck ' || range AS text FROM range(20)")
+made = con.execute("SELECT row_count, status FROM jammi_generate('t', 'text', 'id')").fetchall()
+con.execute("INSERT INTO t VALUES (20, 'water')")
+renewed = con.execute("SELECT added, encoded FROM jammi_refresh('t')").fetchall()
+print(json.dumps([made, renewed, [name for name in {torch!r} if name in sys.modules]]))
+"""
+)
+_EMBED_AND_SEARCH = (
+    _CONNECT
+    + """
 vector = con.sql("SELECT embed('a duck')").fetchall()[0][0]
 found = con.sql("FROM jammi_search('t', 'duck 7', 3)").fetchall()
 found += con.sql("FROM jammi_search('t', 'duck 7', 3, filter := 'id < 9')").fetchall()
 found += jammi.search("t", "duck 8", 3).fetchall()
+found += jammi.search("t", "duck 8", 3, rerank={reranker!r}).fetchall()
 print(json.dumps([len(vector), len(found), [name for name in {hidden!r} if name in sys.modules]]))
+"""
+)
+_COMMAND = """
+import json
+from jammi_duck.doors.cli import main
+code = main({command!r})
+print(json.dumps([code, [name for name in {torch!r} if name in sys.modules]]))
 """
 
 
 def run(script, **filled):
     done = subprocess.run(
-        [sys.executable, "-c", (_HIDE + script).format(hidden=HIDDEN, **filled)],
+        [sys.executable, "-c", (_HIDE + script).format(hidden=HIDDEN, torch=HIDDEN[:2], **filled)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stdout, done.stderr
+
+
+def last(out):
+    """The last line, as DuckDB may have shown its progress before it."""
+    return json.loads((out.splitlines() or ["null"])[-1])
 
 
 @needs_native
 class TestWithoutTorch:
     @pytest.mark.parametrize("absent", [False, True])
     def test_the_main_job_neither_imports_nor_needs_it(self, tmp_path, absent):
-        model = str(make_tiny_model(tmp_path / "tiny"))
+        model, reranker = str(make_tiny_model(tmp_path / "tiny")), str(make_reranker("bert", tmp_path / "reranker"))
         filled = dict(storage=str(tmp_path / "artifacts"), database=str(tmp_path / "db"), model=model, absent=absent)
-        out, err = run(_GENERATE, **filled)
-        assert not out, err
-        out, err = run(_EMBED_AND_SEARCH, **filled)
-        assert json.loads(out or "[]") == [32, 9, []], err
+        out, err = run(_WRITE, **filled)
+        assert last(out) == [[[20, "ready"]], [[1, 1]], []], err
+        out, err = run(_EMBED_AND_SEARCH, **filled, reranker=reranker)
+        assert last(out) == [32, 12, []], err
 
-    def test_who_needs_it_says_so(self, tmp_path):
-        model = make_tiny_model(tmp_path / "odd", hidden=24)
-        script = "from jammi_duck.encoder.loaded import LoadedEncoders\nLoadedEncoders(4, 3, device=-1).get({model!r})"
-        _, err = run(script, model=str(model), absent=True)
-        assert "needs torch, which is not installed: " in err
-        assert err.rstrip().endswith("`pip install torch`")
+    @pytest.mark.parametrize("absent", [False, True])
+    def test_nor_does_the_command_line(self, tmp_path, monkeypatch, absent):
+        model = str(make_tiny_model(tmp_path / "tiny"))
+        monkeypatch.setenv("JAMMI_STORAGE__DATABASE", str(tmp_path / "db"))
+        monkeypatch.setenv("JAMMI_STORAGE__LOCATION", str(tmp_path / "artifacts"))
+        monkeypatch.setenv("JAMMI_INFERENCE__MODEL", model)
+        with duckdb.connect(tmp_path / "db") as con:
+            con.execute("CREATE TABLE t AS SELECT range AS id, 'a duck ' || range AS text FROM range(20)")
+        for command in (
+            ["generate", "t", "--columns", "text", "--key", "id"],
+            ["search", "t", "duck 7"],
+            ["refresh", "t"],
+            ["models", "desc", model],
+            ["config"],
+        ):
+            out, err = run(_COMMAND, command=command, absent=absent)
+            assert last(out) == [0, []], f"{command}: {err}"
+
+    def test_who_needs_it_says_so(self, tmp_path, clip):
+        odd = make_tiny_model(tmp_path / "odd", hidden=24)
+        script = (
+            "from jammi_duck.encoder.loaded import LoadedEncoders\nLoadedEncoders(4, 3, **{options!r}).get({model!r})"
+        )
+        for model, options, reason in (
+            (odd, {"device": -1}, "24"),
+            (odd, {"device": 0}, "device is 0, a CUDA device"),
+            (odd, {"engine": "torch"}, "[inference] engine is 'torch'"),
+            (clip, {}, "models of pictures are computed by torch"),
+        ):
+            _, err = run(script, model=str(model), absent=True, options=options)
+            assert f"the model '{model}' needs torch, which is not installed: " in err
+            assert reason in err
+            assert err.rstrip().endswith("`pip install torch`")

@@ -29,6 +29,8 @@ from jammi_duck.errors import ConfigError, did_you_mean, nearest
 from jammi_duck.regular_files import open_regular
 
 FILE = "jammi.toml"
+# The encoder reads this one, in tests.
+_NO_OPTION = "JAMMI_KERNELS"
 PREFIX = "JAMMI_"
 DEFAULT, ARGUMENT = "default", "argument"
 
@@ -215,7 +217,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[Option, 
     variables = {variable(key): option for key, option in _BY_KEY.items()}
     for name in sorted(environment):
         upper = name.upper()
-        if not upper.startswith(PREFIX):
+        if not upper.startswith(PREFIX) or name == _NO_OPTION:
             continue
         try:
             environment[name].encode()

@@ -7,6 +7,7 @@ the driver of a GPU.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -227,8 +228,9 @@ def _choice(wanted: Wanted) -> Choice:
         return _torch_or_error(wanted, f"the native engine cannot be used: {reason}")
     if not is_asked and wanted.device is None and _has_cuda():
         return _torch_or_error(wanted, "there is a CUDA device")
-    if not is_asked and wanted.precision in ("auto", "bfloat16") and has_amx():
-        return _torch_or_error(wanted, "this CPU has AMX, on which torch is faster in bfloat16")
+    reason = None if is_asked else _why_torch_is_faster(wanted.precision)
+    if reason:
+        return _torch_or_error(wanted, reason)
     precision = library.best_precision() if wanted.precision == "auto" else wanted.precision
     if not library.supports(precision):
         return _torch_or_error(wanted, f"this CPU has no instructions to multiply {precision}")
@@ -239,6 +241,23 @@ def _torch_or_error(wanted: Wanted, reason: str) -> Choice:
     if wanted.engine == "native":
         raise ConfigError(f"engine is 'native', and {reason}; with engine = 'auto', torch computes then")
     return Choice("torch", wanted.precision, reason)
+
+
+def _why_torch_is_faster(precision: str) -> str | None:
+    """Why torch, if it is installed, computes this precision faster on this CPU; None if it does not."""
+    if precision in ("auto", "bfloat16") and has_amx() and _has_torch():
+        return "this CPU has AMX, on which torch is faster in bfloat16"
+    # torch has no int8.
+    if precision != "int8" and library.is_plain() and _has_torch():
+        return "the native engine has no code for the instructions of this CPU, so torch is faster"
+    return None
+
+
+def _has_torch() -> bool:
+    """Whether torch is installed; it is not imported."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.util.find_spec("torch") is not None
+    return False
 
 
 def _has_cuda() -> bool:

@@ -35,6 +35,7 @@ from jammi_duck.encoder.names import (
     own_directory,
     verify,
 )
+from jammi_duck.encoder.native import library
 from jammi_duck.encoder.providers import PROVIDERS
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.encoder.wrappers import Wrappers
@@ -264,7 +265,7 @@ class LoadedEncoders:
         """What `load` makes of a model; the process keeps it for all who ask for the same."""
         # A directory may hold another model by now.
         is_now = state(found.path) if found.is_local else None
-        key = (load.__name__, found, is_now, self._batch_size, self._options)
+        key = (load.__name__, found, is_now, self._batch_size, self._options, os.environ.get(library.VARIABLE))
         with _sharing:
             loading = _loading.setdefault(key, threading.Lock())
         # Only callers that need this model wait while it is loaded.
@@ -300,9 +301,11 @@ class LoadedEncoders:
         from jammi_duck.encoder.images.clip_description import ClipDescription
 
         if isinstance(description, ClipDescription):
+            # First, since it says who needs torch, where that is not installed.
+            place = self._engines.for_pictures(description)
             from jammi_duck.encoder.images.clip_encoder import ClipEncoder
 
-            return ClipEncoder(description, *self._engines.for_pictures(description), self._batch_size)
+            return ClipEncoder(description, *place, self._batch_size)
         from jammi_duck.encoder.local.transformer import TransformerEncoder
 
         return TransformerEncoder(description, *self._engines.for_texts(description), self._batch_size)

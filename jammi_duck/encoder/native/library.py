@@ -122,6 +122,15 @@ def kernels() -> str:
     return asked or here[-1]
 
 
+def is_plain() -> bool:
+    """Whether this CPU has only the plain kernels, for any CPU, which are slow.
+
+    Raises:
+        ConfigError: the library cannot be used.
+    """
+    return not any(functions().encoder_supports(number, 0) for number in range(1, len(KERNELS)))
+
+
 def kernels_number() -> int:
     """The number of `kernels` in `enum kernels`. Raises ConfigError as it does."""
     return KERNELS.index(kernels())
