@@ -6,8 +6,11 @@ import http.server
 import inspect
 import json
 import re
+import shlex
+import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import duckdb
@@ -255,6 +258,15 @@ def test_the_provider_of_the_page_about_extending_works(tmp_path, monkeypatch):
 def test_the_pages_about_installation_take_the_pytorch_that_the_constraints_take(page):
     (pinned,) = re.findall(r"^torch==.*$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert re.findall(r"^    pip install (torch\S*) --index-url", (ROOT / page).read_text(), re.MULTILINE) == [pinned]
+
+
+def test_a_lean_installation_takes_all_that_the_package_needs_but_torch_and_transformers():
+    (command,) = re.findall(r"^    (python -c .*) > lean\.txt$", (ROOT / "docs/install.md").read_text(), re.MULTILINE)
+    _, *arguments = shlex.split(command)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    left_out = [each for each in needed if each not in done.stdout.splitlines()]
+    assert [re.match(r"\w+", each)[0] for each in left_out] == ["torch", "transformers"]
 
 
 def test_links_lead_somewhere():
