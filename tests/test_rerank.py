@@ -274,7 +274,11 @@ class TestDoors:
     def test_the_stock_shell(self, folder, model):  # noqa: F811
         rows("FROM jammi_generate('t', 'text', 'id')")
         found = rows(f"SELECT id, _rank, _rerank FROM jammi_search('t', 'duck', 2, rerank := '{model}')")
-        told = reranker(model, "auto", engine="auto").scores([("duck", "the duck in water"), ("duck", "a loud dog")]).tolist()
+        told = (
+            reranker(model, "auto", engine="auto")
+            .scores([("duck", "the duck in water"), ("duck", "a loud dog")])
+            .tolist()
+        )
         expected = sorted(zip([1, 2], told, strict=True), key=lambda row: -row[1])
         assert [(row["id"], row["_rerank"]) for row in found] == [
             (id_, pytest.approx(value, abs=1e-5)) for id_, value in expected
