@@ -28,6 +28,7 @@ from jammi_duck.fields import (
     parsed,
     record,
 )
+from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql
 
 Vectors = NDArray[np.float32]
@@ -66,7 +67,7 @@ class Host(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Caller:
     """Who runs a query: a session's id, and the number of its transaction.
 
@@ -87,7 +88,7 @@ class Stage:
     seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Analysis(Record):
     """How texts become terms: the analyser's name, the language, and the library of the stemmer with its version."""
 
@@ -96,7 +97,7 @@ class Analysis(Record):
     stemmer: Text
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class PassageRule(Record):
     """How texts are cut into passages: by which `cutter`, of at most so many `tokens` of the model's.
 
@@ -119,7 +120,7 @@ class Shape(NamedTuple):
     has_passages: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Definition(Record):
     """Everything that determines the vectors of an embedding table, and how its words are found, if they are indexed.
 
@@ -227,7 +228,7 @@ def label_of(source: str) -> str:
     return re.sub(r'^"[^"]*/[^"]*"\.(?:main\.)?', "", source)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Counts(Record):
     """How many rows of a source were embedded (`rows`), had no text (`skipped`), or did not fit into memory (`failed`).
 

@@ -10,7 +10,6 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -20,6 +19,7 @@ from jammi_duck.encoder.local.workers import Workers, workers
 from jammi_duck.encoder.native import library
 from jammi_duck.encoder.native.not_covered import NotCovered
 from jammi_duck.errors import ConfigError, ModelError
+from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     from jammi_duck.encoder.cross_encoder_description import CrossEncoderDescription

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from jammi_duck.frozen import dataclass
 from jammi_duck.sql import folded, literal, quoted
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import BY_NAME, WINDOWS
@@ -77,6 +78,9 @@ class Scope:
     nested: bool = False
 
 
+_OUTERMOST = Scope()
+
+
 class Parsed:
     """A condition that is checked; afterwards, the parameters that it names and the tables that it reads."""
 
@@ -102,7 +106,7 @@ class Parsed:
         self.parameters: list[str] = []
         self.tables: list[str] = []
 
-    def checked(self, tree: Tree, scope: Scope = Scope()) -> Tree:
+    def checked(self, tree: Tree, scope: Scope = _OUTERMOST) -> Tree:
         """The same tree with all its names settled. Raises RefusedError."""
         if isinstance(tree, list):
             return [self.checked(each, scope) for each in tree]

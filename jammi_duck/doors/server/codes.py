@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -22,6 +21,7 @@ from jammi_duck.errors import (
     NotFoundError,
     StorageError,
 )
+from jammi_duck.frozen import dataclass
 
 
 class UnsupportedCallError(JammiError):

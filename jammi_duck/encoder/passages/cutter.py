@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.passages.rule import CUTTER
 from jammi_duck.errors import UnsupportedError
+from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
