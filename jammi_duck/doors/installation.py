@@ -318,6 +318,9 @@ class Installation:
 
 def _installation_of(con: duckdb.DuckDBPyConnection) -> str | None:
     """The name of the installation whose functions a connection's database has."""
+    if not _lent:
+        # No database has functions of ours yet; DuckDB would look for similar names for milliseconds.
+        return None
     cursor = con.cursor()
     try:
         ((name,),) = cursor.execute(sql("SELECT system.main.{}(0)", _PROBE)).fetchall()
