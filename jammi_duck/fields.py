@@ -17,7 +17,6 @@ import msgspec
 from msgspec import Meta
 
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
-from jammi_duck.frozen import dataclass
 
 # Of an embedding table that has an index of words, and no vectors.
 WORDS_ONLY = "words only"
@@ -39,7 +38,7 @@ NoSha256 = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
     """A part of a file. `unknown` has the fields that this version does not know, and the `features`, unchanged."""
 

@@ -28,7 +28,6 @@ from jammi_duck.fields import (
     parsed,
     record,
 )
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql
 
 Vectors = NDArray[np.float32]
@@ -67,7 +66,7 @@ class Host(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Caller:
     """Who runs a query: a session's id, and the number of its transaction.
 
@@ -88,7 +87,7 @@ class Stage:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Analysis(Record):
     """How texts become terms: the analyser's name, the language, and the library of the stemmer with its version."""
 
@@ -97,7 +96,7 @@ class Analysis(Record):
     stemmer: Text
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PassageRule(Record):
     """How texts are cut into passages: by which `cutter`, of at most so many `tokens` of the model's.
 
@@ -120,7 +119,7 @@ class Shape(NamedTuple):
     has_passages: bool = False
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Definition(Record):
     """Everything that determines the vectors of an embedding table, and how its words are found, if they are indexed.
 
@@ -228,7 +227,7 @@ def label_of(source: str) -> str:
     return re.sub(r'^"[^"]*/[^"]*"\.(?:main\.)?', "", source)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Counts(Record):
     """How many rows of a source were embedded (`rows`), had no text (`skipped`), or did not fit into memory (`failed`).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import pyarrow as pa
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import DamagedError, InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import NULL, Sql, Template, joined, literal, sql, template
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.words.analyser import analyser

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, folded, joined, quoted, sql
 from jammi_duck.types import Host
 

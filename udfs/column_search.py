@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import pyarrow as pa
@@ -17,7 +18,6 @@ import pyarrow as pa
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.blobs import refuse_pictures
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.query_vectors import warn_of_vectors
 from jammi_duck.retrieval.search import search_options
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql, template

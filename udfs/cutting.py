@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import folded
 from jammi_duck.udfs.rows import column_names
 from jammi_duck.work.generate import Cutting

@@ -7,8 +7,9 @@ when it runs and before anything is done.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jammi_duck.errors import InputError, NotFoundError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.selection import refusal
 from jammi_duck.sql import Sql, folded, folded_sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Status

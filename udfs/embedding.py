@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -13,7 +14,6 @@ from jammi_duck.arrays import flags, numbers
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, resolve_dims
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql
 from jammi_duck.types import Role, Vectors
 from jammi_duck.udfs.arguments import parse_int, parse_model

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from jammi_duck.encoder import Encoders
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.selection import Selections
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.followed import FollowedSources

@@ -6,12 +6,12 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.evaluation import (
     Answered,
     MetricRow,

@@ -12,13 +12,13 @@ import dataclasses
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.errors import InputError, NoSourceError, StateError, did_you_mean
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import NULL, Sql, folded, joined, literal, quoted, sql
 from jammi_duck.types import Caller, Host, Integer
 from jammi_duck.udfs.arguments import parse_model

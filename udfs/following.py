@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC
 
 import pyarrow as pa
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import InputError, JammiError, JammiWarning, NoSourceError, StateError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, folded, folded_sql, joined, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.followed import BY_COMPARISON, BY_TRIGGERS, Followed, Noted, Watched

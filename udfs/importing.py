@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from jammi_duck.errors import InputError, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.types import Caller
 from jammi_duck.udfs.arguments import parse_model

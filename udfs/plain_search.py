@@ -13,6 +13,7 @@ import math
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ import numpy as np
 from jammi_duck.arrays import numbers
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.query_vectors import Query
 from jammi_duck.retrieval.search import SearchOptions, search, search_options
 from jammi_duck.sql import Sql, Template, folded, quoted, sql, template

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 
 from jammi_duck.errors import NotFoundError, StorageError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, literal, sql
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest

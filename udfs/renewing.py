@@ -7,6 +7,7 @@ it, with the place of that vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,6 @@ import pyarrow as pa
 from jammi_duck.encoder.passages import Cutter, embedded_text
 from jammi_duck.encoder.recorded import DOCUMENT, recorded_encoder
 from jammi_duck.errors import BuildError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import NULL, Sql, literal, sql
 from jammi_duck.storage.files.manifest import Segment
 from jammi_duck.storage.tables.catalog import Entry, live_rows

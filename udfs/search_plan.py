@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from jammi_duck.errors import InputError, NotFoundError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.selection import refusal
 from jammi_duck.sql import NULL, Sql, joined, literal, quoted, sql, template
 from jammi_duck.storage.tables.catalog import Entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 
 from jammi_duck.arrays import numbers, texts, values_of
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.check import Checked, check
 from jammi_duck.retrieval.query_vectors import Like, Query
 from jammi_duck.retrieval.search import SearchOptions, search, search_options

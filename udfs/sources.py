@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from jammi_duck.config.redaction import public_url
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, folded, joined, quoted, sql
 from jammi_duck.storage.tables.catalog import SCHEMA
 from jammi_duck.types import Host

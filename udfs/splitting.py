@@ -6,13 +6,13 @@ Both count in code points.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Annotated
 
 import pyarrow as pa
 
 from jammi_duck.encoder.passages import Cutter, resolve_rule
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.udfs.arguments import parse_int, parse_model
 from jammi_duck.udfs.columns import Column, rows_in_turn, table
 from jammi_duck.udfs.engine import Engine

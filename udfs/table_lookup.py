@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from jammi_duck.errors import NotFoundError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import folded, literal, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.lookup import find_table

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
 from jammi_duck.encoder.listing import ModelRow
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.tables.catalog import Entry, Refused
 from jammi_duck.storage.tables.catalog_sync import follow_others
 from jammi_duck.storage.tables.recovery import Action

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from jammi_duck.encoder.blanks import VISIBLE
 from jammi_duck.errors import InputError, NotFoundError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import NULL, Sql, folded, joined, literal, quoted, sql
 from jammi_duck.types import GIVEN, Host, Vectors
 from jammi_duck.udfs.column_queue import ColumnQueue, Watched

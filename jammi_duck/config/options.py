@@ -8,7 +8,7 @@ import os
 import re
 import typing
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +18,6 @@ from msgspec import Meta, ValidationError, convert
 from jammi_duck.config.cache import default_cache_dir
 from jammi_duck.config.redaction import is_secret_name, public_url, redacted, secrets_of, split_user
 from jammi_duck.errors import ConfigError
-from jammi_duck.frozen import dataclass
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # What a model is named by.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from jammi_duck.config.trust import (
     settle_providers,
 )
 from jammi_duck.errors import ConfigError, did_you_mean, nearest
-from jammi_duck.frozen import dataclass
 from jammi_duck.regular_files import open_regular
 
 FILE = "jammi.toml"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from jammi_duck.config.options import Options, options
 from jammi_duck.config.redaction import is_secret_name, public_url, split_user
 from jammi_duck.errors import ConfigError
-from jammi_duck.frozen import dataclass
 
 OF_LOCATION = ("storage_options", "retention", "cache_dir")
 _KEYS = "storage_options"

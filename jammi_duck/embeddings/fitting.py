@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from jammi_duck.embeddings.losses import lost, may_lose
 from jammi_duck.embeddings.rows import REFUSED, Given, is_list, is_picture, picture_bytes, plain_value, shown
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import folded
 
 OnBad: TypeAlias = Literal["error", "drop", "fill", "null"]

@@ -8,14 +8,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from jammi_duck.embeddings.fitting import BY_DUCKDB, Column
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, folded, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.udfs.labels import can_be_typed

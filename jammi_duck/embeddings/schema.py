@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import enum
 import inspect
@@ -15,7 +16,6 @@ import pyarrow as pa
 from jammi_duck.embeddings.rows import plain_value
 from jammi_duck.encoder.functions import EmbeddingFunction
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 
 try:
     from pydantic import BaseModel, BeforeValidator
@@ -81,7 +81,7 @@ class Model(BaseModel):
 LanceModel = Model
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class VectorOf:
     """The annotation of a field that is a vector of so many dimensions."""
 
@@ -118,7 +118,7 @@ def Vector(dim: int, nullable: bool = True) -> Any:  # noqa: ANN401 - LanceDB's 
     return Annotated[kind, BeforeValidator(checked), VectorOf(dim)]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Embedded:
     """A column that a function embeds into another."""
 

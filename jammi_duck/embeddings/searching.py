@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -12,7 +13,6 @@ import pyarrow as pa
 from jammi_duck.embeddings.layout import KEY, Layout, Place, columns_of, layout_of
 from jammi_duck.embeddings.stored import Upkeep, as_column, cursor_of, entries_of, vectors_in
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import Sql, folded, joined, quoted, sql
 from jammi_duck.udfs.filters.trees import parse

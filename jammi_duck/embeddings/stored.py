@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
@@ -17,7 +18,6 @@ from jammi_duck.doors.host import ConnectionHost
 from jammi_duck.embeddings.layout import KEY, Layout, Place, label_of, layout_of, texts_query
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError, JammiError, JammiWarning, NotFoundError, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import Sql, folded, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry

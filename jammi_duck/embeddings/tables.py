@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -21,7 +22,6 @@ from jammi_duck.embeddings.stored import belonging, cursor_of, identity_of
 from jammi_duck.embeddings.table import Table
 from jammi_duck.embeddings.writing import Target, Writing
 from jammi_duck.errors import InputError, NotFoundError, StorageError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import Sql, folded, joined, sql
 from jammi_duck.udfs.engine import Engine

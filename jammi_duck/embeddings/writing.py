@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import duckdb
 import numpy as np
@@ -22,7 +22,6 @@ from jammi_duck.embeddings.fitting import BadVectors, Rows
 from jammi_duck.embeddings.layout import KEY, Place, texts_query
 from jammi_duck.embeddings.stored import Fingerprint, as_column, cursor_of, given_vectors, in_turn
 from jammi_duck.errors import EncodingError, JammiError
-from jammi_duck.frozen import dataclass
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.sql import Sql, quoted, sql
 from jammi_duck.udfs.engine import Engine

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jammi_duck.encoder.token_counts import EstimatedTokens, TokenCounts
 from jammi_duck.errors import EncodingError, NoModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.regular_files import read_regular
 
 _MOST_CHARACTERS = 400

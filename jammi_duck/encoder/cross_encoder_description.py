@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from jammi_duck.encoder.description import ModelFolder, TransformerDescription, read_folder
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 
 _SIGMOID = "torch.nn.modules.activation.Sigmoid"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,6 @@ from jammi_duck.encoder.config_check import checked
 from jammi_duck.encoder.digest import sha256
 from jammi_duck.encoder.model_files import check_files, read_json
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Role
 
 # These may have a folder, but nothing in it is read.

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -19,7 +20,6 @@ from jammi_duck.encoder.local.workers import Workers, workers
 from jammi_duck.encoder.native import library
 from jammi_duck.encoder.native.not_covered import NotCovered
 from jammi_duck.errors import ConfigError, ModelError
-from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     from jammi_duck.encoder.cross_encoder_description import CrossEncoderDescription

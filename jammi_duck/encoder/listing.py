@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from jammi_duck.encoder.card import Card, read_card
 from jammi_duck.encoder.description import ModelDescription, describe
 from jammi_duck.encoder.engines import Engines
 from jammi_duck.encoder.names import WORDLLAMA, Found, available, gone, is_model
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Integer
 
 

@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -21,7 +22,6 @@ from jammi_duck.config.redaction import public_url
 from jammi_duck.encoder.digest import sha256
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.errors import InputError, ModelError, NoModelError
-from jammi_duck.frozen import dataclass
 
 ENTRY_POINTS = "jammi_duck.models"
 DEFAULT_ORGANISATION = "sentence-transformers"

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 
 ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 # After the colon of a URL come two slashes; a directory may stand there, but behind no drive, which has one letter.

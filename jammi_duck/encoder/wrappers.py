@@ -19,6 +19,7 @@ import traceback
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -26,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.regular_files import read_regular
 
 FUNCTIONS = (

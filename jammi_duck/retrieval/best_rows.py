@@ -11,14 +11,13 @@ import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.tables.table import Answers, RowSubset, Table, no_answers
 from jammi_duck.types import Stage
 

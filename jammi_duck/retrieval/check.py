@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.needs import need_vectors
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables

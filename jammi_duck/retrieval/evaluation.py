@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import InputError, did_you_mean
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.judgements import JudgedQuestions, grades_in
 from jammi_duck.retrieval.metrics import METRICS, Scores, relevant, scores_at
 from jammi_duck.retrieval.search import search

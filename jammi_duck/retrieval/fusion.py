@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.text_query import TextQuery
 from jammi_duck.storage.index.exact import Mask
 from jammi_duck.storage.tables.table import Found, RowSubset, Table, smallest

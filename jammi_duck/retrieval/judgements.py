@@ -6,13 +6,13 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.errors import InputError, JammiWarning
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.metrics import relevant
 from jammi_duck.storage.index.key_values import form_of
 from jammi_duck.storage.tables.table import Table

@@ -6,6 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.encoder.recorded import QUERY, recorded_encoder
 from jammi_duck.errors import InputError, JammiWarning
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.types import Vectors
 

@@ -8,6 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from jammi_duck.encoder import Encoders
 from jammi_duck.encoder.blobs import is_picture, refuse_pictures
 from jammi_duck.errors import DamagedError, InputError, UnsupportedError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.best_rows import Numbers, Wanted, best_rows, concatenated, in_order
 from jammi_duck.retrieval.fusion import WEIGHTED, Arms, Fusion, by_both, by_weights, by_words
 from jammi_duck.retrieval.needs import need_passages, need_vectors

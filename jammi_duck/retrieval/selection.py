@@ -12,13 +12,12 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
 
 from jammi_duck.errors import InputError, JammiWarning, NotFoundError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.table import RowSubset, Table

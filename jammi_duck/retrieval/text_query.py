@@ -10,8 +10,8 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.words.analyser import Analyser, beginning, is_paired, spans, tokens, whole
 from jammi_duck.storage.words.bm25 import Clause
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.encoder import Encoders
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.evaluation import AT_ONCE, difference_of, row_ids_of
 from jammi_duck.retrieval.fusion import WEIGHTED
 from jammi_duck.retrieval.judgements import JudgedQuestions, grades_in

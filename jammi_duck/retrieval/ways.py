@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jammi_duck.errors import InputError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.retrieval.search import SearchOptions, search_options
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import BuildError, StateError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import literal
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.index.exact import Mask

@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Vectors
 
 # After so many vectors that could not be written, or did not stay, a row is left to a later run.

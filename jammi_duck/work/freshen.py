@@ -11,14 +11,13 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from jammi_duck.errors import JammiWarning
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import Entry, live_rows
 from jammi_duck.storage.tables.compaction import plan_tidying

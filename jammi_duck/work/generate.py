@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder import Encoder, Encoders, Identity, Usage
@@ -24,7 +25,6 @@ from jammi_duck.encoder.passages import resolve_rule
 from jammi_duck.encoder.recorded import DOCUMENT
 from jammi_duck.errors import BuildError, InputError, JammiWarning
 from jammi_duck.fields import PASSAGES, WORDS_ONLY
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import folded
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest

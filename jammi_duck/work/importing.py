@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from jammi_duck.encoder import Encoders, Identity
 from jammi_duck.encoder.no_vectors import NO_VECTORS
 from jammi_duck.encoder.passages import Cutter
 from jammi_duck.errors import BuildError, InputError, NoModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.tables.build import Build
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.types import Caller, Counts, Definition

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jammi_duck.config.logs import log
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.tables.change import Change
 from jammi_duck.storage.tables.embedding_tables import EmbeddingTables
 from jammi_duck.storage.tables.recovery import release_snapshot

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.dimensions import cut, resolve_dims
 from jammi_duck.errors import InputError, did_you_mean
-from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

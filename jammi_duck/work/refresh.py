@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,6 @@ from jammi_duck.errors import (
     NotFoundError,
     StateError,
 )
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.tables.catalog import Entry

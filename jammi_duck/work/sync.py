@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jammi_duck.frozen import dataclass
+from dataclasses import dataclass
+
 from jammi_duck.storage.tables.catalog import Entry
 from jammi_duck.types import Integer
 from jammi_duck.work.generate import Generated

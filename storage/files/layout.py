@@ -7,10 +7,10 @@ import hashlib
 import re
 import secrets
 from collections.abc import Container, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jammi_duck.errors import StorageError
-from jammi_duck.frozen import dataclass
 
 FOLDER = "jammi_db"
 # The kinds of sidecars that this version knows: the endings of their names, and their names in a manifest.

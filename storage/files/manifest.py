@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +25,6 @@ from jammi_duck.fields import (
     parsed,
     record,
 )
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.store import FileDigest, Store, check_size
 from jammi_duck.types import Counts, Definition

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 from jammi_duck.arrays import texts, values_of
 from jammi_duck.errors import DamagedError, StorageError, UnsupportedError
 from jammi_duck.fields import Id, Number, Record, check_understood, convert, naming, parsed, record
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files.parquet_checks import (
     PASSAGES,
     TOMBSTONES,

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from jammi_duck.config.redaction import redacted
 from jammi_duck.errors import DamagedError, JammiError, StorageError, UnsupportedError
 from jammi_duck.fields import Amount, NoSha256, Record
-from jammi_duck.frozen import dataclass
 
 # The largest file that is read at once, in bytes: a manifest of about 30,000 segments.
 MOST_READ = 32 << 20

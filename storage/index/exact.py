@@ -7,12 +7,12 @@ does not depend on the position of a row in a block.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Vectors
 
 # The error of a product in float32: rows this near to the last of the best may belong to the best.

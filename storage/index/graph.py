@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 
 from jammi_duck.config.logs import log
 from jammi_duck.errors import DamagedError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.index.exact import TIE, Candidates, Mask, similarities
 from jammi_duck.storage.index.graph_file import check_graph
 from jammi_duck.storage.index.plan import CORES

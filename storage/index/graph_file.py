@@ -9,13 +9,13 @@ count (uint32) and room for as many neighbours (uint32) as the connectivity says
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
-from jammi_duck.frozen import dataclass
 
 _MATRIX = struct.Struct("<II")
 # Magic, three numbers of the version, the kinds of metric, scalar, key and slot, rows present and removed, dimensions.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 
 import pyarrow as pa
-
-from jammi_duck.frozen import dataclass
 
 # Enough for every number of DuckDB.
 _DIGITS = Context(prec=800)

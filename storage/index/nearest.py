@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.index import plan
 from jammi_duck.storage.index.exact import LEAST, Block, Candidates, Mask, joined, scan
 from jammi_duck.storage.index.segment import LEAST_ROWS, OpenSegment

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.index.exact import SPARSE
 from jammi_duck.storage.index.kinds import VectorIndex
 

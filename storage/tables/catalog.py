@@ -11,12 +11,11 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from jammi_duck.errors import StateError, StorageError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, joined, literal, quoted, sql
 from jammi_duck.storage.files import layout
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError, UnsupportedError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files.manifest import Manifest, Segment
 from jammi_duck.storage.files.store import Store
 from jammi_duck.storage.index.exact import Mask

@@ -10,9 +10,8 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, folded, folded_sql, joined, literal, quoted, sql
 from jammi_duck.storage.tables.catalog import SCHEMA, Catalog
 from jammi_duck.storage.tables.migrations import at_once

@@ -7,9 +7,9 @@ written what this one does not understand, which is then left alone.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 
 from jammi_duck.errors import DamagedError, StorageError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.parquet import Closing, Footer, State, read_footer, read_state
 from jammi_duck.storage.files.store import FileDigest, Store, called

@@ -6,10 +6,9 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Container, Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files.locks import SharedLocks
 from jammi_duck.storage.files.manifest import Manifest, Segment
 from jammi_duck.types import Caller

@@ -7,11 +7,11 @@ a build closes the first state. So the newest state is known without a manifest;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from jammi_duck.errors import DamagedError, StorageError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones
 from jammi_duck.storage.files.parquet import Closing, Footer, State, read_tombstones

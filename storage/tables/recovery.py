@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from jammi_duck.errors import DamagedError, StateError, StorageError, UnsupportedError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import literal
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile, Tombstones

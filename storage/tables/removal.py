@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jammi_duck.config import cache
 from jammi_duck.config.logs import log
 from jammi_duck.errors import StorageError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.layout import scratch_of
 from jammi_duck.storage.files.locks import is_locked

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 
 from jammi_duck.errors import DamagedError, StateError, UnsupportedError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest, Segment, TableFile
 from jammi_duck.storage.files.parquet import Footer, read_footer, read_rows

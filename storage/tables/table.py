@@ -9,7 +9,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from jammi_duck.arrays import flags, numbers, texts
 from jammi_duck.errors import DamagedError, JammiWarning, UnsupportedError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import literal
 from jammi_duck.storage.files import manifest
 from jammi_duck.storage.files.manifest import TableFile, Tombstones

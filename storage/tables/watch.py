@@ -11,11 +11,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from jammi_duck.errors import StorageError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.files import layout, manifest
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.storage.files.store import Store

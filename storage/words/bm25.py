@@ -16,6 +16,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -23,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.words.analyser import Analyser
 from jammi_duck.storage.words.varints import Numbers
 from jammi_duck.storage.words.words_file import WordsFile

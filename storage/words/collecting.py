@@ -9,12 +9,12 @@ import contextlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.words.analyser import Analyser, tokens_in
 from jammi_duck.storage.words.varints import Numbers
 from jammi_duck.storage.words.words_file import Entries, Postings, WordsFile, WordsWriter

@@ -6,7 +6,7 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from jammi_duck.errors import DamagedError
 from jammi_duck.fields import ELSEWHERE, Amount, Number, Record, Sha256, check_understood, naming, parsed, record
-from jammi_duck.frozen import dataclass
 from jammi_duck.storage.words.varints import Bytes, Numbers, append, decode, encode, number_at
 from jammi_duck.types import Analysis
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import folded, literal, quoted
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import BY_NAME, WINDOWS
@@ -78,9 +77,6 @@ class Scope:
     nested: bool = False
 
 
-_OUTERMOST = Scope()
-
-
 class Parsed:
     """A condition that is checked; afterwards, the parameters that it names and the tables that it reads."""
 
@@ -106,7 +102,7 @@ class Parsed:
         self.parameters: list[str] = []
         self.tables: list[str] = []
 
-    def checked(self, tree: Tree, scope: Scope = _OUTERMOST) -> Tree:
+    def checked(self, tree: Tree, scope: Scope = Scope()) -> Tree:
         """The same tree with all its names settled. Raises RefusedError."""
         if isinstance(tree, list):
             return [self.checked(each, scope) for each in tree]

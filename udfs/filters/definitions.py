@@ -6,10 +6,10 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Template, folded, folded_sql, joined, literal, sql, template
 from jammi_duck.types import Host
 from jammi_duck.udfs.filters.allowed import NAMES

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,7 +34,6 @@ from jammi_duck.doors.cli import (
 from jammi_duck.doors.cli.commands import FAILED, add_command
 from jammi_duck.doors.demo import run as run_demo
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
-from jammi_duck.frozen import dataclass
 from jammi_duck.raised import errors_of_ours
 from jammi_duck.version import __version__
 from jammi_duck.work.interrupts import listen

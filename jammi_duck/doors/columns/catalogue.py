@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from psycopg import sql
 from psycopg.sql import Composable
 
 from jammi_duck.doors.columns.connections import Connections
 from jammi_duck.errors import InputError, NotFoundError, did_you_mean, enumerated
-from jammi_duck.frozen import dataclass
 from jammi_duck.udfs.sources import name_parts
 from jammi_duck.udfs.vector_column import several_tables
 

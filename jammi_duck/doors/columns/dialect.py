@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from psycopg import sql
 
 from jammi_duck.encoder.blanks import RANGES, VISIBLE
-from jammi_duck.frozen import dataclass
 
 _LAST_OF_BASIC = 0xFFFF
 

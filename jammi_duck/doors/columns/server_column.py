@@ -7,6 +7,7 @@ import dataclasses
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -18,7 +19,6 @@ from jammi_duck.doors.columns.dialect import Dialect, dialect_of
 from jammi_duck.doors.columns.statements import Statements
 from jammi_duck.doors.columns.values import keep_strange_times
 from jammi_duck.errors import InputError, JammiError, StorageError
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Vectors
 from jammi_duck.udfs.vector_column import Near, Size
 from jammi_duck.work.fill import Row

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from psycopg import sql
 
 from jammi_duck.doors.columns.catalogue import Kind, Table
 from jammi_duck.doors.columns.connections import Statement
 from jammi_duck.doors.columns.dialect import Dialect
-from jammi_duck.frozen import dataclass
 
 GIVEN = sql.Identifier("pg_temp", "_jammi_given")
 _PREFIX = "_jammi_column_"

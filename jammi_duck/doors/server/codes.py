@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -21,7 +22,6 @@ from jammi_duck.errors import (
     NotFoundError,
     StorageError,
 )
-from jammi_duck.frozen import dataclass
 
 
 class UnsupportedCallError(JammiError):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import duckdb
 
 from jammi_duck.doors.server.syntax import cte_names, tree_of
 from jammi_duck.errors import DeniedError, InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, folded, joined, literal, sql
 from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, text_of_constant, types_in
 from jammi_duck.udfs.sources import name_parts

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from jammi_duck.errors import InputError, did_you_mean
-from jammi_duck.frozen import dataclass
 
 MOST_TEXTS = 2_048
 MOST_ROWS = 1_000

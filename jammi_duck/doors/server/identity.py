@@ -14,13 +14,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jammi_duck.errors import ConfigError, InputError, JammiError, NotFoundError
-from jammi_duck.frozen import dataclass
 
 READER, ADMIN = "reader", "admin"
 ROLES = (READER, ADMIN)

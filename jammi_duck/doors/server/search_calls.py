@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
 
 from jammi_duck.doors.server.syntax import cte_names
 from jammi_duck.errors import InputError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import Sql, folded, sql
 from jammi_duck.udfs.filters.trees import Tree, arguments_of, is_null, nodes_of, text_of_constant
 from jammi_duck.udfs.plain_search import Question, question_of

@@ -7,7 +7,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -17,7 +17,6 @@ from jammi_duck.doors.server.database import Lent
 from jammi_duck.doors.server.search_calls import SearchCall, search_call
 from jammi_duck.doors.server.syntax import reading_tree, refuse_depths, shaping
 from jammi_duck.errors import DeniedError, InputError, JammiError
-from jammi_duck.frozen import dataclass
 from jammi_duck.sql import NULL, Sql, joined, quoted, sql
 
 # DuckDB's parser ends the process where a statement is much longer and nested in itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,6 @@ from jammi_duck.encoder.description import WEIGHTS, WEIGHTS_INDEX, ModelDescript
 from jammi_duck.encoder.images.preprocessing import Preprocessing, of_open_clip, of_transformers
 from jammi_duck.encoder.model_files import check_files, read_json
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _FAMILY = "clip"

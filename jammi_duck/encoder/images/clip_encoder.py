@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,6 @@ from jammi_duck.encoder.torch_engine.linear import Placement
 from jammi_duck.encoder.torch_engine.threads import use_cores
 from jammi_duck.encoder.torch_engine.weights import Weights
 from jammi_duck.errors import EncodingError, InputError, ModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:

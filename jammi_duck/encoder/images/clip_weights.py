@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from jammi_duck.encoder.torch_engine.weights import Weights
-from jammi_duck.frozen import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from jammi_duck.config.redaction import public_url
 from jammi_duck.errors import EncodingError, InputError, JammiError
-from jammi_duck.frozen import dataclass
 from jammi_duck.regular_files import open_regular
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,10 +7,10 @@ ModernBERT (Warner et al. 2024).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jammi_duck.encoder.description import hidden_size
-from jammi_duck.frozen import dataclass
 
 Config = Mapping[str, Any]
 

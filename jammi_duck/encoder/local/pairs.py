@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jammi_duck.encoder.description import TransformerDescription
 from jammi_duck.encoder.local.engine import Tokens
 from jammi_duck.encoder.local.tokens import CuttingTokenizer
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 
 _MOST_ADDED = 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from jammi_duck.encoder.local.architecture import (
 from jammi_duck.encoder.native.library import Activation, CShape, MatrixSlot, VectorSlot
 from jammi_duck.encoder.native.mapped_weights import Floats, MappedWeights, Tensor
 from jammi_duck.encoder.native.not_covered import NotCovered
-from jammi_duck.frozen import dataclass
 
 _LOG2E = math.log2(math.e)
 _MOST = (1 << 31) - 1

@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +19,6 @@ from jammi_duck.encoder.local.weight_files import misfit, name_in, weight_files
 from jammi_duck.encoder.native.library import NUMBERS
 from jammi_duck.encoder.native.not_covered import NotCovered
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.regular_files import open_regular
 
 Floats: TypeAlias = NDArray[np.float32]

@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ from jammi_duck.encoder.model_files import state
 from jammi_duck.encoder.native.int8_texts import TEXTS
 from jammi_duck.encoder.native.library import FILE, kernels
 from jammi_duck.encoder.native.mapped_weights import Floats
-from jammi_duck.frozen import dataclass
 from jammi_duck.regular_files import read_regular
 from jammi_duck.version import __version__
 

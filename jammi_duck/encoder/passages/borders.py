@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from jammi_duck.encoder.passages.levels import Level, heading
 from jammi_duck.encoder.passages.lines import lines_of
 from jammi_duck.encoder.passages.sentences import sentence_starts
 from jammi_duck.encoder.passages.words import character_starts, spaced_marks, word_starts
-from jammi_duck.frozen import dataclass
 
 
 @dataclass(frozen=True)

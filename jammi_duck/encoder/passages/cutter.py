@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy as np
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.encoder.passages.rule import CUTTER
 from jammi_duck.errors import UnsupportedError
-from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

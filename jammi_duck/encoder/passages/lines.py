@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jammi_duck.encoder.passages.levels import Level, heading
-from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

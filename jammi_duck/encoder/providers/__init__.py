@@ -6,9 +6,8 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from jammi_duck.frozen import dataclass
 
 if TYPE_CHECKING:
     from jammi_duck.encoder.functions import EmbeddingFunction

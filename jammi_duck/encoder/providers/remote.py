@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +13,6 @@ import msgspec
 
 from jammi_duck.encoder.functions import TextEmbeddingFunction
 from jammi_duck.errors import InputError, ModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -24,7 +25,6 @@ import httpx2
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder.waits import pause
-from jammi_duck.frozen import dataclass
 from jammi_duck.version import __version__
 
 T = TypeVar("T")

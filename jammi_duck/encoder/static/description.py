@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from jammi_duck.encoder.description import (
 from jammi_duck.encoder.model_files import check_files, read_json
 from jammi_duck.encoder.static.table import check_table, read_header
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 
 MODEL2VEC = "model2vec"
 POOLING = "static"

@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from jammi_duck.errors import ModelError
-from jammi_duck.frozen import dataclass
 from jammi_duck.regular_files import open_regular
 
 # bfloat16 is the upper half of float32.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from jammi_duck.encoder.local.engine import Tokens
-from jammi_duck.frozen import dataclass
 
 
 @dataclass(frozen=True)

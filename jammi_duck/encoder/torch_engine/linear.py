@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-
-from jammi_duck.frozen import dataclass
 
 Precision = Literal["float32", "bfloat16"]
 
