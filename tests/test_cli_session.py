@@ -29,6 +29,7 @@ _CHANGING = (
     (r"(seconds +|\"seconds\": )[\d.]+", r"\g<1>0.1"),
     (r" +# where copies", " # where copies"),
     (r"\b00:00:\d\d(\.\d+)?", "00:00:01"),
+    (r"(?m)^(# Models are computed by the engine) .*", r"\1 native (avx512, float32)"),
     (r"(\"_(?:score|similarity|distance|bm25)\":\d\.\d{3})\d*", r"\1"),
 )
 

@@ -437,7 +437,7 @@ class TestInSQL:
         )
         rows = con.execute("SELECT query, text, _jammi_rerank(query, text, $1) FROM t", [str(path)]).fetchall()
         assert len(rows) == 5000
-        told = reranker(path).scores([row[:2] for row in rows])
+        told = reranker(path, engine="auto").scores([row[:2] for row in rows])
         assert [row[2] for row in rows] == pytest.approx(told, abs=1e-6)
 
     def test_in_a_lateral_join(self, con, rerankers):
@@ -446,7 +446,10 @@ class TestInSQL:
             SELECT text, _jammi_rerank(q, text, $1) AS score FROM (VALUES ('water'), ('night'), ('vector')) t(text))
             GROUP BY q ORDER BY q"""
         found = con.execute(query, [str(path)]).fetchall()
-        of = {q: reranker(path).scores([(q, text) for text in ("water", "night", "vector")]) for q in ("duck", "snow")}
+        of = {
+            q: reranker(path, engine="auto").scores([(q, text) for text in ("water", "night", "vector")])
+            for q in ("duck", "snow")
+        }
         assert found == [(q, ("water", "night", "vector")[int(of[q].argmax())]) for q in ("duck", "snow")]
 
     @pytest.mark.parametrize(
@@ -463,7 +466,7 @@ class TestInSQL:
         paths = [str(rerankers(family)) for family in ("bert", "distilbert")]
         con.execute("CREATE TABLE t AS SELECT unnest($1) AS model", [[*paths, None, *paths]])
         found = [row[0] for row in con.execute("SELECT _jammi_rerank('duck', 'water', model) FROM t").fetchall()]
-        told = [float(reranker(path).scores([("duck", "water")])[0]) for path in paths]
+        told = [float(reranker(path, engine="auto").scores([("duck", "water")])[0]) for path in paths]
         assert found == pytest.approx([*told, None, *told], abs=1e-6)
         assert found[0] != pytest.approx(found[1], abs=1e-3)
 
@@ -471,7 +474,7 @@ class TestInSQL:
     def test_in_the_stock_shell(self, folder, rerankers):
         path = rerankers("bert")
         found = rows(f"SELECT id, _jammi_rerank('duck', text, '{path}') AS score FROM t ORDER BY id")
-        told = reranker(path, "auto").scores([("duck", "the duck in water"), ("duck", "a loud dog")])
+        told = reranker(path, "auto", engine="auto").scores([("duck", "the duck in water"), ("duck", "a loud dog")])
         assert [row["score"] for row in found] == [*(pytest.approx(score, abs=1e-5) for score in told), None]
 
     def test_mistakes(self, con, tiny_model):

@@ -16,6 +16,18 @@ struct attention_room {
 
 INLINE int64_t padded(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
 
+/* The lanes of two vectors, of which those of b are counted from LANES on, at these places. */
+INLINE words shuffled(words a, words b, words places) {
+#ifdef __clang__
+    words made = a;
+    for (int lane = 0; lane < LANES; lane++)
+        made[lane] = places[lane] < LANES ? a[places[lane]] : b[places[lane] - LANES];
+    return made;
+#else
+    return __builtin_shuffle(a, b, places);
+#endif
+}
+
 /* Swaps squares of `size` rows and columns, for all rows; both loops are unrolled, so that the lanes are constants. */
 INLINE void swap_squares(words *rows, const int size) {
     words upper = {0}, lower = {0};
@@ -28,8 +40,8 @@ INLINE void swap_squares(words *rows, const int size) {
     for (int row = 0; row < LANES; row++)
         if (!(row & size)) {
             words above = rows[row], below = rows[row + size];
-            rows[row] = __builtin_shuffle(above, below, upper);
-            rows[row + size] = __builtin_shuffle(above, below, lower);
+            rows[row] = shuffled(above, below, upper);
+            rows[row + size] = shuffled(above, below, lower);
         }
 }
 
