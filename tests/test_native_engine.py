@@ -4,6 +4,7 @@ Each kernel that this CPU has is forced in turn.
 """
 
 import concurrent.futures
+import ctypes
 import functools
 import itertools
 import json
@@ -436,17 +437,22 @@ class TestInt8:
         assert json.loads(kept.read_text()).keys() == {"lowest", "mean"}
         assert np.array_equal(Encoder(path, "int8").encode(["duck"]), first)
         assert len(compared) == 1
-        for wrong in (b"", b"[]", b'{"lowest": "x", "mean": 1}', b'{"lowest": NaN, "mean": 1}', b"\xff" * 2000):
+        damaged = [
+            b"", b"[]", b'{"lowest": "x", "mean": 1}', b'{"lowest": NaN, "mean": 1}', b"\xff" * 2000, b"[" * 990,
+            b'{"lowest": %s, "mean": 1.0}' % (b"1" * 400), b'{"lowest": 5.0, "mean": 7.0}',
+            b'{"lowest": true, "mean": true}',
+        ]  # fmt: skip
+        for wrong in damaged:
             kept.write_bytes(wrong)
             Encoder(path, "int8")
-        assert len(compared) == 6
+        assert len(compared) == 1 + len(damaged)
         assert json.loads(kept.read_text())["mean"] > 0.9
         kept.write_text('{"lowest": 0.9, "mean": 0.999}')
         assert Encoder(path, "int8").engine.precision != "int8"
         assert "is 0.9000 at least and 0.9990 on average" in caplog.text
         os.utime(path / "model.safetensors", ns=(1, 1))
         assert Encoder(path, "int8").engine.precision == "int8"
-        assert len(compared) == 7
+        assert len(compared) == 2 + len(damaged)
         assert len(list(cache.iterdir())) == 2
 
     def test_where_nothing_can_be_kept(self, plain, force, monkeypatch, tmp_path):
@@ -454,6 +460,26 @@ class TestInt8:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         force(INT8)
         assert Encoder(plain("bert"), "int8").engine.precision == "int8"
+
+    def test_without_a_home_nothing_is_kept(self, plain, force, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-has-this-name/cache")
+        force(INT8)
+        assert Encoder(plain("bert"), "int8").engine.precision == "int8"
+        assert list(tmp_path.glob("~*")) == []
+
+    @pytest.mark.parametrize(("inner", "told"), [(66_304, "DONE"), (66_320, "BAD_SHAPE")])
+    def test_sums_fit_into_32_bits(self, force, inner, told):
+        force(INT8)
+        shape = library.CShape(
+            hidden=16, heads=1, inner=inner, layers=1, vocabulary=1, positions=1, padding=-1, eps=1e-5
+        )  # fmt: skip
+        result = ctypes.c_int()
+        made = library.functions().encoder_new(
+            ctypes.byref(shape), library.PRECISIONS.index("int8"), library.kernels_number(), ctypes.byref(result)
+        )
+        library.functions().encoder_free(made)
+        assert library.Result(result.value).name == told
 
     @pytest.mark.minilm
     def test_a_trained_model_proves_itself(self, force, caplog):
@@ -498,6 +524,13 @@ def refused(path, precision="float32"):
 
 
 class TestNotCovered:
+    def test_attention_that_reaches_further_than_any_text_is_everywhere(self, plain, tmp_path):
+        path = shutil.copytree(plain("modernbert"), tmp_path / "model")
+        edit(path / "config.json", local_attention=1 << 31)
+        far = Encoder(path, "float32").encode(["a duck", "two loud dogs"])
+        edit(path / "config.json", local_attention=1000)
+        assert np.array_equal(Encoder(path, "float32").encode(["a duck", "two loud dogs"]), far)
+
     def test_another_family(self, plain):
         assert "the family 'electra'" in refused(plain("electra"))
 

@@ -7,6 +7,8 @@
 
 #include "model.h"
 
+/* Sums of so many products of int8 fit into 32 bits. */
+#define MOST_INT8_INPUTS (INT32_MAX / (255 * 127))
 /* Sizes beyond these are damage, and their products would not fit into 64 bits. */
 #define MOST (1 << 20)
 #define MOST_LAYERS 4096
@@ -114,13 +116,13 @@ static bool make(struct encoder *e) {
 
 struct encoder *encoder_new(const struct shape *shape, int precision, int kernels, int *result) {
     const struct kernel_set *set = kernels_for(kernels, precision);
-    *result = !is_possible(shape) ? BAD_SHAPE : !set ? NO_KERNELS : NO_MEMORY;
+    bool is_too_wide = precision == INT8 && (shape->hidden > MOST_INT8_INPUTS || shape->inner > MOST_INT8_INPUTS);
+    *result = !is_possible(shape) || is_too_wide ? BAD_SHAPE : !set ? NO_KERNELS : NO_MEMORY;
     if (*result != NO_MEMORY) return NULL;
     struct encoder *e = calloc(1, sizeof *e);
     if (!e) return NULL;
     e->shape = *shape;
     e->precision = precision;
-    e->kernels = kernels;
     e->set = set;
     if (!make(e)) {
         encoder_free(e);

@@ -106,9 +106,9 @@ class _Sizes:
 def _sizes(config: Config) -> _Sizes:
     hidden, heads = hidden_size(config) or 0, _whole(config, "num_attention_heads", 1)
     inner = _whole(config, "intermediate_size", 1)
-    for name, size in (("hidden size", hidden), ("size of its inner layers", inner)):
+    for name, size in (("its hidden size", hidden), ("the size of its inner layers", inner)):
         if size % 16 or not 0 < size <= _MOST // 4:
-            raise NotCovered(f"its {name} is {size}, and no multiple of 16")
+            raise NotCovered(f"{name} is {size}, and no multiple of 16")
     if hidden % heads or hidden // heads % 2:
         raise NotCovered(f"{hidden} numbers cannot be shared by {heads} heads as even numbers of them")
     layers = _whole(config, "num_hidden_layers", 1)
@@ -189,7 +189,8 @@ def _pre_norm(config: Config, sizes: _Sizes, weights: MappedWeights, most_tokens
     made.put_norm(-1, VectorSlot.FINAL_NORM, VectorSlot.FINAL_NORM_BIAS, final)
     tables = [rotation_table(positions, hidden // sizes.heads, base) for base in rotary_bases(config)]
     made.vectors[-1, VectorSlot.ROTATION_TABLE] = [Part(_made(np.stack(tables)))]
-    reach = min(int(config["local_attention"]) // 2, _MOST)
+    # Further than the longest text is everywhere.
+    reach = min(int(config["local_attention"]) // 2, positions)
     of_attention, of_mlp = bool(config["attention_bias"]), bool(config["mlp_bias"])
     for number, is_local in enumerate(are_local):
         layer = f"layers.{number}."

@@ -26,7 +26,7 @@ struct layer {
 
 struct encoder {
     struct shape shape;
-    int precision, kernels;
+    int precision;
     const struct kernel_set *set;
     float *vectors[VECTORS]; /* from LAYER_VECTORS on */
     const void *words;
@@ -41,7 +41,6 @@ struct source {
     int number;
 };
 
-float number_at(struct source from, int64_t place);
 void read_numbers(struct source from, int64_t first, int64_t count, float *to);
 
 /* 64 bytes are a vector of the widest kind, and a line of the cache. */

@@ -86,7 +86,7 @@ def unit(x: Floats) -> Floats:
     """Rows of length 1; zeros stay zeros."""
     with np.errstate(invalid="ignore"):
         lengths = np.sqrt(np.add.reduce(np.square(x, dtype=np.float64), axis=1, keepdims=True))
-    y: Floats = (x / np.maximum(lengths, 1e-12)).astype(np.float32)
+        y: Floats = (x / np.maximum(lengths, 1e-12)).astype(np.float32)
     return y
 
 

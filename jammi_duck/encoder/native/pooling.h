@@ -3,8 +3,6 @@
 #ifndef POOLING_H
 #define POOLING_H
 
-#include <math.h>
-
 #include "model.h"
 #include "vectors.h"
 

@@ -22,7 +22,7 @@ from jammi_duck.config.cache import default_cache_dir
 from jammi_duck.encoder.description import ModelDescription, TransformerDescription
 from jammi_duck.encoder.model_files import state
 from jammi_duck.encoder.native.int8_texts import TEXTS
-from jammi_duck.encoder.native.library import FILE, kernels
+from jammi_duck.encoder.native.library import FILE, kernels, supports
 from jammi_duck.encoder.native.mapped_weights import Floats
 from jammi_duck.regular_files import read_regular
 from jammi_duck.version import __version__
@@ -55,9 +55,10 @@ def proof(description: TransformerDescription, compare: Callable[[], tuple[Float
         cosines = np.add.reduce(found.astype(np.float64) * exact, axis=1)
         none = Proof(math.nan, math.nan)
         kept = Proof(float(cosines.min()), float(cosines.mean())) if len(cosines) else none
-        # Where nothing can be kept, the next process compares again.
-        with contextlib.suppress(OSError):
-            _write(file, kept)
+        # Where nothing can be kept, as without a home, the next process compares again.
+        if file.is_absolute():
+            with contextlib.suppress(OSError):
+                _write(file, kept)
     return kept
 
 
@@ -65,16 +66,17 @@ def _key(description: TransformerDescription) -> str:
     modules = description.modules if isinstance(description, ModelDescription) else ()
     files = [state(folder) for folder in (description.path, *(module.path for module in modules)) if folder.is_dir()]
     built = os.stat(FILE)
-    facts = (__version__, built.st_size, built.st_mtime_ns, kernels(), TEXTS, description, files)
+    facts = (__version__, built.st_size, built.st_mtime_ns, kernels(), supports("bfloat16"), TEXTS, description, files)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _read(file: Path) -> Proof | None:
     try:
         made = Proof(**json.loads(read_regular(file, _MOST_BYTES)))
-        return made if math.isfinite(made.lowest) and math.isfinite(made.mean) else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return None
+    are_cosines = all(isinstance(each, float) and abs(each) < 1.001 for each in (made.lowest, made.mean))
+    return made if are_cosines else None
 
 
 def _write(file: Path, made: Proof) -> None:
