@@ -69,6 +69,8 @@ class TestChoice:
         assert Engines(Wanted()).choice().reason == "there is a CUDA device"
         assert Engines(Wanted(device=-1)).choice().is_native
         assert Engines(Wanted("native")).choice().is_native
+        if library.supports("int8"):
+            assert Engines(Wanted(precision="int8")).choice().is_native
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         assert Engines(Wanted()).choice().is_native
         assert asked == [1]

@@ -226,7 +226,8 @@ def _choice(wanted: Wanted) -> Choice:
     reason = library.why_not()
     if reason:
         return _torch_or_error(wanted, f"the native engine cannot be used: {reason}")
-    if not is_asked and wanted.device is None and _has_cuda():
+    # torch has no int8: who asks for it means the CPU.
+    if not is_asked and wanted.precision != "int8" and wanted.device is None and _has_cuda():
         return _torch_or_error(wanted, "there is a CUDA device")
     reason = None if is_asked else _why_torch_is_faster(wanted.precision)
     if reason:
@@ -247,7 +248,6 @@ def _why_torch_is_faster(precision: str) -> str | None:
     """Why torch, if it is installed, computes this precision faster on this CPU; None if it does not."""
     if precision in ("auto", "bfloat16") and has_amx() and _has_torch():
         return "this CPU has AMX, on which torch is faster in bfloat16"
-    # torch has no int8.
     if precision != "int8" and library.is_plain() and _has_torch():
         return "the native engine has no code for the instructions of this CPU, so torch is faster"
     return None
