@@ -117,7 +117,7 @@ def test_progress_rises_and_the_bar_of_duckdb_is_not_shown(executed, tmp_path, t
         "import duckdb, jammi_duck; con = duckdb.connect()",
         "con.execute('SET progress_bar_time = 100'); None",  # or DuckDB would show nothing for two seconds
         f"jammi_duck.install(con, storage={str(tmp_path)!r}, model={str(tiny_model)!r}); None",
-        "con.execute('''CREATE TABLE t AS SELECT range AS id, if(id < 8000, 'word ' || md5(id::VARCHAR), NULL) AS text"
+        "con.execute('''CREATE TABLE t AS SELECT range AS id, if(id < 8000, 'word ' || id, NULL) AS text"
         " FROM range(9000)'''); None",
         "con.execute('''SELECT row_count FROM jammi_generate('t', 'text', 'id')''').fetchall()",
         "con.execute('''SELECT id FROM jammi_search('t', 'word', 3)''').fetchall().__len__()",
