@@ -2,8 +2,8 @@
 
 A pass stays on one core, so cores never wait for each other within a layer. As many passes run at once as there are
 cores, whatever callers they belong to. Only if a caller has a single pass, and no other pass is running, it is spread
-over all cores. One thread runs all spread passes, because each thread that spreads its work has its own team of
-threads.
+over all cores. With torch, one thread runs all spread passes, because each thread that spreads its work has its own
+team of threads there.
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ class NativePairEngine(PairEngine):
     def pooled(self, pairs: Sequence[PairTokens]) -> Floats:
         """What the head makes the scores of, [n, hidden]."""
         types = [pair.types for pair in pairs] if self._has_types else None
-        return self._forward.pooled([pair.ids for pair in pairs], (self._pooling,), 0, types)
+        ids = [pair.ids for pair in pairs]
+        return self._forward.pooled(ids, (self._pooling,), 0, types, threads=cores_here() or 1)
 
     def scores(self, pairs: Sequence[PairTokens]) -> NDArray[np.float32]:
         """See `PairEngine.scores`, and `NativeEngine.vectors`."""

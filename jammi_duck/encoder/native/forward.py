@@ -158,7 +158,6 @@ def linear(kernels: int, x: Floats, weights: Floats, bias: Floats | None) -> Flo
 
     Raises:
         ModelError: they do not fit each other.
-        MemoryError: there is not enough memory.
     """
     if x.shape[1] != weights.shape[1]:
         raise ModelError(f"a layer for {weights.shape[1]} numbers comes after {x.shape[1]} of them")
@@ -167,8 +166,6 @@ def linear(kernels: int, x: Floats, weights: Floats, bias: Floats | None) -> Flo
         kernels, *x.shape, len(weights), x.ctypes.data, weights.ctypes.data,
         None if bias is None else bias.ctypes.data, y.ctypes.data,
     )  # fmt: skip
-    if result == Result.NO_MEMORY:
-        raise MemoryError
     if result != Result.DONE:
         raise ModelError(f"a layer of {x.shape[1]} inputs and {len(weights)} outputs cannot be computed")
     return y
