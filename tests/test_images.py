@@ -608,7 +608,7 @@ class TestFunctionsOfTheUser:
     def test_one_that_takes_bytes(self, con):
         from jammi_duck.embeddings import EmbeddingFunction, register
 
-        @register("sizes")
+        @register("picture_sizes")
         class Sizes(EmbeddingFunction):
             def ndims(self):
                 return 2
@@ -619,8 +619,10 @@ class TestFunctionsOfTheUser:
             def compute_query_embeddings(self, query):
                 return [[1.0, len(query)]]
 
-        assert one(con, "SELECT row_count FROM jammi_generate('photos', 'picture', 'id', model := 'sizes')") == (7,)
-        assert one(con, "SELECT id FROM jammi_search('photos', 'broken'::BLOB, 1, model := 'sizes')") == (6,)
+        assert one(
+            con, "SELECT row_count FROM jammi_generate('photos', 'picture', 'id', model := 'picture_sizes')"
+        ) == (7,)
+        assert one(con, "SELECT id FROM jammi_search('photos', 'broken'::BLOB, 1, model := 'picture_sizes')") == (6,)
 
 
 @needs_extension

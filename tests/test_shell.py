@@ -216,14 +216,14 @@ class TestWorker:
     def test_an_error_of_the_system_is_told_and_is_not_the_workers_end(self, folder):
         (folder / "broken").mkdir()
         (folder / "broken" / "torch.py").write_text("raise OSError('libtorch cannot be mapped')\n")
-        done = shell("SELECT embed('x')", PYTHONPATH=str(folder / "broken"))
+        done = shell("SELECT embed('x')", PYTHONPATH=str(folder / "broken"), JAMMI_INFERENCE__ENGINE="torch")
         assert (done.returncode, "OSError: libtorch cannot be mapped" in done.stderr) == (1, True), done.stderr
         assert "Traceback" not in done.stderr
 
     def test_the_reason_shows_where_torch_is_missing(self, folder):
         (folder / "broken").mkdir()
         (folder / "broken" / "torch.py").write_text("raise ImportError('no torch here')\n")
-        done = shell("SELECT embed('x')", PYTHONPATH=str(folder / "broken"))
+        done = shell("SELECT embed('x')", PYTHONPATH=str(folder / "broken"), JAMMI_INFERENCE__ENGINE="torch")
         assert (done.returncode, "ImportError: no torch here" in done.stderr) == (1, True)
 
 
