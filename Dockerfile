@@ -7,7 +7,7 @@ ARG PYTHON=3.11
 # What the server needs, at the versions that are tested. It changes seldom.
 FROM python:${PYTHON}-slim AS dependencies
 # Models are computed by the native engine, without PyTorch. What needs PyTorch (docs/install.md) gets it from this index:
-# https://download.pytorch.org/whl/cpu has it for CPUs, https://pypi.org/simple that for NVIDIA GPUs.
+# https://download.pytorch.org/whl/cpu has it for CPUs, Python's own index that for NVIDIA GPUs.
 ARG TORCH_INDEX=
 ENV PATH=/opt/jammi/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src

@@ -57,6 +57,19 @@ class Module:
     path: Path
 
 
+def module_settings(module: Module, model: str) -> Mapping[str, Any]:
+    """What the config.json of a module says, which takes a text's vector and gives one; `model` is its model's name.
+
+    Raises:
+        ModelError: it takes or gives something else.
+    """
+    settings: Mapping[str, Any] = read_json(module.path / "config.json")
+    for key in ("module_input_name", "module_output_name"):
+        if settings.get(key, "sentence_embedding") not in ("sentence_embedding", None):
+            raise ModelError(f"the model '{model}' has a {module.kind} with {key} '{settings[key]}': not supported")
+    return settings
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransformerDescription:
     """What a model reads.

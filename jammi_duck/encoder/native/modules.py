@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from jammi_duck.encoder.description import Module
-from jammi_duck.encoder.model_files import read_json
+from jammi_duck.encoder.description import Module, module_settings
 from jammi_duck.encoder.native.forward import linear
 from jammi_duck.encoder.native.library import kernels_number
 from jammi_duck.encoder.native.mapped_weights import Floats, MappedWeights
@@ -125,10 +124,7 @@ def step(module: Module, model: str) -> Step:
     """
     if module.kind == "Normalize":
         return unit
-    settings = read_json(module.path / "config.json")
-    for key in ("module_input_name", "module_output_name"):
-        if settings.get(key, "sentence_embedding") not in ("sentence_embedding", None):
-            raise ModelError(f"the model '{model}' has a {module.kind} with {key} '{settings[key]}': not supported")
+    settings = module_settings(module, model)
     weights = MappedWeights(module.path, model)
     if module.kind == "LayerNorm":
         size = int(settings["dimension"])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from jammi_duck.encoder.description import ModelDescription, Module
-from jammi_duck.encoder.model_files import read_json
+from jammi_duck.encoder.description import ModelDescription, Module, module_settings
 from jammi_duck.encoder.torch_engine.batch import Batch, each_group
 from jammi_duck.encoder.torch_engine.weights import Weights
 from jammi_duck.errors import ModelError
@@ -73,10 +72,7 @@ _MODES: dict[str, Callable[[Tensor, int], Tensor]] = {
 def _step(module: Module, model: str, device: torch.device) -> Step:
     if module.kind == "Normalize":
         return lambda x: torch.nn.functional.normalize(x, dim=1)
-    settings = read_json(module.path / "config.json")
-    for key in ("module_input_name", "module_output_name"):
-        if settings.get(key, "sentence_embedding") not in ("sentence_embedding", None):
-            raise ModelError(f"the model '{model}' has a {module.kind} with {key} '{settings[key]}': not supported")
+    settings = module_settings(module, model)
     weights = Weights(module.path, model)
     if module.kind == "LayerNorm":
         size = int(settings["dimension"])
@@ -87,7 +83,7 @@ def _step(module: Module, model: str, device: torch.device) -> Step:
 
 
 def _dense(
-    inputs: int, outputs: int, settings: dict[str, object], weights: Weights, model: str, device: torch.device
+    inputs: int, outputs: int, settings: Mapping[str, object], weights: Weights, model: str, device: torch.device
 ) -> Step:
     weight = weights.take("linear.weight", outputs, inputs).to(device)
     bias = weights.take("linear.bias", outputs).to(device) if settings.get("bias", True) else None
