@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakMethod
 
@@ -31,6 +31,7 @@ _BETWEEN_CALLS_SECONDS = 5.0
 # the second time.
 _QUIET_SECONDS = 0.5
 _UNWIND_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
 # The exit code that shells give to a program ended by Ctrl-C.
 _INTERRUPTED = 130
 
@@ -41,34 +42,38 @@ class ExitingError(JammiError):
 
 class _Life:
     def __init__(self) -> None:
-        self.at_work = 0
-        # When each thread last called a function of ours; infinity during the call.
+        # The threads that are at work, and in how many contexts. Each notes only itself, so whatever Ctrl-C leaves
+        # here is of the main thread, which does not wait for itself.
+        self.depths: dict[int, int] = {}
+        # When each thread was last at work.
         self.called: dict[int, float] = {}
         self.is_ending = False
-        self.changed = threading.Condition()
 
 
 _life: _Life = globals().get("_life") or _Life()
 _to_stop: list[WeakMethod[Callable[[], None]]] = globals().get("_to_stop") or []
 
 
-@contextlib.contextmanager
-def at_work() -> Iterator[None]:
+class at_work:
     """A context that the interpreter waits for before it exits. Raises ExitingError once it is exiting."""
-    with _life.changed:
+
+    def __enter__(self) -> None:
+        """Begin."""
+        me = threading.get_ident()
+        self._outer = _life.depths.get(me, 0)
+        _life.depths[me] = self._outer + 1
         if _life.is_ending:
+            self.__exit__()
             raise ExitingError("Python exits; what was done so far is kept as after a crash")
-        _life.at_work += 1
-        is_inner = _life.called.get(threading.get_ident()) == math.inf
-        _life.called[threading.get_ident()] = math.inf
-    try:
-        yield
-    finally:
-        with _life.changed:
-            _life.at_work -= 1
-            if not is_inner:
-                _life.called[threading.get_ident()] = time.monotonic()
-            _life.changed.notify_all()
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        me = threading.get_ident()
+        _life.called[me] = time.monotonic()
+        if self._outer:
+            _life.depths[me] = self._outer
+        else:
+            _life.depths.pop(me, None)
 
 
 def stop_at_exit(stop: Callable[[], None]) -> None:
@@ -83,23 +88,28 @@ def forever(thing: object) -> None:
 
 
 def _end() -> None:
-    with _life.changed:
-        _life.is_ending = True
-        if not _life.at_work and not _others_called():
-            return
+    _life.is_ending = True
+    if not _others_work() and not _others_called():
+        return
     try:
         for each in _to_stop:
             stop = each()
             if stop is not None:
                 stop()
-        with _life.changed:
-            is_over = _life.changed.wait_for(lambda: not _life.at_work, _WAIT_SECONDS)
+        end = time.monotonic() + _WAIT_SECONDS
+        while _others_work() and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
+        is_over = not _others_work()
         _unwind()
     except KeyboardInterrupt:
         is_over = False
     if not is_over:
         # Exit at once, rather than abort.
         os._exit(_INTERRUPTED)
+
+
+def _others_work() -> bool:
+    return bool(_life.depths.keys() - {threading.get_ident()})
 
 
 def _others_called() -> bool:
@@ -116,7 +126,7 @@ def _unwind() -> None:
     end = time.monotonic() + _UNWIND_SECONDS
     quiet = time.monotonic() + _QUIET_SECONDS
     while time.monotonic() < min(quiet, end):
-        time.sleep(0.02)
+        time.sleep(_LOOK_SECONDS)
         if _others_run():
             quiet = time.monotonic() + _QUIET_SECONDS
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from jammi_duck import EncodingError
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local.batching import Passes, TokenBudget
+from jammi_duck.threads import Task, Threads
 from tests.conftest import make_tiny_model
 
 GOLDEN = Path(__file__).parent / "golden" / "minilm.json"
@@ -35,20 +35,18 @@ def run(sequences, forward, dimensions, budget, at_once=1, chunk=7):
     numbered = list(enumerate(sequences))
     chunks = [numbered[i : i + chunk] for i in range(0, len(numbered), chunk)]
     done = []
-    with ThreadPoolExecutor(at_once) as pool:
+    pool = Threads(at_once, "passes")
 
-        def start(batch):
-            if at_once > 1:
-                return pool.submit(forward, batch)
-            future = Future()
-            try:
-                future.set_result(forward(batch))
-            except Exception as error:
-                future.set_exception(error)
-            return future
+    def start(batch, landed):
+        task = Task(lambda: forward(batch), landed)
+        if at_once > 1:
+            pool.start(task)
+        else:
+            task.run()
+        return task
 
-        passes = Passes(start, vectors, budget, is_memory_error, at_once=at_once)
-        passes.run(chunks, done.append)
+    passes = Passes(start, vectors, budget, is_memory_error, at_once=at_once)
+    passes.run(chunks, done.append)
     assert sum(done) == len(sequences)
     return vectors, passes.failed
 
@@ -229,7 +227,7 @@ class TestQueries:
         query = threading.Thread(target=encoder.encode, args=(["x"], "query"))
         query.start()
         end = time.monotonic() + 30
-        while encoder._workers._unfinished < 3:
+        while not encoder._workers._each_on_a_core._urgent:
             assert time.monotonic() < end, "the query did not come to wait"
             time.sleep(0.001)
         go_on.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ def ask(gathering, encode, asked):
     for thread in threads[1:]:
         thread.start()
     while len(gathering._waiting) < len(asked) - 1:
-        pass
+        time.sleep(0.001)
     encode.go_on.set()
     for thread in threads:
         thread.join(60)

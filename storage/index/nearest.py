@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from jammi_duck.storage.index import plan
 from jammi_duck.storage.index.exact import LEAST, Block, Candidates, Mask, joined, scan
 from jammi_duck.storage.index.segment import LEAST_ROWS, OpenSegment
+from jammi_duck.threads import Threads
 from jammi_duck.types import Stage, Vectors
 
 _WIDER = 4
@@ -182,8 +182,8 @@ class _Shared(Iterator[Block]):
 
 
 @cache
-def _cores() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(plan.CORES, thread_name_prefix="jammi-search")
+def _cores() -> Threads:
+    return Threads(plan.CORES, "jammi-search")
 
 
 # A forked child has no threads of its parent.

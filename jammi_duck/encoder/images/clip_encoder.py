@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ from jammi_duck.encoder.torch_engine.linear import Placement
 from jammi_duck.encoder.torch_engine.threads import use_cores
 from jammi_duck.encoder.torch_engine.weights import Weights
 from jammi_duck.errors import EncodingError, InputError, ModelError
+from jammi_duck.threads import Task
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:
@@ -152,8 +154,8 @@ class ClipEncoder(Encoder):
         """The vectors of pictures."""
         done = _Done(len(texts), self.dimensions)
 
-        def start(pictures: Sequence[_Pixels]) -> Future[Vectors]:
-            return self._workers.submit(lambda: self._forward(pictures), spread=len(texts) == 1)
+        def start(pictures: Sequence[_Pixels], landed: SimpleQueue[Task[Vectors]]) -> Task[Vectors]:
+            return self._workers.submit(lambda: self._forward(pictures), spread=len(texts) == 1, landed=landed)
 
         budget = self.budget or TokenBudget(self._pass_tokens)
         passes = Passes(start, done.vectors, budget, is_out_of_memory, at_once=self._at_once)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+
+from jammi_duck.threads import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,14 +56,16 @@ class Passes(Generic[S]):
 
     def __init__(
         self,
-        start: Callable[[Sequence[S]], Future[Vectors]],
+        start: Callable[[Sequence[S], SimpleQueue[Task[Vectors]]], Task[Vectors]],
         vectors: Vectors,
         budget: TokenBudget,
         is_out_of_memory: Callable[[BaseException], bool],
         *,
         at_once: int,
     ) -> None:
-        """`start` begins a pass over sequences; `vectors`, [n, dimensions], takes the result of sequence i at row i.
+        """`start` begins a pass over sequences, and the queue gets its task when it is done.
+
+        `vectors`, [n, dimensions], takes the result of sequence i at row i.
 
         `at_once` passes are running or queued, as long as there are sequences.
         """
@@ -73,7 +77,8 @@ class Passes(Generic[S]):
         self._at_once = at_once
         self._waiting: deque[Numbered[S]] = deque()
         self._alone: list[Numbered[S]] = []
-        self._flying: dict[Future[Vectors], list[Numbered[S]]] = {}
+        self._flying: dict[Task[Vectors], list[Numbered[S]]] = {}
+        self._landed: SimpleQueue[Task[Vectors]] = SimpleQueue()
 
     def run(self, chunks: Iterable[list[Numbered[S]]], progress: Callable[[int], None]) -> None:
         """Encode all sequences of all chunks; the next chunk is read when the waiting sequences fill only few passes.
@@ -85,14 +90,13 @@ class Passes(Generic[S]):
         rest = iter(chunks)
         try:
             while self._take_off(rest):
-                for landed in wait(self._flying, return_when=FIRST_COMPLETED).done:
-                    progress(self._land(landed))
+                progress(self._land(self._landed.get()))
             for numbered in self._alone:
-                self._flying = {self._start([numbered[1]]): [numbered]}
-                progress(self._land(next(iter(self._flying)), is_alone=True))
+                self._begin([numbered])
+                progress(self._land(self._landed.get(), is_alone=True))
         finally:
-            for future in self._flying:
-                future.cancel()
+            for task in self._flying:
+                task.cancel()
 
     def _take_off(self, rest: Iterator[list[Numbered[S]]]) -> bool:
         """Start passes until enough are running; False if nothing is left to do."""
@@ -100,11 +104,13 @@ class Passes(Generic[S]):
             if self._waiting_tokens() < self._at_once * self._budget.tokens and (chunk := next(rest, None)) is not None:
                 self._wait(chunk)
             elif self._waiting:
-                batch = self._next_batch()
-                self._flying[self._start([sequence for _, sequence in batch])] = batch
+                self._begin(self._next_batch())
             else:
                 break
         return bool(self._flying)
+
+    def _begin(self, batch: list[Numbered[S]]) -> None:
+        self._flying[self._start([sequence for _, sequence in batch], self._landed)] = batch
 
     def _waiting_tokens(self) -> int:
         return sum(len(sequence) for _, sequence in self._waiting)
@@ -122,7 +128,7 @@ class Passes(Generic[S]):
             batch.append(self._waiting.popleft())
         return batch
 
-    def _land(self, landed: Future[Vectors], *, is_alone: bool = False) -> int:
+    def _land(self, landed: Task[Vectors], *, is_alone: bool = False) -> int:
         """Store the result of a pass; returns how many sequences are finished."""
         batch = self._flying.pop(landed)
         error = landed.exception()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from jammi_duck.encoder.local.engine import PairEngine, is_out_of_memory
 from jammi_duck.encoder.local.pairs import PairTokenization, PairTokens
 from jammi_duck.encoder.local.workers import Workers
 from jammi_duck.errors import EncodingError, ModelError
+from jammi_duck.threads import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,9 +73,11 @@ class CrossEncoder(Reranker):
         """The scores of different pairs, and which of them failed."""
         scores = np.zeros((len(pairs), 1), np.float32)
 
-        def start(sequences: Sequence[PairTokens]) -> Future[Vectors]:
+        def start(sequences: Sequence[PairTokens], landed: SimpleQueue[Task[Vectors]]) -> Task[Vectors]:
             is_only_one = len(sequences) == len(pairs)
-            return self._workers.submit(lambda: self._forward(sequences), urgent=True, spread=is_only_one)
+            return self._workers.submit(
+                lambda: self._forward(sequences), urgent=True, spread=is_only_one, landed=landed
+            )
 
         passes = Passes(start, scores, TokenBudget(self._pass_tokens), is_out_of_memory, at_once=self._at_once)
         passes.run(self._tokenized(pairs, passes.failed), lambda _: None)

@@ -8,7 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from jammi_duck.encoder.local.gathering import Gathering
 from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
 from jammi_duck.encoder.local.workers import Workers
 from jammi_duck.errors import ModelError
+from jammi_duck.threads import Task
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:
@@ -109,13 +110,14 @@ class TransformerEncoder(Encoder):
         cut = np.zeros(len(distinct), np.bool_)
         skipped = self._tokens.prompt_tokens(role)
 
-        def start(sequences: Sequence[Tokens]) -> Future[Vectors]:
+        def start(sequences: Sequence[Tokens], landed: SimpleQueue[Task[Vectors]]) -> Task[Vectors]:
             tokens = sum(map(len, sequences)) if len(sequences) == len(distinct) else None
             return self._workers.submit(
                 lambda: self._forward(sequences, skipped),
                 urgent=role == "query",
                 spread=tokens is not None and tokens >= self.engine.spread_tokens,
                 here=tokens is not None and tokens <= self._tokens_here,
+                landed=landed,
             )
 
         budget = self.budget or TokenBudget(self._pass_tokens)

@@ -8,19 +8,17 @@ team of threads there.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TypeVar
 
 from jammi_duck.lifetime import at_work
+from jammi_duck.threads import Task, Threads
 
 T = TypeVar("T")
-_Job = tuple[bool, int, Future[Any], Callable[[], Any]]
 
 
 class Workers:
@@ -29,66 +27,58 @@ class Workers:
     def __init__(self, threads: int) -> None:
         """Start a thread for each of `threads` cores, and one for spread passes; they end with the process."""
         self.threads = threads
-        self._numbers = itertools.count()
         self.start()
 
     def start(self) -> None:
         """Start the threads again: a forked process has no threads of its parent."""
-        self._unfinished = 0
-        self._counting = threading.Lock()
-        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
-        self._spread_jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
-        threads = [(self._jobs, 1, f"jammi-encoder-{number}") for number in range(self.threads)]
-        for jobs, cores, name in [*threads, (self._spread_jobs, self.threads, "jammi-encoder-spread")]:
-            threading.Thread(target=self._work, args=(jobs, cores), name=name, daemon=True).start()
+        # The threads that compute something now. What Ctrl-C left of the main thread here is never another's work.
+        self._computing: dict[int, None] = {}
+        self._each_on_a_core = Threads(self.threads, "jammi-encoder", lambda: _compute_on(1))
+        self._on_all_cores = Threads(1, "jammi-encoder-spread", lambda: _compute_on(self.threads))
 
     def submit(
-        self, work: Callable[[], T], *, urgent: bool = False, spread: bool = False, here: bool = False
-    ) -> Future[T]:
-        """Run `work` as soon as a thread is free; urgent work goes first.
+        self,
+        work: Callable[[], T],
+        *,
+        urgent: bool = False,
+        spread: bool = False,
+        here: bool = False,
+        landed: SimpleQueue[Task[T]] | None = None,
+    ) -> Task[T]:
+        """Run `work` as soon as a thread is free; urgent work goes first. When it is done, `landed` gets the task.
 
         If nothing else is running, it may use all cores with `spread`, and with `here` runs at once on the calling
         thread: to wake another one takes as long as a short pass.
         """
-        future: Future[T] = Future()
-        with self._counting:
-            is_alone = not self._unfinished
-            self._unfinished += 1
-            if not (here and is_alone):
-                jobs = self._spread_jobs if spread and is_alone else self._jobs
-                jobs.put((not urgent, next(self._numbers), future, work))
-                return future
-        before, _here.cores = cores_here(), self.threads if spread else 1
-        try:
-            self._run(future, work)
-        finally:
-            _here.cores = before
-        return future
-
-    def _work(self, jobs: queue.PriorityQueue[_Job], cores: int) -> None:
-        _here.cores = cores
-        while True:
-            _, _, future, work = jobs.get()
-            self._run(future, work)
-            del future, work
-
-    def _run(self, future: Future[T], work: Callable[[], T]) -> None:
-        if not future.set_running_or_notify_cancel():
-            self._finish()
-            return
-        try:
-            with at_work(), _passes.one():
-                result = work()
-        except BaseException as error:
-            self._finish()
-            future.set_exception(error)
+        task = Task(lambda: self._computed(work), landed)
+        is_alone = (here or spread) and self.is_idle
+        if here and is_alone:
+            before = cores_here()
+            _compute_on(self.threads if spread else 1)
+            try:
+                task.run()
+            finally:
+                _compute_on(before)
+        elif spread and is_alone:
+            self._on_all_cores.start(task)
         else:
-            self._finish()
-            future.set_result(result)
+            self._each_on_a_core.start(task, urgent=urgent)
+        return task
 
-    def _finish(self) -> None:
-        with self._counting:
-            self._unfinished -= 1
+    @property
+    def is_idle(self) -> bool:
+        """Whether no other thread computes, or is about to."""
+        waiting = self._each_on_a_core.waiting or self._on_all_cores.waiting
+        return not waiting and not self._computing.keys() - {threading.get_ident()}
+
+    def _computed(self, work: Callable[[], T]) -> T:
+        me = threading.get_ident()
+        self._computing[me] = None
+        try:
+            with at_work(), _passes:
+                return work()
+        finally:
+            del self._computing[me]
 
 
 def cores_here() -> int | None:
@@ -96,44 +86,45 @@ def cores_here() -> int | None:
     return getattr(_here, "cores", None)
 
 
+def _compute_on(cores: int | None) -> None:
+    _here.cores = cores
+
+
 class _Passes:
-    """Counts running passes. A fork waits for them, because the child would inherit the locks that they hold in C++."""
+    """Knows the running passes. A fork waits for them, because the child would inherit the locks that they hold in C.
+
+    Each thread notes only itself, so what Ctrl-C leaves of the main thread is mended by its next pass.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._is_forking = False
-        self._mine = threading.local()
+        self._running: dict[int, None] = {}
+        self._forking: dict[int, None] = {}
 
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """A context in which one pass runs."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_forking)
-            self._running += 1
-            self._mine.runs = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._mine.runs = False
-                self._changed.notify_all()
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        self._running[me] = None
+        while self._forking:
+            del self._running[me]
+            time.sleep(_LOOK_SECONDS)
+            self._running[me] = None
+
+    def __exit__(self, *_: object) -> None:
+        self._running.pop(threading.get_ident(), None)
 
     def before_fork(self) -> None:
-        """Wait until no pass runs, for some seconds; no new pass begins meanwhile."""
-        with self._changed:
-            self._is_forking = True
-            mine = int(getattr(self._mine, "runs", False))
-            self._changed.wait_for(lambda: self._running <= mine, _FORK_SECONDS)
+        """Wait until no pass runs but one of this thread, for some seconds; no new pass begins meanwhile."""
+        me = threading.get_ident()
+        self._forking[me] = None
+        end = time.monotonic() + _FORK_SECONDS
+        while self._running.keys() - {me} and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
 
     def after_fork(self) -> None:
         """In the parent, let passes begin again."""
-        with self._changed:
-            self._is_forking = False
-            self._changed.notify_all()
+        self._forking.pop(threading.get_ident(), None)
 
 
+_LOOK_SECONDS = 0.001
 _FORK_SECONDS = 5.0
 _passes = _Passes()
 _pools: dict[int, Workers] = {}

@@ -1,0 +1,202 @@
+"""Ctrl-C at any moment ends the call that it strikes, and nothing else: whoever comes later is answered."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from jammi_duck import lifetime
+from jammi_duck.encoder.loaded import LoadedEncoders
+from jammi_duck.encoder.local.gathering import Gathering
+from jammi_duck.threads import Task, Threads
+
+INTERRUPTS = 400
+
+
+@contextmanager
+def alarms():
+    """Alarms that raise KeyboardInterrupt, as Ctrl-C does. Gives a function that lets one ring in so many seconds."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def interrupted(call, longest, count=INTERRUPTS, seconds=60):
+    """Call `call(i)` again and again, each time with an interrupt within `longest` seconds, until so many struck.
+
+    Each call that is not struck has to be right, which it says itself.
+    """
+    dice, struck, end = random.Random(7), 0, time.monotonic() + seconds
+    with alarms() as ring_in:
+        for i in range(10**9):
+            try:
+                ring_in(dice.uniform(1e-5, longest))
+                call(i)
+                ring_in(0)
+            except KeyboardInterrupt:
+                struck += 1
+            if struck == count or time.monotonic() > end:
+                break
+    assert struck > count // 20, "too few interrupts struck"
+
+
+def on_another_thread(call):
+    """The result of a call on another thread; it must come."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive(), "another thread waits for ever"
+    return answers[0]
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("count", [1, 40])
+def test_an_encoder_answers_after_interrupts(tiny_model, engine, count):
+    encoder = LoadedEncoders(4, 3, precision="float32", threads=2, engine=engine).get(str(tiny_model))
+    expected = encoder.encode(["duck"])
+    whole = []
+    for role in ("query", "document"):
+        at = time.perf_counter()
+        encoder.encode([f"{role} {i}" for i in range(count)], role)
+        whole.append(time.perf_counter() - at)
+
+        def call(number, role=role):
+            vectors = encoder.encode([*(f"duck {number} {i}" for i in range(count)), "duck"], role)
+            assert np.array_equal(vectors[-1:], expected)
+
+        interrupted(call, 1.5 * whole[-1], INTERRUPTS // 2, seconds=20)
+    # Passes that had begun go on to their end.
+    end = time.monotonic() + 30
+    while lifetime._others_work() or not encoder._workers.is_idle:
+        assert time.monotonic() < end, "what was interrupted counts as work for ever"
+        time.sleep(0.01)
+    assert np.array_equal(on_another_thread(lambda: encoder.encode(["duck"])), expected)
+    assert on_another_thread(lambda: encoder.encode(["duck of another"], "query")).shape == (1, 32)
+
+
+def test_others_are_answered_while_one_is_interrupted():
+    gathering, over, answered = Gathering(), threading.Event(), Counter()
+
+    def encode(texts):
+        time.sleep(1e-4)
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    def one(number):
+        while not over.is_set():
+            assert gathering.encode(["x" * number], encode).tolist() == [[number]]
+            answered[number] += 1
+
+    threads = [threading.Thread(target=one, args=[number], daemon=True) for number in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    try:
+        interrupted(lambda number: gathering.encode(["x" * (number % 9)], encode), 1e-3)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(answered) == 3
+    assert gathering._leader is None
+    assert not gathering._waiting
+
+
+def test_threads_do_what_they_are_given_between_interrupts():
+    pool = Threads(2, "interrupted")
+
+    def call(number):
+        tasks = [Task(lambda i=i: number + i) for i in range(5)]
+        for i, task in enumerate(tasks):
+            pool.start(task, urgent=i % 2 == 0)
+        assert [task.result() for task in tasks] == [number + i for i in range(5)]
+
+    interrupted(call, 3e-4)
+    assert on_another_thread(lambda: pool.submit(lambda: 7).result(10)) == 7
+    tasks = [Task(lambda i=i: i) for i in range(20)]
+    for i, task in enumerate(tasks):
+        pool.start(task, urgent=i % 3 == 0)
+    assert [task.result(10) for task in tasks] == list(range(20))
+
+
+def test_a_task_says_what_became_of_it():
+    pool, gate = Threads(1, "one"), threading.Event()
+    first = pool.submit(gate.wait)
+    second = pool.submit(lambda: 1 / 0)
+    third = pool.submit(lambda: 3)
+    with pytest.raises(TimeoutError, match="not done after 0.01 seconds"):
+        second.result(0.01)
+    assert not second.done()
+    assert third.cancel()
+    gate.set()
+    assert first.result(10) is True
+    with pytest.raises(ZeroDivisionError):
+        second.result(10)
+    assert isinstance(second.exception(), ZeroDivisionError)
+    assert not third.cancel()
+    assert not third.done()
+
+
+INTERRUPTED_SEARCHES = """
+import os, random, signal, sys, time
+import duckdb, jammi_duck
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+folder, model = sys.argv[1:]
+con = duckdb.connect(f"{folder}/db")
+jammi = jammi_duck.install(con, storage=f"{folder}/store", model=model)
+con.execute("CREATE TABLE ducks AS SELECT range AS id, 'duck ' || range || ' water' AS text FROM range(200)")
+con.execute("SELECT * FROM jammi_generate('ducks', 'text', 'id')").fetchall()
+signal.signal(signal.SIGALRM, interrupt)
+dice, struck, answered = random.Random(3), 0, 0
+end = time.monotonic() + 15
+while struck < 300 and time.monotonic() < end:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-4, 8e-3))
+        assert len(jammi.search("ducks", f"duck {struck} {answered}", 3).fetchall()) == 3
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        answered += 1
+    except (KeyboardInterrupt, duckdb.Error, jammi_duck.JammiError):
+        struck += 1
+    except RuntimeError as error:
+        # What DuckDB raises for an interrupt in its own code.
+        assert "nterrupt" in str(error), error
+        struck += 1
+    finally:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            pass
+assert len(jammi.search("ducks", "duck", 3).fetchall()) == 3
+print(struck > 20, flush=True)
+print(time.monotonic(), flush=True)
+"""
+
+
+def test_a_process_searches_on_after_interrupts_and_ends_at_once(tmp_path, tiny_model):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_SEARCHES, str(tmp_path), str(tiny_model)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    struck, ended = done.stdout.split()
+    assert struck == "True"
+    assert time.monotonic() - float(ended) < lifetime._WAIT_SECONDS / 2
