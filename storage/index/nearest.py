@@ -119,7 +119,7 @@ def _exactly(parts: Sequence[Part], queries: Vectors, k: int, bars: NDArray[np.f
     alone = len(queries) > 1 or all(part.segment.rows <= LEAST_ROWS for part in parts)
     cores = 1 if alone else plan.CORES
     blocks = _Shared(itertools.chain.from_iterable(part.blocks(cores) for part in parts))
-    others = [_cores().submit(scan, blocks, queries, k, bars) for _ in range(cores - 1)]
+    others = [_cores().submit(lambda: scan(blocks, queries, k, bars)) for _ in range(cores - 1)]
     mine = scan(blocks, queries, k, bars)
     return joined([mine, *(other.result() for other in others)])
 
