@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
 from jammi_duck.encoder.names import MINILM, find
 from jammi_duck.encoder.native import families as native_families
 from jammi_duck.encoder.native import library, mapped_weights, proof
-from jammi_duck.encoder.native.engine import NotCovered, native_engine, native_pair_engine
+from jammi_duck.encoder.native.engine import NotCovered, native_engine, native_pair_engine, why_not_covered
+from jammi_duck.encoder.native.forward import Forward
 from jammi_duck.encoder.native.int8_texts import TEXTS
 from jammi_duck.encoder.native.mapped_weights import MappedWeights
 from jammi_duck.errors import ConfigError, ModelError
@@ -468,6 +470,37 @@ class TestInt8:
         assert Encoder(plain("bert"), "int8").engine.precision == "int8"
         assert list(tmp_path.glob("~*")) == []
 
+    def test_the_two_precisions_are_never_loaded_together(self, plain, force, monkeypatch):
+        force(INT8)
+        alive, most = set(), []
+        make, free = Forward.__init__, weakref.finalize
+
+        def counted(self, planned, precision, model):
+            make(self, planned, precision, model)
+            alive.add(id(self))
+            free(self, alive.discard, id(self))
+            most.append(len(alive))
+
+        monkeypatch.setattr(Forward, "__init__", counted)
+        assert Encoder(plain("bert"), "int8").engine.precision == "int8"
+        assert most == [1, 1, 1]
+
+    def test_too_little_memory_for_the_comparison(self, plain, force, monkeypatch):
+        force(INT8)
+        make = Forward.__init__
+
+        def limited(self, planned, precision, model):
+            if precision == "float32":
+                raise MemoryError("not enough")
+            make(self, planned, precision, model)
+
+        monkeypatch.setattr(Forward, "__init__", limited)
+        with pytest.raises(
+            ModelError, match="'m' cannot be computed in int8: it is compared with float32 once"
+        ) as told:
+            Encoder(plain("bert"), "int8")
+        assert "precision = 'auto'" in str(told.value)
+
     @pytest.mark.parametrize(("inner", "told"), [(66_304, "DONE"), (66_320, "BAD_SHAPE")])
     def test_sums_fit_into_32_bits(self, force, inner, told):
         force(INT8)
@@ -784,6 +817,11 @@ class TestHostileWeights:
         index["weight_map"] = dict.fromkeys(index["weight_map"], name)
         (path / "model.safetensors.index.json").write_text(json.dumps(index))
         assert "are not all there" in damaged(path)
+
+    def test_nothing_is_copied_to_see_whether_a_model_is_covered(self, copy, monkeypatch):
+        change_tensors(copy, lambda tensors: tensors.update({name: each.double() for name, each in tensors.items()}))
+        monkeypatch.setattr(mapped_weights.Tensor, "readable", lambda _: pytest.fail("copied"))
+        assert why_not_covered(describe(copy, "m")) is None
 
     def test_tensors_at_odd_addresses(self, copy, plain):
         whole = (copy / "model.safetensors").read_bytes()

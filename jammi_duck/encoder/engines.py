@@ -176,7 +176,9 @@ class Engines:
         choice = self.choice()
         if choice.is_native:
             try:
-                return Computing(native(choice.precision), workers(self._wanted.threads))
+                pool = workers(self._wanted.threads)
+                # On that many threads, and counted as work, since a model may take seconds to prove itself in int8.
+                return Computing(pool.submit(lambda: native(choice.precision), spread=True).result(), pool)
             except NotCovered as error:
                 choice = self._instead(description, str(error))
         place, pool, at_once = self._place(choice, description)

@@ -5,14 +5,14 @@ The costs were measured (docs/search.md); only their ratios matter.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jammi_duck.cpus import cpus
 from jammi_duck.storage.index.exact import SPARSE
 from jammi_duck.storage.index.kinds import VectorIndex
 
-CORES = os.cpu_count() or 1
+CORES = cpus()
 
 _MS_PER_BYTE_READ = 1 / 30e6
 _MS_PER_BYTE_COPIED = 1 / 5e6

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
 import re
 import secrets
 import threading
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from jammi_duck.config.logs import log
 from jammi_duck.config.options import Config
+from jammi_duck.cpus import cpus
 from jammi_duck.doors.composition import loaded_encoders
 from jammi_duck.doors.server.admission import Admission, Cores, GoneError
 from jammi_duck.doors.server.database import ClosedDatabaseError, Lent, Parameters, ServedDatabase
@@ -103,7 +103,7 @@ class Service:
         self.gate = gate
         self.metrics = Metrics()
         self.admission = Admission(config.max_queries, config.max_waiting)
-        self._cores = Cores(os.cpu_count() or 1)
+        self._cores = Cores(cpus())
         self.schemas = Schemas()
         models = (*config.preload_models, *config.server_preload_models)
         if config.wrappers is None:

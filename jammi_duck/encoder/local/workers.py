@@ -15,6 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
+from jammi_duck.cpus import cpus
 from jammi_duck.lifetime import at_work
 from jammi_duck.threads import Task, Threads
 
@@ -154,8 +155,3 @@ def workers(threads: int | None) -> Workers:
         if wanted not in _pools:
             _pools[wanted] = Workers(wanted)
         return _pools[wanted]
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jammi_duck.config.logs import log
@@ -24,6 +23,7 @@ from jammi_duck.encoder.native.mapped_weights import Floats, MappedWeights
 from jammi_duck.encoder.native.modules import Step, activation_of_torch, step, unit
 from jammi_duck.encoder.native.not_covered import NotCovered
 from jammi_duck.encoder.native.proof import LEAST_COSINE, LEAST_MEAN, proof
+from jammi_duck.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,14 +194,17 @@ def _proven(
     made: Callable[[str], E], probe: Callable[[], Callable[[E], Floats]], description: TransformerDescription
 ) -> E:
     """The engine in int8, if the vectors that a `probe` makes with it are near those in float32; otherwise another."""
-    engines: dict[str, E] = {}
 
     def compare() -> tuple[Floats, Floats]:
-        engines.update({precision: made(precision) for precision in ("int8", "float32")})
-        # Each pass takes a core.
-        with ThreadPoolExecutor(2) as pool:
-            found, exact = pool.map(probe(), engines.values())
-        return found, exact
+        run = probe()
+        try:
+            exact = run(made("float32"))
+        except MemoryError as error:
+            raise ModelError(
+                f"the model '{description.name}' cannot be computed in int8: it is compared with float32 once, for "
+                "which there is not enough memory; precision = 'auto' needs no comparison"
+            ) from error
+        return run(made("int8")), exact
 
     shown, precision = proof(description, compare), "int8"
     if not shown.holds:
@@ -211,4 +214,4 @@ def _proven(
             "average, and has to be %s and %s; it is computed in %s",
             description.name, len(TEXTS), shown.lowest, shown.mean, LEAST_COSINE, LEAST_MEAN, precision,
         )  # fmt: skip
-    return engines[precision] if precision in engines else made(precision)
+    return made(precision)

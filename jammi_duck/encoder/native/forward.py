@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
-import os
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jammi_duck.encoder.local.workers import cores_here
 from jammi_duck.encoder.native.families import Part, Plan
 from jammi_duck.encoder.native.library import POOLINGS, PRECISIONS, MatrixSlot, Result, functions, kernels_number
 from jammi_duck.encoder.native.not_covered import NotCovered
@@ -57,7 +57,7 @@ class Forward:
         free = weakref.finalize(self, self._library.encoder_free, self._encoder)
         free.atexit = False  # type: ignore[misc]  # typeshed has it as a slot
         # The library reads them where they are.
-        self._words = plan.words
+        self._words = plan.words.readable()
         self._put(plan)
 
     def pooled(
@@ -105,26 +105,30 @@ class Forward:
         for (layer, slot), parts in plan.vectors.items():
             first = 0
             for part in parts:
-                count = len(part.tensor.numbers) // _SIZES[part.tensor.number]
-                address, number = part.tensor.address, part.tensor.number
-                self._check(library.encoder_put_vector(encoder, layer, slot, first, count, address, number, part.scale))
+                tensor = part.tensor.readable()
+                count = math.prod(tensor.shape)
+                self._check(
+                    library.encoder_put_vector(
+                        encoder, layer, slot, first, count, tensor.address, tensor.number, part.scale
+                    )
+                )
                 first += count
         for layer, (rotation, reach) in enumerate(plan.layers):
             self._check(library.encoder_set_layer(encoder, layer, rotation, reach))
-        words = plan.words
+        words = self._words
         self._check(library.encoder_map_words(encoder, *words.shape, words.address, words.number))
-        threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(min(_MOST_THREADS, cores_here() or 1)) as pool:
             list(pool.map(self._put_matrix, plan.matrices, plan.matrices.values()))
         self._check(library.encoder_check(encoder))
 
     def _put_matrix(self, place: tuple[int, MatrixSlot], parts: Sequence[Part]) -> None:
         first = 0
         for part in parts:
-            rows, columns = part.tensor.shape
+            tensor = part.tensor.readable()
+            rows, columns = tensor.shape
             self._check(
                 self._library.encoder_put_matrix(
-                    self._encoder, *place, first, rows, columns, part.tensor.address, part.tensor.number, part.scale
+                    self._encoder, *place, first, rows, columns, tensor.address, tensor.number, part.scale
                 )
             )
             first += rows
@@ -145,10 +149,6 @@ class Forward:
             f"the tokenizer of '{self._model}' does not fit its weights: a token id or type is too high, or there are "
             "more tokens in a text than they have positions"
         )
-
-
-# Of the numbers in `library.NUMBERS`, in bytes.
-_SIZES = (4, 2, 2)
 
 
 def linear(kernels: int, x: Floats, weights: Floats, bias: Floats | None) -> Floats:

@@ -51,8 +51,14 @@ class Tensor:
 
     @property
     def number(self) -> int:
-        """How they are written: an `enum number`."""
+        """How they are written: an `enum number`; for `readable` ones."""
         return NUMBERS.index(self.dtype)
+
+    def readable(self) -> Tensor:
+        """The same in numbers that the library reads: a copy, if it is float64."""
+        if self.dtype in NUMBERS:
+            return self
+        return Tensor(self.floats().reshape(-1).view(np.uint8), "F32", self.shape)
 
     def floats(self) -> Floats:
         """The numbers in float32."""
@@ -119,10 +125,7 @@ class MappedWeights:
         if place.dtype not in _TYPES:
             raise NotCovered(f"'{name}' is {place.dtype}")
         size = math.prod(shape) * _BITS[place.dtype] // 8
-        tensor = Tensor(np.frombuffer(place.content, np.uint8, size, place.start), place.dtype, shape)
-        if place.dtype in NUMBERS:
-            return tensor
-        return Tensor(tensor.floats().reshape(-1).view(np.uint8), "F32", shape)
+        return Tensor(np.frombuffer(place.content, np.uint8, size, place.start), place.dtype, shape)
 
 
 def _places(path: Path) -> Mapping[str, _Place]:
