@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from jammi_duck.encoder.description import ModelDescription
     from jammi_duck.encoder.functions import EmbeddingFunction
     from jammi_duck.encoder.images.places import PictureLimits
+    from jammi_duck.encoder.local.tokens import CuttingTokenizer
     from jammi_duck.encoder.vector_cache import VectorCache
     from jammi_duck.types import Definition
 
@@ -283,15 +284,15 @@ class LoadedEncoders:
 
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(2) as beside:
             # Hashing takes as long as loading, so it runs on another core.
             weights = beside.submit(_checked_digest, found, description)
-            encoder = self._computing(description)
+            encoder = self._computing(description, beside)
             encoder.description = dataclasses.replace(encoder.description, weights=weights.result())
             encoder.identity = encoder.description.identity
         return encoder
 
-    def _computing(self, description: ModelDescription) -> LocalEncoder:
+    def _computing(self, description: ModelDescription, beside: ThreadPoolExecutor) -> LocalEncoder:
         from jammi_duck.encoder.static.description import StaticDescription
 
         if isinstance(description, StaticDescription):
@@ -306,9 +307,12 @@ class LoadedEncoders:
             from jammi_duck.encoder.images.clip_encoder import ClipEncoder
 
             return ClipEncoder(description, *place, self._batch_size)
+        # The tokenizer is read while the engine packs the weights.
+        tokenizer = beside.submit(_tokenizer, description)
+        computing = self._engines.for_texts(description)
         from jammi_duck.encoder.local.transformer import TransformerEncoder
 
-        return TransformerEncoder(description, *self._engines.for_texts(description), self._batch_size)
+        return TransformerEncoder(description, tokenizer.result(), *computing, self._batch_size)
 
     def _reading(self, encoder: Encoder) -> Encoder:
         """An encoder that all installations share, but which reads pictures only where this one may."""
@@ -369,6 +373,12 @@ def _malformed(found: Found) -> Iterator[None]:
 def _computes(encoder: Encoder, wanted: tuple[str, str]) -> bool:
     """Whether an encoder has these weights and this pooling."""
     return (encoder.identity.weights, encoder.identity.pooling) == wanted
+
+
+def _tokenizer(description: ModelDescription) -> CuttingTokenizer:
+    from jammi_duck.encoder.local.tokens import CuttingTokenizer
+
+    return CuttingTokenizer(description)
 
 
 def _checked_digest(found: Found, description: ModelDescription) -> str:

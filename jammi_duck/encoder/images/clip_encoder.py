@@ -25,6 +25,7 @@ from jammi_duck.encoder.images.places import PictureLimits
 from jammi_duck.encoder.images.towers import TextTower, VisionTower
 from jammi_duck.encoder.local.batching import Numbered, Passes, TokenBudget
 from jammi_duck.encoder.local.engine import is_out_of_memory
+from jammi_duck.encoder.local.tokens import CuttingTokenizer
 from jammi_duck.encoder.local.transformer import TransformerEncoder
 from jammi_duck.encoder.local.workers import Workers
 from jammi_duck.encoder.torch_engine.engine import Parts, TorchEngine, precision_of, tokens_of_pass
@@ -100,7 +101,8 @@ class ClipEncoder(Encoder):
 
         # On one core: the many small steps take several times as long if cores have to wait for each other.
         engine = workers.submit(lambda: TorchEngine(description, placement, text_parts)).result()
-        self._texts = TransformerEncoder(description, engine, workers, at_once, batch_size)
+        tokenizer = CuttingTokenizer(description)
+        self._texts = TransformerEncoder(description, tokenizer, engine, workers, at_once, batch_size)
 
         def vision() -> VisionTower:
             use_cores()

@@ -48,10 +48,6 @@ class Excerpts:
         self._boundary = _boundary(tokenizer, is_left=self._is_left)
         self._normalizer = tokenizer.normalizer
         self._longest_word = _longest_word(tokenizer) if self._boundary else None
-        if self._longest_word:
-            # The whole word is unknown, whatever its length.
-            run = f"[{_LETTERS}{_PICTURES}]"
-            self._runs = re.compile(f"({run}{{{self._longest_word}}}){run}+({run}{{{self._longest_word}}})")
 
     @property
     def knows_borders(self) -> bool:
@@ -66,7 +62,8 @@ class Excerpts:
         """
         size = self._first
         while self._boundary and size < len(text):
-            found = self._boundary.search(text, len(text) - size if self._is_left else size)
+            # Python keeps what it has compiled.
+            found = re.compile(self._boundary).search(text, len(text) - size if self._is_left else size)
             if found is None:
                 break
             place = found.start() + 1
@@ -91,13 +88,15 @@ class Excerpts:
     def _squeezed(self, text: str) -> str:
         if not self._longest_word or len(text) <= self._first:
             return text
-        return _MANY_SPACES.sub(r"\1", self._runs.sub(r"\1\2", text))
+        # The whole word is unknown, whatever its length.
+        end, more = f"([{_LETTERS}{_PICTURES}]{{{self._longest_word}}})", f"[{_LETTERS}{_PICTURES}]+"
+        return _MANY_SPACES.sub(r"\1", re.sub(end + more + end, r"\1\2", text))
 
 
 _MANY_SPACES = re.compile(r"([ \t\r\n])[ \t\r\n]{16,}")
 
 
-def _boundary(tokenizer: Tokenizer, *, is_left: bool) -> re.Pattern[str] | None:
+def _boundary(tokenizer: Tokenizer, *, is_left: bool) -> str | None:
     """A pattern for the last character before a place where a text can be cut; None if that is not known."""
     normalizers = _steps(tokenizer.normalizer, "normalizers")
     splitters = _steps(tokenizer.pre_tokenizer, "pretokenizers")
@@ -118,7 +117,7 @@ def _boundary(tokenizer: Tokenizer, *, is_left: bool) -> re.Pattern[str] | None:
         is_spaced = any(step.get("handle_chinese_chars") for step in normalizers)
         if is_spaced and not any(re.search(f"[{_IDEOGRAPHS}]", token.content) for token in added):
             places += f"|[{_IDEOGRAPHS}](?=[{_IDEOGRAPHS}])"
-    return re.compile(places)
+    return places
 
 
 def _longest_word(tokenizer: Tokenizer) -> int | None:

@@ -54,17 +54,18 @@ class TransformerEncoder(Encoder):
     def __init__(
         self,
         description: ModelDescription,
+        tokenizer: CuttingTokenizer,
         engine: Engine,
         workers: Workers,
         at_once: int | None,
         batch_size: int,
     ) -> None:
-        """Read the tokenizer; `engine` has the model. `batch_size` texts of full length fit one forward pass.
+        """`engine` has the model. `batch_size` texts of full length fit one forward pass.
 
         `at_once` passes run or wait for a thread; None is one more than the `workers` have threads.
 
         Raises:
-            ModelError: the tokenizer cannot be read, or does not fit the weights; or what they give are no numbers.
+            ModelError: the tokenizer does not fit the weights; or what they give are no numbers.
         """
         self.description = dataclasses.replace(description, precision=engine.precision)
         self.identity = self.description.identity
@@ -75,7 +76,6 @@ class TransformerEncoder(Encoder):
         self._pass_tokens = min(batch_size * description.max_tokens, engine.tokens_of_pass)
         # How torch computes is a setting of each thread.
         self._tokens_here = _TOKENS_HERE if engine.name == "native" else 0
-        tokenizer = CuttingTokenizer(description)
         self._tokens = Tokenization(description, tokenizer)
         tokenizer.check_fits(engine.vocabulary)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()

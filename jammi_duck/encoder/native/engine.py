@@ -10,8 +10,6 @@ from jammi_duck.encoder.config_check import check_size, checked
 from jammi_duck.encoder.cross_encoder_description import CrossEncoderDescription
 from jammi_duck.encoder.description import ModelDescription, TransformerDescription
 from jammi_duck.encoder.local.engine import Engine, PairEngine, Tokens
-from jammi_duck.encoder.local.pairs import PairTokenization, PairTokens
-from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
 from jammi_duck.encoder.local.workers import cores_here
 from jammi_duck.encoder.model_files import read_json
 from jammi_duck.encoder.native.families import plan
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from jammi_duck.encoder.local.pairs import PairTokens
     from jammi_duck.types import Vectors
 
 __all__ = ["NotCovered", "native_engine", "native_pair_engine", "why_not_covered"]
@@ -129,6 +128,8 @@ def native_engine(description: ModelDescription, precision: str) -> NativeEngine
         return made(precision)
 
     def probe() -> Callable[[NativeEngine], Floats]:
+        from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
+
         tokens = Tokenization(description, CuttingTokenizer(description))
         sequences = [each for each in tokens.tokenize(TEXTS, "document")[0] if each]
         skipped = tokens.prompt_tokens("document")
@@ -153,6 +154,8 @@ def native_pair_engine(description: CrossEncoderDescription, precision: str) -> 
         return made(precision)
 
     def probe() -> Callable[[NativePairEngine], Floats]:
+        from jammi_duck.encoder.local.pairs import PairTokenization
+
         pairs = PairTokenization(description).tokenize(list(zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)))
         found = [each for each in pairs if each]
         return lambda engine: unit(engine.pooled(found))
