@@ -21,6 +21,9 @@ from jammi_duck.threads import Task, Threads
 
 INTERRUPTS = 400
 
+# An interrupt that strikes within a finalizer, or a callback of the garbage collector, can only be told as a warning.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @contextmanager
 def alarms():
