@@ -13,6 +13,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from jammi_duck.lifetime import at_work
+
 T = TypeVar("T")
 
 
@@ -112,3 +114,15 @@ class Threads:
         except IndexError:
             return
         task.run()
+
+
+def beside(work: Callable[[], T]) -> Task[T]:
+    """Do some work on a thread of its own, for which an exit waits."""
+
+    def counted() -> T:
+        with at_work():
+            return work()
+
+    task = Task(counted)
+    threading.Thread(target=task.run, name="jammi-beside", daemon=True).start()
+    return task

@@ -11,7 +11,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +39,7 @@ from jammi_duck.encoder.providers import PROVIDERS
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.encoder.wrappers import Wrappers
 from jammi_duck.errors import JammiError, ModelError, NoModelError
+from jammi_duck.threads import beside
 
 if TYPE_CHECKING:
     from jammi_duck.encoder import Encoder, LocalEncoder, Reranker
@@ -284,15 +284,14 @@ class LoadedEncoders:
 
     def _load(self, found: Found) -> Encoder:
         description = describe(found.path, found.name, found.revision)
-        with ThreadPoolExecutor(2) as beside:
-            # Hashing takes as long as loading, so it runs on another core.
-            weights = beside.submit(_checked_digest, found, description)
-            encoder = self._computing(description, beside)
-            encoder.description = dataclasses.replace(encoder.description, weights=weights.result())
-            encoder.identity = encoder.description.identity
+        # Hashing takes as long as loading, so it runs on another core.
+        weights = beside(lambda: _checked_digest(found, description))
+        encoder = self._computing(description)
+        encoder.description = dataclasses.replace(encoder.description, weights=weights.result())
+        encoder.identity = encoder.description.identity
         return encoder
 
-    def _computing(self, description: ModelDescription, beside: ThreadPoolExecutor) -> LocalEncoder:
+    def _computing(self, description: ModelDescription) -> LocalEncoder:
         from jammi_duck.encoder.static.description import StaticDescription
 
         if isinstance(description, StaticDescription):
@@ -308,7 +307,7 @@ class LoadedEncoders:
 
             return ClipEncoder(description, *place, self._batch_size)
         # The tokenizer is read while the engine packs the weights.
-        tokenizer = beside.submit(_tokenizer, description)
+        tokenizer = beside(lambda: _tokenizer(description))
         computing = self._engines.for_texts(description)
         from jammi_duck.encoder.local.transformer import TransformerEncoder
 

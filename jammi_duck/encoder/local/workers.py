@@ -79,7 +79,7 @@ class Workers:
             with at_work(), _passes:
                 return work()
         finally:
-            del self._computing[me]
+            self._computing.pop(me, None)
 
 
 def cores_here() -> int | None:
@@ -105,7 +105,7 @@ class _Passes:
         me = threading.get_ident()
         self._running[me] = None
         while self._forking:
-            del self._running[me]
+            self._running.pop(me, None)
             time.sleep(_LOOK_SECONDS)
             self._running[me] = None
 
