@@ -8,6 +8,8 @@ import os
 from pathlib import Path, PurePosixPath
 
 _GROUPS = Path("/sys/fs/cgroup")
+# A line for each hierarchy of groups: its number, what it controls (nothing in version 2), and the process's group.
+_MINE = Path("/proc/self/cgroup")
 
 
 def cpus() -> int:
@@ -35,8 +37,8 @@ def _quota() -> float:
 def _folders() -> set[Path]:
     """The folders of the process's control groups and of those that these are in, which have quotas of their own."""
     found = {_GROUPS, _GROUPS / "cpu"}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+    with contextlib.suppress(OSError, ValueError):
+        for line in _MINE.read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue

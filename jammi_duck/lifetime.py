@@ -45,7 +45,7 @@ class _Life:
         # The threads that are at work, and in how many contexts. Each notes only itself, so whatever Ctrl-C leaves
         # here is of the main thread, which does not wait for itself.
         self.depths: dict[int, int] = {}
-        # When each thread was last at work.
+        # When each thread that comes back was last at work.
         self.called: dict[int, float] = {}
         self.is_ending = False
 
@@ -55,7 +55,13 @@ _to_stop: list[WeakMethod[Callable[[], None]]] = globals().get("_to_stop") or []
 
 
 class at_work:
-    """A context that the interpreter waits for before it exits. Raises ExitingError once it is exiting."""
+    """A context that the interpreter waits for before it exits. Raises ExitingError once it is exiting.
+
+    What DuckDB calls `comes_back`: the same thread may call again within the same query.
+    """
+
+    def __init__(self, *, comes_back: bool = False) -> None:
+        self._comes_back = comes_back
 
     def __enter__(self) -> None:
         """Begin."""
@@ -69,7 +75,8 @@ class at_work:
     def __exit__(self, *_: object) -> None:
         """End."""
         me = threading.get_ident()
-        _life.called[me] = time.monotonic()
+        if self._comes_back:
+            _life.called[me] = time.monotonic()
         if self._outer:
             _life.depths[me] = self._outer
         else:

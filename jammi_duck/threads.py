@@ -1,4 +1,4 @@
-"""Threads that do tasks, whose answers Ctrl-C can interrupt at any moment without a hang.
+"""Threads that do tasks. Ctrl-C while waiting for one never leaves a lock taken.
 
 Ctrl-C raises KeyboardInterrupt in the main thread, between any two of its steps in Python. Conditions are written in
 Python, and so are futures and most queues, which are made of them: an interrupt there can leave a lock taken for good,
@@ -13,8 +13,6 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from jammi_duck.lifetime import at_work
-
 T = TypeVar("T")
 
 
@@ -22,9 +20,10 @@ class Task(Generic[T]):
     """Some work, and its result once it is done."""
 
     def __init__(self, work: Callable[[], T], landed: SimpleQueue[Task[T]] | None = None) -> None:
-        """The task puts itself into the queue `landed` when it is done, by default into one of its own."""
+        """When it is done, the task puts itself into the queue `landed`, where there is one."""
         self._work: Callable[[], T] | None = work
-        self._landed: SimpleQueue[Task[T]] = SimpleQueue() if landed is None else landed
+        self._landed = landed
+        self._done: SimpleQueue[None] = SimpleQueue()
         self._answer: tuple[T | None, BaseException | None] | None = None
 
     def run(self) -> None:
@@ -33,11 +32,15 @@ class Task(Generic[T]):
         if work is None:
             return
         try:
-            answer: tuple[T | None, BaseException | None] = work(), None
+            self._answer = work(), None
         except BaseException as error:
-            answer = None, error
-        self._answer = answer
-        self._landed.put(self)
+            self._answer = None, error
+        if self._landed is None:
+            self._done.put(None)
+        else:
+            self._landed.put(self)
+        # An error's traceback has this frame: otherwise the task would stay until Python looks for cycles.
+        del self
 
     def done(self) -> bool:
         """Whether there is a result, or an error."""
@@ -55,19 +58,25 @@ class Task(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Wait until the task is done, and return the result or raise the error. For one caller only.
 
+        A task that has a queue `landed` must have come from there.
+
         Raises:
             TimeoutError: it is not done within `timeout` seconds.
         """
         if self._answer is None:
             try:
-                self._landed.get(timeout=timeout)
+                self._done.get(timeout=timeout)
             except Empty:
                 raise TimeoutError(f"the task is not done after {timeout} seconds") from None
         assert self._answer is not None
         result, error = self._answer
-        if error is not None:
+        if error is None:
+            return result  # type: ignore[return-value]
+        try:
             raise error
-        return result  # type: ignore[return-value]
+        finally:
+            # See `run`.
+            del self, error
 
 
 class Threads:
@@ -75,17 +84,17 @@ class Threads:
 
     def __init__(self, count: int, name: str, prepare: Callable[[], None] = lambda: None) -> None:
         """Start `count` threads, named after `name`; each calls `prepare` first."""
-        # An urgent task waits among the urgent ones, and a None in its place wakes a thread.
-        self._tasks: SimpleQueue[Task[Any] | None] = SimpleQueue()
         self._urgent: deque[Task[Any]] = deque()
+        self._others: deque[Task[Any]] = deque()
+        # Something for each task. A thread that it wakes does all tasks that wait, so it matters not if one is missing.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         for number in range(count):
             threading.Thread(target=self._work, args=(prepare,), name=f"{name}-{number}", daemon=True).start()
 
     def start(self, task: Task[Any], *, urgent: bool = False) -> None:
         """Run a task as soon as a thread is free."""
-        if urgent:
-            self._urgent.append(task)
-        self._tasks.put(None if urgent else task)
+        (self._urgent if urgent else self._others).append(task)
+        self._wake.put(None)
 
     def submit(self, work: Callable[[], T]) -> Task[T]:
         """Do some work as soon as a thread is free."""
@@ -96,33 +105,27 @@ class Threads:
     @property
     def waiting(self) -> int:
         """How many tasks wait for a thread."""
-        return self._tasks.qsize()
+        return len(self._urgent) + len(self._others)
 
     def _work(self, prepare: Callable[[], None]) -> None:
         prepare()
         while True:
-            task = self._tasks.get()
-            while self._urgent:
-                self._run_urgent()
-            if task is not None:
+            self._wake.get()
+            while (task := self._next()) is not None:
                 task.run()
-            del task
+                del task
 
-    def _run_urgent(self) -> None:
-        try:
-            task = self._urgent.popleft()
-        except IndexError:
-            return
-        task.run()
+    def _next(self) -> Task[Any] | None:
+        for tasks in (self._urgent, self._others):
+            try:
+                return tasks.popleft()
+            except IndexError:
+                pass
+        return None
 
 
 def beside(work: Callable[[], T]) -> Task[T]:
-    """Do some work on a thread of its own, for which an exit waits."""
-
-    def counted() -> T:
-        with at_work():
-            return work()
-
-    task = Task(counted)
+    """Do some work on a thread of its own."""
+    task = Task(work)
     threading.Thread(target=task.run, name="jammi-beside", daemon=True).start()
     return task

@@ -47,10 +47,27 @@ def test_the_least_quota_of_the_groups_that_a_process_is_in(groups, monkeypatch)
     assert cpus.cpus() == 3
 
 
-def test_groups_are_those_of_this_process(groups):
-    found = cpus._folders()
-    assert groups in found
-    assert all(folder.is_relative_to(groups) for folder in found)
+@pytest.mark.parametrize(
+    ("lines", "folders"),
+    [
+        ("0::/\n", set()),
+        ("0::/system.slice/some service\n", {"system.slice", "system.slice/some service"}),
+        ("3:cpuset:/a\n2:cpu,cpuacct:/docker/x\n1:name=systemd:/b\n0::/\n", {"cpu/docker", "cpu/docker/x"}),
+        ("0::/../outside\n", set()),
+        ("nonsense\n", set()),
+        ("", set()),
+    ],
+)
+def test_the_groups_of_this_process(groups, monkeypatch, tmp_path, lines, folders):
+    monkeypatch.setattr(cpus, "_MINE", tmp_path / "mine")
+    (tmp_path / "mine").write_text(lines)
+    assert cpus._folders() - {groups, groups / "cpu"} == {groups / folder for folder in folders}
+
+
+def test_groups_with_names_that_are_no_text(groups, monkeypatch, tmp_path):
+    monkeypatch.setattr(cpus, "_MINE", tmp_path / "mine")
+    (tmp_path / "mine").write_bytes(b"0::/\xff\n")
+    assert cpus.cpus() == 16
 
 
 def test_none_of_it_where_there_are_no_groups(groups):

@@ -1,5 +1,6 @@
 """The encoder: the vectors of sentence-transformers, out of memory, and where models are found."""
 
+import functools
 import json
 import shutil
 import threading
@@ -29,13 +30,18 @@ def encoder(tiny_model):
     return LoadedEncoders(batch_size=4, most_loaded=2, precision="float32").get(str(tiny_model))
 
 
+@functools.cache
+def several(count):
+    return Threads(count, "passes")
+
+
 def run(sequences, forward, dimensions, budget, at_once=1, chunk=7):
     """Passes over sequences in chunks, each on this thread as soon as it begins; or on others, at once."""
     vectors = np.zeros((len(sequences), dimensions), np.float32)
     numbered = list(enumerate(sequences))
     chunks = [numbered[i : i + chunk] for i in range(0, len(numbered), chunk)]
     done = []
-    pool = Threads(at_once, "passes")
+    pool = several(at_once)
 
     def start(batch, landed):
         task = Task(lambda: forward(batch), landed)

@@ -80,7 +80,7 @@ def test_an_error_is_told_to_whom_it_belongs():
     assert ask(Gathering(), encode, [["a"], ["bad"], ["ccc"]]) == [[1], "bad", [3]]
 
 
-def test_an_interrupt_ends_one_and_frees_the_others():
+def test_an_interrupt_of_one_frees_the_others():
     gathering = Gathering()
 
     def interrupted(texts):

@@ -1,7 +1,6 @@
 """The threads that forward passes run on: who goes first, how many cores, and nothing else disturbed."""
 
 import multiprocessing
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from jammi_duck.cpus import cpus
 from jammi_duck.encoder.loaded import LoadedEncoders
-from jammi_duck.encoder.local.workers import Workers, workers
+from jammi_duck.encoder.local.workers import Workers, cores_here, workers
 from jammi_duck.encoder.torch_engine.threads import use_cores
 
 
@@ -37,7 +37,16 @@ def test_a_pass_takes_all_cores_where_there_are_no_others_and_one_where_there_ar
     assert pool.submit(cores).result(10) == 1
     assert pool.submit(cores, spread=True).result(10) == 3
     together = threading.Barrier(3)
-    found = [pool.submit(lambda: (together.wait(10), cores())[1], spread=True) for _ in range(3)]
+    begun = threading.Event()
+
+    def one():
+        begun.set()
+        together.wait(10)
+        return cores()
+
+    found = [pool.submit(one, spread=True)]
+    assert begun.wait(10)
+    found += [pool.submit(one, spread=True) for _ in range(2)]
     assert [future.result(10) for future in found] == [3, 1, 1]
     assert pool.submit(cores, spread=True).result(10) == 3
 
@@ -56,6 +65,14 @@ def test_what_may_run_here_does_so_only_where_nothing_else_runs():
     gate.set()
     assert waiting.result(10) != here
     assert pool.submit(threading.get_ident, here=True).result(10) == here
+
+
+def test_passes_do_not_wait_for_a_load():
+    pool, gate = Workers(1), threading.Event()
+    load = pool.load(lambda: (gate.wait(10), cores_here())[1])
+    assert pool.submit(lambda: 7).result(10) == 7
+    gate.set()
+    assert load.result(10) == 1
 
 
 def test_errors_reach_who_asked_and_the_pool_goes_on():
@@ -126,7 +143,7 @@ def test_the_number_of_threads_does_not_change_the_vectors(tiny_model):
 
 def test_one_pool_for_the_whole_process():
     assert workers(2) is workers(2)
-    assert workers(None).threads == len(os.sched_getaffinity(0))
+    assert workers(None).threads == cpus()
 
 
 def _encode_in_child(path, answers):

@@ -301,7 +301,7 @@ class Installation:
         if self.is_outdated:
             raise JammiError("modules of jammi_duck were loaded again since it was installed: call install again")
         try:
-            with at_work():
+            with at_work(comes_back=True):
                 return work(*arguments)
         finally:
             # Some modules are loaded when they are first needed.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 from functools import cache
 from pathlib import Path
+
+# After each part, a thread waits for Python's lock: for milliseconds, if another one loads the model meanwhile.
+_PART = 1 << 25
 
 
 def sha256(path: Path) -> str:
@@ -16,9 +18,9 @@ def sha256(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, size: int, modified: int) -> str:
+    digest = hashlib.sha256()
+    part = memoryview(bytearray(min(size, _PART) or 1))
     with path.open("rb", buffering=0) as file:
-        if not size:
-            return hashlib.sha256(file.read()).hexdigest()
-        # In one step, since after each a thread waits for Python's lock: for milliseconds, if another computes.
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return hashlib.sha256(content).hexdigest()
+        while count := file.readinto(part):
+            digest.update(part[:count])
+    return digest.hexdigest()

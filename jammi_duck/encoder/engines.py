@@ -177,8 +177,7 @@ class Engines:
         if choice.is_native:
             try:
                 pool = workers(self._wanted.threads)
-                # On that many threads, and counted as work, since a model may take seconds to prove itself in int8.
-                return Computing(pool.submit(lambda: native(choice.precision), spread=True).result(), pool)
+                return Computing(pool.load(lambda: native(choice.precision)).result(), pool)
             except NotCovered as error:
                 choice = self._instead(description, str(error))
         place, pool, at_once = self._place(choice, description)

@@ -39,6 +39,7 @@ from jammi_duck.encoder.providers import PROVIDERS
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
 from jammi_duck.encoder.wrappers import Wrappers
 from jammi_duck.errors import JammiError, ModelError, NoModelError
+from jammi_duck.lifetime import at_work
 from jammi_duck.threads import beside
 
 if TYPE_CHECKING:
@@ -377,7 +378,11 @@ def _computes(encoder: Encoder, wanted: tuple[str, str]) -> bool:
 def _tokenizer(description: ModelDescription) -> CuttingTokenizer:
     from jammi_duck.encoder.local.tokens import CuttingTokenizer
 
-    return CuttingTokenizer(description)
+    # Python must not end while it is read, which is not written in C.
+    with at_work():
+        tokenizer = CuttingTokenizer(description)
+        _ = tokenizer.highest_id
+    return tokenizer
 
 
 def _checked_digest(found: Found, description: ModelDescription) -> str:

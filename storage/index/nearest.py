@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jammi_duck.lifetime import at_work
 from jammi_duck.storage.index import plan
 from jammi_duck.storage.index.exact import LEAST, Block, Candidates, Mask, joined, scan
 from jammi_duck.storage.index.segment import LEAST_ROWS, OpenSegment
@@ -119,9 +119,18 @@ def _exactly(parts: Sequence[Part], queries: Vectors, k: int, bars: NDArray[np.f
     alone = len(queries) > 1 or all(part.segment.rows <= LEAST_ROWS for part in parts)
     cores = 1 if alone else plan.CORES
     blocks = _Shared(itertools.chain.from_iterable(part.blocks(cores) for part in parts))
-    others = [_cores().submit(lambda: scan(blocks, queries, k, bars)) for _ in range(cores - 1)]
-    mine = scan(blocks, queries, k, bars)
-    return joined([mine, *(other.result() for other in others)])
+
+    def work() -> Candidates:
+        with at_work():
+            return scan(blocks, queries, k, bars)
+
+    try:
+        others = [_cores().submit(work) for _ in range(cores - 1)]
+        mine = scan(blocks, queries, k, bars)
+        return joined([mine, *(other.result() for other in others)])
+    except BaseException:
+        blocks.stop()
+        raise
 
 
 def _scanned(parts: Sequence[Part], reason: str) -> Stage:
@@ -177,14 +186,30 @@ class _Shared(Iterator[Block]):
             try:
                 return next(self._blocks)
             except BaseException:
-                self._blocks = iter(())
+                self.stop()
                 raise
 
+    def stop(self) -> None:
+        """Leave nothing for the others."""
+        self._blocks = iter(())
 
-@cache
+
+_scanning: Threads | None = None
+_starting = threading.Lock()
+
+
 def _cores() -> Threads:
-    return Threads(plan.CORES, "jammi-search")
+    global _scanning
+    with _starting:
+        if _scanning is None:
+            _scanning = Threads(plan.CORES, "jammi-search")
+        return _scanning
 
 
-# A forked child has no threads of its parent.
-os.register_at_fork(after_in_child=_cores.cache_clear)
+def _after_fork() -> None:
+    """A child has no threads of its parent."""
+    global _scanning, _starting
+    _scanning, _starting = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

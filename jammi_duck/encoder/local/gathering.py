@@ -1,7 +1,8 @@
 """Queries of several callers in one forward pass.
 
 One caller alone is encoded at once. Whoever comes while that pass runs waits for its end; all who wait then go together
-into the next pass, which takes little longer than one for a single query.
+into the next pass, which takes little longer than one for a single query. The main thread always goes alone: Ctrl-C
+may end it at any moment, and nobody is to wait for it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from dataclasses import dataclass
 from weakref import WeakSet
 
 import numpy as np
@@ -19,23 +20,22 @@ from jammi_duck.types import Vectors
 MOST_TEXTS = 64
 
 
+@dataclass(eq=False)
 class _Caller:
-    """One whose texts are to be encoded: with `vectors` once they are there, or `alone` where a pass has failed."""
+    """One who waits: with `vectors` once they are there, or `alone` where a pass with others has failed."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
-        self.vectors: Vectors | None = None
-        self.alone = False
-        # Something is put there when the caller is answered, or leads the next pass.
-        self.turn: SimpleQueue[None] = SimpleQueue()
+    texts: Sequence[str]
+    vectors: Vectors | None = None
+    alone: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a pass that the caller took part in is over."""
+        return self.alone or self.vectors is not None
 
 
 class Gathering:
-    """Encodes texts with those of other callers.
-
-    One caller leads: it runs the pass, and names the next leader of those who wait. Ctrl-C may come after any call, so
-    the leader is handed on without one.
-    """
+    """Encodes texts with those of other callers."""
 
     def __init__(self) -> None:
         """Nobody waits yet."""
@@ -44,43 +44,37 @@ class Gathering:
 
     def start(self) -> None:
         """Begin without callers, as a forked process does."""
-        self._lock = threading.Lock()
-        self._leader: _Caller | None = None
+        self._changed = threading.Condition()
         self._waiting: list[_Caller] = []
+        self._is_running = False
 
     def encode(self, texts: Sequence[str], encode: Callable[[Sequence[str]], Vectors]) -> Vectors:
         """The vectors of these texts, as `encode` gives them for any texts, or its error."""
+        if threading.current_thread() is threading.main_thread():
+            return encode(texts)
         me = _Caller(texts)
-        try:
-            with self._lock:
-                if self._leader is None:
-                    self._leader = me
-                else:
-                    self._waiting.append(me)
-            if self._leader is not me:
-                me.turn.get()
-            if self._leader is me:
-                _run(self._together(me), encode)
-        finally:
-            with self._lock:
-                if self._leader is me:
-                    self._leader = self._waiting[0] if self._waiting else None
-                    if self._leader is not None:
-                        del self._waiting[0]
-                        self._leader.turn.put(None)
-                elif me in self._waiting:
-                    self._waiting.remove(me)
+        with self._changed:
+            self._waiting.append(me)
+            self._changed.wait_for(lambda: me.is_answered or not self._is_running)
+            together = [] if me.is_answered else self._next(me)
+            self._is_running = self._is_running or bool(together)
+        if together:
+            try:
+                _run(together, encode)
+            finally:
+                with self._changed:
+                    self._is_running = False
+                    self._changed.notify_all()
         return encode(texts) if me.vectors is None else me.vectors
 
-    def _together(self, leader: _Caller) -> list[_Caller]:
-        """The leader, and as many of those who wait as a pass takes."""
-        together, count = [leader], len(leader.texts)
-        with self._lock:
-            for other in self._waiting:
-                if count + len(other.texts) <= MOST_TEXTS:
-                    together.append(other)
-                    count += len(other.texts)
-            self._waiting = [each for each in self._waiting if each not in together]
+    def _next(self, me: _Caller) -> list[_Caller]:
+        """The caller, and as many of those who wait as a pass takes."""
+        together, count = [me], len(me.texts)
+        for other in self._waiting:
+            if other is not me and count + len(other.texts) <= MOST_TEXTS:
+                together.append(other)
+                count += len(other.texts)
+        self._waiting = [each for each in self._waiting if each not in together]
         return together
 
 
@@ -93,11 +87,9 @@ def _run(together: Sequence[_Caller], encode: Callable[[Sequence[str]], Vectors]
         ends = np.cumsum([len(caller.texts) for caller in together])[:-1]
         for caller, part in zip(together, np.split(vectors, ends), strict=True):
             caller.vectors = part
-            caller.turn.put(None)
     except BaseException as error:
         for caller in together:
             caller.alone = True
-            caller.turn.put(None)
         # Another caller's text may be at fault: each is told of its own.
         if len(together) == 1 or not isinstance(error, Exception):
             raise

@@ -78,17 +78,17 @@ class CuttingTokenizer:
             most_characters=self._most_characters or 0,
         )
 
+    @functools.cached_property
+    def highest_id(self) -> int:
+        """The highest token id. To look at all of them takes 20 ms."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+
     def check_fits(self, vocabulary: int) -> None:
         """Raise ModelError if there are more tokens than the `vocabulary` rows of the weights."""
-        count, token = self._tokenizer.get_vocab_size(with_added_tokens=True), self._tokenizer.id_to_token
-        if 0 < count <= vocabulary and token(count - 1) is not None and token(count) is None:
-            # The ids have no gaps. To look at all of them takes 20 ms.
-            return
-        highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
-        if highest >= vocabulary:
+        if self.highest_id >= vocabulary:
             raise ModelError(
-                f"the tokenizer of '{self._name}' does not fit its weights: it has token ids up to {highest}, they "
-                f"have {vocabulary} tokens"
+                f"the tokenizer of '{self._name}' does not fit its weights: it has token ids up to {self.highest_id}, "
+                f"they have {vocabulary} tokens"
             )
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[Tokens | None], NDArray[np.bool_]]:

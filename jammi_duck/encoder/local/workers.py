@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from jammi_duck.cpus import cpus
 from jammi_duck.lifetime import at_work
-from jammi_duck.threads import Task, Threads
+from jammi_duck.threads import Task, Threads, beside
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Workers:
 
     def start(self) -> None:
         """Start the threads again: a forked process has no threads of its parent."""
-        # The threads that compute something now. What Ctrl-C left of the main thread here is never another's work.
+        # The threads that compute now. Each notes only itself, so Ctrl-C leaves no note but the main thread's.
         self._computing: dict[int, None] = {}
         self._each_on_a_core = Threads(self.threads, "jammi-encoder", lambda: _compute_on(1))
         self._on_all_cores = Threads(1, "jammi-encoder-spread", lambda: _compute_on(self.threads))
@@ -55,20 +55,30 @@ class Workers:
         is_alone = (here or spread) and self.is_idle
         if here and is_alone:
             before = cores_here()
-            _compute_on(self.threads if spread else 1)
             try:
+                _here.cores = self.threads if spread else 1
                 task.run()
             finally:
-                _compute_on(before)
+                _here.cores = before
         elif spread and is_alone:
             self._on_all_cores.start(task)
         else:
             self._each_on_a_core.start(task, urgent=urgent)
         return task
 
+    def load(self, work: Callable[[], T]) -> Task[T]:
+        """Do some work that takes seconds, on all cores, on a thread of its own: passes do not wait for it."""
+
+        def counted() -> T:
+            _here.cores = self.threads
+            with at_work():
+                return work()
+
+        return beside(counted)
+
     @property
     def is_idle(self) -> bool:
-        """Whether no other thread computes, or is about to."""
+        """Whether no other thread computes, and no pass waits."""
         waiting = self._each_on_a_core.waiting or self._on_all_cores.waiting
         return not waiting and not self._computing.keys() - {threading.get_ident()}
 
@@ -87,24 +97,25 @@ def cores_here() -> int | None:
     return getattr(_here, "cores", None)
 
 
-def _compute_on(cores: int | None) -> None:
+def _compute_on(cores: int) -> None:
     _here.cores = cores
 
 
 class _Passes:
     """Knows the running passes. A fork waits for them, because the child would inherit the locks that they hold in C.
 
-    Each thread notes only itself, so what Ctrl-C leaves of the main thread is mended by its next pass.
+    Each thread notes only itself. Ctrl-C can leave a note of the main thread, until its next pass.
     """
 
     def __init__(self) -> None:
         self._running: dict[int, None] = {}
-        self._forking: dict[int, None] = {}
+        # Until when each thread that forks wants no pass to begin. Ctrl-C can keep it from taking that back.
+        self._forking: dict[int, float] = {}
 
     def __enter__(self) -> None:
         me = threading.get_ident()
         self._running[me] = None
-        while self._forking:
+        while any(until > time.monotonic() for until in list(self._forking.values())):
             self._running.pop(me, None)
             time.sleep(_LOOK_SECONDS)
             self._running[me] = None
@@ -114,10 +125,9 @@ class _Passes:
 
     def before_fork(self) -> None:
         """Wait until no pass runs but one of this thread, for some seconds; no new pass begins meanwhile."""
-        me = threading.get_ident()
-        self._forking[me] = None
-        end = time.monotonic() + _FORK_SECONDS
-        while self._running.keys() - {me} and time.monotonic() < end:
+        me, until = threading.get_ident(), time.monotonic() + _FORK_SECONDS
+        self._forking[me] = until
+        while self._running.keys() - {me} and time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
 
     def after_fork(self) -> None:
