@@ -21,6 +21,7 @@ from jammi_duck.encoder.native.mapped_weights import Floats, MappedWeights
 from jammi_duck.encoder.native.modules import Step, activation_of_torch, step, unit
 from jammi_duck.encoder.native.not_covered import NotCovered
 from jammi_duck.encoder.native.proof import LEAST_COSINE, LEAST_MEAN, proof
+from jammi_duck.encoder.native.sharing import Sharing
 from jammi_duck.errors import ModelError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NotCovered", "native_engine", "native_pair_engine", "why_not_covered"]
 
-# A lone pass of fewer products than this stays on one core: to start threads takes as long as they save.
-_SPREAD_PRODUCTS = {"float32": 300_000_000, "bfloat16": 600_000_000, "int8": 1_200_000_000}
 # More tokens in a pass do not fit into the caches of a core.
 _PASS_TOKENS = 2048
 E = TypeVar("E", "NativeEngine", "NativePairEngine")
@@ -50,8 +49,9 @@ class NativeEngine(Engine):
         self.precision = precision
         self.kernels = kernels()
         self.vocabulary = forward.vocabulary
-        self.spread_tokens = _SPREAD_PRODUCTS[precision] // forward.products
         self._forward = forward
+        self._sharing = Sharing(precision, forward.products)
+        self.spread_tokens = self._sharing.least_tokens
         self._poolings = description.pooling.split("+")
         self._dimensions = description.dimensions
         self._steps = steps
@@ -63,7 +63,11 @@ class NativeEngine(Engine):
             MemoryError: there is not enough memory.
             ModelError: a token id is too high, or there are more tokens than positions.
         """
-        x = self._forward.pooled(sequences, self._poolings, skipped, threads=cores_here() or 1)
+        x = self._sharing.run(
+            sum(map(len, sequences)),
+            cores_here() or 1,
+            lambda threads: self._forward.pooled(sequences, self._poolings, skipped, threads=threads),
+        )
         for each in self._steps:
             x = each(x)
         # Only the first numbers if the model says so (truncate_dim).
@@ -89,6 +93,7 @@ class NativePairEngine(PairEngine):
         self.kernels = kernels()
         self.vocabulary = forward.vocabulary
         self._forward = forward
+        self._sharing = Sharing(precision, forward.products)
         self._pooling = pooling
         self._steps = steps
         self._has_types = description.has_types
@@ -97,7 +102,11 @@ class NativePairEngine(PairEngine):
         """What the head makes the scores of, [n, hidden]."""
         types = [pair.types for pair in pairs] if self._has_types else None
         ids = [pair.ids for pair in pairs]
-        return self._forward.pooled(ids, (self._pooling,), 0, types, threads=cores_here() or 1)
+        return self._sharing.run(
+            sum(map(len, ids)),
+            cores_here() or 1,
+            lambda threads: self._forward.pooled(ids, (self._pooling,), 0, types, threads=threads),
+        )
 
     def scores(self, pairs: Sequence[PairTokens]) -> NDArray[np.float32]:
         """See `PairEngine.scores`, and `NativeEngine.vectors`."""
