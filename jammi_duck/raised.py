@@ -47,9 +47,11 @@ def errors_of_ours() -> Iterator[None]:
     except duckdb.Error as error:
         text = redacted(str(error))
         cause = error if text == str(error) else type(error)(text)
-        raise _ours(error, raised) from cause
+        # From here on, no other thread adds to them.
+        _calls.pop(id(raised))
+        raise _ours(error, tuple(raised)) from cause
     finally:
-        del _calls[id(raised)]
+        _calls.pop(id(raised), None)
         # Whoever holds the error would hold these, with all that their functions worked on.
         raised.clear()
 
