@@ -546,7 +546,12 @@ class TestRealModels:
             if kernels != "plain":
                 force(kernels)
                 scores = native_pair_engine(description, precision).scores(tokens)[:, 0]
-                assert scores == pytest.approx(theirs, abs={"float32": 1e-4, "bfloat16": 0.3, "int8": 1.0}[precision])
+                away = np.abs(scores - theirs)
+                print(f"{kernels} {precision}: {away.max():.4f} at most, {away.mean():.4f} on average")
+                # The scores reach from -11 to 10. In int8, a pair without words is 1.7 away.
+                most, mean = {"float32": (1e-4, 1e-5), "bfloat16": (0.3, 0.03), "int8": (2.5, 0.2)}[precision]
+                assert away.max() <= most
+                assert away.mean() <= mean
 
 
 def refused(path, precision="float32"):
