@@ -50,10 +50,18 @@ def test_the_dockerfile():
     assert of_last("EXPOSE") == ["8080 8081"]
     assert json.loads(of_last("ENTRYPOINT")[0]) == ["jammi-duck", "serve"]
     assert json.loads(of_last("HEALTHCHECK")[0].partition("CMD")[2]) == ["jammi-duck", "probe"]
-    # Caches of pip are no part of a layer.
+    # What pip keeps is no part of a layer, in any stage.
+    stages, name, cache = {}, "", None
     for each in INSTRUCTIONS:
-        if each.name == "RUN" and "pip install" in each.rest:
-            assert each.options == ("--mount=type=cache,target=/root/.cache/pip",)
+        if each.name == "FROM":
+            base, _, name = each.rest.partition(" AS ")
+            cache = stages.get(base)
+        elif each.name == "ENV":
+            cache = variables_of(each.rest).get("PIP_CACHE_DIR", cache)
+        elif each.name == "RUN" and re.search(r"pip (install|wheel)", each.rest):
+            assert cache
+            assert each.options == (f"--mount=type=cache,target={cache}",)
+        stages[name] = cache
 
 
 def test_variables_are_options():
