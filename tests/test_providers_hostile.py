@@ -119,6 +119,38 @@ def test_it_happens_always(worlds, form, act):
         assert outcome.failed > 0
 
 
+def test_errors_that_pass_after_a_vector_that_is_none(worlds):
+    """The request for it alone is made again as often as any other."""
+    world = worlds("openai")
+    world.fill("after none")
+    world.endpoint.acts = ["one has NaN", "500", "503"]
+    outcome = world.build(batch_size=32, max_retries=2)
+    assert not outcome.error
+    assert (len(world.check(outcome)), outcome.failed) == (30, 0)
+
+
+@pytest.mark.parametrize(("begins", "retries"), [([], 0), ([], 2), (["one has NaN"], 2)])
+def test_an_error_says_how_often_the_provider_was_asked(worlds, begins, retries):
+    world = worlds("openai")
+    world.fill(f"how often {begins} {retries}")
+    world.endpoint.acts = [*begins, *["500"] * 20]
+    outcome = world.build(batch_size=32, max_retries=retries)
+    check_error(outcome.error, "openai")
+    assert f"it was asked {retries + 2} times" in str(outcome.error)
+    assert len(world.endpoint.requests) == len(begins) + retries + 2
+    check_resumed(world)
+
+
+def test_a_part_of_a_batch_is_blamed_only_where_the_provider_answers(worlds):
+    """A batch fails as a whole, then both halves; what asks whether the provider answers at all is made again."""
+    world = worlds("openai")
+    world.fill("half")
+    world.endpoint.acts = [*["500"] * 3, "ok", *["500"] * 4, "503", "503"]
+    outcome = world.build(batch_size=32, max_retries=2)
+    assert not outcome.error
+    assert (len(world.check(outcome)), outcome.failed) == (30, 0)
+
+
 @pytest.mark.parametrize("form", forms(*FORMS))
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))])
 def test_many_things_happen_at_once(worlds, form, seed):

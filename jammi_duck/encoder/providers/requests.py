@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DENIED = (401, 403)
 # What a server says of texts that it does not take.
 _REFUSED = (400, 413, 422)
-# How often a part of a batch is sent that failed as a whole, and a text whose vector is none.
+# How often a part of a batch is sent again that failed as a whole.
 _AGAIN = 1
 PROBE = "a text"
 _MOST_OF_REASON = 300
@@ -109,7 +109,7 @@ class Requests:
         try:
             (made,) = await self._asked([text], "document", self._function.max_retries)
         except Failed as error:
-            raise self._stopped(error) from None
+            raise self._stopped(error, self._function.max_retries + 1) from None
         if isinstance(made, str):
             raise self._stopped(Failed(made, lasting=True))
         return made
@@ -122,30 +122,33 @@ class Requests:
         """
         return await self._embed(texts, role, self._function.max_retries)
 
-    async def _embed(self, texts: list[str], role: Role, retries: int) -> list[Made]:
+    async def _embed(self, texts: list[str], role: Role, retries: int, *, is_again: bool = False) -> list[Made]:
         try:
             made = await self._asked(texts, role, retries)
         except Failed as error:
             if error.status in _REFUSED or not error.lasting:
-                return await self._parted(texts, role, error)
+                return await self._parted(texts, role, error, retries)
             raise self._stopped(error) from None
         bad = [place for place, each in enumerate(made) if isinstance(each, str)]
-        if bad and retries:
-            again = await self._embed([texts[place] for place in bad], role, retries=0)
+        if bad and retries and not is_again:
+            again = await self._embed([texts[place] for place in bad], role, retries, is_again=True)
             for place, each in zip(bad, again, strict=True):
                 made[place] = each
         return made
 
-    async def _parted(self, texts: list[str], role: Role, error: Failed) -> list[Made]:
+    async def _parted(self, texts: list[str], role: Role, error: Failed, retries: int) -> list[Made]:
         """What comes of the halves of a batch that failed as a whole; a text that fails alone is the one to blame.
 
-        Unless the provider takes no text at all, or none now.
+        Unless the provider takes no text at all, or none now: a probe tells, which is sent again as often as
+        max_retries allows beyond the `retries` that the batch has had.
         """
         if not self._has_answered or error.status not in _REFUSED:
+            left = max(self._function.max_retries - retries, 0)
             try:
-                await self._asked([PROBE], role, 0)
+                await self._asked([PROBE], role, left)
             except Failed as other:
-                raise self._stopped(error if other.status == error.status else other) from None
+                blamed = error if other.status == error.status else other
+                raise self._stopped(blamed, tries=retries + 1 + left + 1) from None
         if len(texts) == 1:
             return [f"'{self._function.id}' failed for it: {error}"]
         middle = len(texts) // 2
@@ -274,8 +277,8 @@ class Requests:
         shown = redacted(" ".join(text.split()), self._secrets)
         return shown if len(shown) <= _MOST_OF_REASON else f"{shown[:_MOST_OF_REASON]}…"
 
-    def _stopped(self, error: Failed) -> EncodingError:
-        """Why no text can be embedded, and what to do."""
+    def _stopped(self, error: Failed, tries: int = 1) -> EncodingError:
+        """Why no text can be embedded, and what to do, after so many tries."""
         function = self._function
         if error.status in _DENIED:
             names = " or ".join(function.key_variables)
@@ -287,7 +290,7 @@ class Requests:
         else:
             is_away = not error.status and str(error).startswith("ConnectError")
             then = function.when_away if is_away else "run the same again later"
-            advice = f"it was asked {function.max_retries + 1} times; {then}"
+            advice = f"it was asked {tries} times; {then}"
         where = redacted(function.address())
         return EncodingError(f"'{function.id}' failed at {where}: {error}; {advice}. What it gave before is kept")
 
