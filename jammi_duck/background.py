@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import duckdb
 
@@ -22,14 +24,16 @@ class BackgroundRefresh:
         self._name = name
         self._seconds = seconds
         self._refresh = refresh
-        self._stopped = threading.Event()
+        self._is_stopped = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"jammi-follow-{name}", daemon=True)
         stop_at_exit(self.tell)
         self._thread.start()
 
     def tell(self) -> None:
         """Let no other refresh begin."""
-        self._stopped.set()
+        self._is_stopped = True
+        self._wake.put(None)
 
     def stop(self) -> None:
         """Wait for the refresh that runs, and let no other begin."""
@@ -37,11 +41,12 @@ class BackgroundRefresh:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        while not self._is_stopped:
             try:
                 self._refresh()
             except Exception as error:
                 if isinstance(error.__cause__ or error, duckdb.ConnectionException):
                     return
                 log.warning("%s could not be refreshed: %s", self._name, error)
-            self._stopped.wait(min(self._seconds, threading.TIMEOUT_MAX))
+            with suppress(Empty):
+                self._wake.get(timeout=min(self._seconds, threading.TIMEOUT_MAX))

@@ -80,7 +80,7 @@ class Task(Generic[T]):
 
 
 class Threads:
-    """Threads that do tasks in their order, the urgent ones first. They end with the process."""
+    """Threads that do tasks in their order, the urgent ones first. They end with the process, or by `close`."""
 
     def __init__(self, count: int, name: str, prepare: Callable[[], None] = lambda: None) -> None:
         """Start `count` threads, named after `name`; each calls `prepare` first."""
@@ -88,6 +88,7 @@ class Threads:
         self._others: deque[Task[Any]] = deque()
         # Something for each task. A thread that it wakes does all tasks that wait, so it matters not if one is missing.
         self._wake: SimpleQueue[None] = SimpleQueue()
+        self._count, self._is_closed = count, False
         for number in range(count):
             threading.Thread(target=self._work, args=(prepare,), name=f"{name}-{number}", daemon=True).start()
 
@@ -102,6 +103,12 @@ class Threads:
         self.start(task)
         return task
 
+    def close(self) -> None:
+        """End each thread after the task that it is at; what waits is not begun."""
+        self._is_closed = True
+        for _ in range(self._count):
+            self._wake.put(None)
+
     @property
     def waiting(self) -> int:
         """How many tasks wait for a thread."""
@@ -109,9 +116,9 @@ class Threads:
 
     def _work(self, prepare: Callable[[], None]) -> None:
         prepare()
-        while True:
+        while not self._is_closed:
             self._wake.get()
-            while (task := self._next()) is not None:
+            while not self._is_closed and (task := self._next()) is not None:
                 task.run()
                 del task
 
@@ -124,8 +131,8 @@ class Threads:
         return None
 
 
-def beside(work: Callable[[], T]) -> Task[T]:
-    """Do some work on a thread of its own."""
-    task = Task(work)
+def beside(work: Callable[[], T], landed: SimpleQueue[Task[T]] | None = None) -> Task[T]:
+    """Do some work on a thread of its own, which does not keep a program from ending; `landed` is as for a task."""
+    task = Task(work, landed)
     threading.Thread(target=task.run, name="jammi-beside", daemon=True).start()
     return task

@@ -293,7 +293,7 @@ class TestRefreshAll:
             listed = list(texts)
             if any(text.startswith("press") for _, text in listed):
                 pressed.append(job.work.name)
-                job.interrupted.set()
+                job.is_interrupted = True
             return real(buffer, listed, job, advance)
 
         monkeypatch.setattr(TextBuffer, "add", press)

@@ -192,7 +192,7 @@ class Addition:
         job = self._job
         if job is None:
             return
-        if not self._is_done and not job.stopped.is_set():
+        if not self._is_done and not job.is_stopped:
             with contextlib.suppress(BaseException), self._jobs.ending_on_error(job):
                 raise error
         if self._entry is None:

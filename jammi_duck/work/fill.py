@@ -10,14 +10,16 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
+from jammi_duck.threads import Task, beside
 from jammi_duck.types import Vectors
 
 # After so many vectors that could not be written, or did not stay, a row is left to a later run.
@@ -125,6 +127,8 @@ def fill(
     many rows it has; `encoded` gets the number of the batch, and those rows that have a vector now; `failed` gets the
     number, a row and the reason why it has none; `written` gets how many rows have a vector in the table now. A wrapper
     encodes on `workers` threads, and is told `verbose`. `tried` remembers the rows that are not tried again.
+
+    An error, or Ctrl-C, does not wait for the batch that is being encoded, of which nothing is written.
     """
     start = time.perf_counter()
     tried = Tried() if tried is None else tried
@@ -132,30 +136,29 @@ def fill(
     skipped = column.count(with_text=False)
     filled = missing = 0
     encode = _encoding(encoder, workers, verbose)
-    waiting: tuple[int, bool, Future[_Encoded]] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="jammi-columns") as pool:
-        for batch in _batches(column, tried, batch_size, batches, to_the_end=to_the_end):
-            before, waiting = waiting, None
-            made, was_again = None, False
-            if before is not None:
-                number, was_again, future = before
-                made = future.result()
-                encoded(number, made.ready)
-                for row, reason in made.failed:
-                    tried.failed(row)
-                    failed(number, row, reason)
-                missing += len(made.failed)
-            if batch is not None:
-                run, number, is_again, rows = batch
-                began(run, number, len(rows))
-                waiting = number, is_again, pool.submit(encode, number, rows)
-            if made is not None and made.ready:
-                count = column.write(made.ready, made.vectors)
-                # A trigger of the table may take away what was written.
-                if was_again or count < len(made.ready):
-                    tried.missed(made.ready)
-                filled += count
-                written(count)
+    waiting: tuple[int, bool, Task[_Encoded]] | None = None
+    for batch in _batches(column, tried, batch_size, batches, to_the_end=to_the_end):
+        before, waiting = waiting, None
+        made, was_again = None, False
+        if before is not None:
+            number, was_again, encoding = before
+            made = encoding.result()
+            encoded(number, made.ready)
+            for row, reason in made.failed:
+                tried.failed(row)
+                failed(number, row, reason)
+            missing += len(made.failed)
+        if batch is not None:
+            run, number, is_again, rows = batch
+            began(run, number, len(rows))
+            waiting = number, is_again, beside(partial(encode, number, rows))
+        if made is not None and made.ready:
+            count = column.write(made.ready, made.vectors)
+            # A trigger of the table may take away what was written.
+            if was_again or count < len(made.ready):
+                tried.missed(made.ready)
+            filled += count
+            written(count)
     return Filled(filled, skipped, missing, column.count(with_text=True), time.perf_counter() - start)
 
 

@@ -80,8 +80,8 @@ class Job(Generic[W]):
     progress: Progress
     lock: threading.Lock = field(default_factory=threading.Lock)
     writing: threading.Lock = field(default_factory=threading.Lock)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    interrupted: threading.Event = field(default_factory=threading.Event)
+    is_stopped: bool = False
+    is_interrupted: bool = False
     failure: BaseException | None = None
     together: list[Job[W]] = field(default_factory=list, repr=False, compare=False)
 
@@ -94,7 +94,7 @@ class Job(Generic[W]):
         """Raise InterruptedJobError where somebody wants the work to end, or the error that another thread had."""
         if self.failure is not None:
             raise self.failure
-        if self.stopped.is_set() or self.interrupted.is_set():
+        if self.is_stopped or self.is_interrupted:
             raise self.interruption
 
     def advance(self, done: float) -> None:
@@ -119,10 +119,10 @@ class Job(Generic[W]):
     def stop(self, failure: BaseException | None = None) -> bool:
         """Let no thread go on, because of this failure if there is one; False where the work was stopped before."""
         with self.lock:
-            if self.stopped.is_set():
+            if self.is_stopped:
                 return False
             self.failure = failure
-            self.stopped.set()
+            self.is_stopped = True
         self.progress.close()
         return True
 
@@ -173,7 +173,7 @@ class Jobs:
             job.together.append(job)
             self._running[job.work.id] = job  # type: ignore[assignment]
         if caller in self._interrupted:
-            job.interrupted.set()
+            job.is_interrupted = True
         return job
 
     def find(self, token: str, kind: type[W]) -> Job[W]:
@@ -198,12 +198,12 @@ class Jobs:
         An interrupted build is settled later. Vectors in whole files are kept, unless the input was wrong, or the table
         is gone.
         """
-        if job.stopped.is_set():
+        if job.is_stopped:
             job.raise_if_stopped()
         try:
             yield
         except BaseException as error:
-            is_interrupted = isinstance(error, KeyboardInterrupt) or job.interrupted.is_set()
+            is_interrupted = isinstance(error, KeyboardInterrupt) or job.is_interrupted
             stopped = [each for each in tuple(job.together) if each.stop(None if is_interrupted else error)]
             with contextlib.ExitStack() as ending:
                 # Each, even if another cannot be ended.
@@ -286,7 +286,7 @@ class Jobs:
         """Stop the work of a session soon; of all sessions where none is named."""
         for job in list(self._running.values()):
             if session in (None, job.caller.session):
-                job.interrupted.set()
+                job.is_interrupted = True
 
     def planned(self, caller: Caller) -> None:
         """Note that a query of the caller will begin work: if the main thread plans it, Ctrl-C is meant for that one.
@@ -303,7 +303,7 @@ class Jobs:
         self._interrupted = set(self._in_main_thread)
         for job in list(self._running.values()):
             if job.caller in self._in_main_thread:
-                job.interrupted.set()
+                job.is_interrupted = True
 
     def _release(self, job: Job[Any]) -> None:
         """Let work that was stopped go, to be settled."""

@@ -6,9 +6,9 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import chain
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,9 +16,9 @@ import numpy as np
 from jammi_duck.encoder import Encoder, Encodings, Usage
 from jammi_duck.encoder.dimensions import cut
 from jammi_duck.storage.files.parquet import Passages
+from jammi_duck.threads import Task, beside
 from jammi_duck.types import Counts, Vectors
 
-T = TypeVar("T")
 # What a text is of, as whoever takes its vector needs it.
 Owner = TypeVar("Owner")
 ROWS = 4096
@@ -52,7 +52,21 @@ class Room:
     def __init__(self, buffers: int = 1) -> None:
         """For so many buffers."""
         self.buffers = buffers
-        self.in_flight = threading.BoundedSemaphore(IN_FLIGHT)
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(IN_FLIGHT):
+            self.leave()
+
+    def enter(self, seconds: float) -> bool:
+        """Wait so long for a place among the batches under way; whether there is one."""
+        try:
+            self._places.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Let the next batch have the place."""
+        self._places.put(None)
 
     def is_full(self, batch: Batch[Any]) -> bool:
         """Whether it is time to embed."""
@@ -90,7 +104,8 @@ class Buffer(ABC, Generic[Owner]):
         self._gathering = threading.Lock()
         self._room = room or Room()
         # What other threads embed: while a provider is waited for, the next batch is gathered.
-        self._elsewhere: list[Future[Counts]] = []
+        self._elsewhere = 0
+        self._landed: SimpleQueue[Task[Counts]] = SimpleQueue()
 
     def add(self, rows: Iterable[tuple[Owner, str]], sink: Sink, progress: Callable[[float], None]) -> Counts:
         """Let texts wait, each with what it is of, and embed each batch that they fill.
@@ -106,9 +121,8 @@ class Buffer(ABC, Generic[Owner]):
         """Embed what waits still."""
         counts = self._embed_next(sink, progress, only_full=False)
         while self._elsewhere:
-            wait(self._elsewhere, timeout=_SECONDS_BETWEEN_LOOKS)
             progress(0)
-            counts += self._settled()
+            counts += self._settled(_SECONDS_BETWEEN_LOOKS)
         return counts
 
     @property
@@ -141,7 +155,7 @@ class Buffer(ABC, Generic[Owner]):
     def _embed_next(self, sink: Sink, progress: Callable[[float], None], *, only_full: bool) -> Counts:
         """Embed the batch that waits, once fewer than so many are under way; till then it stays where it is."""
         counts = self._settled()
-        while not self._room.in_flight.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
+        while not self._room.enter(_SECONDS_BETWEEN_LOOKS):
             progress(0)
             counts += self._settled()
         progress(0)
@@ -151,25 +165,31 @@ class Buffer(ABC, Generic[Owner]):
             batch, rest = self._waiting, self._new_batch()
             batch, self._waiting = (batch, rest) if is_wanted else (rest, batch)
         if not batch.texts:
-            self._room.in_flight.release()
+            self._room.leave()
             return counts
         if self._encoder.usage is None:
             return counts + self._embed_and_release(batch, sink, progress)
         with self._gathering:
-            self._elsewhere.append(started(lambda: self._embed_and_release(batch, sink, progress)))
+            self._elsewhere += 1
+        beside(lambda: self._embed_and_release(batch, sink, progress), self._landed)
         return counts
 
-    def _settled(self) -> Counts:
-        """What other threads have done since the last look. Raises what one of them has raised."""
-        with self._gathering:
-            done = [future for future in self._elsewhere if future.done()]
-            self._elsewhere = [future for future in self._elsewhere if future not in done]
-        return sum((future.result() for future in done), Counts())
+    def _settled(self, seconds: float = 0) -> Counts:
+        """What other threads have done since the last look, or do in so long. Raises what one of them has raised."""
+        counts = Counts()
+        try:
+            while True:
+                done, seconds = self._landed.get(block=seconds > 0, timeout=seconds), 0
+                with self._gathering:
+                    self._elsewhere -= 1
+                counts += done.result()
+        except Empty:
+            return counts
 
     def _embed_and_release(self, batch: Batch[Owner], sink: Sink, progress: Callable[[float], None]) -> Counts:
         counts = self._embed(batch, sink, progress)
         # Not after an error: it ends the work, and nobody is to begin another batch before that is known.
-        self._room.in_flight.release()
+        self._room.leave()
         return counts
 
     def _embed(self, batch: Batch[Owner], sink: Sink, progress: Callable[[float], None]) -> Counts:
@@ -198,20 +218,6 @@ class TextBuffer(Buffer[Sequence[str]]):
         written = write_repeated(sink, [keys[i] for i in done], vectors, list(map(digest, kept)), kept)
         truncated = int(lengths[encodings.truncated & ~encodings.failed].sum())
         return Counts(rows=written, failed=int(lengths[encodings.failed].sum()), truncated=truncated)
-
-
-def started(work: Callable[[], T]) -> Future[T]:
-    """What `work` will give, on a thread of its own, which does not keep a program from ending."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="jammi_duck texts", daemon=True).start()
-    return future
 
 
 def write_repeated(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +32,7 @@ from jammi_duck.encoder.torch_engine.linear import Placement
 from jammi_duck.encoder.torch_engine.threads import use_cores
 from jammi_duck.encoder.torch_engine.weights import Weights
 from jammi_duck.errors import EncodingError, InputError, ModelError
-from jammi_duck.threads import Task
+from jammi_duck.threads import Task, Threads
 from jammi_duck.types import Role
 
 if TYPE_CHECKING:
@@ -177,20 +176,33 @@ class ClipEncoder(Encoder):
         self, texts: Sequence[str], reasons: dict[int, str], progress: Callable[[int], None]
     ) -> Iterator[list[Numbered[_Pixels]]]:
         """The pixels of pictures, some at a time, while others are in the model; `reasons` gets those that fail."""
-        with _readers(min(len(texts), _AT_ONCE)) as pool:
+        readers = Threads(min(len(texts), _AT_ONCE), "jammi-pictures")
+        try:
             for start in range(0, len(texts), _CHUNK):
                 numbers = range(start, min(start + _CHUNK, len(texts)))
-                futures = [pool.submit(self._pictures.pixels, texts[i], self._preprocessing) for i in numbers]
-                chunk = []
-                for i, future in zip(numbers, futures, strict=True):
-                    while not wait([future], _SECONDS_BETWEEN_LOOKS).done:
-                        progress(0)
+                landed: SimpleQueue[Task[Vectors]] = SimpleQueue()
+                work = (partial(self._pictures.pixels, texts[i], self._preprocessing) for i in numbers)
+                tasks = [Task(each, landed) for each in work]
+                for task in tasks:
+                    readers.start(task)
+                left = len(tasks)
+                while left:
                     try:
-                        chunk.append((i, _Pixels(future.result(), self._picture_tokens)))
+                        landed.get(timeout=_SECONDS_BETWEEN_LOOKS)
+                        left -= 1
+                    except Empty:
+                        progress(0)
+                chunk = []
+                for i, task in zip(numbers, tasks, strict=True):
+                    try:
+                        chunk.append((i, _Pixels(task.result(), self._picture_tokens)))
                     except InputError as error:
                         reasons[i] = str(error)
                 progress(len(numbers) - len(chunk))
                 yield chunk
+        finally:
+            # Whoever is interrupted does not wait for a server.
+            readers.close()
 
     def _forward(self, pictures: Sequence[_Pixels]) -> Vectors:
         """One pass."""
@@ -221,13 +233,3 @@ class _Done:
         """Those at these places, which may be repeated."""
         reasons = {i: self.reasons[place] for i, place in enumerate(places) if place in self.reasons}
         return Encodings(self.vectors[places], self.truncated[places], self.failed[places], reasons)
-
-
-@contextmanager
-def _readers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that read pictures; whoever is interrupted does not wait for a server."""
-    pool = ThreadPoolExecutor(count, thread_name_prefix="jammi-pictures")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -7,7 +7,8 @@ import hashlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from jammi_duck.encoder.function_encoder import identity_of
 from jammi_duck.encoder.given_vectors import Made, encodings_of
 from jammi_duck.encoder.providers.batches import batches
 from jammi_duck.encoder.providers.requests import PROBE, Budget, Requests
-from jammi_duck.encoder.providers.transport import network
+from jammi_duck.encoder.providers.transport import Begun, network
 from jammi_duck.encoder.waits import interruptible, renewed_after_fork
 from jammi_duck.errors import EncodingError
 from jammi_duck.types import Role
@@ -34,11 +35,28 @@ _MANY = 1000
 
 
 class Claim:
-    """Texts that one thread has under way, by their keys; `made` is what has come of them once it is `over`."""
+    """Texts that one thread has under way, by their keys; `made` is what has come of them once it is over."""
 
     def __init__(self) -> None:
         self.made: dict[bytes, Made] = {}
-        self.over: Future[None] = Future()
+        self.is_over = False
+        # Wakes one who waits, who wakes the next.
+        self._over: SimpleQueue[None] = SimpleQueue()
+
+    def end(self) -> None:
+        """What has not been made of the texts, others may take."""
+        # In the first step: an interrupt may strike before the next one.
+        self.is_over = True
+        self._over.put(None)
+
+    def wait(self, progress: Callable[[int], None]) -> None:
+        """Wait until it is over; `progress` is asked meanwhile, and ends it by raising."""
+        while not self.is_over:
+            try:
+                self._over.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            except Empty:
+                progress(0)
+        self._over.put(None)
 
 
 class Claims:
@@ -48,24 +66,26 @@ class Claims:
         self._of: dict[bytes, Claim] = {}
         self._sharing = threading.Lock()
 
-    def take(self, keys: Iterable[bytes]) -> tuple[Claim, list[bytes], set[Claim]]:
-        """A claim of the caller's, the keys that are in it, and the claims that have the others."""
-        claim, mine, others = Claim(), [], set()
+    def take(self, claim: Claim, keys: Iterable[bytes]) -> tuple[list[bytes], set[Claim]]:
+        """The keys that nobody has, which are in this claim from now on, and the claims that have the others."""
+        mine, others = [], set()
         with self._sharing:
             for key in keys:
-                owner = self._of.setdefault(key, claim)
-                if owner is claim:
+                owner = self._of.get(key)
+                if owner is None or owner.is_over:
+                    self._of[key] = claim
                     mine.append(key)
                 else:
                     others.add(owner)
-        return claim, mine, others
+        return mine, others
 
     def release(self, claim: Claim, keys: Iterable[bytes]) -> None:
-        """End a claim; what has not been made of its keys, others may take."""
+        """End a claim, which has these keys at most."""
+        claim.end()
         with self._sharing:
             for key in keys:
-                del self._of[key]
-        claim.over.set_result(None)
+                if self._of.get(key) is claim:
+                    del self._of[key]
 
 
 class RemoteEncoder(Encoder):
@@ -84,7 +104,6 @@ class RemoteEncoder(Encoder):
         self._secret = secret
         self._claims = Claims()
         self._budget = Budget(function)
-        self._measuring = threading.Lock()
         self._measured: int | None = None
         self._is_stream = False
         self._texts_sent = 0
@@ -92,7 +111,7 @@ class RemoteEncoder(Encoder):
 
     def after_fork(self) -> None:
         """What threads of the parent have under way is of no concern to a child."""
-        self._claims, self._measuring = Claims(), threading.Lock()
+        self._claims = Claims()
         self._budget = Budget(self.function)
 
     @property
@@ -102,29 +121,15 @@ class RemoteEncoder(Encoder):
         known = function.dimensions or function.known_dimensions.get(function.name)
         if known:
             return known
-        asked = interruptible(lambda _: None)
-        while not self._measuring.acquire(timeout=_SECONDS_BETWEEN_LOOKS):
-            asked(0)
-        try:
-            if self._measured is None:
-                self._measured = self._measure(asked)
-            return self._measured
-        finally:
-            self._measuring.release()
-
-    def _measure(self, progress: Callable[[int], None]) -> int:
-        key = self._key(PROBE, "document")
-        cached = self._cache.get([key]) if self._cache else {}
-        if not cached:
-            future = network().start(self._requests(None).first(PROBE))
-            try:
-                (answered,) = _completed([future], progress)
-            finally:
-                future.cancel()
-            cached = {key: answered.result()}
-            if self._cache:
-                self._cache.put(cached.items())
-        return len(cached[key])
+        if self._measured is None:
+            probe = {self._key(PROBE, "document"): PROBE}
+            for made in self._made(probe, "document", interruptible(lambda _: None), dimensions=None):
+                for vector in made.values():
+                    if isinstance(vector, str):
+                        raise EncodingError(f"'{self.function.id}' failed: {vector}")
+                    self._measured = len(vector)
+        assert self._measured is not None
+        return self._measured
 
     @property
     def usage(self) -> Usage:
@@ -148,8 +153,10 @@ class RemoteEncoder(Encoder):
                 places[self._key(text, role)].append(place)
             else:
                 reasons[place] = "it has half a pair of surrogates, which is no valid text"
-        vectors = np.zeros((len(texts), self.dimensions), np.float32)
-        for made in self._made({key: texts[mine[0]] for key, mine in places.items()}, role, progress):
+        dimensions = self.dimensions
+        vectors = np.zeros((len(texts), dimensions), np.float32)
+        wanted = {key: texts[mine[0]] for key, mine in places.items()}
+        for made in self._made(wanted, role, progress, dimensions):
             for key, each in made.items():
                 for place in places[key]:
                     if isinstance(each, str):
@@ -159,9 +166,12 @@ class RemoteEncoder(Encoder):
         return encodings_of(vectors, reasons)
 
     def _made(
-        self, left: dict[bytes, str], role: Role, progress: Callable[[int], None]
+        self, left: dict[bytes, str], role: Role, progress: Callable[[int], None], dimensions: int | None
     ) -> Iterator[Mapping[bytes, Made]]:
-        """What comes of texts: from the cache, from the provider, or from another thread that has them under way."""
+        """What comes of texts: from the cache, from the provider, or from another thread that has them under way.
+
+        Their vectors have so many `dimensions`; None is for one text, which tells how many these are.
+        """
 
         def settled(made: Mapping[bytes, Made]) -> Mapping[bytes, Made]:
             mine = {key: each for key, each in made.items() if left.pop(key, None) is not None}
@@ -171,30 +181,34 @@ class RemoteEncoder(Encoder):
         if self._cache:
             yield settled(self._cache.get(list(left)))
         while left:
-            claim, mine, others = self._claims.take(left)
+            claim, wanted = Claim(), list(left)
             try:
-                for made in self._answered({key: left[key] for key in mine}, role, progress):
+                mine, others = self._claims.take(claim, wanted)
+                for made in self._answered({key: left[key] for key in mine}, role, progress, dimensions):
                     claim.made |= made
                     yield settled(made)
             finally:
-                self._claims.release(claim, mine)
+                self._claims.release(claim, wanted)
             for other in others:
-                for _ in _completed([other.over], progress):
-                    yield settled(other.made)
+                other.wait(progress)
+                yield settled(other.made)
 
     def _answered(
-        self, texts: dict[bytes, str], role: Role, progress: Callable[[int], None]
+        self, texts: dict[bytes, str], role: Role, progress: Callable[[int], None], dimensions: int | None
     ) -> Iterator[Mapping[bytes, Made]]:
         """What the provider gives for texts, a request at a time; what is under way is cancelled if nobody waits."""
         if not texts:
             return
-        requests = self._requests(self.dimensions)
-        under_way = {
-            network().start(requests.embed([texts[key] for key in keys], role)): keys for keys in self._batches(texts)
-        }
+        requests = self._requests(dimensions)
+        ask = requests.first if dimensions is None else requests.embed
+        landed: SimpleQueue[Begun[list[Made]]] = SimpleQueue()
+        under_way: dict[Begun[list[Made]], list[bytes]] = {}
+        ended: EncodingError | None = None
         try:
-            ended: EncodingError | None = None
-            for done in _completed(list(under_way), progress):
+            for keys in self._batches(texts):
+                work = partial(ask, [texts[key] for key in keys], role)
+                under_way[network().start(work, landed)] = keys
+            for done in _over(landed, len(under_way), progress):
                 try:
                     made = dict(zip(under_way[done], done.result(), strict=True))
                 except EncodingError as error:
@@ -208,8 +222,8 @@ class RemoteEncoder(Encoder):
             if ended:
                 raise ended
         finally:
-            for future in under_way:
-                future.cancel()
+            for each in under_way:
+                each.cancel()
         self._tell_many(len(texts))
 
     def _batches(self, texts: dict[bytes, str]) -> Iterator[list[bytes]]:
@@ -262,11 +276,17 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _completed(futures: Sequence[Future[T]], progress: Callable[[int], None]) -> Iterator[Future[T]]:
-    """Futures as they are done; `progress` is asked meanwhile, and ends it by raising."""
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+def _over(landed: SimpleQueue[Begun[T]], count: int, progress: Callable[[int], None]) -> Iterator[Begun[T]]:
+    """So many pieces of work as they are over; `progress` is asked meanwhile, and ends it by raising."""
+    while count:
+        over: list[Begun[T]] = []
+        try:
+            over.append(landed.get(timeout=_SECONDS_BETWEEN_LOOKS))
+            while True:
+                over.append(landed.get_nowait())
+        except Empty:
+            pass
+        count -= len(over)
         progress(0)
         # What was answered first: an error ends it all.
-        yield from sorted(done, key=lambda future: future.exception() is not None)
+        yield from sorted(over, key=lambda each: each.error() is not None)

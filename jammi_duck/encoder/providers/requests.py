@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from jammi_duck.config.redaction import HIDDEN, redacted
 from jammi_duck.encoder.given_vectors import Made, checked_all, length_of
@@ -100,19 +98,19 @@ class Requests:
         # Why no further request may begin.
         self._ended: EncodingError | None = None
 
-    async def first(self, text: str) -> NDArray[np.float32]:
-        """The vector of a text, however long it is.
+    async def first(self, texts: list[str], role: Role) -> list[Made]:
+        """The vector of one text, however long it is.
 
         Raises:
             EncodingError: there is none.
         """
         try:
-            (made,) = await self._asked([text], "document", self._function.max_retries)
+            (made,) = await self._asked(texts, role, self._function.max_retries)
         except Failed as error:
             raise self._stopped(error, self._function.max_retries + 1) from None
         if isinstance(made, str):
             raise self._stopped(Failed(made, lasting=True))
-        return made
+        return [made]
 
     async def embed(self, texts: list[str], role: Role) -> list[Made]:
         """The vector of each text, or the reason why there is none.

@@ -14,11 +14,11 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -28,6 +28,7 @@ from jammi_duck.encoder.waits import pause
 from jammi_duck.version import __version__
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 _RESET = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _UNITS = (3600.0, 60.0, 1.0, 0.001)
 _TOLD_FROM_SECONDS = 2.0
@@ -74,6 +75,47 @@ class Gate:
             await asyncio.sleep(left)
 
 
+class Begun(Generic[T]):
+    """Work on the network's loop, which puts itself into a queue once it is over.
+
+    Ctrl-C while another thread waits there leaves no lock taken, for the reasons that jammi_duck/threads.py gives.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Work[T], landed: SimpleQueue[Begun[T]]) -> None:
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        loop.call_soon_threadsafe(self._begin, work, landed)
+
+    def cancel(self) -> None:
+        """End the work, unless it is over."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def error(self) -> BaseException | None:
+        """The error of work that is over."""
+        assert self._task is not None
+        return self._task.exception()
+
+    def result(self) -> T:
+        """What came of work that is over; raises its error."""
+        assert self._task is not None
+        return self._task.result()
+
+    def _begin(self, work: Work[T], landed: SimpleQueue[Begun[T]]) -> None:
+        def is_over(task: asyncio.Task[T]) -> None:
+            if not task.cancelled():
+                # The loop would tell of an error that nobody has looked at.
+                task.exception()
+                landed.put(self)
+
+        self._task = self._loop.create_task(work())
+        self._task.add_done_callback(is_over)
+
+    def _cancel(self) -> None:
+        # Not there if an interrupt struck before it was asked for.
+        if self._task is not None:
+            self._task.cancel()
+
+
 class Network:
     """The event loop, its thread, and the connections. There is one for a process; a forked child gets its own."""
 
@@ -83,9 +125,9 @@ class Network:
         self._client: httpx2.AsyncClient | None = None
         threading.Thread(target=self.loop.run_forever, name="jammi_duck providers", daemon=True).start()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin work on the loop; cancelling the future cancels the work."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
+    def start(self, work: Work[T], landed: SimpleQueue[Begun[T]]) -> Begun[T]:
+        """Begin work on the loop, which is put into `landed` when it is over."""
+        return Begun(self.loop, work, landed)
 
     def gate(self, *account: object, most: int) -> Gate:
         """The gate of an account, for so many requests at once. On the loop only."""
