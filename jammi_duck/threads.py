@@ -89,8 +89,12 @@ class Threads:
         # Something for each task. A thread that it wakes does all tasks that wait, so it matters not if one is missing.
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._count, self._is_closed = count, False
-        for number in range(count):
-            threading.Thread(target=self._work, args=(prepare,), name=f"{name}-{number}", daemon=True).start()
+        try:
+            for number in range(count):
+                threading.Thread(target=self._work, args=(prepare,), name=f"{name}-{number}", daemon=True).start()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, task: Task[Any], *, urgent: bool = False) -> None:
         """Run a task as soon as a thread is free."""

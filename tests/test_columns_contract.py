@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -73,6 +74,36 @@ class TestFill:
     def test_so_many_rows(self, passages, size, batches, wanted):
         done = passages.filled(size=size, batches=batches, to_the_end=False)
         assert (done.filled, done.left) == (wanted, 4 - wanted)
+        passages.check()
+
+    def test_all_batches_are_encoded_on_one_thread(self, passages):
+        threads = set()
+        done = passages.filled(Fake(lambda _: threads.add(threading.current_thread())), size=1)
+        assert done.filled == 4
+        assert len(threads) == 1
+
+    def test_an_error_waits_for_the_batch_that_is_being_encoded(self, passages, monkeypatch):
+        column = passages.column("passage", "passage", "v")
+        column.create(Fake.dimensions)
+        begun, is_writing = [], threading.Event()
+
+        def meanwhile(texts):
+            begun.append(texts)
+            if len(begun) == 2:
+                assert is_writing.wait(10)
+                time.sleep(0.2)
+
+        def failing(*_):
+            is_writing.set()
+            raise OSError("the database is away")
+
+        encoder = Fake(meanwhile)
+        monkeypatch.setattr(column, "write", failing)
+        with pytest.raises(OSError, match="the database is away"):
+            fill_column(column, encoder, size=1)
+        assert (len(begun), len(encoder.texts)) == (2, 2)
+        monkeypatch.undo()
+        assert fill_column(column, encoder, size=1).filled == 4
         passages.check()
 
     def test_rows_that_fail_end_nothing_and_are_named(self, passages):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
+import itertools
 import os
 import random
 import signal
@@ -19,11 +21,14 @@ import pytest
 
 from jammi_duck import lifetime
 from jammi_duck.embeddings import get_registry
+from jammi_duck.encoder import vector_cache
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local import workers
 from jammi_duck.encoder.local.gathering import Gathering
 from jammi_duck.encoder.local.workers import Workers
+from jammi_duck.encoder.providers import remote_encoder
 from jammi_duck.encoder.providers.remote_encoder import Claim, Claims, RemoteEncoder
+from jammi_duck.encoder.vector_cache import VectorCache
 from jammi_duck.threads import Task, Threads, beside
 from tests.endpoint import Endpoint
 from tests.hostile import KEY
@@ -198,8 +203,41 @@ def test_a_claim_that_was_interrupted_is_free_for_others():
     assert claims.take(second, [b"b"]) == ([b"b"], set())
     claims.release(first, [b"a", b"b"])
     assert claims.take(Claim(), [b"b"]) == ([], {second})
+    second.is_over = True
     claims.release(second, [b"b", b"c"])
     second.wait(lambda _: pytest.fail("it was over"))
+    assert claims.take(Claim(), [b"a", b"b", b"c"]) == ([b"a", b"b", b"c"], set())
+
+
+def struck_where(calls):
+    """What `calls` gives, and at its end, within C, a Ctrl-C: it is raised where Python looks for signals next."""
+    return itertools.chain(calls, iter(_thread.interrupt_main, None))
+
+
+def test_texts_are_free_although_the_last_step_was_interrupted(monkeypatch):
+    """The error, with all its frames, is kept meanwhile, as a notebook keeps the last one."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Endpoint(key=KEY) as endpoint:
+        function = get_registry().get("openai").create(name="any", base_url=endpoint.url("openai"), dimensions=16)
+        encoder, over = RemoteEncoder(function), remote_encoder._over
+        with monkeypatch.context() as patch:
+            patch.setattr(remote_encoder, "_over", lambda *given: struck_where(over(*given)))
+            with pytest.raises(KeyboardInterrupt) as kept:
+                encoder.encode(["duck"])
+        assert on_another_thread(lambda: encoder.encode(["duck"])).shape == (1, 16)
+        assert kept
+
+
+def test_the_cache_of_vectors_is_free_although_it_was_interrupted(monkeypatch, tmp_path):
+    cache = VectorCache(tmp_path / "vectors.sqlite")
+    cache.put([(b"a" * 32, np.ones(2, np.float32))])
+    for call in (lambda: cache.get([b"a" * 32]), lambda: cache.put([(b"b" * 32, np.ones(2, np.float32))])):
+        with monkeypatch.context() as patch:
+            patch.setattr(vector_cache, "range", lambda *given: struck_where(range(*given)), raising=False)
+            with pytest.raises(KeyboardInterrupt) as kept:
+                call()
+        assert set(on_another_thread(lambda: cache.get([b"a" * 32]))) == {b"a" * 32}
+        assert kept
 
 
 def test_a_task_says_what_became_of_it():

@@ -141,6 +141,15 @@ def test_an_error_says_how_often_the_provider_was_asked(worlds, begins, retries)
     check_resumed(world)
 
 
+def test_a_batch_that_is_refused_was_asked_once(worlds):
+    world = worlds("openai")
+    world.fill("refused")
+    world.endpoint.acts = ["400", *["503"] * 20]
+    outcome = world.build(batch_size=32, max_retries=3)
+    assert "it was asked 5 times" in str(outcome.error)
+    assert len(world.endpoint.requests) == 5
+
+
 def test_a_part_of_a_batch_is_blamed_only_where_the_provider_answers(worlds):
     """A batch fails as a whole, then both halves; what asks whether the provider answers at all is made again."""
     world = worlds("openai")

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,39 +46,22 @@ class VectorCache:
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, NDArray[np.float32]]:
         """The vectors that are there, of these keys."""
         found: dict[bytes, NDArray[np.float32]] = {}
-        with self._opened() as connection:
-            for start in range(0, len(keys) if connection else 0, _AT_ONCE):
-                assert connection is not None
-                some = keys[start : start + _AT_ONCE]
-                asked = f"SELECT key, vector FROM vectors WHERE key IN ({', '.join('?' * len(some))})"
-                found |= {key: np.frombuffer(vector, "<f4") for key, vector in connection.execute(asked, some)}
+        with self._using:
+            if not self._has_failed:
+                try:
+                    _get(self._open(), keys, found)
+                except (sqlite3.Error, OSError) as error:
+                    self._fail(error)
         return found
 
     def put(self, vectors: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
         """Keep vectors; they are safe from a crash of this process when this returns."""
-        with self._opened() as connection:
-            if connection is not None:
-                listed = list(vectors)
-                with connection:
-                    for start in range(0, len(listed), _AT_ONCE):
-                        some = listed[start : start + _AT_ONCE]
-                        values = [part for key, vector in some for part in (key, vector.astype("<f4").tobytes())]
-                        # One statement: between statements, another thread would have Python's lock for a while.
-                        connection.execute(_PUT + ", ".join(["(?, ?)"] * len(some)), values)
-
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection | None]:
-        """The connection, for one thread at a time; None after a failure, which is told once."""
         with self._using:
-            connection = None
-            try:
-                connection = None if self._has_failed else self._open()
-            except (sqlite3.Error, OSError) as error:
-                self._fail(error)
-            try:
-                yield connection
-            except (sqlite3.Error, OSError) as error:
-                self._fail(error)
+            if not self._has_failed:
+                try:
+                    _put(self._open(), list(vectors))
+                except (sqlite3.Error, OSError) as error:
+                    self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self._has_failed = True
@@ -95,6 +77,22 @@ class VectorCache:
         if self._connection is None or self._process != os.getpid():
             self._connection, self._process = _connected(self._path), os.getpid()
         return self._connection
+
+
+def _get(connection: sqlite3.Connection, keys: Sequence[bytes], found: dict[bytes, NDArray[np.float32]]) -> None:
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        asked = f"SELECT key, vector FROM vectors WHERE key IN ({', '.join('?' * len(some))})"
+        found |= {key: np.frombuffer(vector, "<f4") for key, vector in connection.execute(asked, some)}
+
+
+def _put(connection: sqlite3.Connection, vectors: Sequence[tuple[bytes, NDArray[np.float32]]]) -> None:
+    with connection:
+        for start in range(0, len(vectors), _AT_ONCE):
+            some = vectors[start : start + _AT_ONCE]
+            values = [part for key, vector in some for part in (key, vector.astype("<f4").tobytes())]
+            # One statement: between statements, another thread would have Python's lock for a while.
+            connection.execute(_PUT + ", ".join(["(?, ?)"] * len(some)), values)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

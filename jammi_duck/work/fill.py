@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +20,8 @@ import numpy as np
 
 from jammi_duck.encoder import Encoder
 from jammi_duck.encoder.wrapper_encoder import WrapperEncoder
-from jammi_duck.threads import Task, beside
+from jammi_duck.lifetime import at_work
+from jammi_duck.threads import Task, Threads
 from jammi_duck.types import Vectors
 
 # After so many vectors that could not be written, or did not stay, a row is left to a later run.
@@ -128,7 +130,7 @@ def fill(
     number, a row and the reason why it has none; `written` gets how many rows have a vector in the table now. A wrapper
     encodes on `workers` threads, and is told `verbose`. `tried` remembers the rows that are not tried again.
 
-    An error, or Ctrl-C, does not wait for the batch that is being encoded, of which nothing is written.
+    An error waits for the batch that is being encoded, which may be paid for; Ctrl-C does not.
     """
     start = time.perf_counter()
     tried = Tried() if tried is None else tried
@@ -137,28 +139,37 @@ def fill(
     filled = missing = 0
     encode = _encoding(encoder, workers, verbose)
     waiting: tuple[int, bool, Task[_Encoded]] | None = None
-    for batch in _batches(column, tried, batch_size, batches, to_the_end=to_the_end):
-        before, waiting = waiting, None
-        made, was_again = None, False
-        if before is not None:
-            number, was_again, encoding = before
-            made = encoding.result()
-            encoded(number, made.ready)
-            for row, reason in made.failed:
-                tried.failed(row)
-                failed(number, row, reason)
-            missing += len(made.failed)
-        if batch is not None:
-            run, number, is_again, rows = batch
-            began(run, number, len(rows))
-            waiting = number, is_again, beside(partial(encode, number, rows))
-        if made is not None and made.ready:
-            count = column.write(made.ready, made.vectors)
-            # A trigger of the table may take away what was written.
-            if was_again or count < len(made.ready):
-                tried.missed(made.ready)
-            filled += count
-            written(count)
+    pool = Threads(1, "jammi-columns")
+    try:
+        for batch in _batches(column, tried, batch_size, batches, to_the_end=to_the_end):
+            before, waiting = waiting, None
+            made, was_again = None, False
+            if before is not None:
+                number, was_again, encoding = before
+                made = encoding.result()
+                encoded(number, made.ready)
+                for row, reason in made.failed:
+                    tried.failed(row)
+                    failed(number, row, reason)
+                missing += len(made.failed)
+            if batch is not None:
+                run, number, is_again, rows = batch
+                began(run, number, len(rows))
+                waiting = number, is_again, pool.submit(partial(encode, number, rows))
+            if made is not None and made.ready:
+                count = column.write(made.ready, made.vectors)
+                # A trigger of the table may take away what was written.
+                if was_again or count < len(made.ready):
+                    tried.missed(made.ready)
+                filled += count
+                written(count)
+    except Exception:
+        if waiting is not None:
+            with suppress(Exception):
+                waiting[2].result()
+        raise
+    finally:
+        pool.close()
     return Filled(filled, skipped, missing, column.count(with_text=True), time.perf_counter() - start)
 
 
@@ -192,10 +203,16 @@ def _batches(
 
 
 def _encoding(encoder: Encoder, workers: int, verbose: bool) -> Callable[[int, Sequence[Row]], _Encoded]:
-    if isinstance(encoder, WrapperEncoder):
-        return lambda number, rows: _by_wrapper(encoder, number, rows, workers, verbose)
     steady = encoder.stream()
-    return lambda _, rows: _by_model(steady, rows)
+
+    def encode(number: int, rows: Sequence[Row]) -> _Encoded:
+        # An exit waits for it: a thread that ends within a wrapper's C++ would abort the process.
+        with at_work():
+            if isinstance(encoder, WrapperEncoder):
+                return _by_wrapper(encoder, number, rows, workers, verbose)
+            return _by_model(steady, rows)
+
+    return encode
 
 
 def _by_model(encoder: Encoder, rows: Sequence[Row]) -> _Encoded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -35,28 +35,25 @@ _MANY = 1000
 
 
 class Claim:
-    """Texts that one thread has under way, by their keys; `made` is what has come of them once it is over."""
+    """Texts that one thread has under way, by their keys; `made` is what has come of them once it `is_over`.
+
+    What has not been made of them then, others may take.
+    """
 
     def __init__(self) -> None:
         self.made: dict[bytes, Made] = {}
         self.is_over = False
         # Wakes one who waits, who wakes the next.
-        self._over: SimpleQueue[None] = SimpleQueue()
-
-    def end(self) -> None:
-        """What has not been made of the texts, others may take."""
-        # In the first step: an interrupt may strike before the next one.
-        self.is_over = True
-        self._over.put(None)
+        self.wake: SimpleQueue[None] = SimpleQueue()
 
     def wait(self, progress: Callable[[int], None]) -> None:
         """Wait until it is over; `progress` is asked meanwhile, and ends it by raising."""
         while not self.is_over:
             try:
-                self._over.get(timeout=_SECONDS_BETWEEN_LOOKS)
+                self.wake.get(timeout=_SECONDS_BETWEEN_LOOKS)
             except Empty:
                 progress(0)
-        self._over.put(None)
+        self.wake.put(None)
 
 
 class Claims:
@@ -65,6 +62,7 @@ class Claims:
     def __init__(self) -> None:
         self._of: dict[bytes, Claim] = {}
         self._sharing = threading.Lock()
+        self._released: deque[tuple[Claim, Sequence[bytes]]] = deque()
 
     def take(self, claim: Claim, keys: Iterable[bytes]) -> tuple[list[bytes], set[Claim]]:
         """The keys that nobody has, which are in this claim from now on, and the claims that have the others."""
@@ -79,13 +77,18 @@ class Claims:
                     others.add(owner)
         return mine, others
 
-    def release(self, claim: Claim, keys: Iterable[bytes]) -> None:
-        """End a claim, which has these keys at most."""
-        claim.end()
+    def release(self, claim: Claim, keys: Sequence[bytes]) -> None:
+        """Forget a claim that is over, which has these keys at most, and wake who waits for it."""
+        claim.wake.put(None)
+        self._released.append((claim, keys))
         with self._sharing:
-            for key in keys:
-                if self._of.get(key) is claim:
-                    del self._of[key]
+            # Where an interrupt strikes here, whoever comes next goes on.
+            while self._released:
+                over, its_keys = self._released[0]
+                for key in its_keys:
+                    if self._of.get(key) is over:
+                        del self._of[key]
+                self._released.popleft()
 
 
 class RemoteEncoder(Encoder):
@@ -123,13 +126,15 @@ class RemoteEncoder(Encoder):
             return known
         if self._measured is None:
             probe = {self._key(PROBE, "document"): PROBE}
-            for made in self._made(probe, "document", interruptible(lambda _: None), dimensions=None):
-                for vector in made.values():
-                    if isinstance(vector, str):
-                        raise EncodingError(f"'{self.function.id}' failed: {vector}")
-                    self._measured = len(vector)
+            self._make(probe, "document", interruptible(lambda _: None), self._measure, dimensions=None)
         assert self._measured is not None
         return self._measured
+
+    def _measure(self, made: Mapping[bytes, Made]) -> None:
+        for vector in made.values():
+            if isinstance(vector, str):
+                raise EncodingError(f"'{self.function.id}' failed: {vector}")
+            self._measured = len(vector)
 
     @property
     def usage(self) -> Usage:
@@ -141,6 +146,7 @@ class RemoteEncoder(Encoder):
         mine = copy.copy(self)
         mine._budget = Budget(self.function)
         mine._is_stream = True
+        renewed_after_fork(mine)
         return mine
 
     def encode_rows(self, texts: Sequence[str], role: Role, progress: Callable[[int], None]) -> Encodings:
@@ -155,48 +161,66 @@ class RemoteEncoder(Encoder):
                 reasons[place] = "it has half a pair of surrogates, which is no valid text"
         dimensions = self.dimensions
         vectors = np.zeros((len(texts), dimensions), np.float32)
-        wanted = {key: texts[mine[0]] for key, mine in places.items()}
-        for made in self._made(wanted, role, progress, dimensions):
+
+        def take(made: Mapping[bytes, Made]) -> None:
             for key, each in made.items():
                 for place in places[key]:
                     if isinstance(each, str):
                         reasons[place] = each
                     else:
                         vectors[place] = each
+
+        wanted = {key: texts[mine[0]] for key, mine in places.items()}
+        self._make(wanted, role, progress, take, dimensions)
         return encodings_of(vectors, reasons)
 
-    def _made(
-        self, left: dict[bytes, str], role: Role, progress: Callable[[int], None], dimensions: int | None
-    ) -> Iterator[Mapping[bytes, Made]]:
-        """What comes of texts: from the cache, from the provider, or from another thread that has them under way.
+    def _make(
+        self,
+        left: dict[bytes, str],
+        role: Role,
+        progress: Callable[[int], None],
+        take: Callable[[Mapping[bytes, Made]], None],
+        dimensions: int | None,
+    ) -> None:
+        """Give to `take` what comes of texts: from the cache, the provider, or a thread that has them under way.
 
         Their vectors have so many `dimensions`; None is for one text, which tells how many these are.
         """
 
-        def settled(made: Mapping[bytes, Made]) -> Mapping[bytes, Made]:
+        def settle(made: Mapping[bytes, Made]) -> None:
             mine = {key: each for key, each in made.items() if left.pop(key, None) is not None}
             progress(len(mine))
-            return mine
+            take(mine)
 
         if self._cache:
-            yield settled(self._cache.get(list(left)))
+            settle(self._cache.get(list(left)))
         while left:
             claim, wanted = Claim(), list(left)
+
+            def answered(made: Mapping[bytes, Made], claim: Claim = claim) -> None:
+                claim.made |= made
+                settle(made)
+
             try:
                 mine, others = self._claims.take(claim, wanted)
-                for made in self._answered({key: left[key] for key in mine}, role, progress, dimensions):
-                    claim.made |= made
-                    yield settled(made)
+                self._ask({key: left[key] for key in mine}, role, progress, answered, dimensions)
             finally:
+                # An interrupt may strike wherever a function is called, and so not before this line.
+                claim.is_over = True
                 self._claims.release(claim, wanted)
             for other in others:
                 other.wait(progress)
-                yield settled(other.made)
+                settle(other.made)
 
-    def _answered(
-        self, texts: dict[bytes, str], role: Role, progress: Callable[[int], None], dimensions: int | None
-    ) -> Iterator[Mapping[bytes, Made]]:
-        """What the provider gives for texts, a request at a time; what is under way is cancelled if nobody waits."""
+    def _ask(
+        self,
+        texts: dict[bytes, str],
+        role: Role,
+        progress: Callable[[int], None],
+        answered: Callable[[Mapping[bytes, Made]], None],
+        dimensions: int | None,
+    ) -> None:
+        """Ask the provider, and tell each of its answers; what is under way is cancelled if nobody waits for it."""
         if not texts:
             return
         requests = self._requests(dimensions)
@@ -218,7 +242,7 @@ class RemoteEncoder(Encoder):
                     continue
                 if self._cache:
                     self._cache.put((key, each) for key, each in made.items() if not isinstance(each, str))
-                yield made
+                answered(made)
             if ended:
                 raise ended
         finally:

@@ -137,16 +137,17 @@ class Requests:
     async def _parted(self, texts: list[str], role: Role, error: Failed, retries: int) -> list[Made]:
         """What comes of the halves of a batch that failed as a whole; a text that fails alone is the one to blame.
 
-        Unless the provider takes no text at all, or none now: a probe tells, which is sent again as often as
-        max_retries allows beyond the `retries` that the batch has had.
+        Unless the provider takes no text at all, or none now: a probe tells. It is sent again as often as max_retries
+        allows beyond the `retries` that the batch has had, which has none if it is refused.
         """
         if not self._has_answered or error.status not in _REFUSED:
-            left = max(self._function.max_retries - retries, 0)
+            retried = 0 if error.lasting else retries
+            left = max(self._function.max_retries - retried, 0)
             try:
                 await self._asked([PROBE], role, left)
             except Failed as other:
                 blamed = error if other.status == error.status else other
-                raise self._stopped(blamed, tries=retries + 1 + left + 1) from None
+                raise self._stopped(blamed, tries=retried + 1 + left + 1) from None
         if len(texts) == 1:
             return [f"'{self._function.id}' failed for it: {error}"]
         middle = len(texts) // 2

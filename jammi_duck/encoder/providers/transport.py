@@ -7,6 +7,7 @@ time: what is under way is cancelled then.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +27,7 @@ import httpx2
 
 from jammi_duck.config.logs import log
 from jammi_duck.encoder.waits import pause
+from jammi_duck.threads import beside
 from jammi_duck.version import __version__
 
 T = TypeVar("T")
@@ -289,8 +292,10 @@ async def pause_before(attempt: int, error: Failed, gate: Gate, longest: float, 
     if error.status == 429:
         # All others would be answered in the same way.
         gate.close(seconds)
-    level = log.warning if seconds >= _TOLD_FROM_SECONDS else log.debug
-    level("%s: %s; again in %.1f s", told, error, seconds)
+    level = logging.WARNING if seconds >= _TOLD_FROM_SECONDS else logging.DEBUG
+    if log.isEnabledFor(level):
+        # On another thread: before Python 3.13, a handler stays locked if Ctrl-C strikes another thread within it.
+        beside(partial(log.log, level, "%s: %s; again in %.1f s", told, error, seconds))
     await asyncio.sleep(seconds)
 
 
