@@ -1,7 +1,7 @@
 """Peak memory of a build of 400,000 rows, compared with a build of 20,000 rows, with 20,000 rows per segment.
 
-The encoder is a quick one without a model, of 384 dimensions. Each build has a process of its own; the sizes take turns, and
-of each the median counts, since one build differs from the next by some 10 MB.
+The encoder is a quick one without a model, of 384 dimensions. Each build has a process of its own; the sizes take
+turns, and of each the median counts, since one build differs from the next by some 10 MB.
 """
 
 from __future__ import annotations
