@@ -415,7 +415,9 @@ class TestBlobs:
         stages = photos.execute(f"SELECT stage FROM jammi_explain('photos', {query}, 1)").fetchall()
         assert ("encode",) in stages
         assert one(photos, "SELECT id FROM jammi_similar('photos', 4, 1)")[0] != 4
-        joined = "SELECT p.id, s.id FROM photos p, jammi_search('photos', p.picture, 1) s WHERE p.id < 6 ORDER BY 1"
+        # DuckDB 1.4 would search for the other pictures, too, which are none, before it leaves them out.
+        few = "WITH few AS MATERIALIZED (FROM photos WHERE id < 6)"
+        joined = f"{few} SELECT p.id, s.id FROM few p, jammi_search('photos', p.picture, 1) s ORDER BY 1"
         assert photos.execute(joined).fetchall() == [(number, number) for number in range(6)]
         assert one(photos, "SELECT id FROM jammi_search('photos', ?, 1)", CONTENT[2]) == (2,)
         assert photos.execute("SELECT id FROM jammi_search('photos', NULL::BLOB, 1)").fetchall() == []

@@ -224,6 +224,9 @@ class TestFilters:
         ],
     )
     def test_that_are_wrong(self, filled, options, error):
+        if "$a" in options and duckdb.__version__ < "1.5":
+            # A NULL in a CTE is an INTEGER there, and no parameter can be taken of that.
+            error = "array_extract"
         with pytest.raises(duckdb.Error, match=error):
             asked(filled, f"'animals', 'v', 'a fish', {options}")
 

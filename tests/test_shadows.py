@@ -22,8 +22,8 @@ def shadow_everything(con):
     con.execute("CREATE SCHEMA away; USE away")
     made = 0
     for name, is_table in kinds:
-        # This one is called to say that another was.
-        if name == "error":
+        # The first is called to say that another was; the second, DuckDB 1.4 calls by itself, and by its short name.
+        if name == "error" or (name == "arg_min" and duckdb.__version__ < "1.5"):
             continue
         body = f"TABLE SELECT system.main.error('{RAN}') AS x" if is_table else f"system.main.error('{RAN}')"
         heads = [f"({', '.join('abcdef'[:count])}) AS {body}" for count in range(7)]
