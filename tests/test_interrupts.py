@@ -26,7 +26,6 @@ from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local import workers
 from jammi_duck.encoder.local.gathering import Gathering
 from jammi_duck.encoder.local.workers import Workers
-from jammi_duck.encoder.providers import remote_encoder
 from jammi_duck.encoder.providers.remote_encoder import Claim, Claims, RemoteEncoder
 from jammi_duck.encoder.vector_cache import VectorCache
 from jammi_duck.threads import Task, Threads, beside
@@ -216,12 +215,17 @@ def struck_where(calls):
 
 def test_texts_are_free_although_the_last_step_was_interrupted(monkeypatch):
     """The error, with all its frames, is kept meanwhile, as a notebook keeps the last one."""
+
+    def struck(*_):
+        raise KeyboardInterrupt
+
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with Endpoint(key=KEY) as endpoint:
         function = get_registry().get("openai").create(name="any", base_url=endpoint.url("openai"), dimensions=16)
-        encoder, over = RemoteEncoder(function), remote_encoder._over
+        encoder = RemoteEncoder(function)
         with monkeypatch.context() as patch:
-            patch.setattr(remote_encoder, "_over", lambda *given: struck_where(over(*given)))
+            # An interrupt may strike as soon as a function is entered, before it has done anything.
+            patch.setattr(encoder._claims, "release", struck)
             with pytest.raises(KeyboardInterrupt) as kept:
                 encoder.encode(["duck"])
         assert on_another_thread(lambda: encoder.encode(["duck"])).shape == (1, 16)
