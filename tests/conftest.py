@@ -263,20 +263,20 @@ class S3Server:
         writers = [{"accessKey": S3_WRITER["key"], "secretKey": S3_WRITER["secret"]}]
         identities = [{**grants, "credentials": keys}, {**writer, "credentials": writers}]
         settings.write_text(json.dumps({"identities": identities}))
-        ports = _free_ports(8)
+        ports = self.ports = _free_ports(8)
         names = ("s3.port", "master.port", "filer.port", "volume.port")
         self.endpoint = f"http://127.0.0.1:{ports[0]}"
         flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=False)]
         flags += [f"-{name}.grpc={port}" for name, port in zip(names, ports[4:], strict=False)]
         flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}", f"-s3.config={settings}"]
-        flags += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false"]
-        # Each bucket has volumes of its own. Without a limit, it is what the disk has free by 128 MB.
-        flags += ["-volume.max=10000"]
+        # Each bucket has volumes of its own. Without these flags, they are as many as the disk has free by 128 MB, and
+        # nothing is written to a disk that is 99 % full, however large it is.
+        flags += ["-master.telemetry=false", "-volume.max=10000", "-volume.minFreeSpace=64MiB"]
         flags += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         (folder / "data").mkdir()
         self.log = (folder / "weed.log").open("wb")
         weed = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-        self.process = subprocess.Popen([weed, "mini", *flags], stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen([weed, "server", "-s3", *flags], stdout=self.log, stderr=self.log)
 
     def options(self, **keys):
         return {**S3_KEYS, **keys, "client_kwargs": {"endpoint_url": self.endpoint, "region_name": "us-east-1"}}
@@ -304,13 +304,12 @@ class S3Server:
         return name
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait()
         self.log.close()
+        for port in self.ports:
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink()
 
 
 def _free_ports(count: int) -> list[int]:
