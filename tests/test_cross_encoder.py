@@ -24,15 +24,15 @@ from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local.pairs import PairTokenization
 from jammi_duck.errors import EncodingError, InputError, NoModelError
 from tests.conftest import REAL_RERANKER, put_in_cache
+from tests.engines import NATIVE_FAMILIES, texts_by
 from tests.models import FAMILIES, LIMIT, change_tensors, edit, make, save
 from tests.stock_shell import folder, needs_extension, rows
 from tests.test_generate import error_of
-from tests.test_parity import texts_by
 from tests.texts import ODD, WORDS
 
 __all__ = ["folder"]
 
-RERANKERS = [family for family in FAMILIES if family != "electra"]
+RERANKERS = NATIVE_FAMILIES
 IDENTITY = {"activation_fn": "torch.nn.modules.linear.Identity"}
 # How far scores may be apart, in standard deviations of the scores.
 NEAR = {"float32": 1e-4, "bfloat16": 0.2}

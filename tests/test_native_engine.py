@@ -1,6 +1,6 @@
-"""The engine in C gives the vectors of sentence-transformers, the same in any company, and crashes on no file.
+"""The engine in C: the same bits in any company, re-rankers, int8, what it does not cover, and its library.
 
-Each kernel that this CPU has is forced in turn.
+test_parity.py compares its vectors with those of sentence-transformers. Each of the kernels of this CPU is forced.
 """
 
 import concurrent.futures
@@ -21,54 +21,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
-from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Normalize
 
 from jammi_duck.encoder.cross_encoder_description import describe_cross_encoder
 from jammi_duck.encoder.description import describe
 from jammi_duck.encoder.local.pairs import PairTokenization
-from jammi_duck.encoder.local.tokens import CuttingTokenizer, Tokenization
 from jammi_duck.encoder.names import MINILM, find
 from jammi_duck.encoder.native import families as native_families
-from jammi_duck.encoder.native import library, mapped_weights, proof
-from jammi_duck.encoder.native.engine import NotCovered, native_engine, native_pair_engine, why_not_covered
+from jammi_duck.encoder.native import library, proof
+from jammi_duck.encoder.native.engine import NotCovered, native_engine, native_pair_engine
 from jammi_duck.encoder.native.forward import Forward
 from jammi_duck.encoder.native.int8_texts import TEXTS
-from jammi_duck.encoder.native.mapped_weights import MappedWeights
 from jammi_duck.errors import ConfigError, ModelError
 from tests import models
 from tests.conftest import REAL_RERANKER
+from tests.engines import KERNELS, NATIVE_FAMILIES, VARIANTS, Native, refused, texts_for, unproven
 from tests.models import FAMILIES, POOLING, change_tensors, dense, edit, layer_norm, save
 from tests.test_cross_encoder import expected as scores_of_peer
 from tests.test_cross_encoder import make_reranker, pairs_for
-from tests.test_parity import case, reference, texts_for, unit
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no native engine: {library.why_not()}")
 
-OURS = [family for family in FAMILIES if family != "electra"]
-# The lowest cosine to sentence-transformers, and the lowest mean.
-LOWEST = {"float32": 0.999999, "bfloat16": 0.9998, "int8": 0.98}
-MEAN = {"float32": 0.999999, "bfloat16": 0.9998, "int8": 0.995}
-DISTANCE = 1e-5
 # In standard deviations of the scores.
 NEAR = {"float32": 1e-4, "bfloat16": 0.2, "int8": 0.5}
-PROMPTS = {"query": "search for: ", "document": "Represent this passage: "}
-
-
-def _variants():
-    """The kernels and precisions that this CPU has."""
-    if library.why_not() is None:
-        for kernels, precision in itertools.product(enumerate(library.KERNELS), enumerate(library.PRECISIONS)):
-            if library.functions().encoder_supports(kernels[0], precision[0]):
-                yield kernels[1], precision[1]
-
-
-VARIANTS = list(_variants())
-KERNELS = list(dict.fromkeys(kernels for kernels, _ in VARIANTS))
 # The fastest that compute in 8 bits.
 INT8 = next((kernels for kernels, precision in VARIANTS[::-1] if precision == "int8"), "")
-needs_bfloat16 = pytest.mark.skipif(not any("bfloat16" in each for each in VARIANTS), reason="no bfloat16 here")
 
 
 @pytest.fixture
@@ -84,11 +61,10 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache/jammi_duck/int8"
 
 
-@pytest.fixture
-def unproven(monkeypatch):
-    """Models of random weights lose more in int8 than trained ones."""
-    monkeypatch.setattr(proof, "LEAST_COSINE", -1)
-    monkeypatch.setattr(proof, "LEAST_MEAN", -1)
+@pytest.fixture(name="unproven")
+def _unproven():
+    with unproven():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -103,64 +79,14 @@ def rerankers(tmp_path_factory):
     return functools.cache(lambda family: make_reranker(family, folder / family))
 
 
-class Encoder:
-    """A model in the native engine, and the tokens of texts."""
-
-    def __init__(self, path, precision="float32"):
-        self.description = describe(path, "m")
-        self.engine = native_engine(self.description, precision)
-        self.tokens = Tokenization(self.description, CuttingTokenizer(self.description))
-
-    def sequences(self, texts, role="document"):
-        return self.tokens.tokenize(texts, role)[0]
-
-    def encode(self, texts, role="document", at_once=64):
-        sequences = self.sequences(texts, role)
-        vectors = np.zeros((len(texts), self.description.dimensions), np.float32)
-        places = [place for place, tokens in enumerate(sequences) if tokens]
-        for some in (places[first : first + at_once] for first in range(0, len(places), at_once)):
-            vectors[some] = self.engine.vectors([sequences[place] for place in some], self.tokens.prompt_tokens(role))
-        assert vectors.dtype == np.float32
-        return vectors
-
-
-def check(vectors, expected, precision="float32", what=""):
-    assert vectors.shape == expected.shape
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    cosines = (unit(vectors) * expected).sum(1)
-    print(f"{what} {precision}: lowest {cosines.min():.6f}, mean {cosines.mean():.6f}")
-    assert cosines.min() >= LOWEST[precision], what
-    assert cosines.mean() >= MEAN[precision], what
-    if precision == "float32":
-        assert np.linalg.norm(vectors - expected, axis=1).max() <= DISTANCE, what
-
-
-def same(path, force, chosen=None, role="document", prompt_name=None):
-    """In float32, by each of the kernels."""
-    chosen = texts_for(path) if chosen is None else chosen
-    expected = reference(path, chosen, role, prompt_name)
-    for kernels in KERNELS:
-        force(kernels)
-        check(Encoder(path).encode(chosen, role), expected, what=kernels)
-
-
-class TestFamilies:
-    @pytest.mark.parametrize("family", OURS)
-    def test_texts_of_every_kind(self, plain, force, unproven, family):
-        chosen, expected = case(plain(family), 2000)
-        for kernels, precision in VARIANTS:
-            force(kernels)
-            encoder = Encoder(plain(family), precision)
-            assert (encoder.engine.precision, encoder.engine.kernels) == (precision, kernels)
-            check(encoder.encode(chosen), expected, precision, f"{family} {kernels}")
-
-    @pytest.mark.parametrize("family", OURS)
+class TestAnyCompany:
+    @pytest.mark.parametrize("family", NATIVE_FAMILIES)
     def test_the_same_bits_in_any_company(self, plain, force, unproven, family):
         chance = random.Random(3)
         chosen = texts_for(plain(family), 300)
         for kernels, precision in VARIANTS:
             force(kernels)
-            encoder = Encoder(plain(family), precision)
+            encoder = Native(plain(family), precision)
             together = encoder.encode(chosen, at_once=300)
             order = chance.sample(range(300), 300)
             others = encoder.encode([chosen[place] for place in order], at_once=7)
@@ -168,13 +94,25 @@ class TestFamilies:
             for place in order[:20]:
                 assert np.array_equal(encoder.encode([chosen[place]])[0], together[place]), (kernels, precision)
 
-    def test_weights_that_were_saved_with_a_head(self, force, tmp_path):
-        for family in OURS:
-            path = models.make(FAMILIES[family], tmp_path / family, transformers.AutoModelForMaskedLM)
-            same(path, force)
+    def test_the_same_bits_after_modules(self, families, tmp_path):
+        modules = (dense(48, 32), layer_norm(32), Normalize())
+        path = save(families["bert"], tmp_path / "model", "mean", *modules)
+        encoder, chosen = Native(path), texts_for(path)
+        together = encoder.encode(chosen, at_once=120)
+        assert np.array_equal(encoder.encode(chosen[::-1], at_once=7)[::-1], together)
+        assert np.array_equal(encoder.encode(chosen, at_once=1), together)
+
+    def test_where_nothing_is_left(self, families, force, tmp_path):
+        path = save(families["bert"], tmp_path / "model", POOLING)
+        for kernels in KERNELS:
+            force(kernels)
+            encoder = Native(path)
+            found = encoder.engine.vectors([[2, 9, 3], [2, 9, 9, 3]], 3)
+            assert not found[0].any()
+            assert np.linalg.norm(found[1]) == pytest.approx(1, abs=1e-6)
 
     def test_many_threads_at_once(self, plain):
-        encoder = Encoder(plain("bert"), library.best_precision())
+        encoder = Native(plain("bert"), library.best_precision())
         sequences = encoder.sequences(texts_for(plain("bert"), 200))
         passes = [sequences[first::11] for first in range(11)] * 4
         alone = [encoder.engine.vectors(each, 0) for each in passes]
@@ -186,7 +124,7 @@ class TestFamilies:
 
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_after_a_fork(self, plain):
-        encoder = Encoder(plain("bert"))
+        encoder = Native(plain("bert"))
         before = encoder.encode(["water", "duck"])
         child = os.fork()
         if not child:
@@ -194,118 +132,8 @@ class TestFamilies:
         assert os.waitpid(child, 0)[1] == 0
 
 
-class TestPooling:
-    @pytest.mark.parametrize("mode", [*POOLING, ("cls", "mean"), ("lasttoken", "max", "weightedmean")])
-    def test_each_mode(self, families, force, tmp_path, mode):
-        for family in ("bert", "modernbert"):
-            same(save(families[family], tmp_path / family, mode), force)
-
-    @pytest.mark.parametrize("mode", POOLING)
-    def test_without_the_prompt(self, families, force, tmp_path, mode):
-        path = save(families["roberta"], tmp_path / "model", mode, include_prompt=False, prompts=PROMPTS)
-        same(path, force, role="query")
-
-    def test_a_prompt_that_leaves_one_token(self, families, force, tmp_path):
-        prompts = {"document": "water duck " * 80}
-        same(save(families["bert"], tmp_path / "model", include_prompt=False, prompts=prompts), force)
-
-    def test_where_nothing_is_left(self, families, force, tmp_path):
-        path = save(families["bert"], tmp_path / "model", POOLING)
-        for kernels in KERNELS:
-            force(kernels)
-            encoder = Encoder(path)
-            found = encoder.engine.vectors([[2, 9, 3], [2, 9, 9, 3]], 3)
-            assert not found[0].any()
-            assert np.linalg.norm(found[1]) == pytest.approx(1, abs=1e-6)
-
-
-class TestModules:
-    @pytest.mark.parametrize(
-        "modules",
-        {
-            "tanh, smaller": [dense(48, 20)],
-            "identity, larger": [dense(48, 80, torch.nn.Identity())],
-            "gelu, no bias": [dense(48, 48, torch.nn.GELU(), bias=False)],
-            "sigmoid": [dense(48, 37, torch.nn.Sigmoid())],
-            "silu": [dense(48, 16, torch.nn.SiLU())],
-            "residual": [dense(48, 48, use_residual=True)],
-            "residual, projected": [dense(48, 20, use_residual=True)],
-            "two": [dense(48, 80), dense(80, 16, torch.nn.Identity())],
-            "layer norm": [layer_norm(48)],
-            "all": [dense(48, 32), layer_norm(32), Normalize()],
-            "normalised first": [Normalize(), dense(48, 32, torch.nn.ReLU()), layer_norm(32)],
-            "normalised": [Normalize()],
-        }.items(),
-        ids=lambda modules: modules[0],
-    )
-    def test_each(self, families, force, tmp_path, modules):
-        path = save(families["bert"], tmp_path / "model", "mean", *modules[1])
-        same(path, force)
-        encoder, chosen = Encoder(path), texts_for(path)
-        together = encoder.encode(chosen, at_once=120)
-        assert np.array_equal(encoder.encode(chosen[::-1], at_once=7)[::-1], together)
-        assert np.array_equal(encoder.encode(chosen, at_once=1), together)
-
-    def test_after_a_concatenation(self, families, force, tmp_path):
-        same(save(families["roberta"], tmp_path / "model", ("cls", "mean"), dense(96, 24), Normalize()), force)
-
-    def test_fewer_dimensions(self, families, force, tmp_path):
-        path = save(families["bert"], tmp_path / "model", "mean", truncate_dim=16)
-        assert Encoder(path).encode(["duck"]).shape == (1, 16)
-        same(path, force)
-
-
-class TestSettings:
-    @pytest.mark.parametrize(
-        ("family", "changes"),
-        [
-            ("bert", {"hidden_act": "gelu_new"}),
-            ("bert", {"hidden_act": "silu", "num_attention_heads": 2, "num_hidden_layers": 1}),
-            ("roberta", {"hidden_act": "relu", "layer_norm_eps": 1e-3}),
-            ("roberta", {"hidden_size": 80, "num_attention_heads": 5, "intermediate_size": 112}),
-            ("distilbert", {"activation": "relu"}),
-            ("distilbert", {"sinusoidal_pos_embds": True}),
-            ("mpnet", {"hidden_act": "gelu_pytorch_tanh"}),
-            ("modernbert", {"attention_bias": True, "mlp_bias": True, "norm_bias": True}),
-            ("modernbert", {"hidden_activation": "silu", "local_attention": 7, "norm_eps": 1e-3}),
-            ("modernbert", {"global_attn_every_n_layers": 2}),
-            ("modernbert", {"global_rope_theta": 500.0, "local_rope_theta": 90.0}),
-        ],
-        ids=str,
-    )
-    def test_what_config_json_says(self, force, tmp_path, family, changes):
-        same(models.make(FAMILIES[family], tmp_path / "model", **changes), force)
-
-    def test_modernbert_as_older_versions_wrote_it(self, families, force, tmp_path):
-        path = shutil.copytree(families["modernbert"], tmp_path / "model")
-        thetas = {"global_rope_theta": 500.0, "local_rope_theta": 90.0}
-        edit(path / "config.json", rope_parameters=None, layer_types=None, **thetas, global_attn_every_n_layers=2)
-        same(path, force)
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-    @pytest.mark.parametrize("family", ["bert", "modernbert"])
-    def test_weights_of_other_types(self, force, tmp_path, family, dtype):
-        same(models.make(FAMILIES[family], tmp_path / "other", dtype=dtype), force)
-
-    def test_old_names_of_tensors(self, plain, tmp_path):
-        path = shutil.copytree(plain("bert"), tmp_path / "model")
-        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-        tensors = {"embeddings.position_ids": torch.arange(80).unsqueeze(0)}
-        for name, tensor in load_file(path / "model.safetensors").items():
-            now = next((now for now in old if name.endswith(now)), name)
-            tensors[f"bert.{name.replace(now, old.get(now, now))}"] = tensor
-        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-        chosen = texts_for(path)
-        assert np.array_equal(Encoder(path).encode(chosen), Encoder(plain("bert")).encode(chosen))
-
-    def test_texts_of_a_modernbert_beyond_its_window(self, force, tmp_path):
-        path = models.make(FAMILIES["modernbert"], tmp_path / "model", max_position_embeddings=2048)
-        edit(path / "tokenizer_config.json", model_max_length=2000)
-        same(path, force, ["water duck " * 300, "water and more ducks in the river " * 300, "one"])
-
-
 class TestCrossEncoders:
-    @pytest.mark.parametrize("family", OURS)
+    @pytest.mark.parametrize("family", NATIVE_FAMILIES)
     def test_scores_are_those_of_sentence_transformers(self, rerankers, force, unproven, family):
         self.same(rerankers(family), force, VARIANTS, family)
 
@@ -385,7 +213,7 @@ class TestInt8:
         for kernels in [kernels for kernels, precision in VARIANTS if precision == "int8"]:
             force(kernels)
             caplog.clear()
-            encoder = Encoder(path, "int8")
+            encoder = Native(path, "int8")
             other = "bfloat16" if (kernels, "bfloat16") in VARIANTS else "float32"
             assert encoder.engine.precision == other
             [told] = [record.getMessage() for record in caplog.records]
@@ -395,7 +223,7 @@ class TestInt8:
                 told,
             )
             chosen = texts_for(path, 50)
-            assert np.array_equal(encoder.encode(chosen), Encoder(path, other).encode(chosen))
+            assert np.array_equal(encoder.encode(chosen), Native(path, other).encode(chosen))
 
     def test_is_refused_for_a_cross_encoder(self, rerankers, force, tmp_path, caplog):
         path = shutil.copytree(rerankers("bert"), tmp_path / "model")
@@ -416,7 +244,7 @@ class TestInt8:
         models.not_a_number(path)
         for precision in ("float32", "int8"):
             if library.supports(precision):
-                encoder = Encoder(path, precision)
+                encoder = Native(path, precision)
                 assert encoder.engine.precision != "int8"
                 assert not np.isfinite(encoder.encode(["duck"])).all()
 
@@ -434,10 +262,10 @@ class TestInt8:
 
         monkeypatch.setattr("jammi_duck.encoder.native.engine.proof", counted)
         force(INT8)
-        first = Encoder(path, "int8").encode(["duck"])
+        first = Native(path, "int8").encode(["duck"])
         [kept] = cache.iterdir()
         assert json.loads(kept.read_text()).keys() == {"lowest", "mean"}
-        assert np.array_equal(Encoder(path, "int8").encode(["duck"]), first)
+        assert np.array_equal(Native(path, "int8").encode(["duck"]), first)
         assert len(compared) == 1
         damaged = [
             b"", b"[]", b'{"lowest": "x", "mean": 1}', b'{"lowest": NaN, "mean": 1}', b"\xff" * 2000, b"[" * 990,
@@ -446,14 +274,14 @@ class TestInt8:
         ]  # fmt: skip
         for wrong in damaged:
             kept.write_bytes(wrong)
-            Encoder(path, "int8")
+            Native(path, "int8")
         assert len(compared) == 1 + len(damaged)
         assert json.loads(kept.read_text())["mean"] > 0.9
         kept.write_text('{"lowest": 0.9, "mean": 0.999}')
-        assert Encoder(path, "int8").engine.precision != "int8"
+        assert Native(path, "int8").engine.precision != "int8"
         assert "is 0.9000 at least and 0.9990 on average" in caplog.text
         os.utime(path / "model.safetensors", ns=(1, 1))
-        assert Encoder(path, "int8").engine.precision == "int8"
+        assert Native(path, "int8").engine.precision == "int8"
         assert len(compared) == 2 + len(damaged)
         assert len(list(cache.iterdir())) == 2
 
@@ -461,13 +289,13 @@ class TestInt8:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         force(INT8)
-        assert Encoder(plain("bert"), "int8").engine.precision == "int8"
+        assert Native(plain("bert"), "int8").engine.precision == "int8"
 
     def test_without_a_home_nothing_is_kept(self, plain, force, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-has-this-name/cache")
         force(INT8)
-        assert Encoder(plain("bert"), "int8").engine.precision == "int8"
+        assert Native(plain("bert"), "int8").engine.precision == "int8"
         assert list(tmp_path.glob("~*")) == []
 
     def test_the_two_precisions_are_never_loaded_together(self, plain, force, monkeypatch):
@@ -482,7 +310,7 @@ class TestInt8:
             most.append(len(alive))
 
         monkeypatch.setattr(Forward, "__init__", counted)
-        assert Encoder(plain("bert"), "int8").engine.precision == "int8"
+        assert Native(plain("bert"), "int8").engine.precision == "int8"
         assert most == [1, 1, 1]
 
     def test_too_little_memory_for_the_comparison(self, plain, force, monkeypatch):
@@ -498,7 +326,7 @@ class TestInt8:
         with pytest.raises(
             ModelError, match="'m' cannot be computed in int8: it is compared with float32 once"
         ) as told:
-            Encoder(plain("bert"), "int8")
+            Native(plain("bert"), "int8")
         assert "precision = 'auto'" in str(told.value)
 
     @pytest.mark.parametrize(("inner", "told"), [(66_304, "DONE"), (66_320, "BAD_SHAPE")])
@@ -523,18 +351,6 @@ class TestInt8:
 
 
 class TestRealModels:
-    @pytest.mark.minilm
-    def test_all_minilm_l6_v2(self, force):
-        path = find(MINILM.name).path
-        chosen, expected = case(path, 400, 256)
-        for kernels, precision in VARIANTS:
-            # The plain kernels take a minute for all of these, and another for the proof in int8.
-            if (kernels, precision) != ("plain", "int8"):
-                force(kernels)
-                count = 60 if kernels == "plain" else 400
-                found = Encoder(path, precision).encode(chosen[:count])
-                check(found, expected[:count], precision, f"MiniLM {kernels}")
-
     @pytest.mark.ms_marco
     def test_ms_marco_minilm(self, force):
         path = REAL_RERANKER
@@ -554,20 +370,13 @@ class TestRealModels:
                 assert away.mean() <= mean
 
 
-def refused(path, precision="float32"):
-    """Why a model is not covered."""
-    with pytest.raises(NotCovered) as caught:
-        native_engine(describe(path, "m"), precision)
-    return str(caught.value)
-
-
 class TestNotCovered:
     def test_attention_that_reaches_further_than_any_text_is_everywhere(self, plain, tmp_path):
         path = shutil.copytree(plain("modernbert"), tmp_path / "model")
         edit(path / "config.json", local_attention=1 << 31)
-        far = Encoder(path, "float32").encode(["a duck", "two loud dogs"])
+        far = Native(path, "float32").encode(["a duck", "two loud dogs"])
         edit(path / "config.json", local_attention=1000)
-        assert np.array_equal(Encoder(path, "float32").encode(["a duck", "two loud dogs"]), far)
+        assert np.array_equal(Native(path, "float32").encode(["a duck", "two loud dogs"]), far)
 
     def test_another_family(self, plain):
         assert "the family 'electra'" in refused(plain("electra"))
@@ -714,7 +523,7 @@ class TestTheLibrary:
         assert "version" in refused(plain("bert"))
 
     def test_memory_that_runs_out(self, plain):
-        encoder = Encoder(plain("bert"))
+        encoder = Native(plain("bert"))
         none_left = types.SimpleNamespace(encoder_forward=lambda *_: library.Result.NO_MEMORY)
         encoder.engine._forward._library = none_left
         with pytest.raises(MemoryError, match="not enough memory for the model 'm'"):
@@ -733,12 +542,12 @@ class TestTheLibrary:
     def test_tokens_that_a_model_does_not_have(self, plain, force, sequences, skipped):
         for kernels in KERNELS:
             force(kernels)
-            encoder = Encoder(plain("bert"))
+            encoder = Native(plain("bert"))
             with pytest.raises(ModelError, match="the tokenizer of 'm' does not fit its weights"):
                 encoder.engine.vectors(sequences, skipped)
 
     def test_no_sequences(self, plain):
-        assert Encoder(plain("bert")).engine.vectors([], 0).shape == (0, 48)
+        assert Native(plain("bert")).engine.vectors([], 0).shape == (0, 48)
 
 
 ALONE = """
@@ -773,126 +582,3 @@ def test_without_torch(plain, rerankers):
     command = [sys.executable, "-c", ALONE, plain("modernbert"), rerankers("bert")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-
-
-def damaged(path, precision="float32"):
-    with pytest.raises(ModelError) as caught:
-        native_engine(describe(path, "m"), precision)
-    return str(caught.value)
-
-
-class TestHostileWeights:
-    @pytest.fixture
-    def copy(self, plain, tmp_path):
-        return shutil.copytree(plain("bert"), tmp_path / "model")
-
-    @pytest.mark.parametrize("kind", ["cut short", "another shape", "without a tensor"])
-    def test_is_told_as_torch_tells_it(self, copy, kind):
-        from jammi_duck.encoder.torch_engine.engine import TorchEngine
-        from jammi_duck.encoder.torch_engine.linear import Placement
-
-        change, words = models.BROKEN[kind]
-        change(copy)
-        told = damaged(copy)
-        assert re.search(words, told.lower())
-        with pytest.raises(ModelError) as theirs:
-            TorchEngine(describe(copy, "m"), Placement(torch.device("cpu"), torch.float32))
-        assert told == str(theirs.value)
-
-    @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.uint8])
-    def test_quantized(self, copy, dtype):
-        change_tensors(copy, lambda tensors: tensors.update({models.TENSOR: tensors[models.TENSOR].to(dtype)}))
-        assert damaged(copy) == f"the weights of 'm' are quantized ('{models.TENSOR}' is {dtype}): not supported"
-
-    def test_a_type_that_is_not_read(self, copy):
-        half = torch.float8_e4m3fn
-        change_tensors(copy, lambda tensors: tensors.update({models.TENSOR: tensors[models.TENSOR].to(half)}))
-        assert refused(copy) == f"'{models.TENSOR}' is F8_E4M3"
-
-    def test_a_shard_that_is_missing(self, plain, tmp_path):
-        path = shutil.copytree(plain("roberta"), tmp_path / "model")
-        shard = min(path.glob("model-*.safetensors"))
-        shard.unlink()
-        assert damaged(path) == f"the weights of 'm' are not all there: '{shard.name}' is missing in '{path}'"
-
-    @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd"])
-    def test_a_shard_elsewhere(self, plain, tmp_path, name):
-        path = shutil.copytree(plain("roberta"), tmp_path / "model")
-        index = json.loads((path / "model.safetensors.index.json").read_text())
-        index["weight_map"] = dict.fromkeys(index["weight_map"], name)
-        (path / "model.safetensors.index.json").write_text(json.dumps(index))
-        assert "are not all there" in damaged(path)
-
-    def test_nothing_is_copied_to_see_whether_a_model_is_covered(self, copy, monkeypatch):
-        change_tensors(copy, lambda tensors: tensors.update({name: each.double() for name, each in tensors.items()}))
-        monkeypatch.setattr(mapped_weights.Tensor, "readable", lambda _: pytest.fail("copied"))
-        assert why_not_covered(describe(copy, "m")) is None
-
-    def test_tensors_at_odd_addresses(self, copy, plain):
-        whole = (copy / "model.safetensors").read_bytes()
-        size = int.from_bytes(whole[:8], "little")
-        chosen = texts_for(copy, 40)
-        for shift in (1, 2, 3):
-            header = whole[8 : 8 + size] + b" " * shift
-            (copy / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + whole[8 + size :])
-            for precision in ("float32", library.best_precision()):
-                found = Encoder(copy, precision).encode(chosen)
-                assert np.array_equal(found, Encoder(plain("bert"), precision).encode(chosen))
-
-    def test_another_file_than_the_one_that_was_checked(self, copy, monkeypatch):
-        """It is replaced between the check and the mapping."""
-        whole = (copy / "model.safetensors").read_bytes()
-        opened = mapped_weights.safe_open
-
-        def replacing(path, framework):
-            file = opened(path, framework=framework)
-            Path(path).write_bytes(whole[:-50_000])
-            return file
-
-        monkeypatch.setattr(mapped_weights, "safe_open", replacing)
-        assert "does not lie within the file" in damaged(copy)
-
-    def test_headers_of_no_sense(self, copy):
-        """Bytes of the header are changed at random: what is refused is told, and what is taken is computed."""
-        file = copy / "model.safetensors"
-        whole, chance = file.read_bytes(), random.Random(9)
-        size = int.from_bytes(whole[:8], "little")
-        outcomes = {"taken": 0, "refused": 0}
-        for _ in range(400):
-            changed = bytearray(whole)
-            for _ in range(chance.choice((1, 1, 2, 5))):
-                place = chance.randrange(8 + size) if chance.random() < 0.95 else chance.randrange(8)
-                changed[place] = chance.choice(b'0123456789[]{},":-FIBU') if place >= 8 else chance.randrange(256)
-            file.write_bytes(changed)
-            try:
-                Encoder(copy).encode(["duck"])
-                outcomes["taken"] += 1
-            except (ModelError, NotCovered):
-                outcomes["refused"] += 1
-        assert outcomes["refused"] > 300
-
-    def test_files_that_end_anywhere(self, copy):
-        file = copy / "model.safetensors"
-        whole, chance = file.read_bytes(), random.Random(9)
-        for end in [0, 1, 7, 8, 9, *(chance.randrange(len(whole)) for _ in range(60))]:
-            file.write_bytes(whole[:end])
-            assert damaged(copy)
-
-    def test_a_tensor_without_numbers(self, tmp_path):
-        save_file({"none": torch.zeros(0, 4), "one": torch.zeros(())}, tmp_path / "model.safetensors")
-        weights = MappedWeights(tmp_path, "m")
-        assert weights.take("none", 0, 4).floats().shape == (0, 4)
-        assert weights.take("one").floats().shape == ()
-
-    @pytest.mark.parametrize("huge", [float("nan"), float("inf"), 1e38, -3e38, 1e-44])
-    def test_numbers_of_no_sense(self, copy, force, huge):
-        """They end in vectors that are no numbers, or in any vectors, and in no crash."""
-        change_tensors(
-            copy,
-            lambda tensors: [
-                tensor.view(-1)[::3].fill_(huge) for tensor in tensors.values() if tensor.is_floating_point()
-            ],
-        )
-        for kernels, precision in VARIANTS:
-            force(kernels)
-            Encoder(copy, precision).encode(["duck", "water " * 50])

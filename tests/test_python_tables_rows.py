@@ -275,7 +275,8 @@ class TestKindsOfData(WithTables):
         assert table.search().to_pydantic(Rows) == [row]
         assert table.search([0.5, 0.25]).to_pydantic(Rows) == [row]
 
-    def test_a_hundred_thousand_rows_at_once(self, db):
+    @pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
+    def test_many_rows_at_once(self, db, count):
         class Many(TextEmbeddingFunction):
             def ndims(self):
                 return 4
@@ -290,9 +291,9 @@ class TestKindsOfData(WithTables):
             vector: Vector(4) = func.VectorField()
 
         table = db.create_table("t", schema=Rows)
-        assert table.add({"text": str(number)} for number in range(100_000)) == 100_000
-        assert table.count_rows() == 100_000
-        assert embedding_tables(db)[0][1:] == ("ready", 100_000)
+        assert table.add({"text": str(number)} for number in range(count)) == count
+        assert table.count_rows() == count
+        assert embedding_tables(db)[0][1:] == ("ready", count)
 
 
 HOSTILE = [

@@ -101,7 +101,7 @@ def every_failure(world, monkeypatch, work, step=1, *, also_reading=False):
     Gives the connection, still open, whether `work` failed, and which operation did.
     """
     saved = world.save()
-    for reading, stride in ((True, 1),) if also_reading else ((False, step), (True, 9)):
+    for reading, stride in ((True, 1),) if also_reading else ((False, step), (True, 9 * step)):
         for last in itertools.count(1, stride):
             world.restore(saved)
             con = world.open()
