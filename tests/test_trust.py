@@ -151,18 +151,21 @@ class TestKeys:
         assert settings.load().config.storage_options == {"key": "KEY", "secret": "SECRET"}
 
     @pytest.mark.parametrize(
-        "options",
+        ("who", "options"),
         [
-            "",
-            'key = "theirs"\n',
-            'secret = "theirs"\n',
-            'token = "t"\n',
-            "anon = false\n",
-            'profile = "default"\n',
-            'key = ""\nsecret = ""\n',
+            pytest.param(who, options, marks=[pytest.mark.long] if who != "environment" and options else [])
+            for who in ("environment", "user's file", "~/.aws")
+            for options in (
+                "",
+                'key = "theirs"\n',
+                'secret = "theirs"\n',
+                'token = "t"\n',
+                "anon = false\n",
+                'profile = "default"\n',
+                'key = ""\nsecret = ""\n',
+            )
         ],
     )
-    @pytest.mark.parametrize("who", ["environment", "user's file", "~/.aws"])
     def test_no_key_reaches_a_folders_endpoint(self, here, recorder, options, who):  # noqa: F811
         env = {"XDG_CONFIG_HOME": str(here / "config"), "HOME": str(here)}
         if who == "environment":
