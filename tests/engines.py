@@ -41,6 +41,8 @@ def _variants():
 
 VARIANTS = list(_variants())
 KERNELS = list(dict.fromkeys(kernels for kernels, _ in VARIANTS))
+# The fastest kernels that compute in 8 bits.
+INT8 = next((kernels for kernels, precision in VARIANTS[::-1] if precision == "int8"), "")
 
 
 @contextlib.contextmanager

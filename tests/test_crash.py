@@ -1,6 +1,6 @@
 """A process may die at any operation: what `install` then finds is settled, whole, and complete.
 
-Every operation on files and on the catalog is tried in turn as the last one, before and after it took effect; and
+Operations on files and on the catalog are tried in turn as the last one, before and after they took effect; and
 real processes are killed at random moments.
 """
 
@@ -19,16 +19,18 @@ import pytest
 from jammi_duck.storage.files.parquet import read_footer
 from tests.faults import dying
 from tests.test_generate import generate
-from tests.worlds import World, die, every_death, every_failure
+from tests.worlds import PLACES, World, die, every_death, every_failure
 
 ROWS = 25
 
 
-@pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
+@pytest.fixture(params=PLACES)
 def world(request, fake, tmp_path):
     """A world with two sources, of which one is embedded."""
-    location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
+    place, step = request.param
+    location = str(tmp_path / "world" / "artifacts") if place == "disk" else f"memory://{tmp_path.name}"
     world = World(fake, tmp_path, location, segment_rows=10)
+    world.step = step
     con = world.open()
     con.execute(f"CREATE TABLE t AS SELECT range AS id, 'word' || range AS text FROM range({ROWS})")
     con.execute("CREATE TABLE u AS FROM t LIMIT 7")
@@ -140,7 +142,7 @@ class TestEveryOperation:
             world.restore(begun)
             assert die(world, monkeypatch, build, last_of_build).dead
             kept, saved = whole_parquets(world), world.save()
-            for last in itertools.count(1):
+            for last in itertools.count(1, world.step):
                 world.restore(saved)
                 with dying(monkeypatch, last, reading=also_reading) as death, contextlib.suppress(BaseException):
                     world.open().close()
@@ -251,7 +253,7 @@ def test_processes_that_are_killed_while_they_build(many, fake, tmp_path):
                 found = con.execute(f"SELECT count(*) FROM {matches}", [name]).fetchone()
                 assert found == (KILLED_ROWS,) == (count,)
                 assert con.execute(f'SELECT count(*) FROM jammi."{name}"').fetchone() == (KILLED_ROWS,)
-        if kills >= 12 and statuses == {"ready", "failed"}:
+        if kills >= 6 and statuses == {"ready", "failed"}:
             break
 
 
@@ -282,5 +284,5 @@ def test_processes_that_are_killed_while_they_refresh_and_compact(many, fake, tm
         wrong = f"""FROM t FULL JOIN jammi."{name}" v ON t.id::VARCHAR = v._row_id
             WHERE (array_cosine_similarity(v.vector, embed(t.text)::FLOAT[64]) > 0.999) IS NOT TRUE"""
         assert con.execute(wrong).fetchall() == []
-        if kills >= 8 and behind == {False, True} and most >= len(statements):
+        if kills >= 4 and behind == {False, True} and most >= len(statements):
             break

@@ -14,6 +14,7 @@ from jammi_duck.encoder.engines import Engines, Wanted
 from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.native import library
 from tests.conftest import make_tiny_model
+from tests.engines import INT8
 from tests.test_cross_encoder import make_reranker
 
 needs_native = pytest.mark.skipif(library.why_not() is not None, reason="the native engine is not here")
@@ -164,7 +165,8 @@ class TestModels:
             self.of(model, engine="native")
 
     @needs_native
-    def test_int8_of_a_model_that_is_not_covered(self, tmp_path, caplog):
+    def test_int8_of_a_model_that_is_not_covered(self, tmp_path, monkeypatch, caplog):
+        monkeypatch.setenv(library.VARIABLE, INT8)
         model = make_tiny_model(tmp_path / "odd", hidden=24)
         encoder = self.of(model, precision="int8")
         assert encoder.identity.precision in ("float32", "bfloat16")
@@ -184,6 +186,7 @@ class TestModels:
 
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(proof, "LEAST_COSINE", 1.1)
+        monkeypatch.setenv(library.VARIABLE, INT8)
         encoder = self.of(make_tiny_model(tmp_path / "tiny"), precision="int8")
         assert encoder.identity.precision in ("float32", "bfloat16")
 

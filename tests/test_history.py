@@ -361,8 +361,8 @@ class InMemory(History):
 
 
 LONG = {"stateful_step_count": 16, "deadline": None, "print_blob": True}
-OnDisk.TestCase.settings = settings(max_examples=8, **LONG)
-InMemory.TestCase.settings = settings(max_examples=4, **LONG)
+OnDisk.TestCase.settings = settings(max_examples=3, **LONG)
+InMemory.TestCase.settings = settings(max_examples=2, **LONG)
 TestOnDisk = OnDisk.TestCase
 TestInMemory = InMemory.TestCase
 

@@ -6,17 +6,18 @@ import pytest
 
 from jammi_duck.storage.files import layout
 from tests.test_refresh_faults import AFTER, SEGMENT_ROWS, fill, holds, refresh, resume
-from tests.worlds import World, every_death, every_failure
+from tests.worlds import PLACES, World, every_death, every_failure
 
 COLUMNS = ", cols := ['text']"
 
 
-@pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
+@pytest.fixture(params=PLACES)
 def world(request, fake, tmp_path):
     """A world with a source, and vectors of its texts in a table."""
-    location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
+    place, step = request.param
+    location = str(tmp_path / "world" / "artifacts") if place == "disk" else f"memory://{tmp_path.name}"
     world = World(fake, tmp_path, location, segment_rows=SEGMENT_ROWS, retention=timedelta(0))
-    world.step = 3 if request.param == "memory" else 1
+    world.step = step
     con = world.open()
     fill(con, AFTER)
     con.execute("CREATE TABLE made AS SELECT id, embed(text) AS v FROM t")
@@ -52,7 +53,7 @@ class TestImport:
     def test_dies(self, world, monkeypatch, columns):
         """With columns it goes on as a build: its vectors are of the same model and texts."""
         outcomes, encoded = set(), set()
-        for death in every_death(world, monkeypatch, lambda con: take(con, columns), world.step):
+        for death in every_death(world, monkeypatch, lambda con: take(con, columns)):
             con = world.open()
             is_ready = is_whole(con, world, death.at, keeps=bool(columns))
             outcomes.add(is_ready)
@@ -69,7 +70,7 @@ class TestImport:
 
     def test_fails(self, world, monkeypatch, columns):
         outcomes = set()
-        for con, failed, at in every_failure(world, monkeypatch, lambda con: take(con, columns), world.step):
+        for con, failed, at in every_failure(world, monkeypatch, lambda con: take(con, columns)):
             con.execute("FROM jammi_recover()").fetchall()
             is_ready = is_whole(con, world, at, keeps=bool(columns))
             outcomes.add((failed, is_ready))

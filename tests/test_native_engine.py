@@ -35,7 +35,7 @@ from jammi_duck.encoder.native.int8_texts import TEXTS
 from jammi_duck.errors import ConfigError, ModelError
 from tests import models
 from tests.conftest import REAL_RERANKER
-from tests.engines import KERNELS, NATIVE_FAMILIES, VARIANTS, Native, refused, texts_for, unproven
+from tests.engines import INT8, KERNELS, NATIVE_FAMILIES, VARIANTS, Native, refused, texts_for, unproven
 from tests.models import FAMILIES, POOLING, change_tensors, dense, edit, layer_norm, save
 from tests.test_cross_encoder import expected as scores_of_peer
 from tests.test_cross_encoder import make_reranker, pairs_for
@@ -44,8 +44,6 @@ pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no nativ
 
 # In standard deviations of the scores.
 NEAR = {"float32": 1e-4, "bfloat16": 0.2, "int8": 0.5}
-# The fastest that compute in 8 bits.
-INT8 = next((kernels for kernels, precision in VARIANTS[::-1] if precision == "int8"), "")
 
 
 @pytest.fixture

@@ -164,10 +164,11 @@ def behind(world):
     return world
 
 
+@pytest.mark.parametrize("step", [7, pytest.param(2, marks=pytest.mark.long)])
 class TestFaults:
-    def test_a_refresh_ends_anywhere(self, behind, monkeypatch):
+    def test_a_refresh_ends_anywhere(self, behind, monkeypatch, step):
         outcomes = set()
-        for death in every_death(behind, monkeypatch, refresh, 2):
+        for death in every_death(behind, monkeypatch, refresh, step):
             con = behind.open()
             state = check_holds(con, BEFORE, AFTER)
             ((*differ, _),) = refresh(con)
@@ -177,16 +178,16 @@ class TestFaults:
             outcomes.add(state == AFTER)
         assert outcomes == {False, True}
 
-    def test_an_operation_of_a_refresh_fails(self, behind, monkeypatch):
+    def test_an_operation_of_a_refresh_fails(self, behind, monkeypatch, step):
         outcomes = set()
-        for con, failed, _ in every_failure(behind, monkeypatch, refresh, 3):
+        for con, failed, _ in every_failure(behind, monkeypatch, refresh, step):
             con.execute("FROM jammi_recover()").fetchall()
             outcomes.add((failed, check_holds(con, BEFORE, AFTER) == AFTER))
             refresh(con)
             check_holds(con, AFTER)
         assert (True, False) in outcomes
 
-    def test_a_build_goes_on(self, world, monkeypatch):
+    def test_a_build_goes_on(self, world, monkeypatch, step):
         con = world.open()
         put(con, AFTER)
         con.close()
@@ -195,7 +196,7 @@ class TestFaults:
             con.execute(GENERATE).fetchall()
 
         left = set()
-        for _ in every_death(world, monkeypatch, generate, 2):
+        for _ in every_death(world, monkeypatch, generate, step):
             con = world.open()
             world.encoded.clear()
             con.execute(GENERATE.replace(OPTIONS, f"{OPTIONS}, resume := true")).fetchall()
@@ -210,7 +211,7 @@ class TestFaults:
             con.close()
         assert len(left) > 2
 
-    def test_a_compaction_ends_anywhere(self, behind, monkeypatch):
+    def test_a_compaction_ends_anywhere(self, behind, monkeypatch, step):
         con = behind.open()
         refresh(con)
         con.close()
@@ -218,7 +219,7 @@ class TestFaults:
         def compact(con):
             con.execute("FROM jammi_compact('t')").fetchall()
 
-        for _ in every_death(behind, monkeypatch, compact, 2):
+        for _ in every_death(behind, monkeypatch, compact, step):
             con = behind.open()
             check_holds(con, AFTER)
             compact(con)

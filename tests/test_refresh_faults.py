@@ -18,7 +18,7 @@ from jammi_duck.types import Shape
 from jammi_duck.work.text_buffer import digest
 from tests.fakes import text_vector
 from tests.test_generate import error_of
-from tests.worlds import World, every_death, every_failure
+from tests.worlds import PLACES, World, every_death, every_failure
 
 SEGMENT_ROWS = 6
 BEFORE = {key: f"word{key}" for key in range(10)}
@@ -36,12 +36,12 @@ AFTER = {
 MISSING = set(AFTER.values()) - set(BEFORE.values())
 
 
-@pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
+@pytest.fixture(params=PLACES)
 def world(request, fake, tmp_path):
-    location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
+    place, step = request.param
+    location = str(tmp_path / "world" / "artifacts") if place == "disk" else f"memory://{tmp_path.name}"
     world = World(fake, tmp_path, location, segment_rows=SEGMENT_ROWS, retention=timedelta(0))
-    # On disk every operation is tried, and in memory, where most of it is the same, every third of some.
-    world.step = 3 if request.param == "memory" else 1
+    world.step = step
     yield world
     world.forget()
 
@@ -218,7 +218,7 @@ class TestFailure:
     def test_refresh(self, behind, monkeypatch):
         before = set(behind.store().files())
         outcomes, encoded = set(), set()
-        for con, failed, at in every_failure(behind, monkeypatch, refresh, behind.step):
+        for con, failed, at in every_failure(behind, monkeypatch, refresh):
             con.execute("FROM jammi_recover()").fetchall()
             state = holds(con, BEFORE, AFTER)
             outcomes.add((failed, state == AFTER))
@@ -237,7 +237,7 @@ class TestFailure:
     def test_compaction(self, scattered, monkeypatch):
         before = set(scattered.store().files())
         outcomes = set()
-        for con, failed, at in every_failure(scattered, monkeypatch, compact, scattered.step):
+        for con, failed, at in every_failure(scattered, monkeypatch, compact):
             con.execute("FROM jammi_recover()").fetchall()
             ((segments,),) = con.execute("SELECT segments FROM jammi_status('t')").fetchall()
             outcomes.add((failed, segments))
@@ -258,7 +258,7 @@ def interrupted(world, monkeypatch):
     con = world.open()
     fill(con, AFTER)
     con.close()
-    for _ in every_death(world, monkeypatch, lambda con: con.execute("FROM jammi_generate('t', 'text', 'id')")):
+    for _ in every_death(world, monkeypatch, lambda con: con.execute("FROM jammi_generate('t', 'text', 'id')"), 1):
         if len(embedded(world)) == 2 * SEGMENT_ROWS:
             break
     con = world.open()
@@ -298,7 +298,7 @@ class TestResumed:
 
     def test_dies_and_is_resumed_again(self, interrupted, monkeypatch):
         outcomes = set()
-        for death in every_death(interrupted, monkeypatch, resume, interrupted.step):
+        for death in every_death(interrupted, monkeypatch, resume):
             wanted = {text for text in AFTER.values() if digest(text) not in embedded(interrupted)}
             con = interrupted.open()
             assert interrupted.store().scratches() == {}, death.at
@@ -320,7 +320,7 @@ class TestResumed:
     def test_fails_and_is_resumed_again(self, interrupted, monkeypatch):
         before = set(interrupted.store().files())
         statuses = set()
-        for con, _, at in every_failure(interrupted, monkeypatch, resume, interrupted.step):
+        for con, _, at in every_failure(interrupted, monkeypatch, resume):
             con.execute("FROM jammi_recover()").fetchall()
             ((status,),) = con.execute("SELECT status FROM jammi_tables()").fetchall()
             statuses.add(status)

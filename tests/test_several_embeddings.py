@@ -629,7 +629,7 @@ class TestInterrupted:
 
 
 class TestCrashes:
-    @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.long)])
     def test_a_process_that_dies_at_any_operation(self, fake, tmp_path, monkeypatch, step):
         world = World(fake, tmp_path, str(tmp_path / "world" / "artifacts"), segment_rows=4)
         con = world.open()
@@ -649,7 +649,7 @@ class TestCrashes:
             con.close()
         assert {0, 2} <= outcomes
 
-    @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("step", [15, pytest.param(1, marks=pytest.mark.long)])
     def test_a_disk_that_fails_at_any_operation(self, fake, tmp_path, monkeypatch, step):
         """An error ends all of them at once: none goes on."""
         world = World(fake, tmp_path, str(tmp_path / "world" / "artifacts"), segment_rows=4)

@@ -305,7 +305,7 @@ def scattered(built):
     return built
 
 
-@pytest.fixture(params=[5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.fixture(params=[9, pytest.param(1, marks=pytest.mark.long)])
 def step(request):
     """Every so many operations are tried."""
     return request.param

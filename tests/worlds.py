@@ -6,9 +6,18 @@ import shutil
 
 import duckdb
 import fsspec
+import pytest
 
 from jammi_duck.storage.files.location import open_store
 from tests.faults import Failure, dying
+
+# Where a world is, and each how many operations are tried: some, or all, which takes minutes, or every third in memory,
+# where most is as on disk.
+PLACES = [
+    pytest.param(("disk", 5), id="disk-some"),
+    pytest.param(("disk", 1), id="disk", marks=pytest.mark.long),
+    pytest.param(("memory", 3), id="memory", marks=pytest.mark.long),
+]
 
 
 class World:
@@ -21,6 +30,8 @@ class World:
         self._options = {"storage": location, "cache_dir": self._folder / "cache", **options}
         self._folder.mkdir()
         self._saved = 0
+        # Each so many operations is tried.
+        self.step = 1
 
     def open(self, database="db"):
         con = duckdb.connect(str(self._folder / f"{database}.duckdb"))
@@ -78,7 +89,7 @@ def die(world, monkeypatch, work, last=None, after=False, *, reading=False):
     return death
 
 
-def every_death(world, monkeypatch, work, step=1, *, also_reading=False):
+def every_death(world, monkeypatch, work, step=None, *, also_reading=False):
     """Try each operation of `work` that changes something on the world as it is as the first that is not done.
 
     That is also each as the last one that is done: what lies between two of them changes nothing. Where it is
@@ -86,7 +97,7 @@ def every_death(world, monkeypatch, work, step=1, *, also_reading=False):
     """
     saved = world.save()
     for after in (False, True) if also_reading else (False,):
-        for last in itertools.count(1, step):
+        for last in itertools.count(1, step or world.step):
             world.restore(saved)
             death = die(world, monkeypatch, work, last, after, reading=also_reading)
             if not death.dead:
@@ -95,13 +106,14 @@ def every_death(world, monkeypatch, work, step=1, *, also_reading=False):
             yield death
 
 
-def every_failure(world, monkeypatch, work, step=1, *, also_reading=False):
+def every_failure(world, monkeypatch, work, step=None, *, also_reading=False):
     """Let operations on files of `work` on the world as it is fail once: each that changes something, and some others.
 
     Gives the connection, still open, whether `work` failed, and which operation did.
     """
     saved = world.save()
-    for reading, stride in ((True, 1),) if also_reading else ((False, step), (True, 9 * step)):
+    step = step or world.step
+    for reading, stride in ((True, step),) if also_reading else ((False, step), (True, 9 * step)):
         for last in itertools.count(1, stride):
             world.restore(saved)
             con = world.open()
