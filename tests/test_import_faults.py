@@ -48,7 +48,7 @@ def is_whole(con, world, at, *, keeps):
     return found == ["ready"]
 
 
-@pytest.mark.parametrize("columns", ["", COLUMNS], ids=["no columns", "columns"])
+@pytest.mark.parametrize("columns", [pytest.param("", marks=pytest.mark.long), COLUMNS], ids=["no columns", "columns"])
 class TestImport:
     def test_dies(self, world, monkeypatch, columns):
         """With columns it goes on as a build: its vectors are of the same model and texts."""

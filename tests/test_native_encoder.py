@@ -33,6 +33,7 @@ def test_allocations_that_fail(driver):
     run(driver, "allocations", 0, 4)
 
 
+@pytest.mark.long
 def test_threads_share_a_model(tmp_path):
     run(build(BUILD, tmp_path, "driver", "thread", "thread"), "threads", 0, 1)
 
