@@ -252,7 +252,9 @@ class Location:
         con.close()
 
 
-@pytest.fixture(params=["disk", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(
+    params=["disk", pytest.param("memory", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.s3)]
+)
 def location(request, tmp_path, fake):
     if request.param == "disk":
         folder = tmp_path / "artifacts" / "jammi_db"

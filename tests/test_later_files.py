@@ -31,7 +31,7 @@ BEFORE = list(range(10))
 AFTER = [0, 1, 2, *range(5, 10), 77]
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", pytest.param("memory", marks=pytest.mark.long)])
 def world(request, fake, tmp_path):
     location = str(tmp_path / "world" / "artifacts") if request.param == "disk" else f"memory://{tmp_path.name}"
     world = World(fake, tmp_path, location, segment_rows=4, retention=timedelta(0))

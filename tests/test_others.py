@@ -31,7 +31,9 @@ from tests.histories import ask
 ALWAYS = timedelta(0)
 
 
-@pytest.fixture(params=["disk", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(
+    params=["disk", pytest.param("memory", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.s3)]
+)
 def place(request, tmp_path):
     """A location and what fsspec needs for it."""
     if request.param == "disk":
