@@ -279,14 +279,18 @@ class Installation:
         lent = [(probe, probe.call)]
         lent += [(function, _call_by_name(name, function)) for function in FUNCTIONS]
         with self.host.cursor() as cursor:
+            # DuckDB parses the text of a type whenever it is given one.
+            types = {
+                text: cursor.sqltype(text) for function, _ in lent for text in (*function.parameters, function.returns)
+            }
             for function, call in lent:
                 # One that is there already is of an earlier installation by the same name, and calls this one now.
                 with contextlib.suppress(duckdb.CatalogException):
                     cursor.create_function(  # type: ignore[call-overload]
                         function.name,
                         _lend(len(function.parameters), call),
-                        list(function.parameters),
-                        function.returns,
+                        [types[each] for each in function.parameters],
+                        types[function.returns],
                         type="native" if function.by_row else "arrow",
                         null_handling="special",
                         side_effects=function.volatile,
