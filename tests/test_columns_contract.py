@@ -13,6 +13,7 @@ from jammi_duck.encoder.wrappers import Wrappers
 from jammi_duck.errors import InputError, NotFoundError
 from jammi_duck.work.fill import Tried
 from tests.column_worlds import DuckDB, Fake, PostgreSQL, fill_column
+from tests.effort import some
 
 PASSAGES = [
     (1, "New York City is a financial capital"),
@@ -326,7 +327,7 @@ HISTORIES = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 class TestHistories:
-    @settings(max_examples=60, **HISTORIES)
+    @settings(max_examples=some(60), **HISTORIES)
     @given(st.data())
     def test_no_row_gets_the_vector_of_another_text(self, world, data):
         interleaved(world, data)

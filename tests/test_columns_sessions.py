@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from jammi_duck.config.logs import log
 from jammi_duck.doors.cli import columns, main, parser
 from tests.column_worlds import LETTERS, DuckDB, PostgreSQL
+from tests.effort import some
 
 GOLDEN = Path(__file__).parent / "golden" / "columns.txt"
 PASSAGES = [
@@ -131,7 +132,8 @@ class TestOptions:
     def test_every_set_of_them_prints_what_it_did(self, session, capsys):
         assert whole_session(session, capsys) == GOLDEN.read_text()
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @pytest.mark.sampled(2)
+    @settings(max_examples=some(25), deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def test_in_every_order(self, session, capsys, data):
         in_any_order(session, capsys, data)
@@ -295,6 +297,7 @@ def killed(world, folder, times):
 
 
 class TestKilled:
+    @pytest.mark.sampled(2)
     def test_three_times(self, world, tmp_path):
         killed(world, tmp_path, 3)
 

@@ -24,6 +24,7 @@ from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local.pairs import PairTokenization
 from jammi_duck.errors import EncodingError, InputError, NoModelError
 from tests.conftest import REAL_RERANKER, put_in_cache
+from tests.effort import some
 from tests.engines import NATIVE_FAMILIES, texts_by
 from tests.models import FAMILIES, LIMIT, change_tensors, edit, make, save
 from tests.stock_shell import folder, needs_extension, rows
@@ -104,6 +105,7 @@ def same(path, precision="float32"):
 
 
 class TestScores:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("precision", NEAR)
     @pytest.mark.parametrize("family", RERANKERS)
     def test_are_those_of_sentence_transformers(self, rerankers, family, precision):
@@ -169,7 +171,7 @@ some_texts = st.one_of(
 class TestThePairAlone:
     @pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert"])
     @given(st.lists(st.tuples(some_texts, some_texts), min_size=1, max_size=16), st.randoms())
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=some(15), deadline=None)
     def test_decides_its_score(self, rerankers, family, pairs, chance):
         together = dict(zip(pairs, reranker(rerankers(family)).scores(pairs), strict=True))
         others = [*chance.sample(pairs, len(pairs)), *chance.choices(pairs, k=2)]
@@ -194,7 +196,7 @@ class TestCutting:
     @pytest.mark.parametrize("side", ["right", "left"])
     @pytest.mark.parametrize("family", RERANKERS)
     @given(st.lists(st.tuples(some_texts, some_texts), min_size=1, max_size=8))
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=some(15), deadline=None)
     def test_a_query_is_whole_up_to_three_quarters_of_the_room(self, tokenizations, family, side, pairs):
         """The peer is the tokenizer itself, which cuts the second text only."""
         ours, theirs, whole = tokenizations(family, side)

@@ -22,6 +22,7 @@ from jammi_duck.encoder.passages.lines import lines_of
 from jammi_duck.encoder.passages.sentences import sentence_starts
 from jammi_duck.encoder.token_counts import EstimatedTokens
 from jammi_duck.types import PassageRule
+from tests.effort import WHOLE, some
 from tests.fakes import WordTokens
 from tests.models import FAMILIES, unigram
 from tests.texts import ODD, WORDS, sentence
@@ -176,8 +177,9 @@ def _check_characters(encoder, text, passages, tokens):
 
 
 class TestLaws:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("name", ENCODERS)
-    @settings(max_examples=60)
+    @settings(max_examples=some(60))
     @given(
         text=TEXTS,
         tokens=st.sampled_from([16, 20, 33]),
@@ -201,6 +203,7 @@ class TestLaws:
             shared = np.searchsorted(ends, before, "right") - np.searchsorted(ends, start, "right")
             assert shared <= overlap
 
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize(
         "text",
         [
@@ -389,7 +392,7 @@ class TestLocality:
 
         before, changed = passages(paragraphs), []
         assert len(before) > 150
-        for place in range(0, 400, 10):
+        for place in range(0, 400, 10 if WHOLE else 50):
             edits = ([sentence(chance, 30)], [], [paragraphs[place], sentence(chance, 50)])
             texts = ([*paragraphs[:place], *new, *paragraphs[place + 1 :]] for new in edits)
             changed += [len(passages(text) - before) for text in texts]

@@ -59,6 +59,7 @@ class TestDamage:
 
         return name, other, before, reopen
 
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "altered", "another's"])
     @pytest.mark.parametrize(
         "kinds",
@@ -190,6 +191,7 @@ class TestWords:
     def found(self, con):
         return {mode: ids(con, "red n5", 10, mode=f"'{mode}'") for mode in ("auto", "text", "vector")}
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "altered", "another's"])
     def test_a_refresh_indexes_them_again(self, built, storage, how):
         name, other, reopen = built

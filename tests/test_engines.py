@@ -278,6 +278,7 @@ class TestWithoutTorch:
         pandas = [] if absent or duckdb.__version__ >= "2" else ["pandas"]
         assert last(out) == [32, 12, pandas], err
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("absent", [False, True])
     def test_nor_does_the_command_line(self, tmp_path, monkeypatch, absent):
         model = str(make_tiny_model(tmp_path / "tiny"))

@@ -23,6 +23,7 @@ from jammi_duck import (
     StorageError,
     errors,
 )
+from tests.effort import some
 
 
 def raised(kind, call, match=None):
@@ -200,7 +201,7 @@ def test_errors_can_be_copied():
 
 
 @given(name=st.text())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_comes_through(jammi, name):
     error = raised_by(lambda: jammi.drop(name))
     assert type(error) is NotFoundError

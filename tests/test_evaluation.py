@@ -20,6 +20,7 @@ from jammi_duck import InputError, JammiWarning, NoModelError, NotFoundError
 from jammi_duck.doors.cli.picture import bars, curve
 from jammi_duck.retrieval import statistics, tuning
 from jammi_duck.retrieval.metrics import METRICS, scores_at
+from tests.effort import some
 from tests.stock_shell import folder, needs_extension, rows, shell  # noqa: F401
 from tests.test_cli import call
 from tests.test_cross_encoder import make_reranker
@@ -67,7 +68,7 @@ judged_answers = st.lists(
 
 
 class TestMetrics:
-    @settings(max_examples=300)
+    @settings(max_examples=some(300))
     @given(st.integers(1, 14), judged_answers)
     def test_they_are_those_of_trec_eval(self, k, answers):
         ranked, grades = zip(*answers, strict=True)
@@ -103,7 +104,7 @@ differences = st.lists(st.sampled_from([-1.0, -0.3, 0.0, 0.1, 0.7]), min_size=1,
 
 
 class TestStatistics:
-    @settings(max_examples=50)
+    @settings(max_examples=some(50))
     @given(scores)
     def test_the_interval_holds_the_mean(self, scores):
         low, high = statistics.bootstrap_intervals(scores[:, None])[:, 0]
@@ -121,7 +122,7 @@ class TestStatistics:
         low, high = statistics.bootstrap_intervals(scores[:, None])[:, 0]
         assert high - low == pytest.approx(2 * 1.96 * scores.std() / 20, rel=0.05)
 
-    @settings(max_examples=50)
+    @settings(max_examples=some(50))
     @given(differences)
     def test_few_questions_are_swapped_in_every_way(self, differences):
         every = [abs(np.dot(signs, differences)) for signs in itertools.product((1, -1), repeat=len(differences))]
@@ -138,7 +139,7 @@ class TestStatistics:
         assert statistics.randomisation_p(noise + 3) == 1 / 10_001
         assert statistics.randomisation_p(np.zeros(500)) == 1
 
-    @settings(max_examples=30)
+    @settings(max_examples=some(30))
     @given(scores, st.data())
     def test_two_sides_differ_as_much_as_each_other(self, scores, data):
         from jammi_duck.retrieval.evaluation import difference_of
@@ -267,13 +268,13 @@ class TestEval:
     def test_more_questions_than_are_searched_at_once(self, asked):
         con = asked.con
         con.execute(
-            "CREATE TABLE many AS SELECT range AS id, ['an owl', 'a small cat'][range % 2 + 1] AS text FROM range(5000)"
+            "CREATE TABLE many AS SELECT range AS id, ['an owl', 'a small cat'][range % 2 + 1] AS text FROM range(3000)"
         )
         con.execute("CREATE TABLE all_judged AS SELECT id AS question, [5, 1][id % 2 + 1] AS key, 1 AS grade FROM many")
         found = asked.eval_queries("animals", "many", "all_judged", 1)
         assert found.aggregate(
             "count(*), min(hit), bool_and(keys[1] = [5, 1][question::INT % 2 + 1]::VARCHAR)"
-        ).fetchall() == [(5000, 1.0, True)]
+        ).fetchall() == [(3000, 1.0, True)]
 
     def test_explain_searches_nothing(self, asked, encoded):
         encoded()
@@ -315,6 +316,7 @@ WAYS = [
 
 
 class TestWays:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("options", WAYS, ids=str)
     def test_each_option_is_that_of_the_search(self, ranked, options):
         options = {name: ranked.rerank if name == "rerank" else value for name, value in options.items()}
@@ -363,6 +365,7 @@ class TestWays:
             ranked.eval("t", "q", "j", rerank=ranked.rerank)
         assert len(told) == 1
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
@@ -410,6 +413,7 @@ class TestWarnings:
 
 
 class TestMistakes:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -441,6 +445,7 @@ class TestMistakes:
             asked.eval_compare("animals", "questions", "judgements", [{}, {"exact": True}])
         assert encoded() == []
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("ways", "message"),
         [
@@ -459,6 +464,7 @@ class TestMistakes:
     def test_of_ways(self, asked, ways, message):
         assert message in error_of(asked.con, f"FROM jammi_eval_compare('animals', 'questions', 'judgements', {ways})")
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("call", "message"),
         [
@@ -489,6 +495,7 @@ class TestCompare:
         assert first[1:] == (None,) * 6
         assert others == [(first[0], 0, 0, 0, 1, 0, 0)] * 2
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("metric", METRICS)
     def test_it_compares_what_was_evaluated(self, asked, metric):
         ways = [{"min_similarity": 0.6}, {"exact": True}, {"min_similarity": 0.99, "model": "fake/small"}]
@@ -577,6 +584,7 @@ class TestTune:
         weight, held_out = tuning.cross_validated(scores)
         assert (weight, list(held_out)) == (tuning.DEFAULT_WEIGHT, [0.5] * 9)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.filterwarnings("ignore:.* of the texts are longer than the model reads")
     @pytest.mark.parametrize("options", ["", ", k1 := 0.2, b := 1.0", ", min_similarity := 0.3, exact := true"])
     def test_each_weight_is_searched_as_by_a_search(self, jammi, monkeypatch, options):
@@ -703,6 +711,7 @@ class TestCommand:
         assert "best, 0.7" in texts_of((judged_folder / "tune.svg").read_text())
         assert len(json.loads(call(capsys, f"{line} --json")[1])[0]["curve"]) == 21
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("line", "message"),
         [

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from jammi_duck.encoder.local.excerpts import Excerpts
+from tests.effort import some
 from tests.models import FAMILIES, byte_level, framed, unigram, word_piece
 from tests.texts import ODD, WORDS, sentence
 
@@ -108,9 +109,10 @@ def _by_parts(tokenizer, excerpts, text):
     return ids, is_cut
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=some(40), deadline=None)
 @given(text=nasty)
 def test_the_tokens_are_those_of_the_whole_text(name, side, text):
     if (name, side) not in _ready:

@@ -12,6 +12,7 @@ from jammi_duck import BuildError, InputError, NoSourceError, NotFoundError, Sta
 from jammi_duck.doors.server.identity import add_token
 from jammi_duck.encoder.blanks import is_blank
 from jammi_duck.udfs import filling
+from tests.effort import some
 from tests.fakes import FakeEncoder, text_vector
 from tests.serving import config_of, in_process, make_database
 from tests.stock_shell import folder, needs_extension, rows, shell  # noqa: F401 - a fixture
@@ -106,7 +107,7 @@ class TestFill:
         with pytest.raises(NotFoundError, match="no column 'text' in 'passage'"):
             jammi.fill("passage", "text", "v")
 
-    @settings(max_examples=25)
+    @settings(max_examples=some(25))
     @given(st.lists(st.one_of(st.none(), st.text(max_size=12))), st.integers(1, 7))
     def test_each_row_has_the_vector_of_its_own_text(self, texts, size):
         con = self.shared

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.effort import some
 from tests.fakes import FakeEncoder
 from tests.test_generate import error_of
 
@@ -93,7 +94,21 @@ def calls():
 def full(con, calls, tmp_path, monkeypatch):
     """A connection whose database is full of what acts when it is read or called."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "secrets.csv").write_text("id\n1\n2\n")
+    return filled(con, calls, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kept(lasting, tmp_path_factory):
+    """Such a connection, for tests that leave it as it was, and what tells that they did."""
+    folder, calls = tmp_path_factory.mktemp("kept"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        con = filled(lasting(storage=str(folder / "artifacts")).con, calls, folder)
+        yield con, lambda: world(con, calls, folder)
+
+
+def filled(con, calls, folder):
+    (folder / "secrets.csv").write_text("id\n1\n2\n")
     con.execute(f"CREATE TABLE t AS SELECT i AS id, 'text number ' || i AS text FROM range({ROWS}) r(i)")
     con.execute("FROM jammi_generate('t', 'text', 'id')").fetchall()
 
@@ -151,23 +166,24 @@ def ways_in(source):
 
 class TestActs:
     @pytest.mark.parametrize("predicate", ACTS)
-    def test_what_acts_is_refused_and_named(self, full, calls, tmp_path, predicate):
-        before = world(full, calls, tmp_path)
-        said = error_of(full, f"FROM jammi_search('t', 'x', filter := $f${predicate}$f$)")
-        assert "the filter '" in said
-        assert world(full, calls, tmp_path) == before
+    def test_what_acts_is_refused_and_named(self, kept, predicate):
+        con, world = kept
+        before = world()
+        assert "the filter '" in error_of(con, f"FROM jammi_search('t', 'x', filter := $f${predicate}$f$)")
+        assert world() == before
 
     @pytest.mark.parametrize("source", TABLES)
-    def test_what_may_not_be_read_is_refused(self, full, calls, tmp_path, source):
-        variable = full.sql("FROM jammi_tables()")  # noqa: F841 - DuckDB finds it by its name
-        before = world(full, calls, tmp_path)
+    def test_what_may_not_be_read_is_refused(self, kept, source):
+        con, world = kept
+        variable = con.sql("FROM jammi_tables()")  # noqa: F841 - DuckDB finds it by its name
+        before = world()
         for predicate in ways_in(source):
             with pytest.raises(duckdb.Error):
-                found(full, predicate)
-        assert world(full, calls, tmp_path) == before
+                found(con, predicate)
+        assert world() == before
 
-    def test_the_way_there_is_told(self, full):
-        said = error_of(full, "FROM jammi_search('t', 'x', filter := 'id IN (FROM over_acting)')")
+    def test_the_way_there_is_told(self, kept):
+        said = error_of(kept[0], "FROM jammi_search('t', 'x', filter := 'id IN (FROM over_acting)')")
         assert "uses view over_acting, which uses view acting, which uses macro generating, which calls" in said
         assert "calls jammi_generate, and a filter may change nothing" in said
 
@@ -207,16 +223,17 @@ class TestActs:
             max_size=4,
         ),
     )
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_wherever_it_stands(self, full, calls, tmp_path, acting, around):
-        full.execute("CREATE OR REPLACE MACRO harmless(x) AS x IS NOT NULL")
-        before = world(full, calls, tmp_path)
+    @settings(max_examples=some(150), deadline=None)
+    def test_wherever_it_stands(self, kept, acting, around):
+        con, world = kept
+        con.execute("CREATE OR REPLACE MACRO harmless(x) AS x IS NOT NULL")
+        before = world()
         predicate = acting
         for place in around:
             predicate = place.format(predicate)
         with pytest.raises(duckdb.Error):
-            found(full, predicate)
-        assert world(full, calls, tmp_path) == before
+            found(con, predicate)
+        assert world() == before
 
     @pytest.mark.parametrize("temp", ["", "TEMP"])
     @pytest.mark.parametrize(
@@ -301,18 +318,18 @@ MODELS = ("'someone/some-model'", "'/etc'", "text", "'fake/' || 'small'", "$mode
 
 class TestFetches:
     @pytest.mark.parametrize("predicate", FETCHES)
-    def test_no_extension_is_fetched(self, full, predicate):
+    def test_no_extension_is_fetched(self, kept, predicate):
         # DuckDB 1 refuses such a macro itself.
         with contextlib.suppress(duckdb.InvalidInputException):
-            full.execute("CREATE MACRO by_name(n) AS list_aggregate([1], n)")
-        assert "InputError: the filter" in error_of(full, f"FROM jammi_search('t', 'x', filter := $${predicate}$$)")
+            kept[0].execute("CREATE OR REPLACE MACRO by_name(n) AS list_aggregate([1], n)")
+        assert "InputError: the filter" in error_of(kept[0], f"FROM jammi_search('t', 'x', filter := $${predicate}$$)")
 
     @pytest.mark.parametrize("model", MODELS)
-    def test_no_model_is_fetched_or_read(self, full, model):
+    def test_no_model_is_fetched_or_read(self, kept, model):
         given = ", parameters := {'model': 'fake/small'}" if "$" in model else ""
         predicate = f"embed(text, {model}) IS NULL"
         said = error_of(
-            full, f"FROM jammi_search('t', 'x', filter := '{predicate.replace(chr(39), 2 * chr(39))}'{given})"
+            kept[0], f"FROM jammi_search('t', 'x', filter := '{predicate.replace(chr(39), 2 * chr(39))}'{given})"
         )
         assert "it may use the default model, and those of embedding tables" in said
 
@@ -435,12 +452,13 @@ class TestHarmless:
             "[x + 1 for x in [id] if x > 2] = [4]",
         ],
     )
-    def test_what_duckdb_writes_otherwise(self, full, predicate):
-        assert found(full, predicate) == expected(full, predicate)
+    def test_what_duckdb_writes_otherwise(self, kept, predicate):
+        assert found(kept[0], predicate) == expected(kept[0], predicate)
 
     @given(predicate=HARMLESS)
-    @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_finds_what_where_finds(self, full, predicate):
+    @settings(max_examples=some(120), deadline=None)
+    def test_finds_what_where_finds(self, kept, predicate):
+        full, _ = kept
         full.execute("CREATE OR REPLACE VIEW few AS SELECT id FROM t WHERE id < 4")
         full.execute("CREATE OR REPLACE MACRO small(x, y) AS x < y")
         full.execute("CREATE OR REPLACE MACRO below(n) AS TABLE SELECT id FROM t WHERE id < n")
@@ -449,7 +467,8 @@ class TestHarmless:
         assert found(full, predicate) == expected(full, predicate)
 
     @pytest.mark.parametrize("name", ["count", "list", "max", "query", "range", "unnest", "_jammi_search"])
-    def test_a_name_that_a_function_of_ours_has_stays_a_name(self, full, name):
+    def test_a_name_that_a_function_of_ours_has_stays_a_name(self, kept, name):
+        full, _ = kept
         column = '"md5(x)"'
         assert found(full, f"id IN (WITH {name}(i) AS (SELECT id FROM t) SELECT i FROM {name} WHERE i > 10)") == [11]
         assert found(full, f"id IN (SELECT i FROM (SELECT id FROM t) {name}(i) WHERE i > 10)") == [11]
@@ -501,7 +520,8 @@ class TestHarmless:
         "number",
         ["1.5e0", "1e300", "1e-7", "0.1e0", "123456789.125e0", "1.50", "99999999999999999999", "1e5", ".5", "5e0 / 3"],
     )
-    def test_numbers_keep_their_types(self, full, number):
+    def test_numbers_keep_their_types(self, kept, number):
+        full, _ = kept
         (kind,) = full.execute(f"SELECT typeof({number})").fetchone()
         (text,) = full.execute(f"SELECT ({number})::VARCHAR").fetchone()
         assert found(full, f"typeof({number}) = '{kind}' AND ({number})::VARCHAR = '{text}' AND id = 3") == [3]
@@ -551,7 +571,7 @@ VALUES = st.one_of(
 
 class TestParameters:
     @given(values=st.dictionaries(st.text("abc' \"$é", min_size=1, max_size=4), VALUES, min_size=1, max_size=3))
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=some(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_values_arrive_as_they_are(self, full, jammi, values):
         values = {name: value for name, value in values.items() if name.strip() and "$" not in name}
         if len({name.lower() for name in values}) < len(values) or not values:
@@ -590,9 +610,9 @@ class TestParameters:
             ("embed(text)[1] IS NOT NULL AND id = $i", "{'i': 2::DECIMAL(9, 1)}", [2]),
         ],
     )
-    def test_structs_and_maps(self, full, predicate, parameters, ids):
-        full.execute("CREATE MACRO is_it(a, b) AS a = b")
-        assert found(full, predicate, f", parameters := {parameters}") == ids
+    def test_structs_and_maps(self, kept, predicate, parameters, ids):
+        kept[0].execute("CREATE OR REPLACE MACRO is_it(a, b) AS a = b")
+        assert found(kept[0], predicate, f", parameters := {parameters}") == ids
 
     @pytest.mark.parametrize(
         ("predicate", "parameters", "message"),
@@ -607,8 +627,8 @@ class TestParameters:
         ],
     )
     @pytest.mark.parametrize("verb", ["search", "matches", "explain"])
-    def test_mistakes(self, full, verb, predicate, parameters, message):
-        said = error_of(full, f"FROM jammi_{verb}('t', 'x', filter := '{predicate}', parameters := {parameters})")
+    def test_mistakes(self, kept, verb, predicate, parameters, message):
+        said = error_of(kept[0], f"FROM jammi_{verb}('t', 'x', filter := '{predicate}', parameters := {parameters})")
         # To DuckDB 1.4, a NULL in a CTE is an INTEGER, and no parameter can be taken of that.
         of_duckdb = parameters == "NULL" and duckdb.__version__ < "1.5" and "array_extract(INTEGER" in said
         assert message in said or of_duckdb
@@ -644,7 +664,8 @@ class TestParameters:
         assert sorted(rows) == [(n, i) for n in range(10) for i in range(n)]
 
     @pytest.mark.parametrize("verb", ["search", "matches", "similar"])
-    def test_those_of_a_sub_query_are_each_rows_own(self, full, verb):
+    def test_those_of_a_sub_query_are_each_rows_own(self, kept, verb):
+        full, _ = kept
         asked = "q.n" if verb == "similar" else "'x'"
         for predicate in ("id IN (SELECT unnest($ids))", "id IN (SELECT id FROM t WHERE list_contains($ids, id))"):
             rows = full.execute(

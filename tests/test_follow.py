@@ -344,6 +344,7 @@ class TestFollow:
         embedded.execute("DELETE FROM animals WHERE name = 'again'")
         assert names(embedded, "a loud dog barks") == ["dog"]
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("triggers", WAYS)
     @pytest.mark.parametrize("place", ["note", "noted", "_live", "finish", "forget"])
     def test_whatever_fails_the_next_search_is_right(self, embedded, monkeypatch, triggers, place):
@@ -368,6 +369,7 @@ class TestFollow:
         status = "SELECT current, new, changed, gone FROM jammi_status('animals')"
         assert embedded.execute(status).fetchall() == [(5, 0, 0, 0)]
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("triggers", WAYS)
     @pytest.mark.parametrize("place", [(Freshener, "freshen"), (Refresher, "begin"), (Change, "finish")])
     def test_what_others_bring_in_meanwhile_may_be_rolled_back(self, embedded, jammi, monkeypatch, triggers, place):
@@ -452,6 +454,7 @@ class TestFollow:
         other.execute("ROLLBACK")
         assert jammi.follow("animals").changes_by == "triggers"
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("triggers", WAYS)
     def test_many_search_and_write_at_once(self, embedded, jammi, triggers):
         embedded.execute(f"SELECT * FROM jammi_follow('animals', triggers := {triggers})")

@@ -17,9 +17,10 @@ from tests.test_follow import WAYS
 class TestHistories:
     """Whatever happens to a table, its searches are those of its committed rows."""
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("way", [*WAYS, "fresh"])
     @pytest.mark.parametrize("key", ["INTEGER", "VARCHAR PRIMARY KEY"])
-    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_histories(self, fake, way, key, data):
         History(fake, way, key).run(data)

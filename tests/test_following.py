@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jammi_duck.errors import JammiWarning
 from jammi_duck.storage.files.parquet import SegmentWriter
 from jammi_duck.work.text_buffer import ROWS
+from tests.effort import some
 from tests.fakes import text_vector
 from tests.followed import COUNTS, holds, refresh, status, table_of
 from tests.test_generate import error_of, generate
@@ -268,7 +269,7 @@ class TestCompaction:
         assert refresh(words) == (0, 0, 0, 10, 0, 0)
         assert words.execute("SELECT segments_before, segments FROM jammi_compact('t')").fetchall() == [(1, 1)]
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=some(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.data())
     def test_any_history(self, fake, tmp_path_factory, data):
         """Whatever was added and deleted, in segments of whatever size: the same rows, in as few segments as can be."""
@@ -385,6 +386,7 @@ def test_a_folder_whose_name_looks_like_a_column(fake, tmp_path):
     holds(con, dict(con.execute("SELECT id, text FROM t").fetchall()))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("known", [False, True])
 def test_many_rows_with_one_text_are_written_a_part_at_a_time(con, words, encoded, known, monkeypatch):
     most = []

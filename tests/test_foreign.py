@@ -296,12 +296,14 @@ MANIFESTS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("change", MANIFESTS.values(), ids=MANIFESTS)
 def test_a_strange_manifest_keeps_nobody_from_other_tables(location, change):
     location.reseal(f"{location.name}.manifest.json", change)
     location.goes_on()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("content", [b"", b"{}", b"null", b"[" * 200_000, b"\xff" * 100, b" " * (33 << 20)], ids=len)
 def test_a_manifest_that_is_none_keeps_nobody_from_other_tables(location, content):
     location.write(f"{location.name}.00002.manifest.json", content)
@@ -361,6 +363,7 @@ def listening(path, aside):
         os.chdir(here)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("put", "kind"),
     [

@@ -127,6 +127,7 @@ class TestSources:
         animals.execute("EXPLAIN SELECT * FROM jammi_generate('animals', 'text', 'id')")
         nothing_is_left(jammi, storage)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         "kind",
         [
@@ -350,6 +351,7 @@ class TestMany:
 
 
 class TestWideSources:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("columns", [2046, 2047, 4094, 5000])
     @pytest.mark.parametrize("first", [True, False])
     def test_any_number_of_columns(self, con, columns, first):

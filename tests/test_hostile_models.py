@@ -138,6 +138,7 @@ class TestConfig:
         with pytest.raises(ModelError, match=message):
             load(path)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("nested", [False, True])
     def test_no_code_and_no_network(self, tmp_path, nested):
         """In a process of its own, in which a socket ends it; whatever is installed there might be asked."""

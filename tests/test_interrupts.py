@@ -82,6 +82,7 @@ def on_another_thread(call):
     return answers[0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("engine", ["native", "torch"])
 @pytest.mark.parametrize("count", [1, 40])
 def test_an_encoder_answers_after_interrupts(tiny_model, engine, count):

@@ -175,6 +175,7 @@ class TestRelations:
         assert (len(found), found.project("id").fetchall()[0]) == (3, (7,))
         assert found.filter("id = 7").fetchall() == first[:1]
 
+    @pytest.mark.sampled(3)
     @pytest.mark.skipif(duckdb.__version__ < "2", reason="earlier versions run again where Arrow lacks a type")
     @pytest.mark.parametrize("verb", ["search", "matches", "explain"])
     @pytest.mark.parametrize(
@@ -267,6 +268,7 @@ class Stream:
 
 
 class TestFrames:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("kind", ["pandas", "arrow", "reader", "dataset", "relation", "polars", "lazy", "stream"])
     def test_by_name_and_themselves(self, jammi, con, kind):
         tickets = frames(con)[kind]

@@ -13,6 +13,7 @@ from jammi_duck.encoder.torch_engine import linear as kernels
 from jammi_duck.encoder.torch_engine.attention import LOG2E, attend, query_scale
 from jammi_duck.encoder.torch_engine.linear import ACTIVATIONS, PackedLinear, PlainLinear, packs
 from tests.conftest import make_tiny_model
+from tests.effort import some
 
 TYPES = [torch.float32, torch.bfloat16]
 needs_packing = pytest.mark.skipif(not packs(torch.float32), reason="this torch has no oneDNN operators")
@@ -28,7 +29,7 @@ class TestLinear:
     @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize("with_bias", [True, False])
     @given(rows=st.integers(1, 70), inputs=st.integers(1, 40), outputs=st.integers(1, 40))
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=some(15), deadline=None)
     def test_packed_layers_give_what_plain_ones_give(self, dtype, with_bias, rows, inputs, outputs):
         if not packs(dtype):
             pytest.skip("not on this CPU")
@@ -108,7 +109,7 @@ class TestAttention:
 
     @pytest.mark.parametrize("dtype", TYPES)
     @given(length=st.integers(1, 70), reach=st.integers(1, 9), count=st.integers(1, 3))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=some(60), deadline=None)
     def test_a_reach_is_a_window(self, dtype, length, reach, count):
         heads, width = 2, 8
         random = torch.Generator().manual_seed(length)

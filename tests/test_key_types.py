@@ -67,6 +67,7 @@ def in_memory(fake, tmp_path):
 
 
 class TestChangedType:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(("before", "value", "after"), CHANGES)
     def test_every_row_is_found(self, con, before, value, after):
         every_row_is_found(con, before, value, after)

@@ -153,6 +153,7 @@ def sweep(world, monkeypatch, damage, step):
     assert deaths > 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_process_dies_beside_them(shared, monkeypatch, damage):
     sweep(shared, monkeypatch, damage, 61)

@@ -164,6 +164,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("way", "signals", "codes"),
     [

@@ -310,9 +310,10 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture
-def patents(con):
+@pytest.fixture(scope="module")
+def patents(lasting):
     """A connection with `patents`, whose embedding table is given, and tables without embeddings."""
+    con = lasting().con
     con.execute(
         "CREATE TABLE patents AS FROM (VALUES (1, 'cat', 'a small cat sleeps'), (2, 'dog', 'a loud dog barks')) "
         "t(id, title, abstract)"
@@ -353,6 +354,7 @@ def animals_folder(tmp_path_factory, tiny_model):
     return folder, re.search(r"^embedding_table +(\S+)$", done.stdout, re.MULTILINE)[1]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("typed", "words"), COMMANDS)
 def test_a_command_names_the_right_line(animals_folder, monkeypatch, tiny_model, capsys, typed, words):
     folder, table = animals_folder

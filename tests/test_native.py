@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from jammi_duck.udfs import wire
 from tests.c_programs import build, run
+from tests.effort import some
 from tests.native.seeds import CORPUS, arrow_type, seeds
 
 NATIVE = Path(__file__).with_name("native")
@@ -139,7 +140,7 @@ def check(codec, of, column):
 
 
 @given(columns())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=some(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example((wire.Type.parse("VARCHAR"), pa.array(["\0", "a\0b", "", None, "\U0010ffff\U00020000\uffff\ud7ff"])))
 @example((wire.Type.parse("VARCHAR"), pa.array(["twelve bytes", "thirteen byte", None])))
 @example((wire.Type.parse("FLOAT[]"), pa.array([], pa.list_(pa.float32()))))
@@ -183,7 +184,7 @@ def test_what_lies_below_nulls_is_not_seen(codec):
 
 
 @given(columns(), st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=some(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_column_cut_short_or_too_long_is_refused(codec, column, data):
     of, content = column
     sent = b"".join(wire.column_parts(content, of))

@@ -78,6 +78,7 @@ def rerankers(tmp_path_factory):
 
 
 class TestAnyCompany:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("family", NATIVE_FAMILIES)
     def test_the_same_bits_in_any_company(self, plain, force, unproven, family):
         chance = random.Random(3)
@@ -131,10 +132,12 @@ class TestAnyCompany:
 
 
 class TestCrossEncoders:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("family", NATIVE_FAMILIES)
     def test_scores_are_those_of_sentence_transformers(self, rerankers, force, unproven, family):
         self.same(rerankers(family), force, VARIANTS, family)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("family", "changes"),
         [

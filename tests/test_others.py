@@ -328,6 +328,7 @@ def jump(patch, by):
         patch.setattr(module, "datetime", Jumped)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("ahead", [timedelta(days=365), timedelta(hours=1)])
 def test_the_newest_table_is_the_one_that_was_made_last_whatever_the_clock_was(opened, ahead, monkeypatch, tmp_path):
     ours = opened("ours", duckdb.connect(str(tmp_path / "db.duckdb")))
@@ -409,6 +410,7 @@ def keys(con):
     return {int(row[0]) for row in con.execute("SELECT _row_id FROM jammi_matches('t', 'word1', 100)").fetchall()}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "moment", [(Refresher, "begin"), (Change, "finish"), (manifest, "commit"), (Change, "_rebase")]
 )

@@ -20,6 +20,7 @@ from jammi_duck.errors import JammiError
 from jammi_duck.retrieval import best_rows, fusion
 from jammi_duck.retrieval.text_query import parse
 from jammi_duck.storage.index import graph, plan
+from tests.effort import some
 from tests.fakes import text_vector
 from tests.histories import Database
 from tests.plain_bm25 import bm25, meets, shares
@@ -152,6 +153,7 @@ def long(con):
 
 
 class TestRanking:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("options", WAYS, ids=str)
     def test_is_that_of_brute_force(self, long, options, monkeypatch):
         con, passages = long
@@ -164,6 +166,7 @@ class TestRanking:
                 every = {"k": k, "filter": filter, "per_row": per_row, **options}
                 check(ask(con, query, every), passages, FILTERS[filter], query, **every)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("options", WAYS, ids=str)
     def test_by_graph_and_over_several_segments(self, fake, options, monkeypatch):
         """However few passages are asked for at first."""
@@ -441,7 +444,7 @@ SIGNS = st.sampled_from(
 
 class TestText:
     @given(bodies=st.lists(st.lists(SIGNS, max_size=60).map("".join), min_size=1, max_size=6))
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=some(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_is_the_slice_of_python(self, con, bodies):
         texts = {row: text for row, text in enumerate(["alpha", *bodies])}
         fill(con, texts)

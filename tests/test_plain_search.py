@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiError, JammiWarning
+from tests.effort import some
 from tests.test_generate import generate
 
 WORDS = ("red", "green", "cat", "owl", "ship", "tea")
@@ -111,7 +112,7 @@ def test_letters_of_a_key_are_compared_whatever_its_collation(con, jammi, way):
 
 @pytest.mark.filterwarnings("ignore::jammi_duck.errors.JammiWarning")
 @given(data=st.data())
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_after_any_changes_of_the_source(words, jammi, data):
     """Rows go, come, are doubled or get other keys, in the caller's transaction, and both ways give the same."""
     ids = st.integers(0, 70)

@@ -50,6 +50,7 @@ def forms(*quick):
     return [pytest.param(form, marks=() if form in quick else pytest.mark.long) for form in VARIABLES]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", forms(*FORMS))
 def test_all_that_passes_happens_once(worlds, form):
     """One request after the other meets something, and is made again."""
@@ -63,6 +64,7 @@ def test_all_that_passes_happens_once(worlds, form):
     assert {NAMED[name].name for name in names} <= {request.act for request in world.endpoint.requests}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("form", "act"),
     cases(lambda form, act: form in FORMS and act in ("401", *ONCE_AND_FOR_ALL, *DENIED[form != "openai" :: 6])),
@@ -98,6 +100,7 @@ ALWAYS = (
 )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("form", "act"), cases(lambda form, act: form in FORMS and act in ALWAYS[: 10 if form == "openai" else 3])
 )
@@ -160,6 +163,7 @@ def test_a_part_of_a_batch_is_blamed_only_where_the_provider_answers(worlds):
     assert (len(world.check(outcome)), outcome.failed) == (30, 0)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", forms(*FORMS))
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))])
 def test_many_things_happen_at_once(worlds, form, seed):
@@ -256,6 +260,7 @@ class TestRefusals:
         outcome = world.build()
         assert (len(world.check(outcome)), outcome.failed) == (30, 0)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("act", ["400", "422"])
     def test_of_all_texts_is_no_fault_of_any(self, worlds, form, act):
@@ -284,6 +289,7 @@ class TestRefusals:
 class TestWaits:
     """That a request does not come too early can be told; that it does not come late is not looked at."""
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         ("form", "act"),
         [
@@ -343,6 +349,7 @@ class TestWaits:
 
 
 class TestRedirects:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         ("form", "status"),
         [

@@ -134,6 +134,7 @@ class TestAnotherProcess(WithTables):
                 assert other.table_names() == ["words"]
         run("connect(folder).close()", tmp_path)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         "moment",
         [

@@ -22,6 +22,7 @@ from tests.python_tables import WithTables, embedding_tables, states, texts
 
 
 class TestRowsThatDoNotFit(WithTables):
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("row", "told_of"),
         [
@@ -55,6 +56,7 @@ class TestRowsThatDoNotFit(WithTables):
             table.add([{"n": 1, "s": "x"}, row])
         assert (told, table.count_rows(), embedding_tables(db)[0][1:]) == ([], 0, ("ready", 0))
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("data", [None, 3, "text", b"bytes", {"text": "x"}, [1], pd.Series([1])])
     def test_what_holds_no_rows(self, table, data):
         with pytest.raises(InputError, match="the data"):
@@ -114,6 +116,7 @@ class TestRowsThatDoNotFit(WithTables):
 class TestValuesThatWouldChange(WithTables):
     NOON = datetime.datetime(2026, 1, 2, 12)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("kind", "bad", "good", "told_of"),
         [
@@ -148,6 +151,7 @@ class TestValuesThatWouldChange(WithTables):
 
 
 class TestWhatPandasHasForNull(WithTables):
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("missing", [pd.NaT, pd.NA, float("nan"), np.float64("nan"), None])
     def test_it_is_null_in_each_kind_of_column(self, db, missing):
         class Rows(Model):
@@ -186,6 +190,7 @@ class TestWhatPandasHasForNull(WithTables):
 class TestKindsOfData(WithTables):
     ROWS = ({"text": "first", "number": 1}, {"text": "second", "number": 2})
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         "made",
         [
@@ -275,7 +280,7 @@ class TestKindsOfData(WithTables):
         assert table.search().to_pydantic(Rows) == [row]
         assert table.search([0.5, 0.25]).to_pydantic(Rows) == [row]
 
-    @pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.long)])
     def test_many_rows_at_once(self, db, count):
         class Many(TextEmbeddingFunction):
             def ndims(self):
@@ -315,6 +320,7 @@ HOSTILE = [
 
 
 class TestHostileNames(WithTables):
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize("name", HOSTILE)
     def test_of_tables(self, db, words, name):
         table = db.create_table(name, data=[{"text": "hello"}], schema=words)
@@ -329,6 +335,7 @@ class TestHostileNames(WithTables):
         db.drop_table(name)
         assert (db.table_names(), embedding_tables(db)) == ([], [])
 
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize("name", [*HOSTILE, "c0", "c1", "r", "key", "_jammi_text_"])
     def test_of_columns(self, db, func, name):
         vector = f"{name} v"
@@ -387,6 +394,7 @@ class TestImages(WithTables):
         assert table.search().to_list()[1]["picture"] == buffer.getvalue()
         assert states(db) == [(0, 0, 0)]
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "F", "RGBa", "PA", "RGBX", "I;16", "1"])
     def test_pictures_of_any_mode(self, db, mode):
         func = register("tests-colours")(Colours).create()

@@ -336,6 +336,7 @@ class TestResumed:
 class TestLostManifest:
     """The newest state's manifest is gone, or no manifest any more, and older ones are there."""
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("refreshes", [1, 2])
     @pytest.mark.parametrize("is_there", [False, True])
     def test_a_search_finds_the_newest_rows(self, behind, way, refreshes, is_there):

@@ -380,6 +380,7 @@ class TestOwnPython:
         with pytest.raises(InputError, match="cannot be called"):
             opened()[1].register_model("mine", "lengths", 2)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("bad", "told"),
         [
@@ -406,6 +407,7 @@ class TestOwnPython:
         ).fetchall()
         assert [(key, told in (error or "")) for key, _, error in rows if key == "4"] == [("4", True)]
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("texts", [1, 2, 255, 256, 257, 600])
     def test_a_row_that_it_raises_for_is_found(self, texts, opened):
         con, jammi = opened()

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jammi_duck.errors import JammiWarning
+from tests.effort import some
 from tests.fakes import DIMENSIONS, text_vector
 from tests.test_generate import error_of, generate
 
@@ -299,7 +300,7 @@ class TestExactness:
         k=st.integers(1, 50),
         segment_rows=st.sampled_from([1, 7, 1000]),
     )
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=some(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_small_tables_with_ties_and_duplicates(self, fake, texts, query, k, segment_rows):
         jammi = fake(duckdb.connect(), segment_rows=segment_rows)
         fill(jammi.con, texts)

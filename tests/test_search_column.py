@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jammi_duck import InputError, JammiWarning, NoModelError, NoSourceError
+from tests.effort import some
 from tests.fakes import text_vector
 from tests.stock_shell import folder, needs_extension, rows  # noqa: F401 - a fixture
 
@@ -161,7 +162,7 @@ class TestVectors:
         con.execute("CREATE TABLE s AS SELECT [1.0, 0.0] AS v")
         assert keys(con, f"'s', 'v', {query}") == []
 
-    @settings(max_examples=40)
+    @settings(max_examples=some(40))
     @given(
         st.integers(1, 5).flatmap(
             lambda width: st.tuples(
@@ -255,6 +256,7 @@ class TestManyQuestions:
 
 
 class TestMistakes:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("arguments", "error"),
         [

@@ -16,6 +16,9 @@ from tests.fakes import text_vector
 from tests.test_generate import error_of, generate
 from tests.test_search import WORDS, fill, ids
 
+# Each test has three plans.
+pytestmark = pytest.mark.sampled(3)
+
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join), max_size=40)
 
 

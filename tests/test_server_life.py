@@ -110,6 +110,7 @@ def test_other_processes_read_the_file_and_none_writes(server, file):
     assert "is open in the process" in refused.stderr
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

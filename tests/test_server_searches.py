@@ -14,6 +14,7 @@ from jammi_duck.doors.server.identity import Visitor
 from jammi_duck.doors.server.service import Query
 from jammi_duck.doors.server.statements import statement_of
 from jammi_duck.errors import JammiError
+from tests.effort import some
 from tests.serving import config_of, in_process, make_database
 
 pytestmark = [
@@ -116,7 +117,7 @@ def test_parameters(served, text, row):
     assert len(first)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=st.text("water wind \"'-+*()é", min_size=1, max_size=30), k=st.integers(-1, 7))
 def test_whatever_is_asked_for(served, query, k):
     statement = statement_of("SELECT * FROM jammi_search('patents', ?, ?)")

@@ -35,6 +35,7 @@ def letters(con):
     return con
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_it_changes_no_answer(letters, setting):
     def answers():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jammi_duck.config.options import Config
 from jammi_duck.doors.installation import equip
+from tests.effort import some
 from tests.fakes import FakeEncoders
 
 # What may be there: how it is made. The text of each row says what it is a row of.
@@ -40,7 +41,7 @@ def connected():
         yield con
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=some(30))
 @given(
     there=st.sets(st.sampled_from(sorted(PLACES)), min_size=1),
     embedded=st.lists(st.sampled_from(WRITTEN), min_size=1, max_size=3),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from jammi_duck import InputError, NoModelError
 from jammi_duck.encoder.blanks import is_blank
+from tests.effort import some
 from tests.stock_shell import folder, needs_extension, rows
 
 __all__ = ["folder"]
@@ -57,7 +58,7 @@ class TestInSql:
             assert taken == [([passage["_passage_text"]],)]
 
     def test_any_text(self, con):
-        @settings(max_examples=60)
+        @settings(max_examples=some(60))
         @given(text=st.text(st.characters(exclude_categories=["Cs"])), overlap=st.integers(0, 4))
         def check(text, overlap):
             found = split(con, text, f", overlap := {overlap}")

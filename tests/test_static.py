@@ -25,6 +25,7 @@ from jammi_duck.encoder.loaded import LoadedEncoders
 from jammi_duck.encoder.local import excerpts
 from jammi_duck.encoder.names import Found
 from tests.conftest import put_in_cache
+from tests.effort import some
 from tests.models import BYTE_LEVEL, byte_level, unigram, word_piece
 from tests.test_encoder_contract import EncoderContract
 from tests.texts import ODD, corpus
@@ -134,6 +135,7 @@ class TestContract(EncoderContract):
 
 
 class TestModel2Vec:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("kind", TOKENIZERS)
     @pytest.mark.parametrize("max_length", [512, 5, None])
     def test_tokenizers_and_lengths(self, tmp_path, kind, max_length):
@@ -195,8 +197,8 @@ class TestModel2Vec:
     @pytest.mark.parametrize("max_length", [512, 12])
     def test_real_texts(self, tmp_path, shared_data, max_length):
         path = make(tmp_path / "m", max_length=max_length)
-        texts = pq.read_table(shared_data / "packages.parquet").column("description").to_pylist()[:4_000]
-        texts += pq.read_table(shared_data / "patents.parquet").column("abstract").to_pylist()
+        texts = pq.read_table(shared_data / "packages.parquet").column("description").to_pylist()[: some(4_000)]
+        texts += pq.read_table(shared_data / "patents.parquet").column("abstract").to_pylist()[: some(1_500)]
         check_same(
             load(path).encode_rows(texts, "document", ignore), StaticModel.from_pretrained(path).encode(texts), texts
         )
@@ -234,6 +236,7 @@ class TestSentenceTransformers:
         check_same(encoder.encode_rows(texts, "query", ignore), whole.encode_query(list(texts)), texts, **options)
         return of_documents
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("kind", TOKENIZERS)
     def test_tokenizers(self, make_one, kind):
         # Unlike with model2vec, the token for unknown words counts.
@@ -310,8 +313,8 @@ class TestWordllama:
 
     @pytest.mark.shared_data
     def test_real_texts(self, tmp_path, shared_data):
-        texts = pq.read_table(shared_data / "packages.parquet").column("description").to_pylist()[:4_000]
-        texts += pq.read_table(shared_data / "patents.parquet").column("abstract").to_pylist()
+        texts = pq.read_table(shared_data / "packages.parquet").column("description").to_pylist()[: some(4_000)]
+        texts += pq.read_table(shared_data / "patents.parquet").column("abstract").to_pylist()[: some(1_500)]
         self.check(tmp_path, texts)
 
     def test_its_vectors_stay_what_they_are(self):

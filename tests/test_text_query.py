@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jammi_duck.retrieval.text_query import TextQuery, parse
 from jammi_duck.storage.words.analyser import analyser, tokens
 from jammi_duck.storage.words.bm25 import Clause
+from tests.effort import some
 
 ENGLISH = analyser("english")
 WORDS = st.sampled_from(
@@ -184,7 +185,7 @@ class TestPrefixes:
 
 class TestLaws:
     @given(QUERIES, st.sampled_from(["english", "french", "none"]))
-    @settings(max_examples=5000)
+    @settings(max_examples=some(5000))
     def test_no_text_is_an_error(self, text, language):
         parsed = parse(text, analyser(language))
         assert len(dict(parsed.scored)) == len(parsed.scored)

@@ -37,6 +37,7 @@ def run_all(works):
         raise problems[0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("file", [None, "db.duckdb"])
 def test_everything_at_once(fake, tmp_path, file):
     root = duckdb.connect(str(tmp_path / file) if file else ":memory:")
@@ -192,6 +193,7 @@ con.close()
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_ends_a_build_and_the_next_one_works(tmp_path, threads):
     arguments = [str(tmp_path / "db.duckdb"), str(tmp_path / "artifacts"), str(tmp_path / "cache"), str(threads)]

@@ -150,6 +150,7 @@ class TestKeys:
         users(here, '[storage.options]\nendpoint_url = "http://elsewhere"\n')
         assert settings.load().config.storage_options == {"key": "KEY", "secret": "SECRET"}
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         ("who", "options"),
         [
@@ -201,6 +202,7 @@ class TestKeys:
         in_pipe("jammi-duck tables", here, XDG_CONFIG_HOME=str(here / "config"))
         assert recorder.leaked == ["AKIAUSERSKEY", "users-token"]
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("location", ["ftp://{}/x", "sftp://{}/x", "simplecache::s3://b/x", "s3://b::file://{}"])
     def test_a_folder_names_a_path_or_s3(self, here, listener, location):  # noqa: F811
         host = f"127.0.0.1:{listener.port}"

@@ -18,6 +18,7 @@ from jammi_duck.storage.words.bm25 import Clause, Words
 from jammi_duck.storage.words.collecting import Collector, Source
 from jammi_duck.storage.words.words_file import WordsFile
 from jammi_duck.types import Analysis
+from tests.effort import some
 from tests.plain_bm25 import bm25, words_of
 
 PARQUET = "ab" * 32
@@ -151,7 +152,7 @@ class TestNumbers:
 
 class TestFile:
     @given(TEXTS, st.randoms(use_true_random=False), st.integers(1, 40), st.integers(1, 40))
-    @settings(max_examples=150)
+    @settings(max_examples=some(150))
     def test_it_says_what_the_texts_say_however_it_was_collected(self, texts, random, run_tokens, at_once):
         order = list(range(len(texts)))
         random.shuffle(order)
@@ -165,7 +166,7 @@ class TestFile:
             assert folder.left() == []
 
     @given(TEXTS, st.integers(1, 40), st.data())
-    @settings(max_examples=100)
+    @settings(max_examples=some(100))
     def test_words_that_are_taken_are_those_of_the_texts(self, texts, at_once, data):
         """Some rows come from two other files, in any order, others are left out, and texts come beside them."""
         cut = data.draw(st.integers(0, len(texts)))
@@ -250,7 +251,7 @@ class TestFile:
 
 class TestScores:
     @given(TEXTS, QUERIES, st.floats(0, 4), st.floats(0, 1), st.data())
-    @settings(max_examples=200)
+    @settings(max_examples=some(200))
     def test_they_are_those_of_one_index_of_the_rows_that_are_there(self, texts, query, k1, b, data):
         """Whatever segments the rows are in, and whichever are gone."""
         cuts = sorted(data.draw(st.lists(st.integers(0, len(texts)), max_size=3)))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jammi_duck import InputError
 from jammi_duck.storage.words.analyser import analyser, beginning, languages, spans, tokens, whole, word_spans
 from jammi_duck.storage.words.stop_words import BY_LANGUAGE, stop_words
+from tests.effort import some
 
 # Letters, marks, joints, silent characters, pairs, and characters that fold to several.
 ODD = (
@@ -190,7 +191,7 @@ class TestLaws:
         assert all(before[1] <= after[0] for before, after in pairwise(places))
 
     @given(TEXTS, LANGUAGES)
-    @settings(max_examples=500)
+    @settings(max_examples=some(500))
     def test_the_terms_of_any_text(self, text, language):
         for token in tokens(text):
             analysed = analyser(language).token(token)
@@ -206,7 +207,7 @@ class TestLaws:
         assert all(term.text for term in analyser(language).token(letter * times).terms)
 
     @given(LATIN, LANGUAGES)
-    @settings(max_examples=500)
+    @settings(max_examples=some(500))
     @example("Å-ǆ", "english")
     def test_composed_and_decomposed_letters_are_the_same(self, text, language):
         nfc, nfd = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))

@@ -150,11 +150,13 @@ def mended(world, con, by):
 
 
 class TestDamage:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("world", ["memory", S3], indirect=True)
     @pytest.mark.parametrize("how", ["missing", "altered"])
     def test_a_damaged_file_in_an_object_store(self, built, how):
         self.test_a_damaged_file(built, how, "refresh")
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("by", ["refresh", "index_words"])
     @pytest.mark.parametrize("how", ["missing", *SPOILT])
     def test_a_damaged_file(self, built, how, by):
@@ -166,6 +168,7 @@ class TestDamage:
             put(built, first, SPOILT[how](store.read(first), store.read(second)))
         mended(built, built.open(), by)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("by", ["refresh", "index_words"])
     @pytest.mark.parametrize("how", FORGED)
     def test_a_forged_file_whose_sha256_fits(self, built, how, by):

@@ -19,6 +19,7 @@ from jammi_duck.retrieval.text_query import TextQuery
 from jammi_duck.storage.words.bm25 import Clause, Words
 from jammi_duck.storage.words.collecting import Collector, Source
 from jammi_duck.storage.words.words_file import MAGIC, WordsFile
+from tests.effort import some
 from tests.test_words import ENGLISH, PARQUET, Folder, contents, expected, folder  # noqa: F401
 
 GOLDEN = Path(__file__).parent / "golden" / "segment.words"
@@ -162,7 +163,7 @@ def read_all(path):
 
 class TestDamage:
     @given(st.data())
-    @settings(max_examples=400)
+    @settings(max_examples=some(400))
     def test_any_byte_that_was_changed_is_damage_or_found_by_the_check(self, data):
         """What is wrong is never another error, and never a row that is not there, even if nobody looks before."""
         whole = GOLDEN.read_bytes()
@@ -180,7 +181,7 @@ class TestDamage:
                     words.check()
 
     @given(st.data())
-    @settings(max_examples=400)
+    @settings(max_examples=some(400))
     def test_what_was_forged_is_damage_or_harmless(self, data):
         """Whoever can write to a location can make the SHA-256 fit."""
         body, header = content(GOLDEN.read_bytes())

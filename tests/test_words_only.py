@@ -21,6 +21,7 @@ from jammi_duck.encoder.no_vectors import NO_VECTORS
 from jammi_duck.storage.files.manifest import Manifest
 from jammi_duck.types import Definition
 from jammi_duck.work.generate import Request, define
+from tests.effort import some
 from tests.fakes import FakeEncoders
 from tests.stock_shell import folder, needs_extension, rows  # noqa: F401
 from tests.test_cli import call
@@ -154,6 +155,7 @@ class TestSearch:
         metrics = dict(made.execute("SELECT metric, value FROM jammi_eval('animals', 'q', 'j')").fetchall())
         assert metrics["hit"] == metrics["recall"] == 0.5
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         ("call", "what"),
         [
@@ -266,7 +268,7 @@ class TestLaw:
     TEXTS = st.lists(st.sampled_from("duck ducks water owl night the E-1047".split()), max_size=5).map(" ".join)
     ROWS = st.dictionaries(st.integers(0, 9), st.none() | TEXTS, max_size=8)
 
-    @settings(max_examples=15)
+    @settings(max_examples=some(15))
     @given(ROWS, st.lists(ROWS, max_size=2), st.booleans(), st.lists(TEXTS, min_size=1, max_size=3))
     def test_text_mode(self, first, later, compacts, queries):
         with tempfile.TemporaryDirectory() as place, duckdb.connect() as con:
@@ -315,6 +317,7 @@ class TestDamage:
 
         return after
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "altered", "another's"])
     @pytest.mark.parametrize("kind", ["rowmap", "manifest.json"])
     def test_the_answers_stay_and_are_mended(self, reopened, storage, kind, how):
@@ -326,6 +329,7 @@ class TestDamage:
         assert jammi.con.execute("FROM jammi_recover()").fetchall() == []
         assert found(jammi.con, "barks") == [2]
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "altered", "another's"])
     def test_words_that_cannot_be_used_are_an_error_until_a_refresh(self, reopened, storage, how):
         files = storage / "jammi_db"
@@ -344,7 +348,7 @@ class TestInterrupted:
     """A build and a refresh die at an operation on files or on the catalog, or one fails; the next goes on."""
 
     # Every operation takes minutes; the tests of tables with vectors try each, in mostly the same code.
-    STEPS = (pytest.param(9, id="some"), pytest.param(1, id="all", marks=pytest.mark.long))
+    STEPS = (pytest.param(23, id="some"), pytest.param(1, id="all", marks=pytest.mark.long))
 
     @pytest.fixture
     def world(self, fake, tmp_path):

@@ -19,6 +19,7 @@ from jammi_duck.retrieval import fusion
 from jammi_duck.retrieval.text_query import parse
 from jammi_duck.storage.index import graph, plan
 from jammi_duck.storage.words.analyser import analyser
+from tests.effort import some
 from tests.fakes import text_vector
 from tests.histories import Database
 from tests.plain_bm25 import bm25, meets
@@ -221,7 +222,7 @@ GENERATED = st.one_of(
 
 
 @given(st.lists(GENERATED, min_size=250, max_size=250))
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=some(20), suppress_health_check=list(HealthCheck))
 def test_five_thousand_texts_are_no_error(six_notes, texts):
     """In either mode; and each finds what plain Python finds."""
     for mode in ("text", "hybrid"):

@@ -79,12 +79,16 @@ ODD = (
 
 
 def texts(count: int, tokens_of: Callable[[str], int], limit: int) -> list[str]:
-    """`count` texts for a model that reads `limit` tokens, where `tokens_of` counts them, special ones included."""
+    """`count` texts for a model that reads `limit` tokens, where `tokens_of` counts them, special ones included.
+
+    Some are long, and very long where there are many texts.
+    """
     chance = random.Random(11)
+    long = 50_000 if count > 200 else 5_000
     chosen = list(ODD)
     for tokens in (limit - 1, limit, limit + 1, 2 * limit):
         chosen += [exactly(tokens, tokens_of, chance) for _ in range(4)]
-    chosen += ["water duck " * 4546, "水" * 50_000, "".join(chance.choices("ab \u0301é水🦆", k=50_000))]
+    chosen += ["water duck " * (long // 11), "水" * long, "".join(chance.choices("ab \u0301é水🦆", k=long))]
     chosen += [sentence(chance, words) for words in range(1, 2 * limit, max(1, limit // 16))]
     chosen += chance.sample(chosen, 40)
     while len(chosen) < count:

@@ -14,7 +14,7 @@ from tests.faults import Failure, dying
 # Where a world is, and each how many operations are tried: some, or all, which takes minutes, or every third in memory,
 # where most is as on disk.
 PLACES = [
-    pytest.param(("disk", 5), id="disk-some"),
+    pytest.param(("disk", 6), id="disk-some"),
     pytest.param(("disk", 1), id="disk", marks=pytest.mark.long),
     pytest.param(("memory", 3), id="memory", marks=pytest.mark.long),
 ]

@@ -99,6 +99,8 @@ class Parsed:
         self._names = Names(definitions, database, schemas)
         self._alias = alias
         self._nodes = 0
+        # A macro may be called thousands of times, each of which looks at its body.
+        self._trees: dict[str, Tree] = {}
         self.parameters: list[str] = []
         self.tables: list[str] = []
 
@@ -394,7 +396,7 @@ class Parsed:
         """A sub-query in the place of a table, by the same name and with the same names of columns."""
         whole = self._parsed("FROM (SELECT 1) AS x")["from_table"]
         given = list(tree.get("column_name_alias", []))
-        whole["subquery"]["node"] = query
+        whole = {**whole, "subquery": {**whole["subquery"], "node": query}}
         return {**whole, "alias": tree["alias"] or name, "column_name_alias": given + list(columns)[len(given) :]}
 
     def _expression_of(self, text: str) -> Tree:
@@ -404,7 +406,9 @@ class Parsed:
         return self._parsed(text)
 
     def _parsed(self, text: str) -> Tree:
-        return parse(self._host, text)["statements"][0]["node"]
+        if text not in self._trees:
+            self._trees[text] = parse(self._host, text)["statements"][0]["node"]
+        return self._trees[text]
 
 
 def _uses(scope: Scope) -> str:

@@ -92,6 +92,7 @@ class DatabaseObjects:
         self._types: _Rows = {}
         self._functions: set[str] = set()
         self._subscripts: list[tuple[str, str, str]] | None = None
+        self._collations: set[str] = set()
 
     def tables(self, name: str) -> list[tuple[str, str]]:
         """The databases and schemas, folded, that have a table of this name, which is folded."""
@@ -134,7 +135,9 @@ class DatabaseObjects:
 
     def has_collation(self, name: str) -> bool:
         """Whether DuckDB has a collation of this name."""
-        return folded(name) in {folded(each) for (each,) in self._host.sql(_COLLATIONS)}
+        if not self._collations:
+            self._collations = {folded(each) for (each,) in self._host.sql(_COLLATIONS)}
+        return folded(name) in self._collations
 
     def hold(self) -> bool:
         """Whether everything that was looked up is still as it was."""
