@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jammi_duck.udfs.filters import check
+from jammi_duck.udfs.filters.trees import parse
 from tests.effort import some
 from tests.fakes import FakeEncoder
 from tests.test_generate import error_of
@@ -268,6 +270,15 @@ class TestActs:
             assert "calls jammi_generate" in error_of(full, f"FROM jammi_search('t', 'x', filter := '{predicate}')")
         full.execute("DROP VIEW few; CREATE TABLE few AS SELECT 7 AS id")
         assert found(full, "id IN (FROM few)") == [7]
+
+    def test_a_macro_is_parsed_once_however_often_it_is_called(self, full, monkeypatch):
+        full.execute(
+            "; ".join(f"CREATE MACRO d{n}(x) AS {f'd{n - 1}(x) + d{n - 1}(x)' if n else 'x'}" for n in range(6))
+        )
+        parsed = []
+        monkeypatch.setattr(check, "parse", lambda host, text: parsed.append(text) or parse(host, text))
+        assert found(full, "d5(id) > 64") == expected(full, "d5(id) > 64") == list(range(3, ROWS))
+        assert len(parsed) == len(set(parsed)) == 6
 
     @pytest.mark.parametrize(
         ("made", "predicate", "message"),

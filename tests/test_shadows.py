@@ -182,12 +182,10 @@ class TestMacros:
             ("away.jammi_tables() AS TABLE SELECT 1", "away.jammi_tables"),
         ],
     )
-    def test_one_with_a_name_of_ours_is_refused(self, fake, macro, named):
-        con = duckdb.connect()
+    def test_one_with_a_name_of_ours_is_refused(self, fake, tmp_path, macro, named):
+        con = duckdb.connect(tmp_path / "file.duckdb")
         con.execute(f"CREATE SCHEMA away; CREATE MACRO {macro}")
-        with pytest.raises(
-            StorageError, match=f"the database 'memory' has a macro {named}, which would take the place"
-        ):
+        with pytest.raises(StorageError, match=f"the database 'file' has a macro {named}, which would take the place"):
             fake(con)
         assert con.execute("SELECT count(*) FROM duckdb_schemas() WHERE schema_name LIKE 'jammi%'").fetchone() == (0,)
         schema, _, name = named.partition(".")

@@ -15,24 +15,19 @@ from jammi_duck.types import Host
 
 _CONSTANT = re.compile(r"NULL|true|false|-?\d+|'[^']*'", re.IGNORECASE)
 
-# What others may have written. A database in memory has only what its user has just made, and to list every function
-# takes a quarter of an installation.
-_STORED = sql("SELECT 1 FROM duckdb_databases() WHERE NOT internal AND (path IS NOT NULL OR type <> 'duckdb') LIMIT 1")
-_MACROS = sql(
-    "SELECT database_name, schema_name, function_name FROM duckdb_functions() "
-    "WHERE database_name NOT IN ('temp', 'system') AND function_type IN ('macro', 'table_macro')"
-)
-
 
 def refuse_macros(host: Host, names: Collection[str]) -> None:
-    """Look at the macros of all open databases if one is stored; `names` are those that we give.
+    """Look at the macros of all open databases; `names` are those that we give.
 
     Raises:
         StorageError: one has the name of a function of ours.
     """
-    if not host.sql(_STORED):
-        return
-    for database, schema, name in host.sql(_MACROS):
+    text = sql(
+        "SELECT database_name, schema_name, function_name FROM duckdb_functions() "
+        "WHERE database_name NOT IN ('temp', 'system') AND function_type IN ('macro', 'table_macro')"
+    )
+    found = host.sql(text)
+    for database, schema, name in found:
         if name.lower() in names or name.lower().startswith("_jammi_"):
             raise StorageError(
                 f"the database '{database}' has a macro {schema}.{name}, which would take the place of a function: "
