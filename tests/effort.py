@@ -13,10 +13,10 @@ def some(count):
 
 
 def left_out(items):
-    """The cases of tests with the marker `sampled` that are not tried now; always the same."""
+    """The cases of tests with the marker `sampled` that are not tried now; always the same. Long ones are not counted."""
     if WHOLE:
         return
-    marked = [item for item in items if item.get_closest_marker("sampled")]
+    marked = [item for item in items if item.get_closest_marker("sampled") and not item.get_closest_marker("long")]
     for name, cases in itertools.groupby(marked, lambda item: item.nodeid.partition("[")[0]):
         cases = list(cases)
         (one_of,) = cases[0].get_closest_marker("sampled").args
