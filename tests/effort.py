@@ -13,7 +13,7 @@ def some(count):
 
 
 def left_out(items):
-    """The cases of tests with the marker `sampled` that are not tried now; always the same. Long ones are not counted."""
+    """The cases of tests with the marker `sampled` that are not tried now, always the same; no long ones."""
     if WHOLE:
         return
     marked = [item for item in items if item.get_closest_marker("sampled") and not item.get_closest_marker("long")]
